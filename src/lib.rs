@@ -1,0 +1,9 @@
+//! **ditscope**: a scope for video diffusion transformers.
+#![warn(missing_docs)]
+
+pub mod gpu;
+pub mod media;
+pub mod model;
+pub mod ops;
+pub mod sampling;
+pub mod weights;

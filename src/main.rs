@@ -1,0 +1,2 @@
+//! The `ditscope` program.
+fn main() {}

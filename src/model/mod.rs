@@ -1,0 +1,2 @@
+//! Room `model`.
+pub mod wan;

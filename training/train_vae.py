@@ -1,0 +1,152 @@
+"""Train the video autoencoder.
+
+    python training/train_vae.py --minutes 60        # or go on from the saved state
+
+Most of the time goes into 9-frame crops of 32 pixels around the sprite; the last
+part uses whole clips, which have the later chunks and the borders.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+import vae as vae_module
+from common import Progress, add_state_argument, save_atomically
+from optim import Ema, MixedOptimizer
+from vae import VideoVAE
+
+POOL = 384  # clips kept for cropping
+SIZES = ((64, 64), (64, 64), (64, 64), (64, 96), (128, 128))
+
+
+class ClipPool:
+    """A ring of recent clips to take crops from: several crops a clip are cheaper than one."""
+
+    def __init__(self, rng, fresh_per_batch=4):
+        self.rng, self.fresh, self.clips = rng, fresh_per_batch, []
+
+    def _make(self):
+        size = SIZES[self.rng.integers(len(SIZES))]
+        clip = data.random_clip(self.rng, *size)
+        return ((clip.video + 1) * 127.5).round().astype(np.uint8), (clip.mask * 255).astype(np.uint8)
+
+    def batch(self, count, frames, size):
+        """Crops near the sprite: video (count, 3, frames, size, size) and mask (count, 1, ...)."""
+        for _ in range(self.fresh if self.clips else 64):
+            self.clips.append(self._make())
+        del self.clips[:-POOL]
+        videos, masks = zip(*(self._crop(frames, size) for _ in range(count)))
+        video = torch.from_numpy(np.stack(videos)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return video.contiguous(memory_format=torch.channels_last_3d), torch.from_numpy(np.stack(masks))[:, None] / 255
+
+    def _crop(self, frames, size):
+        video, mask = self.clips[self.rng.integers(len(self.clips))]
+        count, height, width = mask.shape
+        t = self.rng.integers(count - frames + 1)
+        where = np.argwhere(mask[t + frames // 2] > 128)
+        y, x = where[self.rng.integers(len(where))] if len(where) else (height // 2, width // 2)
+        top = int(np.clip(y - self.rng.integers(size), 0, height - size))
+        left = int(np.clip(x - self.rng.integers(size), 0, width - size))
+        window = np.s_[t:t + frames, top:top + size, left:left + size]
+        return video[window], mask[window]
+
+
+def add_latent_noise(z, amount):
+    """Noise in proportion to each channel's spread, so that small errors of a latent do no harm."""
+    spread = z.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+    return z + amount * spread * torch.randn_like(z)
+
+
+def reconstruction_loss(output, video, mask):
+    """Charbonnier + squared error; the sprite counts three times."""
+    error = (output - video).square()
+    weight = 1 + 2 * mask
+    return ((error + 1e-4).sqrt() * weight).mean() + 2 * (error * weight).mean()
+
+
+def psnr(output, video):
+    """Mean over clips of the PSNR of [0, 1] pixels."""
+    mse = ((output.clamp(-1, 1) - video) / 2).square().mean(dim=(1, 2, 3, 4))
+    return (-10 * mse.log10()).mean().item()
+
+
+@torch.no_grad()
+def evaluate(model, count=12, size=(64, 64)):
+    """PSNR on whole clips of held-out triples, and the clips."""
+    rng = np.random.default_rng(7)
+    triples = sorted(data.held_out())
+    clips = [data.make_clip(triples[rng.integers(len(triples))], rng, *size) for _ in range(count)]
+    video = torch.from_numpy(np.stack([c.video for c in clips])).permute(0, 4, 1, 2, 3)
+    output = torch.cat([model.decode(model.encode(v)) for v in video.split(4)])
+    return psnr(output, video), video, output
+
+
+def is_matrix(name, p):
+    """Muon's share. The first and last layer are better off with AdamW."""
+    return p.dim() >= 2 and p.shape[0] > 4 and "conv_in" not in name and "norm" not in name and p[0].numel() > 1
+
+
+def learning_rate(progress):
+    """Warm-up over 2 %, flat, then linear to zero over the second half."""
+    return min(1, progress / 0.02 + 0.05, 2 * (1 - progress) + 0.002)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_state_argument(parser)
+    parser.add_argument("--name", default="vae")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--whole-from", type=float, default=0.65, help="share of the time after which clips are whole")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=3e-3)
+    parser.add_argument("--noise", type=float, default=0.08)
+    parser.add_argument("--dims", type=int, nargs=5, help="base_dim and dim_mult, for experiments")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    vae_module.compile_kernels()
+    if args.dims:
+        vae_module.VAE_CONFIG.update(base_dim=args.dims[0], dim_mult=args.dims[1:])
+    path = Path(args.state) / f"{args.name}.pt"
+    model = VideoVAE().to(memory_format=torch.channels_last_3d)
+    optimizer = MixedOptimizer(model, is_matrix, args.muon_lr, args.adam_lr)
+    ema = Ema(model, 0.99)
+    step, spent = 0, 0.0
+    if path.exists():
+        saved = torch.load(path, weights_only=False)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema.weights, ema.steps, step, spent = saved["ema"], saved["step"], saved["step"], saved["spent"]
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    pool = ClipPool(np.random.default_rng(1000 + step))
+    progress = Progress(args.minutes * 60, spent)
+    last_save = time.time()
+    while not progress.finished():
+        whole = progress.fraction() > args.whole_from
+        video, mask = pool.batch(4, 17, 64) if whole else pool.batch(16, 9, 32)
+        output = model.decode(add_latent_noise(model.encode(video), args.noise))
+        loss = reconstruction_loss(output, video, mask)
+        loss.backward()
+        optimizer.step(learning_rate(progress.fraction()))
+        ema.update(model)
+        step += 1
+        progress.log(step, loss=loss.item(), psnr=psnr(output.detach(), video))
+        if time.time() - last_save > 180 or progress.finished():
+            last_save = time.time()
+            save_atomically(path, {"model": model.state_dict(), "ema": ema.weights, "optimizer": optimizer.state_dict(),
+                                   "step": step, "spent": progress.spent(), "config": dict(vae_module.VAE_CONFIG)})
+            current = {k: v.clone() for k, v in model.state_dict().items()}
+            model.load_state_dict(ema.weights)
+            quality, truth, output = evaluate(model)
+            model.load_state_dict(current)
+            print(f"held-out clips: {quality:.2f} dB", flush=True)
+            pairs = torch.stack([truth, output], 1).flatten(0, 1).permute(0, 2, 3, 4, 1).numpy()
+            data.contact_sheet(pairs).save(path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
