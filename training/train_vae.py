@@ -108,11 +108,14 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    vae_module.compile_kernels()
     if args.dims:
         vae_module.VAE_CONFIG.update(base_dim=args.dims[0], dim_mult=args.dims[1:])
     path = Path(args.state) / f"{args.name}.pt"
-    model = VideoVAE().to(memory_format=torch.channels_last_3d)
+    vae_module.compile_kernels()
+    model = VideoVAE()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
     optimizer = MixedOptimizer(model, is_matrix, args.muon_lr, args.adam_lr)
     ema = Ema(model, 0.99)
     step, spent = 0, 0.0

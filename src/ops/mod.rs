@@ -1,1 +1,8 @@
-//! Room `ops`.
+//! Room `ops`: the host side of every kernel, one file per family. Knows `gpu` only.
+//!
+//! An operation takes the [`Stream`](crate::gpu::Stream) and tensors, checks their shapes, splits rows so that no binding
+//! and no dispatch exceeds the device's limits, and returns new tensors. Activations are f32, row-major, and their last
+//! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
+
+#[cfg(test)]
+mod testing;

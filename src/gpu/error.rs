@@ -1,0 +1,91 @@
+//! What can go wrong on a GPU, and what to try.
+
+/// Errors of room `gpu`.
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter at all, or none of the wanted name.
+    #[error(
+        "no GPU adapter {wanted}; found: {found}. Install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
+    )]
+    NoAdapter {
+        /// What was asked for, in words.
+        wanted: String,
+        /// The adapters that exist, or "none".
+        found: String,
+    },
+    /// The adapter refused to open a device.
+    #[error(
+        "the adapter \"{adapter}\" could not be opened; try another one (`ditscope devices` lists them)"
+    )]
+    RequestDevice {
+        /// Adapter name.
+        adapter: String,
+        /// The driver's reason.
+        #[source]
+        source: wgpu::RequestDeviceError,
+    },
+    /// The device ran out of memory.
+    #[error(
+        "the GPU is out of memory while allocating {bytes} bytes for {what}; try a smaller size or fewer frames"
+    )]
+    OutOfMemory {
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: u64,
+    },
+    /// One buffer would exceed what the adapter allows.
+    #[error(
+        "{what} needs one buffer of {bytes} bytes, the adapter allows {limit}; try a smaller size or fewer frames"
+    )]
+    BufferTooLarge {
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: u64,
+        /// The adapter's limit.
+        limit: u64,
+    },
+    /// One binding would exceed what the adapter allows, and the kernel cannot be split further.
+    #[error(
+        "kernel {kernel}: a binding of {bytes} bytes exceeds the adapter's {limit}; try a smaller size or fewer frames"
+    )]
+    BindingTooLarge {
+        /// The kernel.
+        kernel: String,
+        /// The binding's size.
+        bytes: u64,
+        /// The adapter's limit.
+        limit: u64,
+    },
+    /// The device is gone (driver reset, sleep, unplugged, watchdog).
+    #[error("the GPU device was lost: {0}; the run can be resumed from its last finished step")]
+    Lost(String),
+    /// wgpu reported an error outside the cases above; a bug in this program or its driver.
+    #[error("the GPU driver reported an error: {0}")]
+    Device(String),
+    /// A shader could not be composed or compiled.
+    #[error(transparent)]
+    Shader(#[from] super::shader::ShaderError),
+    /// The operation was given tensors that do not fit it.
+    #[error("{op}: {message}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What does not fit.
+        message: String,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl GpuError {
+    /// A [`GpuError::Shape`].
+    pub fn shape(op: &'static str, message: impl Into<String>) -> Self {
+        Self::Shape {
+            op,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the kernel tests share: one device, random values, and the measure of error.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tensor, Tier};
+
+/// The device of all kernel tests: poisoned memory, checked shaders. Tests take turns: they share two cores.
+pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = GpuOptions {
+        poison: true,
+        checked_shaders: true,
+        ..Default::default()
+    };
+    (
+        GPU.get_or_init(|| {
+            Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
+        })
+        .clone(),
+        turn,
+    )
+}
+
+/// A device that has WebGPU's default limits and no optional feature.
+pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    let (_, turn) = gpu();
+    let options = GpuOptions {
+        poison: true,
+        checked_shaders: true,
+        tier: Tier::Base,
+        ..Default::default()
+    };
+    (
+        GPU.get_or_init(|| {
+            Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
+        })
+        .clone(),
+        turn,
+    )
+}
+
+/// A stream on a device.
+pub fn stream(gpu: &Gpu) -> Stream {
+    Stream::new(gpu, StreamOptions::default())
+}
+
+/// Uniform random values in [-1, 1), the same for the same seed (splitmix64).
+pub fn random(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (0..count)
+        .map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
+        .collect()
+}
+
+/// A random f32 tensor and its values.
+pub fn random_tensor(cx: &mut Stream, seed: u64, shape: &[usize]) -> (Tensor, Vec<f32>) {
+    let values = random(seed, shape.iter().product());
+    (cx.upload("random", &values, shape).expect("upload"), values)
+}
+
+/// Asserts ||got - want|| / ||want|| <= limit in f64; NaN fails.
+#[track_caller]
+pub fn assert_close(got: &[f32], want: &[f32], limit: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(
+        &mut got
+            .iter()
+            .zip(want)
+            .map(|(a, b)| f64::from(*a) - f64::from(*b)),
+    );
+    let size = norm(&mut want.iter().map(|v| f64::from(*v)));
+    let error = difference / size.max(1e-30);
+    assert!(
+        error <= limit,
+        "{what}: relative error {error:.3e} > {limit:.1e}"
+    );
+}
