@@ -91,6 +91,15 @@ def training_triples():
     return tuple(t for t in every if t not in held_out())
 
 
+def triple_number(triple):
+    """The triple as one number, for storing."""
+    return (OBJECT_NAMES.index(triple[0]) * 8 + BACKGROUND_NAMES.index(triple[1])) * 6 + MOTION_NAMES.index(triple[2])
+
+
+def triple_from_number(number):
+    return OBJECT_NAMES[number // 48], BACKGROUND_NAMES[number // 6 % 8], MOTION_NAMES[number % 6]
+
+
 # ---------------------------------------------------------------- captions
 
 

@@ -26,7 +26,7 @@ SIZES = ((64, 64), (64, 64), (64, 64), (64, 96), (128, 128))
 class ClipPool:
     """A ring of recent clips to take crops from: several crops a clip are cheaper than one."""
 
-    def __init__(self, rng, fresh_per_batch=4):
+    def __init__(self, rng, fresh_per_batch=2):
         self.rng, self.fresh, self.clips = rng, fresh_per_batch, []
 
     def _make(self):
@@ -103,6 +103,7 @@ def main():
     parser.add_argument("--whole-from", type=float, default=0.65, help="share of the time after which clips are whole")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=3e-3)
+    parser.add_argument("--batch", type=int, default=6, help="crops a step")
     parser.add_argument("--noise", type=float, default=0.08)
     parser.add_argument("--dims", type=int, nargs=5, help="base_dim and dim_mult, for experiments")
     args = parser.parse_args()
@@ -130,7 +131,7 @@ def main():
     last_save = time.time()
     while not progress.finished():
         whole = progress.fraction() > args.whole_from
-        video, mask = pool.batch(4, 17, 64) if whole else pool.batch(16, 9, 32)
+        video, mask = pool.batch(2, 17, 64) if whole else pool.batch(args.batch, 9, 32)
         output = model.decode(add_latent_noise(model.encode(video), args.noise))
         loss = reconstruction_loss(output, video, mask)
         loss.backward()

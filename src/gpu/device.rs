@@ -87,10 +87,7 @@ struct Inner {
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gpu")
-            .field("adapter", &self.inner.info.name)
-            .field("caps", &self.inner.caps)
-            .finish()
+        f.debug_struct("Gpu").field("adapter", &self.inner.info.name).field("caps", &self.inner.caps).finish()
     }
 }
 
@@ -127,15 +124,8 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
             name: info.name.clone(),
             backend: format!("{:?}", info.backend),
             kind: format!("{:?}", info.device_type),
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
-            caps: caps(
-                adapter.features() & wanted_features(),
-                &adapter.limits(),
-                &info,
-                &GpuOptions::default(),
-            ),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            caps: caps(adapter.features() & wanted_features(), &adapter.limits(), &info, &GpuOptions::default()),
         }
     };
     sorted_adapters().iter().map(summary).collect()
@@ -143,42 +133,24 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 
 fn pick_adapter(wanted: Option<&str>) -> Result<wgpu::Adapter> {
     let adapters = sorted_adapters();
-    let names: Vec<String> = adapters
-        .iter()
-        .map(|adapter| adapter.get_info().name)
-        .collect();
+    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
     let index = match wanted {
         None => 0,
         Some(text) => match text.parse::<usize>() {
             Ok(number) => number,
             Err(_) => {
                 let text = text.to_lowercase();
-                names
-                    .iter()
-                    .position(|name| name.to_lowercase().contains(&text))
-                    .unwrap_or(usize::MAX)
+                names.iter().position(|name| name.to_lowercase().contains(&text)).unwrap_or(usize::MAX)
             }
         },
     };
-    adapters
-        .into_iter()
-        .nth(index)
-        .ok_or_else(|| GpuError::NoAdapter {
-            wanted: wanted.map_or("was found".into(), |text| format!("matches \"{text}\"")),
-            found: if names.is_empty() {
-                "none".into()
-            } else {
-                names.join(", ")
-            },
-        })
+    adapters.into_iter().nth(index).ok_or_else(|| GpuError::NoAdapter {
+        wanted: wanted.map_or("was found".into(), |text| format!("matches \"{text}\"")),
+        found: if names.is_empty() { "none".into() } else { names.join(", ") },
+    })
 }
 
-fn caps(
-    features: wgpu::Features,
-    limits: &wgpu::Limits,
-    info: &wgpu::AdapterInfo,
-    options: &GpuOptions,
-) -> Caps {
+fn caps(features: wgpu::Features, limits: &wgpu::Limits, info: &wgpu::AdapterInfo, options: &GpuOptions) -> Caps {
     let has = |feature| features.contains(feature);
     Caps {
         subgroup_min: has(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
@@ -186,9 +158,7 @@ fn caps(
         timestamps: has(wgpu::Features::TIMESTAMP_QUERY),
         max_binding: options
             .max_binding
-            .map_or(limits.max_storage_buffer_binding_size, |cap| {
-                cap.min(limits.max_storage_buffer_binding_size)
-            }),
+            .map_or(limits.max_storage_buffer_binding_size, |cap| cap.min(limits.max_storage_buffer_binding_size)),
         max_buffer: limits.max_buffer_size,
         workgroup_memory: limits.max_compute_workgroup_storage_size,
     }
@@ -209,13 +179,8 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (device, queue) =
-            pollster::block_on(adapter.request_device(&descriptor)).map_err(|source| {
-                GpuError::RequestDevice {
-                    adapter: adapter.get_info().name,
-                    source,
-                }
-            })?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|source| GpuError::RequestDevice { adapter: adapter.get_info().name, source })?;
         Ok(Self::from_wgpu(device, queue, options.clone()))
     }
 
@@ -224,24 +189,16 @@ impl Gpu {
         let failure: Arc<Mutex<Option<GpuError>>> = Arc::default();
         let first = failure.clone();
         let remember = move |error: GpuError| {
-            first
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(error);
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         };
         let lost = remember.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             remember(match error {
-                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory {
-                    what: "internal use".into(),
-                    bytes: 0,
-                },
+                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { what: "internal use".into(), bytes: 0 },
                 other => GpuError::Device(other.to_string()),
             });
         }));
-        device.set_device_lost_callback(move |reason, message| {
-            lost(GpuError::Lost(format!("{reason:?} {message}")))
-        });
+        device.set_device_lost_callback(move |reason, message| lost(GpuError::Lost(format!("{reason:?} {message}"))));
         let info = device.adapter_info();
         let caps = caps(device.features(), &device.limits(), &info, &options);
         let inner = Inner {
@@ -256,9 +213,7 @@ impl Gpu {
             failure,
             pending_upload: AtomicU64::new(0),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// What the device can do.
@@ -274,10 +229,7 @@ impl Gpu {
     /// A key that changes whenever measured timings of this adapter may change: name, backend, driver and tier.
     pub fn adapter_key(&self) -> String {
         let info = &self.inner.info;
-        format!(
-            "{} {:?} {} {} {:?}",
-            info.name, info.backend, info.driver, info.driver_info, self.inner.options.tier
-        )
+        format!("{} {:?} {} {} {:?}", info.name, info.backend, info.driver, info.driver_info, self.inner.options.tier)
     }
 
     /// GPU memory held by this device's tensors.
@@ -306,32 +258,18 @@ impl Gpu {
     }
 
     /// A weight tensor, written from little-endian `bytes`, whose length must be that of the tensor in whole `u32`s.
-    pub fn upload_weight(
-        &self,
-        what: &str,
-        bytes: &[u8],
-        shape: &[usize],
-        dtype: DType,
-    ) -> Result<Tensor> {
+    pub fn upload_weight(&self, what: &str, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor> {
         /// Staging memory held at most before the driver is made to drain it; many undrained writes have been seen to
         /// corrupt early tensors.
         const DRAIN: u64 = 32 << 20;
         let length = shape.iter().product::<usize>() as u64 * dtype.size();
         if bytes.len() as u64 != length.next_multiple_of(4) {
-            return Err(GpuError::shape(
-                "upload_weight",
-                format!("{} bytes for {shape:?} {dtype:?}", bytes.len()),
-            ));
+            return Err(GpuError::shape("upload_weight", format!("{} bytes for {shape:?} {dtype:?}", bytes.len())));
         }
-        let allocation = self
-            .inner
-            .pool
-            .allocate_fresh(&self.inner.device, length, what)?;
+        let allocation = self.inner.pool.allocate_fresh(&self.inner.device, length, what)?;
         let tensor = Tensor::new(allocation, shape, dtype);
         for (i, chunk) in bytes.chunks(DRAIN as usize).enumerate() {
-            self.inner
-                .queue
-                .write_buffer(tensor.buffer(), i as u64 * DRAIN, chunk);
+            self.inner.queue.write_buffer(tensor.buffer(), i as u64 * DRAIN, chunk);
             // Small writes count too: it is their number that hurt.
             let cost = (chunk.len() as u64).max(DRAIN / 64);
             if self.inner.pending_upload.fetch_add(cost, Ordering::Relaxed) + cost >= DRAIN {
@@ -351,19 +289,12 @@ impl Gpu {
 
     pub(super) fn empty(&self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = shape.iter().product::<usize>() as u64 * dtype.size();
-        let allocation =
-            self.inner
-                .pool
-                .allocate(&self.inner.device, bytes.next_multiple_of(4), what)?;
+        let allocation = self.inner.pool.allocate(&self.inner.device, bytes.next_multiple_of(4), what)?;
         Ok(Tensor::new(allocation, shape, dtype))
     }
 
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        self.inner
-            .device
-            .poll(poll)
-            .map(drop)
-            .map_err(|error| GpuError::Device(error.to_string()))
+        self.inner.device.poll(poll).map(drop).map_err(|error| GpuError::Device(error.to_string()))
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {

@@ -14,9 +14,7 @@ pub enum GpuError {
         found: String,
     },
     /// The adapter refused to open a device.
-    #[error(
-        "the adapter \"{adapter}\" could not be opened; try another one (`ditscope devices` lists them)"
-    )]
+    #[error("the adapter \"{adapter}\" could not be opened; try another one (`ditscope devices` lists them)")]
     RequestDevice {
         /// Adapter name.
         adapter: String,
@@ -25,9 +23,7 @@ pub enum GpuError {
         source: wgpu::RequestDeviceError,
     },
     /// The device ran out of memory.
-    #[error(
-        "the GPU is out of memory while allocating {bytes} bytes for {what}; try a smaller size or fewer frames"
-    )]
+    #[error("the GPU is out of memory while allocating {bytes} bytes for {what}; try a smaller size or fewer frames")]
     OutOfMemory {
         /// What the memory was for.
         what: String,
@@ -35,9 +31,7 @@ pub enum GpuError {
         bytes: u64,
     },
     /// One buffer would exceed what the adapter allows.
-    #[error(
-        "{what} needs one buffer of {bytes} bytes, the adapter allows {limit}; try a smaller size or fewer frames"
-    )]
+    #[error("{what} needs one buffer of {bytes} bytes, the adapter allows {limit}; try a smaller size or fewer frames")]
     BufferTooLarge {
         /// What the memory was for.
         what: String,
@@ -83,9 +77,6 @@ pub enum GpuError {
 impl GpuError {
     /// A [`GpuError::Shape`].
     pub fn shape(op: &'static str, message: impl Into<String>) -> Self {
-        Self::Shape {
-            op,
-            message: message.into(),
-        }
+        Self::Shape { op, message: message.into() }
     }
 }

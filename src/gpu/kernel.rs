@@ -4,7 +4,7 @@ use super::shader::{self, Defines, ShaderError};
 use super::{Gpu, Result, Tensor};
 
 /// A shader permutation by name: which file, with which definitions. Every shader has one entry point `main`, a uniform
-/// `Params` at binding 0 and its tensors at bindings 1, 2, ... of group 0.
+/// `Params` at binding 0 and its tensors at bindings from 1 of group 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kernel {
     shader: &'static str,
@@ -14,10 +14,7 @@ pub struct Kernel {
 impl Kernel {
     /// Shader `shaders/NAME.wgsl` without definitions.
     pub fn new(shader: &'static str) -> Self {
-        Self {
-            shader,
-            defines: Defines::new(),
-        }
+        Self { shader, defines: Defines::new() }
     }
 
     /// With a flag.
@@ -26,9 +23,9 @@ impl Kernel {
         self
     }
 
-    /// With a flag if there is one.
-    pub fn flags<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        names.into_iter().fold(self, Self::flag)
+    /// With a flag where the condition holds.
+    pub fn flag_if(self, condition: bool, name: &str) -> Self {
+        if condition { self.flag(name) } else { self }
     }
 
     /// With a constant.
@@ -52,11 +49,7 @@ impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.shader)?;
         for (key, value) in &self.defines {
-            write!(
-                f,
-                " {key}{}{value}",
-                if value.is_empty() { "" } else { "=" }
-            )?;
+            write!(f, " {key}{}{value}", if value.is_empty() { "" } else { "=" })?;
         }
         Ok(())
     }
@@ -67,8 +60,8 @@ impl std::fmt::Display for Kernel {
 pub struct Dispatch<'a> {
     /// What to run.
     pub kernel: &'a Kernel,
-    /// Tensors at bindings 1, 2, ...
-    pub tensors: &'a [&'a Tensor],
+    /// Tensors by binding number, from 1. Their views must start at multiples of 256 bytes.
+    pub tensors: &'a [(u32, &'a Tensor)],
     /// The bytes of the shader's `Params`.
     pub params: &'a [u8],
     /// Workgroups; see [`fold_groups`].
@@ -107,12 +100,7 @@ impl CompiledKernel {
             // SAFETY: only shaders that ship with the program get here; each keeps its indices inside its tensors for the
             // parameters that `ops` passes, its loops end, its divisors are checked on the host, and the tests run
             // them with checks on as well.
-            unsafe {
-                device.create_shader_module_trusted(
-                    descriptor,
-                    wgpu::ShaderRuntimeChecks::unchecked(),
-                )
-            }
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.shader),
@@ -128,11 +116,7 @@ impl CompiledKernel {
         });
         let error = pollster::block_on(scope.pop());
         if let Some(error) = error {
-            return Err(ShaderError::Compile {
-                kernel: kernel.to_string(),
-                message: error.to_string(),
-            }
-            .into());
+            return Err(ShaderError::Compile { kernel: kernel.to_string(), message: error.to_string() }.into());
         }
         let layout = pipeline.get_bind_group_layout(0);
         Ok(Self { pipeline, layout })
@@ -147,14 +131,8 @@ mod tests {
     fn folded_groups_cover_the_count_within_the_limit() {
         for count in [0, 1, 65_535, 65_536, 65_537, 1_000_000, 70_000_000] {
             let [x, y, z] = fold_groups(count);
-            assert!(
-                x as usize * y as usize >= count && z == 1 && x <= 65_535 && y <= 65_535,
-                "{count}: {x} {y}"
-            );
-            assert!(
-                (x as usize * y as usize) < count + y as usize + 1,
-                "{count}: few idle groups"
-            );
+            assert!(x as usize * y as usize >= count && z == 1 && x <= 65_535 && y <= 65_535, "{count}: {x} {y}");
+            assert!((x as usize * y as usize) < count + y as usize + 1, "{count}: few idle groups");
         }
     }
 }

@@ -38,9 +38,7 @@ pub(super) struct Allocation {
 
 impl Allocation {
     pub(super) fn buffer(&self) -> &wgpu::Buffer {
-        self.buffer
-            .as_ref()
-            .expect("the buffer is taken only in drop")
+        self.buffer.as_ref().expect("the buffer is taken only in drop")
     }
 }
 
@@ -69,17 +67,12 @@ impl Pool {
     }
 
     /// A buffer of at least `bytes`, with undefined contents.
-    pub(super) fn allocate(
-        self: &Arc<Self>,
-        device: &wgpu::Device,
-        bytes: u64,
-        what: &str,
-    ) -> Result<Allocation> {
+    pub(super) fn allocate(self: &Arc<Self>, device: &wgpu::Device, bytes: u64, what: &str) -> Result<Allocation> {
         let size = size_class(bytes);
         let reused = self.lock().free.get_mut(&size).and_then(Vec::pop);
         match reused {
             Some(buffer) => {
-                self.lock().usage.pooled -= size;
+                self.lock().usage.pooled -= buffer.size();
                 Ok(self.hand_out(buffer))
             }
             None => self.allocate_fresh(device, size, what),
@@ -96,11 +89,7 @@ impl Pool {
     ) -> Result<Allocation> {
         let limit = device.limits().max_buffer_size;
         if bytes > limit {
-            return Err(GpuError::BufferTooLarge {
-                what: what.into(),
-                bytes,
-                limit,
-            });
+            return Err(GpuError::BufferTooLarge { what: what.into(), bytes, limit });
         }
         let size = bytes.next_multiple_of(256).min(limit & !3);
         let buffer = match create_buffer(device, size, what) {
@@ -118,10 +107,7 @@ impl Pool {
         let mut state = self.lock();
         state.usage.used += buffer.size();
         state.usage.peak = state.usage.peak.max(state.usage.used + state.usage.pooled);
-        Allocation {
-            buffer: Some(buffer),
-            pool: Arc::downgrade(self),
-        }
+        Allocation { buffer: Some(buffer), pool: Arc::downgrade(self) }
     }
 
     /// Gives all free buffers back to the driver.
@@ -141,17 +127,12 @@ fn create_buffer(device: &wgpu::Device, size: u64, what: &str) -> Result<wgpu::B
     let buffer = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(what),
         size,
-        usage: wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
     match pollster::block_on(scope.pop()) {
         None => Ok(buffer),
-        Some(_) => Err(GpuError::OutOfMemory {
-            what: what.into(),
-            bytes: size,
-        }),
+        Some(_) => Err(GpuError::OutOfMemory { what: what.into(), bytes: size }),
     }
 }
 
@@ -161,24 +142,9 @@ mod tests {
 
     #[test]
     fn size_classes_waste_little_and_are_aligned() {
-        for bytes in [
-            0,
-            1,
-            255,
-            256,
-            257,
-            1000,
-            4096,
-            4097,
-            100_000,
-            1 << 20,
-            (1 << 27) + 1,
-        ] {
+        for bytes in [0, 1, 255, 256, 257, 1000, 4096, 4097, 100_000, 1 << 20, (1 << 27) + 1] {
             let class = size_class(bytes);
-            assert!(
-                class >= bytes.max(1) && class % 256 == 0,
-                "{bytes} -> {class}"
-            );
+            assert!(class >= bytes.max(1) && class % 256 == 0, "{bytes} -> {class}");
             assert!(class <= bytes + bytes / 8 + 256, "{bytes} -> {class}");
         }
     }

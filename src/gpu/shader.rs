@@ -6,7 +6,8 @@
 //! - `#repeat INDEX COUNT`, `#end` write the lines between them COUNT times with INDEX replaced by 0, 1, ...
 //!   (`subgroupBroadcast` wants constant lanes, so some loops must be unrolled in the text).
 //!
-//! Definitions are ALL_CAPS words with a value; every whole word equal to one is replaced by it.
+//! Definitions are ALL_CAPS words with a value; every whole word equal to one is replaced by it. `$NAME` pastes the value into a
+//! longer word: `x_$I` becomes `x_3`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,8 @@ macro_rules! sources {
 }
 
 /// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
-pub const SOURCES: &[(&str, &str)] = sources![];
+pub const SOURCES: &[(&str, &str)] =
+    sources!["lib/activation", "lib/product_store", "lib/weight", "matmul_subgroup", "matmul_tile"];
 
 /// The list of shipped permutations, see [`permutations`].
 const PERMUTATIONS: &str = include_str!("../../shaders/permutations.toml");
@@ -76,11 +78,7 @@ impl Resolved {
 
 /// Composes shader `name` under `defines`.
 pub fn resolve(name: &str, defines: &Defines) -> Result<Resolved, ShaderError> {
-    let mut resolver = Resolver {
-        defines,
-        imported: BTreeSet::new(),
-        out: Resolved::default(),
-    };
+    let mut resolver = Resolver { defines, imported: BTreeSet::new(), out: Resolved::default() };
     if defines.contains_key("ENABLE_F16") {
         resolver.emit("enable f16;", "permutation", 1);
     }
@@ -99,15 +97,9 @@ type Line<'a> = (usize, &'a str);
 
 impl Resolver<'_> {
     fn file(&mut self, name: &str) -> Result<(), ShaderError> {
-        let (_, text) = SOURCES
-            .iter()
-            .find(|(file, _)| *file == name)
-            .ok_or_else(|| ShaderError::Unknown(name.into()))?;
-        let lines: Vec<Line> = text
-            .lines()
-            .enumerate()
-            .map(|(i, line)| (i + 1, line))
-            .collect();
+        let (_, text) =
+            SOURCES.iter().find(|(file, _)| *file == name).ok_or_else(|| ShaderError::Unknown(name.into()))?;
+        let lines: Vec<Line> = text.lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
         self.block(name, &lines)
     }
 
@@ -121,11 +113,8 @@ impl Resolver<'_> {
         let mut rest = lines;
         while let Some((&(number, line), tail)) = rest.split_first() {
             rest = tail;
-            let fail = |message: &str| ShaderError::Directive {
-                file: file.into(),
-                line: number,
-                message: message.into(),
-            };
+            let fail =
+                |message: &str| ShaderError::Directive { file: file.into(), line: number, message: message.into() };
             let words: Vec<&str> = line.split_whitespace().collect();
             match *words.as_slice() {
                 ["#import", name] => {
@@ -135,19 +124,17 @@ impl Resolver<'_> {
                     }
                 }
                 ["#ifdef" | "#ifndef", flag] => {
-                    let (body, after) = split_block(rest, &["#ifdef", "#ifndef"], "#endif")
-                        .ok_or_else(|| fail("no #endif"))?;
+                    let (body, after) =
+                        split_block(rest, &["#ifdef", "#ifndef"], "#endif").ok_or_else(|| fail("no #endif"))?;
                     let (yes, no) = split_else(body);
                     let wanted = self.defines.contains_key(flag) == (words[0] == "#ifdef");
                     self.block(file, if wanted { yes } else { no })?;
                     rest = after;
                 }
                 ["#repeat", index, count] => {
-                    let (body, after) =
-                        split_block(rest, &["#repeat"], "#end").ok_or_else(|| fail("no #end"))?;
-                    let count: usize = substitute(count, self.defines)
-                        .parse()
-                        .map_err(|_| fail("the count is no number"))?;
+                    let (body, after) = split_block(rest, &["#repeat"], "#end").ok_or_else(|| fail("no #end"))?;
+                    let count: usize =
+                        substitute(count, self.defines).parse().map_err(|_| fail("the count is no number"))?;
                     for i in 0..count {
                         self.repeat(file, body, index, i)?;
                     }
@@ -163,33 +150,16 @@ impl Resolver<'_> {
     }
 
     /// One turn of a `#repeat`: `index` is replaced by `i` in every line, directives included.
-    fn repeat(
-        &mut self,
-        file: &str,
-        body: &[Line],
-        index: &str,
-        i: usize,
-    ) -> Result<(), ShaderError> {
+    fn repeat(&mut self, file: &str, body: &[Line], index: &str, i: usize) -> Result<(), ShaderError> {
         let index: Defines = [(index.to_owned(), i.to_string())].into();
-        let texts: Vec<String> = body
-            .iter()
-            .map(|(_, line)| substitute(line, &index))
-            .collect();
-        let lines: Vec<Line> = body
-            .iter()
-            .zip(&texts)
-            .map(|((number, _), text)| (*number, text.as_str()))
-            .collect();
+        let texts: Vec<String> = body.iter().map(|(_, line)| substitute(line, &index)).collect();
+        let lines: Vec<Line> = body.iter().zip(&texts).map(|((number, _), text)| (*number, text.as_str())).collect();
         self.block(file, &lines)
     }
 }
 
 /// Splits at the `close` that matches an already consumed opening line.
-fn split_block<'a, 'b>(
-    lines: &'b [Line<'a>],
-    opens: &[&str],
-    close: &str,
-) -> Option<(&'b [Line<'a>], &'b [Line<'a>])> {
+fn split_block<'a, 'b>(lines: &'b [Line<'a>], opens: &[&str], close: &str) -> Option<(&'b [Line<'a>], &'b [Line<'a>])> {
     let mut depth = 0;
     for (i, (_, line)) in lines.iter().enumerate() {
         let word = line.split_whitespace().next().unwrap_or("");
@@ -228,13 +198,16 @@ fn substitute(line: &str, defines: &Defines) -> String {
         let (before, from) = rest.split_at(start);
         let end = from.find(|c| !is_word(c)).unwrap_or(from.len());
         let (word, after) = from.split_at(end);
-        out.push_str(before);
-        out.push_str(
-            defines
-                .get(word)
-                .filter(|value| !value.is_empty())
-                .map_or(word, String::as_str),
-        );
+        match defines.get(word).filter(|value| !value.is_empty()) {
+            Some(value) => {
+                out.push_str(before.strip_suffix('$').unwrap_or(before));
+                out.push_str(value);
+            }
+            None => {
+                out.push_str(before);
+                out.push_str(word);
+            }
+        }
         rest = after;
     }
     out.push_str(rest);
@@ -279,8 +252,8 @@ struct Family {
 
 /// Every shipped permutation, from `shaders/permutations.toml`: the product of the axes of each shader.
 pub fn permutations() -> Result<Vec<Permutation>, ShaderError> {
-    let families: BTreeMap<String, Vec<Family>> = toml::from_str(PERMUTATIONS)
-        .map_err(|error| ShaderError::Permutations(error.to_string()))?;
+    let families: BTreeMap<String, Vec<Family>> =
+        toml::from_str(PERMUTATIONS).map_err(|error| ShaderError::Permutations(error.to_string()))?;
     let mut all = Vec::new();
     for (shader, families) in &families {
         for family in families {
@@ -309,10 +282,7 @@ fn product(axes: &[Vec<String>]) -> Vec<Defines> {
             }
             defines
         };
-        all = all
-            .iter()
-            .flat_map(|defines| axis.iter().map(move |choice| extend(defines, choice)))
-            .collect();
+        all = all.iter().flat_map(|defines| axis.iter().map(move |choice| extend(defines, choice))).collect();
     }
     all
 }
@@ -322,20 +292,9 @@ mod tests {
     use super::*;
 
     fn compose(text: &str, defines: &[(&str, &str)]) -> Result<String, ShaderError> {
-        let defines = defines
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        let mut resolver = Resolver {
-            defines: &defines,
-            imported: BTreeSet::new(),
-            out: Resolved::default(),
-        };
-        let lines: Vec<Line> = text
-            .lines()
-            .enumerate()
-            .map(|(i, line)| (i + 1, line))
-            .collect();
+        let defines = defines.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut resolver = Resolver { defines: &defines, imported: BTreeSet::new(), out: Resolved::default() };
+        let lines: Vec<Line> = text.lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
         resolver.block("test", &lines)?;
         Ok(resolver.out.source)
     }
@@ -344,38 +303,24 @@ mod tests {
     fn conditions_nest() {
         let text = "#ifdef A\na\n#ifndef B\nnot b\n#else\nb\n#endif\n#else\nnot a\n#endif\nend";
         assert_eq!(compose(text, &[("A", "")]).unwrap(), "a\nnot b\nend\n");
-        assert_eq!(
-            compose(text, &[("A", ""), ("B", "")]).unwrap(),
-            "a\nb\nend\n"
-        );
+        assert_eq!(compose(text, &[("A", ""), ("B", "")]).unwrap(), "a\nb\nend\n");
         assert_eq!(compose(text, &[]).unwrap(), "not a\nend\n");
     }
 
     #[test]
     fn whole_words_are_substituted() {
-        assert_eq!(
-            compose("x[TM] + TMX + TM_", &[("TM", "4")]).unwrap(),
-            "x[4] + TMX + TM_\n"
-        );
+        assert_eq!(compose("x[TM] + TMX + TM_", &[("TM", "4")]).unwrap(), "x[4] + TMX + TM_\n");
     }
 
     #[test]
     fn repeats_nest_and_count_by_definition() {
         let text = "#repeat I N\n#repeat J 2\na[I][J];\n#end\n#end";
-        assert_eq!(
-            compose(text, &[("N", "2")]).unwrap(),
-            "a[0][0];\na[0][1];\na[1][0];\na[1][1];\n"
-        );
+        assert_eq!(compose(text, &[("N", "2")]).unwrap(), "a[0][0];\na[0][1];\na[1][0];\na[1][1];\n");
     }
 
     #[test]
     fn unclosed_and_unknown_directives_name_their_line() {
-        for text in [
-            "ok\n#ifdef A",
-            "ok\n#repeat I 3",
-            "ok\n#wrong",
-            "ok\n#repeat I x\n#end",
-        ] {
+        for text in ["ok\n#ifdef A", "ok\n#repeat I 3", "ok\n#wrong", "ok\n#repeat I x\n#end"] {
             let message = compose(text, &[]).unwrap_err().to_string();
             assert!(message.starts_with("shaders/test.wgsl:2:"), "{message}");
         }
@@ -389,16 +334,10 @@ mod tests {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path.extension().is_some_and(|e| e == "wgsl") {
-                    found.insert(format!(
-                        "{prefix}{}",
-                        path.file_stem().unwrap().to_str().unwrap()
-                    ));
+                    found.insert(format!("{prefix}{}", path.file_stem().unwrap().to_str().unwrap()));
                 }
             }
         }
-        assert_eq!(
-            found,
-            SOURCES.iter().map(|(name, _)| name.to_string()).collect()
-        );
+        assert_eq!(found, SOURCES.iter().map(|(name, _)| name.to_string()).collect());
     }
 }

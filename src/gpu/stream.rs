@@ -25,11 +25,7 @@ pub struct StreamOptions {
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self {
-            budget: Duration::from_millis(100),
-            timed: false,
-            gate: None,
-        }
+        Self { budget: Duration::from_millis(100), timed: false, gate: None }
     }
 }
 
@@ -65,10 +61,7 @@ pub struct Stream {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream")
-            .field("gpu", &self.gpu)
-            .field("rate", &self.rate)
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("gpu", &self.gpu).field("rate", &self.rate).finish_non_exhaustive()
     }
 }
 
@@ -118,10 +111,7 @@ impl Stream {
     /// An f32 tensor with these values.
     pub fn upload(&mut self, what: &str, values: &[f32], shape: &[usize]) -> Result<Tensor> {
         if values.len() != shape.iter().product::<usize>() {
-            return Err(GpuError::shape(
-                "upload",
-                format!("{} values for shape {shape:?}", values.len()),
-            ));
+            return Err(GpuError::shape("upload", format!("{} values for shape {shape:?}", values.len())));
         }
         let tensor = self.gpu.empty(what, shape, DType::F32)?;
         self.write_bytes(&tensor, bytemuck::cast_slice(values))?;
@@ -149,35 +139,21 @@ impl Stream {
             }
         }
         staging.unmap();
-        self.encoder()
-            .copy_buffer_to_buffer(&staging, 0, tensor.buffer(), tensor.offset(), size);
+        self.encoder().copy_buffer_to_buffer(&staging, 0, tensor.buffer(), tensor.offset(), size);
         Ok(())
     }
 
     /// Sets a tensor to zero.
     pub fn clear(&mut self, tensor: &Tensor) {
-        self.encoder().clear_buffer(
-            tensor.buffer(),
-            tensor.offset(),
-            Some(tensor.bytes().next_multiple_of(4)),
-        );
+        self.encoder().clear_buffer(tensor.buffer(), tensor.offset(), Some(tensor.bytes().next_multiple_of(4)));
     }
 
     /// Copies a tensor's bytes into another of the same size.
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) -> Result<()> {
         if from.bytes() != to.bytes() || from.dtype() != to.dtype() {
-            return Err(GpuError::shape(
-                "copy",
-                format!("{:?} into {:?}", from.shape(), to.shape()),
-            ));
+            return Err(GpuError::shape("copy", format!("{:?} into {:?}", from.shape(), to.shape())));
         }
-        self.encoder().copy_buffer_to_buffer(
-            from.buffer(),
-            from.offset(),
-            to.buffer(),
-            to.offset(),
-            from.bytes(),
-        );
+        self.encoder().copy_buffer_to_buffer(from.buffer(), from.offset(), to.buffer(), to.offset(), from.bytes());
         Ok(())
     }
 
@@ -185,25 +161,19 @@ impl Stream {
     pub fn dispatch(&mut self, call: &Dispatch) -> Result<()> {
         let compiled = self.gpu.compiled(call.kernel)?;
         let params = self.gpu.params(call.params);
-        let mut entries = vec![wgpu::BindGroupEntry {
-            binding: 0,
-            resource: params.as_entire_binding(),
-        }];
-        for (i, tensor) in call.tensors.iter().enumerate() {
-            let bytes = tensor
-                .bytes()
-                .next_multiple_of(16)
-                .min(tensor.buffer().size() - tensor.offset());
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
+        for &(binding, tensor) in call.tensors {
+            let bytes = tensor.bytes().next_multiple_of(16).min(tensor.buffer().size() - tensor.offset());
             let limit = self.gpu.caps().max_binding;
+            if tensor.offset() % 256 != 0 {
+                let message = format!("binding {binding} of {} starts at byte {}", call.kernel, tensor.offset());
+                return Err(GpuError::shape("dispatch", message));
+            }
             if bytes > limit {
-                return Err(GpuError::BindingTooLarge {
-                    kernel: call.kernel.to_string(),
-                    bytes,
-                    limit,
-                });
+                return Err(GpuError::BindingTooLarge { kernel: call.kernel.to_string(), bytes, limit });
             }
             entries.push(wgpu::BindGroupEntry {
-                binding: i as u32 + 1,
+                binding,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: tensor.buffer(),
                     offset: tensor.offset(),
@@ -211,24 +181,16 @@ impl Stream {
                 }),
             });
         }
-        let group = self
-            .gpu
-            .device()
-            .create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(call.kernel.shader()),
-                layout: &compiled.layout,
-                entries: &entries,
-            });
+        let group = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(call.kernel.shader()),
+            layout: &compiled.layout,
+            entries: &entries,
+        });
         self.begin_timing();
         let mut encoder = self.take_encoder();
-        let timestamp_writes = self
-            .timer
-            .as_mut()
-            .and_then(|timer| timer.writes(call.kernel, call.flops));
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(call.kernel.shader()),
-            timestamp_writes,
-        });
+        let timestamp_writes = self.timer.as_mut().and_then(|timer| timer.writes(call.kernel, call.flops));
+        let mut pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(call.kernel.shader()), timestamp_writes });
         pass.set_pipeline(&compiled.pipeline);
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups(call.groups[0], call.groups[1], call.groups[2]);
@@ -264,20 +226,12 @@ impl Stream {
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
-        self.encoder().copy_buffer_to_buffer(
-            tensor.buffer(),
-            tensor.offset(),
-            &readable,
-            0,
-            tensor.bytes(),
-        );
+        self.encoder().copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &readable, 0, tensor.bytes());
         self.finish()?;
         readable.map_async(wgpu::MapMode::Read, .., |_| {});
         self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
         self.gpu.check()?;
-        let view = readable
-            .get_mapped_range(..)
-            .map_err(|error| GpuError::Device(error.to_string()))?;
+        let view = readable.get_mapped_range(..).map_err(|error| GpuError::Device(error.to_string()))?;
         Ok(bytemuck::pod_collect_to_vec(&view[..]))
     }
 
@@ -305,11 +259,7 @@ impl Stream {
         }
         let index = self.gpu.queue().submit([encoder.finish()]);
         let flops = std::mem::take(&mut self.recorded_flops);
-        self.in_flight.push_back(InFlight {
-            index,
-            flops,
-            timer: self.timer.take(),
-        });
+        self.in_flight.push_back(InFlight { index, flops, timer: self.timer.take() });
         self.gpu.check()
     }
 
@@ -318,10 +268,7 @@ impl Stream {
         let Some(done) = self.in_flight.pop_front() else {
             return Ok(());
         };
-        self.gpu.poll(wgpu::PollType::Wait {
-            submission_index: Some(done.index),
-            timeout: None,
-        })?;
+        self.gpu.poll(wgpu::PollType::Wait { submission_index: Some(done.index), timeout: None })?;
         self.gpu.check()?;
         let seconds = self.last_completion.elapsed().as_secs_f64();
         self.last_completion = Instant::now();
@@ -338,21 +285,13 @@ impl Stream {
 
     fn begin_timing(&mut self) {
         if self.options.timed && self.gpu.caps().timestamps && self.timer.is_none() {
-            self.timer = Some(
-                self.spare_timers
-                    .pop()
-                    .unwrap_or_else(|| SubmitTimer::new(&self.gpu)),
-            );
+            self.timer = Some(self.spare_timers.pop().unwrap_or_else(|| SubmitTimer::new(&self.gpu)));
         }
     }
 
     fn take_encoder(&mut self) -> wgpu::CommandEncoder {
-        let label = wgpu::CommandEncoderDescriptor {
-            label: Some("stream"),
-        };
-        self.encoder
-            .take()
-            .unwrap_or_else(|| self.gpu.device().create_command_encoder(&label))
+        let label = wgpu::CommandEncoderDescriptor { label: Some("stream") };
+        self.encoder.take().unwrap_or_else(|| self.gpu.device().create_command_encoder(&label))
     }
 
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {

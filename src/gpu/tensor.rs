@@ -38,12 +38,7 @@ pub struct Tensor {
 
 impl Tensor {
     pub(super) fn new(allocation: Allocation, shape: &[usize], dtype: DType) -> Self {
-        Self {
-            allocation: Arc::new(allocation),
-            offset: 0,
-            shape: shape.to_vec(),
-            dtype,
-        }
+        Self { allocation: Arc::new(allocation), offset: 0, shape: shape.to_vec(), dtype }
     }
 
     /// Extents, slowest first.
@@ -78,39 +73,22 @@ impl Tensor {
 
     /// Number of rows: the product of all extents but the last.
     pub fn rows(&self) -> usize {
-        self.shape[..self.shape.len().saturating_sub(1)]
-            .iter()
-            .product()
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
     /// The same memory under another shape with as many elements.
     pub fn reshape(&self, shape: &[usize]) -> Self {
-        debug_assert_eq!(
-            shape.iter().product::<usize>(),
-            self.len(),
-            "reshape keeps the number of elements"
-        );
-        Self {
-            shape: shape.to_vec(),
-            ..self.clone()
-        }
+        debug_assert_eq!(shape.iter().product::<usize>(), self.len(), "reshape keeps the number of elements");
+        Self { shape: shape.to_vec(), ..self.clone() }
     }
 
     /// A view of `count` slices from `start` along the first axis. Panics outside the tensor, like a slice.
     pub fn slice(&self, start: usize, count: usize) -> Self {
-        assert!(
-            start + count <= self.shape[0],
-            "slice {start}+{count} of {:?}",
-            self.shape
-        );
+        assert!(start + count <= self.shape[0], "slice {start}+{count} of {:?}", self.shape);
         let stride: usize = self.shape[1..].iter().product();
         let mut shape = self.shape.clone();
         shape[0] = count;
-        Self {
-            offset: self.offset + (start * stride) as u64 * self.dtype.size(),
-            shape,
-            ..self.clone()
-        }
+        Self { offset: self.offset + (start * stride) as u64 * self.dtype.size(), shape, ..self.clone() }
     }
 
     /// Whether two tensors share memory: such a pair cannot be bound for reading and writing in one dispatch.

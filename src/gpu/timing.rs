@@ -47,24 +47,14 @@ impl SubmitTimer {
                 ty: wgpu::QueryType::Timestamp,
                 count: CAPACITY * 2,
             }),
-            resolved: buffer(
-                "timestamps",
-                wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            ),
-            readable: buffer(
-                "timestamps read",
-                wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            ),
+            resolved: buffer("timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+            readable: buffer("timestamps read", wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ),
             timed: Vec::new(),
         }
     }
 
     /// Where the next pass shall write its times, if there is room.
-    pub(super) fn writes(
-        &mut self,
-        kernel: &Kernel,
-        flops: f64,
-    ) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+    pub(super) fn writes(&mut self, kernel: &Kernel, flops: f64) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         let index = self.timed.len() as u32;
         if index >= CAPACITY {
             return None;
@@ -82,13 +72,7 @@ impl SubmitTimer {
         let count = self.timed.len() as u32 * 2;
         if count > 0 {
             encoder.resolve_query_set(&self.queries, 0..count, &self.resolved, 0);
-            encoder.copy_buffer_to_buffer(
-                &self.resolved,
-                0,
-                &self.readable,
-                0,
-                u64::from(count) * 8,
-            );
+            encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readable, 0, u64::from(count) * 8);
         }
     }
 

@@ -9,37 +9,16 @@ pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let options = GpuOptions {
-        poison: true,
-        checked_shaders: true,
-        ..Default::default()
-    };
-    (
-        GPU.get_or_init(|| {
-            Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
-        })
-        .clone(),
-        turn,
-    )
+    let options = GpuOptions { poison: true, checked_shaders: true, ..Default::default() };
+    (GPU.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone(), turn)
 }
 
 /// A device that has WebGPU's default limits and no optional feature.
 pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     let (_, turn) = gpu();
-    let options = GpuOptions {
-        poison: true,
-        checked_shaders: true,
-        tier: Tier::Base,
-        ..Default::default()
-    };
-    (
-        GPU.get_or_init(|| {
-            Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
-        })
-        .clone(),
-        turn,
-    )
+    let options = GpuOptions { poison: true, checked_shaders: true, tier: Tier::Base, ..Default::default() };
+    (GPU.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone(), turn)
 }
 
 /// A stream on a device.
@@ -57,9 +36,7 @@ pub fn random(seed: u64, count: usize) -> Vec<f32> {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     };
-    (0..count)
-        .map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-        .collect()
+    (0..count).map(|_| (next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
 }
 
 /// A random f32 tensor and its values.
@@ -73,16 +50,8 @@ pub fn random_tensor(cx: &mut Stream, seed: u64, shape: &[usize]) -> (Tensor, Ve
 pub fn assert_close(got: &[f32], want: &[f32], limit: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let difference = norm(
-        &mut got
-            .iter()
-            .zip(want)
-            .map(|(a, b)| f64::from(*a) - f64::from(*b)),
-    );
+    let difference = norm(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     let size = norm(&mut want.iter().map(|v| f64::from(*v)));
     let error = difference / size.max(1e-30);
-    assert!(
-        error <= limit,
-        "{what}: relative error {error:.3e} > {limit:.1e}"
-    );
+    assert!(error <= limit, "{what}: relative error {error:.3e} > {limit:.1e}");
 }

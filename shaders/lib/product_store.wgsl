@@ -1,0 +1,52 @@
+// What a matrix product does with a finished group of four columns: y = f(x w * scale + bias), then
+// nothing, times another matrix (GATED_BY), or added to what is there (RESIDUAL), weighted per column (GATE).
+#import activation
+
+struct Params {
+    // Rows of the result.
+    m: u32,
+    // Columns of the result, in groups of four.
+    n4: u32,
+    // Inner extent, in groups of four.
+    k4: u32,
+    // First group of four of the gate vector.
+    gate4: u32,
+    // Scale of the weights (fp8 checkpoints have one per matrix).
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<f32>>;
+#ifdef BIAS
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
+#endif
+#ifdef GATE
+@group(0) @binding(5) var<storage, read> gate: array<vec4<f32>>;
+#endif
+#ifdef GATED_BY
+@group(0) @binding(6) var<storage, read> gated_by: array<vec4<f32>>;
+#endif
+
+fn store_product(row: u32, column4: u32, product: vec4<f32>) {
+    let i = row * params.n4 + column4;
+    var y = product * params.scale;
+#ifdef BIAS
+    y += bias[column4];
+#endif
+#ifdef GELU
+    y = gelu4(y);
+#endif
+#ifdef SILU
+    y = silu4(y);
+#endif
+#ifdef GATED_BY
+    y *= gated_by[i];
+#endif
+#ifdef GATE
+    y *= gate[params.gate4 + column4];
+#endif
+#ifdef RESIDUAL
+    y += output[i];
+#endif
+    output[i] = y;
+}

@@ -1,0 +1,65 @@
+// Matrix product y[m, n] = x[m, k] w[k, n] for GPUs: a workgroup of 16 x 16 threads makes a tile of 16 TM x 64 results from
+// tiles of x and w in workgroup memory; a thread makes TM x 4 of them. Needs nothing beyond WebGPU's defaults.
+#import weight
+#import product_store
+
+const ROWS = 16u * u32(TM);
+// Groups of four of the inner extent that are staged at a time.
+const DEPTH4 = 4u;
+// Padded row of the x tile, against bank conflicts.
+const STRIDE = DEPTH4 + 1u;
+
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+
+var<workgroup> x_tile: array<vec4<f32>, ROWS * STRIDE>;
+var<workgroup> w_tile: array<vec4<f32>, DEPTH4 * 4u * 16u>;
+
+@compute @workgroup_size(16, 16)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let thread = local.y * 16u + local.x;
+    let first_row = group.y * ROWS;
+    let column4 = group.x * 16u + local.x;
+    var sums: array<vec4<f32>, TM>;
+    for (var k4 = 0u; k4 < params.k4; k4 += DEPTH4) {
+        // x: DEPTH4 groups a row, so 256 threads fill 64 rows at a time.
+        for (var turn = 0u; turn < ROWS; turn += 64u) {
+            let tile_row = turn + thread / DEPTH4;
+            let depth = thread % DEPTH4;
+            let row = first_row + tile_row;
+            var value = vec4(0.0);
+            if row < params.m && k4 + depth < params.k4 {
+                value = x[row * params.k4 + k4 + depth];
+            }
+            x_tile[tile_row * STRIDE + depth] = value;
+        }
+        // w: one group of four columns a thread.
+        let depth = k4 * 4u + local.y;
+        var value = vec4(0.0);
+        if depth < params.k4 * 4u && column4 < params.n4 {
+            value = weight4(depth * params.n4 + column4);
+        }
+        w_tile[thread] = value;
+        workgroupBarrier();
+        for (var d = 0u; d < DEPTH4; d++) {
+            let w0 = w_tile[(d * 4u + 0u) * 16u + local.x];
+            let w1 = w_tile[(d * 4u + 1u) * 16u + local.x];
+            let w2 = w_tile[(d * 4u + 2u) * 16u + local.x];
+            let w3 = w_tile[(d * 4u + 3u) * 16u + local.x];
+#repeat ROW TM
+            {
+                let a = x_tile[(local.y * u32(TM) + u32(ROW)) * STRIDE + d];
+                sums[ROW] = fma(a.xxxx, w0, fma(a.yyyy, w1, fma(a.zzzz, w2, fma(a.wwww, w3, sums[ROW]))));
+            }
+#end
+        }
+        workgroupBarrier();
+    }
+    if column4 >= params.n4 {
+        return;
+    }
+#repeat ROW TM
+    if first_row + local.y * u32(TM) + u32(ROW) < params.m {
+        store_product(first_row + local.y * u32(TM) + u32(ROW), column4, sums[ROW]);
+    }
+#end
+}
