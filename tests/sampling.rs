@@ -1,4 +1,9 @@
 //! Schedules, solvers and noise against diffusers and torch (goldens: `tests/golden/{scheduler,noise}.{py,json}`).
+//!
+//! Mutations of UniPC that the traces catch: the sign of the lambda ratio, another estimate for x0, x0 made again from the corrected
+//! sample, history not shifted, order two at the last step, no corrector at step 1, the predictor's one half, a sign and a
+//! factorial in the phi functions. Of the grids: another end, another epsilon, one shift instead of two for Euler. Of the
+//! noise: no tail rule, angles off by 1e-6 of themselves, the two uniforms of a pair exchanged.
 
 use std::path::Path;
 
