@@ -1,1 +1,98 @@
-//! Room `sampling`.
+//! The arithmetic of sampling: noise schedules, solvers, guidance and the initial noise.
+//!
+//! Plain numbers only: this room knows neither a GPU nor a model. A [`Scheduler`] describes each step as linear
+//! combinations of a few named buffers ([`StepPlan`]); whoever owns the buffers carries them out. [`CpuSampler`] does so
+//! over slices; the engine does so on the GPU, with the same coefficients.
+//!
+//! Words are diffusers': a *sample* is the noisy latents, a *velocity* is the model's output (`noise - x0`), sigma is the
+//! share of noise in the sample, `x_sigma = (1 - sigma) x0 + sigma noise`.
+
+mod euler;
+mod guidance;
+mod linear;
+pub mod noise;
+mod schedule;
+mod unipc;
+
+pub use euler::Euler;
+pub use guidance::Guidance;
+pub use linear::{Buffer, Buffers, CpuSampler, LinearCombination, MAX_TERMS, StepPlan};
+pub use schedule::{Grid, MAX_INFERENCE_STEPS, NUM_TRAIN_TIMESTEPS, Schedule};
+pub use unipc::{SolverOrder, UniPc};
+
+/// What can be wrong with a request to sample.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The number of steps is zero or beyond [`MAX_INFERENCE_STEPS`].
+    #[error("num_inference_steps is {0}: choose 1 to {MAX_INFERENCE_STEPS}")]
+    Steps(usize),
+    /// The shift is not a positive finite number.
+    #[error("flow_shift is {0}: choose a positive number, for example 3 for 480p or 5 for 720p")]
+    Shift(f64),
+    /// The shift is so extreme that neighbouring sigmas are equal in 32-bit floats.
+    #[error(
+        "flow_shift {shift} with {steps} steps gives sigmas that do not fall from step to step: choose a shift nearer to 1, or fewer steps"
+    )]
+    Degenerate {
+        /// The shift asked for.
+        shift: f64,
+        /// The number of steps asked for.
+        steps: usize,
+    },
+    /// The first sigma is 1, where UniPC's half log-SNR is infinite.
+    #[error(
+        "UniPC cannot start from sigma = 1 (pure noise): use the `diffusers` or `reference` grid, or the Euler scheduler"
+    )]
+    PureNoise,
+    /// A step beyond the schedule.
+    #[error("step {step} of a schedule of {steps} steps: steps count from 0 to {}", steps - 1)]
+    StepOutOfRange {
+        /// The step asked for.
+        step: usize,
+        /// The length of the schedule.
+        steps: usize,
+    },
+    /// The guidance scale is not finite, or negative.
+    #[error("guidance_scale is {0}: choose 1 (no guidance) or more, for example 5")]
+    GuidanceScale(f64),
+    /// A velocity whose length is not the sample's.
+    #[error(
+        "the velocity has {velocity} values and the sample {sample}: both must have the latents' shape"
+    )]
+    Length {
+        /// Values in the velocity.
+        velocity: usize,
+        /// Values in the sample.
+        sample: usize,
+    },
+}
+
+/// A solver over a [`Schedule`]: what to compute at each step, as coefficients.
+///
+/// A scheduler is plain data and has no state of its own: [`step`](Self::step) depends on `i` only, so that a run can resume
+/// at any step from the buffers named by [`state`](Self::state).
+pub trait Scheduler: Send + Sync {
+    /// The sigmas and timesteps that the solver walks over.
+    fn schedule(&self) -> &Schedule;
+
+    /// The buffers that live from one step to the next: all that a checkpoint must hold. The sample comes first.
+    fn state(&self) -> &'static [Buffer];
+
+    /// The plan of step `i`, counted from 0. Fails beyond the schedule.
+    fn step(&self, i: usize) -> Result<StepPlan, Error>;
+
+    /// The timesteps that the model is given, one a step.
+    fn timesteps(&self) -> &[f32] {
+        self.schedule().timesteps()
+    }
+
+    /// The sigmas, one a step and a final 0.
+    fn sigmas(&self) -> &[f32] {
+        self.schedule().sigmas()
+    }
+
+    /// The number of steps.
+    fn num_inference_steps(&self) -> usize {
+        self.timesteps().len()
+    }
+}

@@ -1,0 +1,174 @@
+//! From a prompt to token ids.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::ModelWrapper;
+
+use super::prompt_clean;
+
+/// Tokens that Wan2.1 gives a prompt room for, the end-of-sequence token included.
+pub const MAX_SEQUENCE_LENGTH: usize = 512;
+
+/// The longest prompt that is looked at, in characters. Far more than 512 tokens hold in any language; the limit keeps
+/// cleaning and tokenising short.
+pub const MAX_PROMPT_CHARS: usize = 20_000;
+
+/// The largest `tokenizer.json` that is read. UMT5's has 17 MB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+const EOS: &str = "</s>";
+
+/// What can be wrong with a tokenizer or a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the tokenizer {path}: is the model folder complete?")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not a tokenizer that this program can use.
+    #[error(
+        "{path} is not a usable tokenizer: {why}; fetch the model's tokenizer/tokenizer.json again"
+    )]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The prompt is longer than [`MAX_PROMPT_CHARS`].
+    #[error(
+        "the prompt has {0} characters, at most {MAX_PROMPT_CHARS} are allowed (the model reads its first 512 tokens only): shorten it"
+    )]
+    PromptTooLong(usize),
+    /// The tokenizer refused the text.
+    #[error("cannot tokenise the prompt: {0}")]
+    Encode(String),
+    /// No room even for the end-of-sequence token.
+    #[error("max_sequence_length is 0: choose 1 or more (Wan2.1 uses {MAX_SEQUENCE_LENGTH})")]
+    NoRoom,
+}
+
+/// UMT5's tokenizer: SentencePiece Unigram, as Hugging Face's `tokenizer.json` describes it.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    eos: u32,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. Fails when the file is unreadable, not a Unigram tokenizer, or lacks `</s>`.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let read_error = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let invalid = |why: String| Error::Invalid {
+            path: path.to_owned(),
+            why,
+        };
+        let bytes = std::fs::metadata(path).map_err(read_error)?.len();
+        if bytes > MAX_FILE_BYTES {
+            return Err(invalid(format!(
+                "it has {bytes} bytes, more than any tokenizer"
+            )));
+        }
+        Self::parse(&std::fs::read(path).map_err(read_error)?).map_err(invalid)
+    }
+
+    fn parse(json: &[u8]) -> Result<Self, String> {
+        check_character_maps(json)?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json))?;
+        if !matches!(inner.get_model(), ModelWrapper::Unigram(_)) {
+            return Err("its model is not Unigram".to_owned());
+        }
+        // The file may ask for its own length; ours depends on the request.
+        inner
+            .with_truncation(None)
+            .map_err(|error| error.to_string())?;
+        inner.with_padding(None);
+        let eos = inner
+            .token_to_id(EOS)
+            .ok_or_else(|| format!("it has no {EOS}"))?;
+        Ok(Self { inner, eos })
+    }
+
+    /// The ids of `prompt`, cleaned by [`prompt_clean`]: at most `max_sequence_length` (Wan2.1:
+    /// [`MAX_SEQUENCE_LENGTH`]), without padding, the end-of-sequence token always last. An empty prompt is that token alone.
+    ///
+    /// Equal to what transformers makes of the same `tokenizer.json` (`PreTrainedTokenizerFast`, `truncation=True`) where its
+    /// attention mask is 1. transformers 5's own `T5Tokenizer` takes 2 for the unknown token's id, which is 3 in UMT5.
+    pub fn encode(&self, prompt: &str, max_sequence_length: usize) -> Result<Vec<u32>, Error> {
+        let room = max_sequence_length.checked_sub(1).ok_or(Error::NoRoom)?;
+        let chars = prompt.chars().count();
+        if chars > MAX_PROMPT_CHARS {
+            return Err(Error::PromptTooLong(chars));
+        }
+        let clean = prompt_clean(prompt);
+        let encoding =
+            guarded(|| self.inner.encode_fast(clean.as_str(), false)).map_err(Error::Encode)?;
+        let tokens = encoding.get_ids().iter().copied().take(room);
+        Ok(tokens.chain([self.eos]).collect())
+    }
+}
+
+/// Runs `work` and turns a panic into an error: the tokenizers crate unwraps its way through a damaged character map, both
+/// when it reads it and when it looks characters up.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its character map or model is damaged".to_owned()),
+    }
+}
+
+/// Refuses character maps that claim to be longer than they are: the tokenizers crate allocates by the claim.
+fn check_character_maps(json: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Head {
+        normalizer: Option<Value>,
+    }
+    let head: Head = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    head.normalizer
+        .as_ref()
+        .map_or(Ok(()), check_character_maps_in)
+}
+
+fn check_character_maps_in(normalizer: &Value) -> Result<(), String> {
+    for (key, value) in normalizer.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(normalizers) => {
+                normalizers.iter().try_for_each(check_character_maps_in)?
+            }
+            Value::String(map)
+                if key == "precompiled_charsmap" && claimed_bytes(map) > map.len() =>
+            {
+                return Err("its character map is shorter than it claims".to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The length of the table in a base64 character map: its first four bytes, little-endian.
+fn claimed_bytes(base64: &str) -> usize {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |byte: u8| {
+        ALPHABET
+            .iter()
+            .position(|&letter| letter == byte)
+            .unwrap_or(0) as u64
+    };
+    let bits = base64
+        .bytes()
+        .take(6)
+        .fold(0, |bits, byte| bits << 6 | digit(byte));
+    // Six digits hold 36 bits, the first 32 of which are the four bytes.
+    ((bits >> 4) as u32).swap_bytes() as usize
+}

@@ -1,0 +1,311 @@
+//! Steps as linear combinations of named buffers, and the driver that carries them out over slices.
+
+use super::{Error, Scheduler};
+
+/// The most terms a [`LinearCombination`] has.
+pub const MAX_TERMS: usize = 4;
+
+/// The buffers that a step reads and writes, each of the latents' shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buffer {
+    /// The noisy latents at the current sigma: the model's input.
+    Sample,
+    /// The model's output, guidance included.
+    Velocity,
+    /// The model's output for the prompt; used with guidance only.
+    VelocityCond,
+    /// The model's output for the negative prompt; used with guidance only.
+    VelocityUncond,
+    /// This step's estimate of the clean latents, `sample - sigma velocity`: what previews show.
+    X0,
+    /// The sample from which the last prediction started. A step's prediction is written here, over it.
+    LastSample,
+    /// The previous step's [`Buffer::X0`].
+    LastX0,
+    /// The [`Buffer::X0`] of the step before that.
+    OlderX0,
+}
+
+impl Buffer {
+    const COUNT: usize = Self::OlderX0 as usize + 1;
+}
+
+/// `output = sum of coefficient * input`, element by element. The output is never among the inputs, so that a GPU may
+/// write it while it reads them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearCombination {
+    output: Buffer,
+    terms: Vec<(Buffer, f32)>,
+}
+
+impl LinearCombination {
+    /// Coefficients are computed in `f64` and handed out in `f32`.
+    pub(super) fn new(output: Buffer, terms: &[(Buffer, f64)]) -> Self {
+        debug_assert!(terms.len() <= MAX_TERMS && terms.iter().all(|&(input, _)| input != output));
+        Self {
+            output,
+            terms: terms
+                .iter()
+                .map(|&(input, coefficient)| (input, coefficient as f32))
+                .collect(),
+        }
+    }
+
+    /// The estimate of the clean latents, `x0 = x - sigma v`.
+    pub fn x0_estimate(sigma: f64) -> Self {
+        Self::new(
+            Buffer::X0,
+            &[(Buffer::Sample, 1.0), (Buffer::Velocity, -sigma)],
+        )
+    }
+
+    /// The buffer written.
+    pub fn output(&self) -> Buffer {
+        self.output
+    }
+
+    /// The buffers read, each with its coefficient: one to [`MAX_TERMS`].
+    pub fn terms(&self) -> &[(Buffer, f32)] {
+        &self.terms
+    }
+
+    /// One element of the output, from the same element of each input.
+    fn at(&self, input: impl Fn(Buffer) -> f32) -> f32 {
+        self.terms
+            .iter()
+            .map(|&(buffer, coefficient)| coefficient * input(buffer))
+            .sum()
+    }
+}
+
+/// What to compute in one step, once the velocity is known: three assignments, in order, then [`Buffers::advance`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepPlan {
+    /// Writes [`Buffer::X0`].
+    pub x0: LinearCombination,
+    /// Rewrites [`Buffer::Sample`], from history and [`Buffer::X0`]; the latter is *not* made again.
+    pub correct: Option<LinearCombination>,
+    /// Writes the next sample, into [`Buffer::LastSample`].
+    pub predict: LinearCombination,
+}
+
+impl StepPlan {
+    /// The assignments in order.
+    pub fn assignments(&self) -> impl Iterator<Item = &LinearCombination> {
+        [Some(&self.x0), self.correct.as_ref(), Some(&self.predict)]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// One `T` (a vector, a GPU tensor) for each buffer in use.
+#[derive(Debug, Clone)]
+pub struct Buffers<T> {
+    slots: [Option<T>; Buffer::COUNT],
+}
+
+impl<T> Buffers<T> {
+    /// Buffers for every name that `scheduler` uses, and for `more` (those of guidance), each made by `make`.
+    pub fn new(
+        scheduler: &dyn Scheduler,
+        more: &[Buffer],
+        mut make: impl FnMut(Buffer) -> T,
+    ) -> Self {
+        let mut slots = [const { None }; Buffer::COUNT];
+        let every_step = [
+            Buffer::Sample,
+            Buffer::Velocity,
+            Buffer::X0,
+            Buffer::LastSample,
+        ];
+        for &buffer in every_step.iter().chain(scheduler.state()).chain(more) {
+            slots[buffer as usize].get_or_insert_with(|| make(buffer));
+        }
+        Self { slots }
+    }
+
+    /// The buffer of this name; `None` when the scheduler has no use for it.
+    pub fn get(&self, buffer: Buffer) -> Option<&T> {
+        self.slots[buffer as usize].as_ref()
+    }
+
+    /// As [`get`](Self::get), to write to.
+    pub fn get_mut(&mut self, buffer: Buffer) -> Option<&mut T> {
+        self.slots[buffer as usize].as_mut()
+    }
+
+    /// Ends a step by renaming buffers, moving no data: the prediction becomes [`Buffer::Sample`], the old sample
+    /// [`Buffer::LastSample`], and the estimates of the clean latents grow one step older. Where a history is kept the
+    /// newest estimate is then [`Buffer::LastX0`]: read [`Buffer::X0`] before.
+    pub fn advance(&mut self) {
+        self.swap(Buffer::Sample, Buffer::LastSample);
+        self.swap(Buffer::OlderX0, Buffer::LastX0);
+        self.swap(Buffer::LastX0, Buffer::X0);
+    }
+
+    /// Swaps two buffers when both are in use.
+    fn swap(&mut self, a: Buffer, b: Buffer) {
+        if self.get(a).is_some() && self.get(b).is_some() {
+            self.slots.swap(a as usize, b as usize);
+        }
+    }
+}
+
+/// A scheduler and its buffers on the CPU: the reference for drivers that run on a GPU.
+pub struct CpuSampler<'a> {
+    scheduler: &'a dyn Scheduler,
+    buffers: Buffers<Vec<f32>>,
+    step: usize,
+}
+
+impl<'a> CpuSampler<'a> {
+    /// Starts from `latents` (the initial noise, of any shape).
+    pub fn new(scheduler: &'a dyn Scheduler, latents: &[f32]) -> Self {
+        let make = |buffer| match buffer {
+            Buffer::Sample => latents.to_vec(),
+            _ => vec![0.0; latents.len()],
+        };
+        Self {
+            scheduler,
+            buffers: Buffers::new(scheduler, &[], make),
+            step: 0,
+        }
+    }
+
+    /// The current sample: the model's next input and, after the last step, the result.
+    pub fn sample(&self) -> &[f32] {
+        self.values(Buffer::Sample)
+    }
+
+    /// Takes one step with the model's output for [`sample`](Self::sample) and returns the estimate of the clean latents.
+    /// Fails when the schedule is used up or `velocity` is not as long as the sample; nothing is changed then.
+    pub fn step(&mut self, velocity: &[f32]) -> Result<Vec<f32>, Error> {
+        let sample = self.sample().len();
+        if velocity.len() != sample {
+            return Err(Error::Length {
+                velocity: velocity.len(),
+                sample,
+            });
+        }
+        let plan = self.scheduler.step(self.step)?;
+        self.write(Buffer::Velocity, velocity.to_vec());
+        for assignment in plan.assignments() {
+            let output = (0..sample).map(|i| {
+                assignment.at(|buffer| self.values(buffer).get(i).copied().unwrap_or_default())
+            });
+            let output = output.collect();
+            self.write(assignment.output(), output);
+        }
+        let x0 = self.values(Buffer::X0).to_vec();
+        self.buffers.advance();
+        self.step += 1;
+        Ok(x0)
+    }
+
+    fn values(&self, buffer: Buffer) -> &[f32] {
+        self.buffers.get(buffer).map_or(&[], Vec::as_slice)
+    }
+
+    fn write(&mut self, buffer: Buffer, values: Vec<f32>) {
+        if let Some(slot) = self.buffers.get_mut(buffer) {
+            *slot = values;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Euler, Grid, Schedule, SolverOrder, UniPc};
+    use super::*;
+
+    fn schedulers() -> Vec<Box<dyn Scheduler>> {
+        let schedule = |grid| Schedule::new(grid, 6, 3.0).unwrap();
+        vec![
+            Box::new(Euler::new(schedule(Grid::FlowMatchEuler))),
+            Box::new(UniPc::new(schedule(Grid::Diffusers), SolverOrder::One).unwrap()),
+            Box::new(UniPc::new(schedule(Grid::Reference), SolverOrder::Two).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn plans_use_only_buffers_that_exist_and_never_write_what_they_read() {
+        for scheduler in schedulers() {
+            let buffers = Buffers::new(scheduler.as_ref(), &[], |_| ());
+            for i in 0..scheduler.num_inference_steps() {
+                for assignment in scheduler.step(i).unwrap().assignments() {
+                    assert!(buffers.get(assignment.output()).is_some());
+                    assert!((1..=MAX_TERMS).contains(&assignment.terms().len()));
+                    for &(input, coefficient) in assignment.terms() {
+                        assert!(buffers.get(input).is_some() && input != assignment.output());
+                        assert!(coefficient.is_finite());
+                    }
+                }
+            }
+        }
+    }
+
+    /// On a straight flow (`v = noise - x0`, constant) every solver is exact: it ends at x0, and estimates it at each step.
+    #[test]
+    fn a_straight_flow_ends_at_its_clean_latents() {
+        let (noise, clean) = ([1.5_f32, -0.5, 0.25], [-1.0_f32, 0.75, 2.0]);
+        for scheduler in schedulers() {
+            let sigma = scheduler.sigmas()[0];
+            let start: Vec<f32> = (0..3)
+                .map(|j| sigma * noise[j] + (1.0 - sigma) * clean[j])
+                .collect();
+            let velocity: Vec<f32> = (0..3).map(|j| noise[j] - clean[j]).collect();
+            let mut sampler = CpuSampler::new(scheduler.as_ref(), &start);
+            for _ in 0..scheduler.num_inference_steps() {
+                let x0 = sampler.step(&velocity).unwrap();
+                assert!(
+                    x0.iter().zip(clean).all(|(a, b)| (a - b).abs() < 1e-5),
+                    "{x0:?}"
+                );
+            }
+            assert!(
+                sampler
+                    .sample()
+                    .iter()
+                    .zip(clean)
+                    .all(|(a, b)| (a - b).abs() < 1e-5)
+            );
+            assert_eq!(
+                sampler.step(&velocity),
+                Err(Error::StepOutOfRange { step: 6, steps: 6 })
+            );
+        }
+    }
+
+    /// Saving and restoring just the buffers of `state()` between two steps changes nothing.
+    #[test]
+    fn state_is_all_that_a_checkpoint_needs() {
+        for scheduler in schedulers() {
+            let mut whole = CpuSampler::new(scheduler.as_ref(), &[0.3, -1.2]);
+            for i in 0..scheduler.num_inference_steps() {
+                let velocity: Vec<f32> =
+                    whole.sample().iter().map(|x| x * 0.5 + i as f32).collect();
+                let mut resumed = CpuSampler::new(scheduler.as_ref(), &[f32::NAN, f32::NAN]);
+                resumed.step = i;
+                for &buffer in scheduler.state() {
+                    resumed.write(buffer, whole.values(buffer).to_vec());
+                }
+                resumed.step(&velocity).unwrap();
+                whole.step(&velocity).unwrap();
+                assert_eq!(whole.sample(), resumed.sample());
+            }
+        }
+    }
+
+    #[test]
+    fn a_velocity_of_another_length_is_an_error() {
+        let scheduler = &schedulers()[0];
+        let mut sampler = CpuSampler::new(scheduler.as_ref(), &[0.0; 4]);
+        assert_eq!(
+            sampler.step(&[0.0; 3]),
+            Err(Error::Length {
+                velocity: 3,
+                sample: 4
+            })
+        );
+    }
+}
