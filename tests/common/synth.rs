@@ -67,7 +67,7 @@ fn bytes_of(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u8> {
 pub fn checksum<'a>(tensors: impl IntoIterator<Item = &'a [u8]>, dtype: Dtype) -> u64 {
     tensors
         .into_iter()
-        .flat_map(|bytes| bytes.chunks_exact(dtype.size()))
+        .flat_map(|bytes| bytes.chunks_exact(dtype.bitsize() / 8))
         .zip((1u64..).step_by(2))
         .map(|(word, odd)| {
             let word = word.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b));
