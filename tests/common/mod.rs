@@ -1,0 +1,275 @@
+//! The goldens of `tests/golden` for the tests: synthetic model folders, inputs, and the outputs that diffusers and
+//! transformers gave. `tests/golden/README.md` says how they were made.
+#![allow(dead_code)] // each test binary uses its own part
+
+pub mod synth;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use synth::Recipe;
+
+/// All goldens, by the name of their files.
+pub const GOLDENS: [&str; 8] = [
+    "transformer_3x40",
+    "transformer_2x128",
+    "transformer_patch1",
+    "transformer_6x32",
+    "text_encoder",
+    "vae_wan",
+    "vae_odd",
+    "pipeline",
+];
+
+/// Storage types of the synthetic checkpoints.
+pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// Largest `rel_error` with f32 activations, for weights stored in any of `DTYPES` (the reference is given the
+/// rounded weights).
+pub const LIMIT: f64 = 2e-5;
+
+/// An f32 tensor on the CPU, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, slowest first.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub data: Vec<f32>,
+}
+
+/// A synthetic model folder with test cases and their reference outputs.
+pub struct Golden {
+    /// Name of the golden's files.
+    pub name: String,
+    /// The cases, in the order of the script that made them.
+    pub cases: Vec<Case>,
+    parts: BTreeMap<String, Part>,
+    files: BTreeMap<String, Value>,
+    outputs: BTreeMap<String, Tensor>,
+}
+
+/// One model of the folder: config.json and the weights' recipes.
+#[derive(Deserialize)]
+pub struct Part {
+    /// config.json, as diffusers or transformers writes it.
+    pub config: Value,
+    /// The weights, in the order of the checksum.
+    pub tensors: Vec<Recipe>,
+    /// `synth::checksum` of all weights for each storage type, in hexadecimal.
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// One run of the model.
+#[derive(Deserialize)]
+pub struct Case {
+    /// Unique within the golden.
+    pub name: String,
+    /// Arguments that are no tensors: timestep, ids, prompt, ...
+    #[serde(default)]
+    pub params: Value,
+    /// Tolerances and origin of the outputs: dtype, then output, to the error of the reference's f32 run.
+    pub outputs: BTreeMap<String, BTreeMap<String, Measured>>,
+    #[serde(default)]
+    inputs: BTreeMap<String, Recipe>,
+}
+
+/// What is known about one output.
+#[derive(Deserialize)]
+pub struct Measured {
+    /// `rel_error` of the unmodified reference in f32 against the stored output, which was computed in f64.
+    pub reference_error: f64,
+}
+
+/// What is stored in data/NAME.json.
+#[derive(Deserialize)]
+struct Document {
+    parts: BTreeMap<String, Part>,
+    files: BTreeMap<String, Value>,
+    cases: Vec<Case>,
+}
+
+impl Golden {
+    /// Reads a golden by name (one of `GOLDENS`).
+    pub fn load(name: &str) -> Self {
+        let text = fs::read_to_string(data_file(&format!("{name}.json"))).expect(name);
+        let doc: Document = serde_json::from_str(&text).expect(name);
+        let outputs = read_tensors(&data_file(&format!("{name}.safetensors")));
+        Self {
+            name: name.into(),
+            cases: doc.cases,
+            parts: doc.parts,
+            files: doc.files,
+            outputs,
+        }
+    }
+
+    /// The goldens whose name starts with `prefix`.
+    pub fn with_prefix(prefix: &str) -> Vec<Self> {
+        GOLDENS
+            .iter()
+            .filter(|name| name.starts_with(prefix))
+            .map(|name| Self::load(name))
+            .collect()
+    }
+
+    /// Names and contents of the models in the folder, by folder name.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
+        self.parts
+            .iter()
+            .map(|(folder, part)| (folder.as_str(), part))
+    }
+
+    /// config.json of the model in `folder`.
+    pub fn config(&self, folder: &str) -> &Value {
+        &self.parts[folder].config
+    }
+
+    /// Writes the model folder (diffusers layout) with weights stored as `dtype` into `dir`.
+    pub fn materialise(&self, dir: &Path, dtype: Dtype) {
+        for (folder, part) in &self.parts {
+            let folder_path = dir.join(folder);
+            write_json(&folder_path.join("config.json"), &part.config);
+            let weights = self.weights(folder, dtype);
+            let views = part.tensors.iter().zip(&weights).map(|(recipe, bytes)| {
+                (
+                    &recipe.name,
+                    TensorView::new(dtype, recipe.shape.clone(), bytes).expect("sizes agree"),
+                )
+            });
+            safetensors::serialize_to_file(views, None, &folder_path.join(weights_file(folder)))
+                .expect("weights written");
+        }
+        for (path, contents) in &self.files {
+            write_json(&dir.join(path), contents);
+        }
+        if self.parts.contains_key("text_encoder") {
+            let tokenizer = dir.join("tokenizer");
+            fs::create_dir_all(&tokenizer).expect("tokenizer folder");
+            fs::copy(
+                data_file("tokenizer.json"),
+                tokenizer.join("tokenizer.json"),
+            )
+            .expect("tokenizer.json");
+        }
+    }
+
+    /// Bytes of all weights of `folder` stored as `dtype`, in the order of its `tensors`.
+    pub fn weights(&self, folder: &str, dtype: Dtype) -> Vec<Vec<u8>> {
+        let recipes = &self.parts[folder].tensors;
+        let key = |recipe: &Recipe| format!("{}/{folder}/{}", self.name, recipe.name);
+        recipes
+            .iter()
+            .map(|r| synth::encode(&synth::fill(&key(r), r), dtype))
+            .collect()
+    }
+
+    /// The synthetic input `name` of `case`.
+    pub fn input(&self, case: &Case, name: &str) -> Tensor {
+        let recipe = &case.inputs[name];
+        let data = synth::fill(&format!("{}/{}/{name}", self.name, case.name), recipe);
+        Tensor {
+            shape: recipe.shape.clone(),
+            data,
+        }
+    }
+
+    /// The reference output `name` of `case` with weights stored as `dtype`; None where it was not kept.
+    pub fn output(&self, case: &Case, dtype: Dtype, name: &str) -> Option<&Tensor> {
+        self.outputs.get(&format!("{}/{dtype:?}/{name}", case.name))
+    }
+}
+
+impl Case {
+    /// A parameter, deserialised: `case.param::<f32>("timestep")`.
+    pub fn param<T: serde::de::DeserializeOwned>(&self, name: &str) -> T {
+        serde_json::from_value(self.params[name].clone()).expect(name)
+    }
+}
+
+impl Tensor {
+    /// Elements `range` of axis `axis`, the others whole: chunks of frames, single rows.
+    pub fn slice(&self, axis: usize, range: std::ops::Range<usize>) -> Tensor {
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let data = self
+            .data
+            .chunks_exact(self.shape[axis] * inner)
+            .flat_map(|outer| &outer[range.start * inner..range.end * inner])
+            .copied()
+            .collect();
+        let mut shape = self.shape.clone();
+        shape[axis] = range.len();
+        Tensor { shape, data }
+    }
+}
+
+/// `||a - b|| / ||b||` in f64. Panics on different lengths and on anything not finite in `a`.
+pub fn rel_error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "different sizes");
+    assert!(a.iter().all(|v| v.is_finite()), "not finite");
+    let square = |v: f64| v * v;
+    let difference: f64 = a
+        .iter()
+        .zip(b)
+        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
+        .sum();
+    let norm: f64 = b.iter().map(|&b| square(f64::from(b))).sum();
+    (difference / norm).sqrt()
+}
+
+/// Asserts that `actual` (row-major, the shape of `expected`) is within `limit` of `expected`; says what it was.
+#[track_caller]
+pub fn assert_close(what: &str, actual: &[f32], expected: &Tensor, limit: f64) {
+    let error = rel_error(actual, &expected.data);
+    println!("{what}: {error:.2e}");
+    assert!(
+        error <= limit,
+        "{what}: relative error {error:.2e} is above {limit:.0e}"
+    );
+}
+
+/// Reads all tensors of an f32 safetensors file.
+pub fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    let bytes = fs::read(path).expect("golden outputs");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let tensor = |view: TensorView<'_>| {
+        assert_eq!(view.dtype(), Dtype::F32);
+        let data = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")))
+            .collect();
+        Tensor {
+            shape: view.shape().to_vec(),
+            data,
+        }
+    };
+    file.iter()
+        .map(|(name, view)| (name.to_owned(), tensor(view)))
+        .collect()
+}
+
+/// The path of a committed golden file.
+pub fn data_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/data")
+        .join(name)
+}
+
+/// transformers and diffusers name their weights differently.
+fn weights_file(folder: &str) -> &'static str {
+    match folder {
+        "text_encoder" => "model.safetensors",
+        _ => "diffusion_pytorch_model.safetensors",
+    }
+}
+
+fn write_json(path: &Path, value: &Value) {
+    fs::create_dir_all(path.parent().expect("inside the folder")).expect("folder");
+    fs::write(path, serde_json::to_string_pretty(value).expect("JSON")).expect("file written");
+}
