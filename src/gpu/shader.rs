@@ -22,8 +22,17 @@ macro_rules! sources {
 }
 
 /// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
-pub const SOURCES: &[(&str, &str)] =
-    sources!["lib/activation", "lib/product_store", "lib/weight", "matmul_subgroup", "matmul_tile"];
+pub const SOURCES: &[(&str, &str)] = sources![
+    "activate",
+    "add_rows",
+    "lib/activation",
+    "lib/linear_index",
+    "lib/product_store",
+    "lib/weight",
+    "matmul_subgroup",
+    "matmul_tile",
+    "patchify",
+];
 
 /// The list of shipped permutations, see [`permutations`].
 const PERMUTATIONS: &str = include_str!("../../shaders/permutations.toml");
