@@ -8,6 +8,7 @@ state_dict.pth      a state dict as torch.save writes it, every dtype, a view wi
 transformer.txt     "original name, diffusers name, shape" of every tensor; the middle column is what diffusers' own
 text_encoder.txt    conversion makes of the first one, and must be exactly the names of the real class
 vae.txt
+vae_other.txt       a second configuration, both names diffusers'
 """
 
 import collections
@@ -111,6 +112,13 @@ def vae():
     with torch.device("meta"):
         model = AutoencoderKLWan()
     write("vae", names, with_converter(convert_wan_vae_to_diffusers), model)
+    # Another configuration, for shapes only: original checkpoints of it do not exist.
+    with torch.device("meta"):
+        other = AutoencoderKLWan(
+            base_dim=6, decoder_base_dim=10, z_dim=2, dim_mult=[1, 3, 2], num_res_blocks=1, temperal_downsample=[True, False],
+            latents_mean=[0.0, 1.0], latents_std=[1.0, 2.0], in_channels=4, out_channels=5,
+        )
+    write("vae_other", other.state_dict(), lambda name: name, other)
 
 
 if __name__ == "__main__":

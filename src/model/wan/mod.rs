@@ -1,1 +1,3 @@
 //! Wan2.1.
+pub mod config;
+pub mod files;
