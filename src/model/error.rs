@@ -72,9 +72,6 @@ pub enum ModelError {
 
 impl ModelError {
     pub(super) fn config(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Config {
-            path: path.into(),
-            problem: problem.into(),
-        }
+        Self::Config { path: path.into(), problem: problem.into() }
     }
 }

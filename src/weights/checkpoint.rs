@@ -63,11 +63,7 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
-        let path = if metadata.is_dir() {
-            find_in(path)?
-        } else {
-            path.into()
-        };
+        let path = if metadata.is_dir() { find_in(path)? } else { path.into() };
         let files = match Format::of(&path) {
             Some(Format::Index) => open_shards(&path)?,
             Some(_) => vec![open_file(&path)?],
@@ -75,20 +71,8 @@ impl Checkpoint {
         };
         let mut tensors = BTreeMap::new();
         for (file, entries) in files {
-            for Entry {
-                name,
-                dtype,
-                shape,
-                range,
-            } in entries
-            {
-                let stored = Stored {
-                    file: file.clone(),
-                    dtype,
-                    shape,
-                    range,
-                    scale: None,
-                };
+            for Entry { name, dtype, shape, range } in entries {
+                let stored = Stored { file: file.clone(), dtype, shape, range, scale: None };
                 insert(&mut tensors, name, stored)?;
             }
         }
@@ -131,15 +115,13 @@ impl Checkpoint {
     }
 
     /// All tensors, sorted by name.
-    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> + Clone {
         self.tensors.iter().map(|(name, stored)| stored.view(name))
     }
 
     /// The tensor called `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
-        self.tensors
-            .get_key_value(name)
-            .map(|(name, stored)| stored.view(name))
+        self.tensors.get_key_value(name).map(|(name, stored)| stored.view(name))
     }
 
     /// The tensor called `name`, which must have the given shape.
@@ -147,17 +129,10 @@ impl Checkpoint {
     /// # Errors
     /// [`WeightsError::MissingTensor`] or [`WeightsError::Shape`].
     pub fn require(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightsError> {
-        let missing = || WeightsError::MissingTensor {
-            name: name.into(),
-            path: self.path.clone(),
-        };
+        let missing = || WeightsError::MissingTensor { name: name.into(), path: self.path.clone() };
         let view = self.get(name).ok_or_else(missing)?;
         if view.shape != shape {
-            return Err(WeightsError::Shape {
-                name: name.into(),
-                expected: shape.into(),
-                found: view.shape.into(),
-            });
+            return Err(WeightsError::Shape { name: name.into(), expected: shape.into(), found: view.shape.into() });
         }
         Ok(view)
     }
@@ -177,10 +152,7 @@ impl Checkpoint {
                 None => {}
             }
         }
-        Ok(Self {
-            path: self.path.clone(),
-            tensors,
-        })
+        Ok(Self { path: self.path.clone(), tensors })
     }
 
     fn keeps(&self, name: &str, rename: &impl Fn(&str) -> Option<String>) -> bool {
@@ -206,10 +178,7 @@ impl Checkpoint {
             !SCALES.contains(&last) && !IGNORED.contains(&last)
         });
         for (name, scale) in scales {
-            let missing = || WeightsError::MissingTensor {
-                name: shown(&name),
-                path: self.path.clone(),
-            };
+            let missing = || WeightsError::MissingTensor { name: shown(&name), path: self.path.clone() };
             self.tensors.get_mut(&name).ok_or_else(missing)?.scale = Some(scale);
         }
         Ok(())
@@ -227,10 +196,7 @@ impl Checkpoint {
         }
         match view.to_f32()?[..] {
             [scale] if scale.is_finite() => Ok(scale),
-            _ => Err(WeightsError::malformed(
-                &self.path,
-                format!("the scale {} is not a finite number", shown(name)),
-            )),
+            _ => Err(WeightsError::malformed(&self.path, format!("the scale {} is not a finite number", shown(name)))),
         }
     }
 }
@@ -238,28 +204,14 @@ impl Checkpoint {
 impl Stored {
     fn view<'a>(&'a self, name: &'a str) -> TensorView<'a> {
         let bytes = self.file.bytes.get(self.range.clone()).unwrap_or_default();
-        TensorView {
-            name,
-            dtype: self.dtype,
-            shape: &self.shape,
-            bytes,
-            scale: self.scale,
-        }
+        TensorView { name, dtype: self.dtype, shape: &self.shape, bytes, scale: self.scale }
     }
 }
 
-fn insert(
-    tensors: &mut BTreeMap<String, Stored>,
-    name: String,
-    stored: Stored,
-) -> Result<(), WeightsError> {
+fn insert(tensors: &mut BTreeMap<String, Stored>, name: String, stored: Stored) -> Result<(), WeightsError> {
     if let Some(first) = tensors.get(&name) {
         let (first, second) = (first.file.path.clone(), stored.file.path.clone());
-        return Err(WeightsError::Duplicate {
-            name: shown(&name),
-            first,
-            second,
-        });
+        return Err(WeightsError::Duplicate { name: shown(&name), first, second });
     }
     tensors.insert(name, stored);
     Ok(())
@@ -278,9 +230,7 @@ impl Format {
         match name.rsplit_once('.')?.1 {
             "safetensors" => Some(Self::Safetensors),
             "pth" | "pt" => Some(Self::Torch),
-            _ => name
-                .ends_with(".safetensors.index.json")
-                .then_some(Self::Index),
+            _ => name.ends_with(".safetensors.index.json").then_some(Self::Index),
         }
     }
 }
@@ -296,36 +246,21 @@ fn find_in(folder: &Path) -> Result<PathBuf, WeightsError> {
     }
     let candidates = Checkpoint::candidates(folder)?;
     for format in [Format::Index, Format::Safetensors, Format::Torch] {
-        let mut of_format: Vec<_> = candidates
-            .iter()
-            .filter(|path| Format::of(path) == Some(format))
-            .collect();
+        let mut of_format: Vec<_> = candidates.iter().filter(|path| Format::of(path) == Some(format)).collect();
         match of_format.len() {
             0 => {}
             1 => return Ok(of_format.remove(0).clone()),
             _ => {
-                let names: Vec<_> = of_format
-                    .iter()
-                    .filter_map(|path| path.file_name()?.to_str())
-                    .map(shown)
-                    .collect();
-                return Err(WeightsError::Ambiguous {
-                    folder: folder.into(),
-                    candidates: names.join(", "),
-                });
+                let names: Vec<_> = of_format.iter().filter_map(|path| path.file_name()?.to_str()).map(shown).collect();
+                return Err(WeightsError::Ambiguous { folder: folder.into(), candidates: names.join(", ") });
             }
         }
     }
-    Err(WeightsError::NoCheckpoint {
-        folder: folder.into(),
-    })
+    Err(WeightsError::NoCheckpoint { folder: folder.into() })
 }
 
 fn is_shard(path: &Path) -> bool {
-    let stem = path
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or_default();
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     stem.rsplit_once("-of-")
         .and_then(|(rest, count)| Some((rest.rsplit_once('-')?.1, count)))
@@ -340,13 +275,7 @@ fn open_file(path: &Path) -> Result<Opened, WeightsError> {
         Some(Format::Torch) => torch::read(path, &bytes)?,
         _ => safetensors_file::read(path, &bytes)?,
     };
-    Ok((
-        Arc::new(Mapped {
-            path: path.into(),
-            bytes,
-        }),
-        entries,
-    ))
+    Ok((Arc::new(Mapped { path: path.into(), bytes }), entries))
 }
 
 fn map(path: &Path) -> Result<Mmap, WeightsError> {
@@ -377,26 +306,17 @@ fn open_shards(index_path: &Path) -> Result<Vec<Opened>, WeightsError> {
     let mut opened = Vec::with_capacity(shards.len());
     for (shard, tensors) in shards {
         if !is_plain_file_name(shard) {
-            let problem = format!(
-                "it names the shard {}, which is not a file beside it",
-                shown(shard)
-            );
+            let problem = format!("it names the shard {}, which is not a file beside it", shown(shard));
             return Err(WeightsError::malformed(index_path, problem));
         }
         let path = folder.join(shard);
         if !path.exists() {
-            return Err(WeightsError::MissingShard {
-                index: index_path.into(),
-                shard: shown(shard),
-            });
+            return Err(WeightsError::MissingShard { index: index_path.into(), shard: shown(shard) });
         }
         let file = open_file(&path)?;
         let held: HashSet<_> = file.1.iter().map(|entry| entry.name.as_str()).collect();
         if let Some(missing) = tensors.iter().find(|&tensor| !held.contains(tensor)) {
-            return Err(WeightsError::MissingTensor {
-                name: shown(missing),
-                path,
-            });
+            return Err(WeightsError::MissingTensor { name: shown(missing), path });
         }
         opened.push(file);
     }
@@ -409,28 +329,17 @@ fn read_index(path: &Path) -> Result<Index, WeightsError> {
         return Err(WeightsError::NotAFile { path: path.into() });
     }
     if metadata.len() > LONGEST_INDEX {
-        return Err(WeightsError::malformed(
-            path,
-            format!("it has {} bytes, too many for an index", metadata.len()),
-        ));
+        return Err(WeightsError::malformed(path, format!("it has {} bytes, too many for an index", metadata.len())));
     }
     let text = std::fs::read(path).map_err(|source| WeightsError::io(path, source))?;
-    serde_json::from_slice(&text).map_err(|source| WeightsError::Json {
-        path: path.into(),
-        source,
-    })
+    serde_json::from_slice(&text).map_err(|source| WeightsError::Json { path: path.into(), source })
 }
 
 /// Whether `name` is a safetensors file in the same folder, on every system: no separators, no drive, no `..`.
 fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
-    let single = matches!(
-        (components.next(), components.next()),
-        (Some(Component::Normal(_)), None)
-    );
-    single
-        && !name.contains(['/', '\\', ':'])
-        && Format::of(Path::new(name)) == Some(Format::Safetensors)
+    let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    single && !name.contains(['/', '\\', ':']) && Format::of(Path::new(name)) == Some(Format::Safetensors)
 }
 
 #[cfg(test)]

@@ -32,70 +32,22 @@ pub struct RawType {
 }
 
 const RAW: [RawType; 16] = [
-    RawType {
-        name: "U8",
-        bits: 8,
-    },
-    RawType {
-        name: "I8",
-        bits: 8,
-    },
-    RawType {
-        name: "BOOL",
-        bits: 8,
-    },
-    RawType {
-        name: "U16",
-        bits: 16,
-    },
-    RawType {
-        name: "I16",
-        bits: 16,
-    },
-    RawType {
-        name: "U32",
-        bits: 32,
-    },
-    RawType {
-        name: "I32",
-        bits: 32,
-    },
-    RawType {
-        name: "U64",
-        bits: 64,
-    },
-    RawType {
-        name: "I64",
-        bits: 64,
-    },
-    RawType {
-        name: "C64",
-        bits: 64,
-    },
-    RawType {
-        name: "F8_E8M0",
-        bits: 8,
-    },
-    RawType {
-        name: "F8_E4M3FNUZ",
-        bits: 8,
-    },
-    RawType {
-        name: "F8_E5M2FNUZ",
-        bits: 8,
-    },
-    RawType {
-        name: "F6_E2M3",
-        bits: 6,
-    },
-    RawType {
-        name: "F6_E3M2",
-        bits: 6,
-    },
-    RawType {
-        name: "F4",
-        bits: 4,
-    },
+    RawType { name: "U8", bits: 8 },
+    RawType { name: "I8", bits: 8 },
+    RawType { name: "BOOL", bits: 8 },
+    RawType { name: "U16", bits: 16 },
+    RawType { name: "I16", bits: 16 },
+    RawType { name: "U32", bits: 32 },
+    RawType { name: "I32", bits: 32 },
+    RawType { name: "U64", bits: 64 },
+    RawType { name: "I64", bits: 64 },
+    RawType { name: "C64", bits: 64 },
+    RawType { name: "F8_E8M0", bits: 8 },
+    RawType { name: "F8_E4M3FNUZ", bits: 8 },
+    RawType { name: "F8_E5M2FNUZ", bits: 8 },
+    RawType { name: "F6_E2M3", bits: 6 },
+    RawType { name: "F6_E3M2", bits: 6 },
+    RawType { name: "F4", bits: 4 },
 ];
 
 impl DType {
@@ -138,9 +90,7 @@ impl DType {
 
     /// Bytes of a tensor of this type and `shape`; `None` if the product overflows or is no whole number of bytes.
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
-        let elements = shape
-            .iter()
-            .try_fold(1usize, |product, &size| product.checked_mul(size))?;
+        let elements = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
         let bits = elements.checked_mul(self.bits())?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
@@ -149,17 +99,10 @@ impl DType {
     /// A trailing part of an element is left out. `None` for [`DType::Raw`].
     pub fn decode(self, bytes: &[u8]) -> Option<Vec<f32>> {
         Some(match self {
-            Self::F64 => elements(bytes)
-                .map(|b| f64::from_le_bytes(b) as f32)
-                .collect(),
+            Self::F64 => elements(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
             Self::F32 => elements(bytes).map(f32::from_le_bytes).collect(),
-            Self::F16 => elements(bytes)
-                .map(f16::from_le_bytes)
-                .collect::<Vec<_>>()
-                .to_f32_vec(),
-            Self::BF16 => elements(bytes)
-                .map(|b| bf16_to_f32(u16::from_le_bytes(b)))
-                .collect(),
+            Self::F16 => elements(bytes).map(f16::from_le_bytes).collect::<Vec<_>>().to_f32_vec(),
+            Self::BF16 => elements(bytes).map(|b| bf16_to_f32(u16::from_le_bytes(b))).collect(),
             Self::F8E4M3 => bytes.iter().map(|&b| E4M3[usize::from(b)]).collect(),
             Self::F8E5M2 => bytes.iter().map(|&b| f8_e5m2_to_f32(b)).collect(),
             Self::Raw(_) => return None,
@@ -221,11 +164,7 @@ mod tests {
 
     /// The value of a small float, straight from its definition, in f64.
     fn by_definition(bits: u32, exponent_bits: u32, mantissa_bits: u32, infinities: bool) -> f64 {
-        let sign = if bits >> (exponent_bits + mantissa_bits) == 0 {
-            1.0
-        } else {
-            -1.0
-        };
+        let sign = if bits >> (exponent_bits + mantissa_bits) == 0 { 1.0 } else { -1.0 };
         let largest = (1u32 << exponent_bits) - 1;
         let exponent = bits >> mantissa_bits & largest;
         let mantissa = bits & ((1 << mantissa_bits) - 1);
@@ -244,11 +183,7 @@ mod tests {
         let decoded = dtype.decode(bytes).unwrap();
         assert_eq!(decoded.len(), 1);
         let same = decoded[0].to_bits() == (expected as f32).to_bits();
-        assert!(
-            same || (decoded[0].is_nan() && expected.is_nan()),
-            "{dtype} {bytes:?}: {} != {expected}",
-            decoded[0]
-        );
+        assert!(same || (decoded[0].is_nan() && expected.is_nan()), "{dtype} {bytes:?}: {} != {expected}", decoded[0]);
     }
 
     // Mutations caught by the two exhaustive tests: a bias off by one, infinities in E4M3, NaN read as 480, subnormals
@@ -256,36 +191,17 @@ mod tests {
     #[test]
     fn every_fp8_value() {
         for byte in 0..=u8::MAX {
-            assert_same(
-                DType::F8E4M3,
-                &[byte],
-                by_definition(byte.into(), 4, 3, false),
-            );
-            assert_same(
-                DType::F8E5M2,
-                &[byte],
-                by_definition(byte.into(), 5, 2, true),
-            );
+            assert_same(DType::F8E4M3, &[byte], by_definition(byte.into(), 4, 3, false));
+            assert_same(DType::F8E5M2, &[byte], by_definition(byte.into(), 5, 2, true));
         }
-        assert_eq!(
-            DType::F8E4M3.decode(&[0x7E, 0x01]).unwrap(),
-            [448.0, 2f32.powi(-9)]
-        );
+        assert_eq!(DType::F8E4M3.decode(&[0x7E, 0x01]).unwrap(), [448.0, 2f32.powi(-9)]);
     }
 
     #[test]
     fn every_16_bit_value() {
         for bits in 0..=u16::MAX {
-            assert_same(
-                DType::F16,
-                &bits.to_le_bytes(),
-                by_definition(bits.into(), 5, 10, true),
-            );
-            assert_same(
-                DType::BF16,
-                &bits.to_le_bytes(),
-                by_definition(bits.into(), 8, 7, true),
-            );
+            assert_same(DType::F16, &bits.to_le_bytes(), by_definition(bits.into(), 5, 10, true));
+            assert_same(DType::BF16, &bits.to_le_bytes(), by_definition(bits.into(), 8, 7, true));
         }
     }
 
@@ -293,10 +209,7 @@ mod tests {
     fn wide_floats_and_raw_types() {
         assert_eq!(DType::F32.decode(&1.5f32.to_le_bytes()).unwrap(), [1.5]);
         assert_eq!(DType::F64.decode(&0.1f64.to_le_bytes()).unwrap(), [0.1f32]);
-        assert_eq!(
-            DType::F64.decode(&f64::MAX.to_le_bytes()).unwrap(),
-            [f32::INFINITY]
-        );
+        assert_eq!(DType::F64.decode(&f64::MAX.to_le_bytes()).unwrap(), [f32::INFINITY]);
         assert_eq!(DType::from_name("U8").unwrap().decode(&[1]), None);
         assert_eq!(DType::from_name("float32"), None);
     }

@@ -108,9 +108,7 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// The tensor's values are not floating point numbers that this room decodes.
-    #[error(
-        "the tensor {name} is stored as {dtype}; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2"
-    )]
+    #[error("the tensor {name} is stored as {dtype}; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2")]
     NotDecodable {
         /// The tensor.
         name: String,
@@ -133,42 +131,26 @@ pub enum WeightsError {
 
 impl WeightsError {
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.into(),
-            source,
-        }
+        Self::Io { path: path.into(), source }
     }
 
     pub(super) fn malformed(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            path: path.into(),
-            problem: problem.into(),
-        }
+        Self::Malformed { path: path.into(), problem: problem.into() }
     }
 
     pub(super) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
-        Self::Unsupported {
-            path: path.into(),
-            what: what.into(),
-        }
+        Self::Unsupported { path: path.into(), what: what.into() }
     }
 
     pub(super) fn refused(path: &Path, what: impl Into<String>) -> Self {
-        Self::Refused {
-            path: path.into(),
-            what: what.into(),
-        }
+        Self::Refused { path: path.into(), what: what.into() }
     }
 }
 
 /// A name out of a file, safe to print on a terminal: control characters escaped, long names cut.
 pub(super) fn shown(name: &str) -> String {
     const LONGEST: usize = 120;
-    let mut text: String = name
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if name.chars().nth(LONGEST).is_some() {
         text.push('…');
     }

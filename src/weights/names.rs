@@ -53,9 +53,7 @@ impl Part {
     /// The part whose tensors are among these names (of any layout), or parts: some files hold a whole model.
     pub fn among<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Self> {
         let has = |part: &Self| {
-            names
-                .clone()
-                .any(|name| diffusers_name(*part, name).is_some_and(|name| name == part.hallmark()))
+            names.clone().any(|name| diffusers_name(*part, name).is_some_and(|name| name == part.hallmark()))
         };
         Self::ALL.into_iter().filter(has).collect()
     }
@@ -81,18 +79,11 @@ pub fn diffusers_name(part: Part, name: &str) -> Option<String> {
 }
 
 fn strip_prefix(part: Part, name: &str) -> Option<&str> {
-    let prefixed = |part: Part| {
-        part.prefixes()
-            .iter()
-            .find_map(|prefix| name.strip_prefix(prefix))
-    };
+    let prefixed = |part: Part| part.prefixes().iter().find_map(|prefix| name.strip_prefix(prefix));
     if let Some(rest) = prefixed(part) {
         return Some(rest);
     }
-    Part::ALL
-        .into_iter()
-        .all(|other| prefixed(other).is_none())
-        .then_some(name)
+    Part::ALL.into_iter().all(|other| prefixed(other).is_none()).then_some(name)
 }
 
 type Renames = &'static [(&'static str, &'static str)];
@@ -113,22 +104,10 @@ fn numbered<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
 
 fn transformer(name: &str) -> String {
     const TOP: Renames = &[
-        (
-            "time_embedding.0.",
-            "condition_embedder.time_embedder.linear_1.",
-        ),
-        (
-            "time_embedding.2.",
-            "condition_embedder.time_embedder.linear_2.",
-        ),
-        (
-            "text_embedding.0.",
-            "condition_embedder.text_embedder.linear_1.",
-        ),
-        (
-            "text_embedding.2.",
-            "condition_embedder.text_embedder.linear_2.",
-        ),
+        ("time_embedding.0.", "condition_embedder.time_embedder.linear_1."),
+        ("time_embedding.2.", "condition_embedder.time_embedder.linear_2."),
+        ("text_embedding.0.", "condition_embedder.text_embedder.linear_1."),
+        ("text_embedding.2.", "condition_embedder.text_embedder.linear_2."),
         ("time_projection.1.", "condition_embedder.time_proj."),
         ("head.modulation", "scale_shift_table"),
         ("head.head.", "proj_out."),
@@ -140,12 +119,7 @@ fn transformer(name: &str) -> String {
         ("ffn.0.", "ffn.net.0.proj."),
         ("ffn.2.", "ffn.net.2."),
     ];
-    const ATTENTION: Renames = &[
-        ("q.", "to_q."),
-        ("k.", "to_k."),
-        ("v.", "to_v."),
-        ("o.", "to_out.0."),
-    ];
+    const ATTENTION: Renames = &[("q.", "to_q."), ("k.", "to_k."), ("v.", "to_v."), ("o.", "to_out.0.")];
     let Some((block, rest)) = numbered(name, "blocks.") else {
         return renamed(name, TOP);
     };
@@ -168,10 +142,7 @@ fn text_encoder(name: &str) -> String {
     const BLOCK: Renames = &[
         ("norm1.", "layer.0.layer_norm."),
         ("attn.", "layer.0.SelfAttention."),
-        (
-            "pos_embedding.embedding.",
-            "layer.0.SelfAttention.relative_attention_bias.",
-        ),
+        ("pos_embedding.embedding.", "layer.0.SelfAttention.relative_attention_bias."),
         ("norm2.", "layer.1.layer_norm."),
         ("ffn.gate.0.", "layer.1.DenseReluDense.wi_0."),
         ("ffn.fc1.", "layer.1.DenseReluDense.wi_1."),
@@ -219,12 +190,7 @@ fn vae_side(name: &str) -> String {
             format!("up_blocks.{}.upsamplers.0.{rest}", layer / LEVEL)
         }
         Some((layer, rest)) => {
-            format!(
-                "up_blocks.{}.resnets.{}.{}",
-                layer / LEVEL,
-                layer % LEVEL,
-                renamed(rest, RESNET)
-            )
+            format!("up_blocks.{}.resnets.{}.{}", layer / LEVEL, layer % LEVEL, renamed(rest, RESNET))
         }
         None => renamed(name, SIDE),
     }
@@ -235,10 +201,7 @@ mod tests {
     use super::*;
 
     fn golden(name: &str) -> Vec<[String; 2]> {
-        let path = format!(
-            "{}/tests/golden/weights/{name}.txt",
-            env!("CARGO_MANIFEST_DIR")
-        );
+        let path = format!("{}/tests/golden/weights/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let pair = |line: &str| {
             let mut columns = line.split(' ').map(String::from);
@@ -251,72 +214,36 @@ mod tests {
     // entry of any table left out or exchanged (norm2 with norm3, wi_0 with wi_1, norm1 with norm2), LEVEL of 3 or 5.
     #[test]
     fn every_original_name_becomes_diffusers_name() {
-        for (part, count) in [
-            (Part::Transformer, 69),
-            (Part::TextEncoder, 22),
-            (Part::Vae, 194),
-        ] {
+        for (part, count) in [(Part::Transformer, 69), (Part::TextEncoder, 22), (Part::Vae, 194)] {
             let pairs = golden(part.folder());
             assert_eq!(pairs.len(), count);
             for [original, diffusers] in &pairs {
                 assert_eq!(diffusers_name(part, original).as_ref(), Some(diffusers));
-                assert_eq!(
-                    diffusers_name(part, diffusers).as_ref(),
-                    Some(diffusers),
-                    "must not change"
-                );
+                assert_eq!(diffusers_name(part, diffusers).as_ref(), Some(diffusers), "must not change");
                 for prefix in part.prefixes() {
-                    assert_eq!(
-                        diffusers_name(part, &format!("{prefix}{original}")).as_ref(),
-                        Some(diffusers)
-                    );
+                    assert_eq!(diffusers_name(part, &format!("{prefix}{original}")).as_ref(), Some(diffusers));
                 }
             }
-            assert_eq!(
-                Part::among(pairs.iter().map(|[original, _]| original.as_str())),
-                [part]
-            );
-            assert_eq!(
-                Part::among(pairs.iter().map(|[_, diffusers]| diffusers.as_str())),
-                [part]
-            );
+            assert_eq!(Part::among(pairs.iter().map(|[original, _]| original.as_str())), [part]);
+            assert_eq!(Part::among(pairs.iter().map(|[_, diffusers]| diffusers.as_str())), [part]);
         }
     }
 
     #[test]
     fn parts_of_a_single_file_are_kept_apart() {
-        let names = [
-            "model.diffusion_model.patch_embedding.weight",
-            "vae.decoder.conv1.weight",
-            "other",
-        ];
-        assert_eq!(
-            Part::among(names.into_iter()),
-            [Part::Transformer, Part::Vae]
-        );
+        let names = ["model.diffusion_model.patch_embedding.weight", "vae.decoder.conv1.weight", "other"];
+        assert_eq!(Part::among(names.into_iter()), [Part::Transformer, Part::Vae]);
         assert_eq!(diffusers_name(Part::Vae, names[0]), None);
-        assert_eq!(
-            diffusers_name(Part::Vae, names[1]).as_deref(),
-            Some("decoder.conv_in.weight")
-        );
+        assert_eq!(diffusers_name(Part::Vae, names[1]).as_deref(), Some("decoder.conv_in.weight"));
         assert_eq!(diffusers_name(Part::Vae, "other").as_deref(), Some("other"));
     }
 
     #[test]
     fn aliases_and_strangers() {
-        assert_eq!(
-            diffusers_name(Part::TextEncoder, "encoder.embed_tokens.weight").as_deref(),
-            Some("shared.weight")
-        );
+        assert_eq!(diffusers_name(Part::TextEncoder, "encoder.embed_tokens.weight").as_deref(), Some("shared.weight"));
         assert_eq!(diffusers_name(Part::TextEncoder, "spiece_model"), None);
-        for odd in [
-            "",
-            ".",
-            "blocks.",
-            "blocks.x.ffn.0.weight",
-            "encoder.",
-            "decoder.upsamples.18446744073709551616.a",
-        ] {
+        for odd in ["", ".", "blocks.", "blocks.x.ffn.0.weight", "encoder.", "decoder.upsamples.18446744073709551616.a"]
+        {
             for part in Part::ALL {
                 assert_eq!(diffusers_name(part, odd).as_deref(), Some(odd));
             }

@@ -61,32 +61,21 @@ impl<'de> Deserialize<'de> for Header {
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let (header, data) = split(path, file)?;
     let Header(mut entries) =
-        serde_json::from_slice(header).map_err(|source| WeightsError::Json {
-            path: path.into(),
-            source,
-        })?;
+        serde_json::from_slice(header).map_err(|source| WeightsError::Json { path: path.into(), source })?;
     refuse_duplicates(path, &entries)?;
     entries.sort_by_key(|(_, info)| info.data_offsets);
     let data_start = file.len() - data.len();
     let mut covered = 0;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, info) in entries {
-        let (dtype, end) = check(&name, &info, covered, data.len())
-            .map_err(|problem| WeightsError::malformed(path, problem))?;
-        tensors.push(Entry {
-            name,
-            dtype,
-            shape: info.shape,
-            range: data_start + covered..data_start + end,
-        });
+        let (dtype, end) =
+            check(&name, &info, covered, data.len()).map_err(|problem| WeightsError::malformed(path, problem))?;
+        tensors.push(Entry { name, dtype, shape: info.shape, range: data_start + covered..data_start + end });
         covered = end;
     }
     if covered != data.len() {
         let surplus = data.len() - covered;
-        return Err(WeightsError::malformed(
-            path,
-            format!("{surplus} bytes at its end belong to no tensor"),
-        ));
+        return Err(WeightsError::malformed(path, format!("{surplus} bytes at its end belong to no tensor")));
     }
     Ok(tensors)
 }
@@ -103,75 +92,41 @@ fn split<'a>(path: &Path, file: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Weight
         .ok_or_else(|| malformed(format!("it has {} bytes, too few for a header", file.len())))?;
     let length = u64::from_le_bytes(*length);
     if length > LONGEST_HEADER {
-        return Err(malformed(format!(
-            "its header claims {length} bytes; the format allows {LONGEST_HEADER}"
-        )));
+        return Err(malformed(format!("its header claims {length} bytes; the format allows {LONGEST_HEADER}")));
     }
     usize::try_from(length)
         .ok()
         .and_then(|length| rest.split_at_checked(length))
-        .ok_or_else(|| {
-            malformed(format!(
-                "its header claims {length} bytes, but only {} follow",
-                rest.len()
-            ))
-        })
+        .ok_or_else(|| malformed(format!("its header claims {length} bytes, but only {} follow", rest.len())))
 }
 
 fn refuse_duplicates(path: &Path, entries: &[(String, Info)]) -> Result<(), WeightsError> {
     let mut seen = HashSet::with_capacity(entries.len());
     match entries.iter().find(|(name, _)| !seen.insert(name)) {
         None => Ok(()),
-        Some((name, _)) => Err(WeightsError::Duplicate {
-            name: shown(name),
-            first: path.into(),
-            second: path.into(),
-        }),
+        Some((name, _)) => Err(WeightsError::Duplicate { name: shown(name), first: path.into(), second: path.into() }),
     }
 }
 
 /// The tensor's dtype and the end of its bytes, which must start at `covered` and end within `available`.
-fn check(
-    name: &str,
-    info: &Info,
-    covered: usize,
-    available: usize,
-) -> Result<(DType, usize), String> {
+fn check(name: &str, info: &Info, covered: usize, available: usize) -> Result<(DType, usize), String> {
     let [start, end] = info.data_offsets;
     let name = shown(name);
-    let dtype = DType::from_name(&info.dtype).ok_or_else(|| {
-        format!(
-            "the tensor {name} has the unknown dtype {}",
-            shown(&info.dtype)
-        )
-    })?;
+    let dtype = DType::from_name(&info.dtype)
+        .ok_or_else(|| format!("the tensor {name} has the unknown dtype {}", shown(&info.dtype)))?;
     if info.shape.len() > MOST_DIMENSIONS {
-        return Err(format!(
-            "the tensor {name} has {} dimensions",
-            info.shape.len()
-        ));
+        return Err(format!("the tensor {name} has {} dimensions", info.shape.len()));
     }
     if end < start || end > available {
-        return Err(format!(
-            "the tensor {name} claims bytes {start}..{end}, but the file holds {available}"
-        ));
+        return Err(format!("the tensor {name} claims bytes {start}..{end}, but the file holds {available}"));
     }
     if start != covered {
-        let what = if start < covered {
-            "overlaps the tensor before it"
-        } else {
-            "leaves a gap before it"
-        };
-        return Err(format!(
-            "the tensor {name} {what} (it starts at byte {start}, expected {covered})"
-        ));
+        let what = if start < covered { "overlaps the tensor before it" } else { "leaves a gap before it" };
+        return Err(format!("the tensor {name} {what} (it starts at byte {start}, expected {covered})"));
     }
     if dtype.bytes_of(&info.shape) != Some(end - start) {
         let stored = end - start;
-        return Err(format!(
-            "the tensor {name} has {stored} bytes, which is not {dtype} {:?}",
-            info.shape
-        ));
+        return Err(format!("the tensor {name} has {stored} bytes, which is not {dtype} {:?}", info.shape));
     }
     Ok((dtype, end))
 }
@@ -214,23 +169,11 @@ mod tests {
             format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
         };
         let cases = [
-            (
-                one("F32", "[4611686018427387904,4]", "[0,0]"),
-                0,
-                "which is not F32",
-            ),
+            (one("F32", "[4611686018427387904,4]", "[0,0]"), 0, "which is not F32"),
             (one("F32", "[2]", "[0,8]"), 4, "the file holds 4"),
             (one("F32", "[2]", "[8,0]"), 8, "claims bytes 8..0"),
-            (
-                one("F32", "[2]", "[0,18446744073709551615]"),
-                8,
-                "the file holds 8",
-            ),
-            (
-                one("F16", "[2]", "[0,8]"),
-                8,
-                "has 8 bytes, which is not F16 [2]",
-            ),
+            (one("F32", "[2]", "[0,18446744073709551615]"), 8, "the file holds 8"),
+            (one("F16", "[2]", "[0,8]"), 8, "has 8 bytes, which is not F16 [2]"),
             (one("F32", "[2]", "[4,12]"), 12, "leaves a gap"),
             (one("F32", "[2]", "[0,8]"), 12, "4 bytes at its end"),
             (one("F31", "[2]", "[0,8]"), 8, "unknown dtype F31"),
@@ -241,42 +184,20 @@ mod tests {
             assert!(problem.contains(expected), "{header}: {problem}");
         }
         let overlap = GOOD.replace("[4,16]", "[2,14]");
-        assert!(
-            problem(&overlap, 16).contains("the tensor b overlaps"),
-            "{}",
-            problem(&overlap, 16)
-        );
+        assert!(problem(&overlap, 16).contains("the tensor b overlaps"), "{}", problem(&overlap, 16));
     }
 
     #[test]
     fn duplicates_json_and_lengths() {
         let twice = r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#;
         assert!(problem(twice, 0).contains("stored twice"));
-        for header in [
-            "",
-            "[]",
-            "{",
-            r#"{"a":1}"#,
-            r#"{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,0]}}"#,
-        ] {
+        for header in ["", "[]", "{", r#"{"a":1}"#, r#"{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,0]}}"#] {
             assert!(problem(header, 0).contains("JSON"), "{header}");
         }
-        for bytes in [
-            &b""[..],
-            b"\x01\0\0",
-            b"\xff\xff\xff\xff\xff\xff\xff\xff{}",
-            b"\x03\0\0\0\0\0\0\0{}",
-        ] {
-            assert!(matches!(
-                read(Path::new("m"), bytes),
-                Err(WeightsError::Malformed { .. })
-            ));
+        for bytes in [&b""[..], b"\x01\0\0", b"\xff\xff\xff\xff\xff\xff\xff\xff{}", b"\x03\0\0\0\0\0\0\0{}"] {
+            assert!(matches!(read(Path::new("m"), bytes), Err(WeightsError::Malformed { .. })));
         }
-        let pointer = read(
-            Path::new("m"),
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
-        )
-        .unwrap_err();
+        let pointer = read(Path::new("m"), b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n").unwrap_err();
         assert!(pointer.to_string().contains("git lfs pull"));
     }
 

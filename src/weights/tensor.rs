@@ -60,18 +60,14 @@ impl<'a> TensorView<'a> {
         if rows.start > rows.end || rows.end > count {
             return None;
         }
-        self.bytes
-            .get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)
+        self.bytes.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Vec<f32>, WeightsError> {
         let mut values = self
             .dtype
             .decode(bytes)
-            .ok_or_else(|| WeightsError::NotDecodable {
-                name: self.name.into(),
-                dtype: self.dtype.name().into(),
-            })?;
+            .ok_or_else(|| WeightsError::NotDecodable { name: self.name.into(), dtype: self.dtype.name().into() })?;
         if let Some(scale) = self.scale {
             values.iter_mut().for_each(|value| *value *= scale);
         }
@@ -86,25 +82,13 @@ mod tests {
     const F8: [u8; 6] = [0x38, 0x40, 0x48, 0xB8, 0xC0, 0xC8];
 
     fn view(shape: &[usize], scale: Option<f32>) -> TensorView<'_> {
-        TensorView {
-            name: "t",
-            dtype: DType::F8E4M3,
-            shape,
-            bytes: &F8,
-            scale,
-        }
+        TensorView { name: "t", dtype: DType::F8E4M3, shape, bytes: &F8, scale }
     }
 
     #[test]
     fn decodes_with_and_without_scale() {
-        assert_eq!(
-            view(&[6], None).to_f32().unwrap(),
-            [1.0, 2.0, 4.0, -1.0, -2.0, -4.0]
-        );
-        assert_eq!(
-            view(&[2, 3], Some(0.5)).to_f32().unwrap(),
-            [0.5, 1.0, 2.0, -0.5, -1.0, -2.0]
-        );
+        assert_eq!(view(&[6], None).to_f32().unwrap(), [1.0, 2.0, 4.0, -1.0, -2.0, -4.0]);
+        assert_eq!(view(&[2, 3], Some(0.5)).to_f32().unwrap(), [0.5, 1.0, 2.0, -0.5, -1.0, -2.0]);
     }
 
     #[test]
@@ -119,21 +103,11 @@ mod tests {
     fn rows_outside_are_errors() {
         #[expect(clippy::reversed_empty_ranges, reason = "what is tested")]
         for rows in [2..4, 4..4, 2..1, 0..usize::MAX, usize::MAX..usize::MAX] {
-            assert!(matches!(
-                view(&[3, 2], None).rows(rows),
-                Err(WeightsError::Rows { .. })
-            ));
+            assert!(matches!(view(&[3, 2], None).rows(rows), Err(WeightsError::Rows { .. })));
         }
-        let scalar = TensorView {
-            shape: &[],
-            bytes: &F8[..1],
-            ..view(&[1], None)
-        };
+        let scalar = TensorView { shape: &[], bytes: &F8[..1], ..view(&[1], None) };
         assert!(scalar.rows(0..1).is_err());
-        let raw = TensorView {
-            dtype: DType::from_name("U8").unwrap(),
-            ..view(&[6], None)
-        };
+        let raw = TensorView { dtype: DType::from_name("U8").unwrap(), ..view(&[6], None) };
         assert!(raw.to_f32().unwrap_err().to_string().contains("U8"));
     }
 }

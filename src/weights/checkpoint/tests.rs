@@ -5,9 +5,8 @@ use safetensors::tensor::{Dtype, TensorView as Saved};
 type Row<'a> = (&'a str, Dtype, &'a [usize], &'a [u8]);
 
 fn save(path: &Path, rows: &[Row<'_>]) {
-    let views = rows.iter().map(|(name, dtype, shape, bytes)| {
-        (*name, Saved::new(*dtype, shape.to_vec(), bytes).unwrap())
-    });
+    let views =
+        rows.iter().map(|(name, dtype, shape, bytes)| (*name, Saved::new(*dtype, shape.to_vec(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
@@ -23,33 +22,17 @@ fn reads_what_the_crate_wrote() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     let f16 = [0x00, 0x3c, 0x00, 0xc0];
-    save(
-        &path,
-        &[
-            ("b", Dtype::F16, &[2, 1], &f16),
-            ("a", Dtype::F32, &[], ONE),
-            ("n", Dtype::U8, &[3], b"xyz"),
-        ],
-    );
+    save(&path, &[("b", Dtype::F16, &[2, 1], &f16), ("a", Dtype::F32, &[], ONE), ("n", Dtype::U8, &[3], b"xyz")]);
     for given in [&path, folder.path()] {
         let checkpoint = Checkpoint::open(given).unwrap();
         assert_eq!(names(&checkpoint), ["a", "b", "n"]);
         assert_eq!(checkpoint.len(), 3);
         assert_eq!(checkpoint.path(), path);
         let b = checkpoint.require("b", &[2, 1]).unwrap();
-        assert_eq!(
-            (b.dtype, b.to_f32().unwrap()),
-            (DType::F16, vec![1.0, -2.0])
-        );
+        assert_eq!((b.dtype, b.to_f32().unwrap()), (DType::F16, vec![1.0, -2.0]));
         assert_eq!(checkpoint.get("n").unwrap().bytes, b"xyz");
-        assert!(matches!(
-            checkpoint.require("b", &[2]),
-            Err(WeightsError::Shape { .. })
-        ));
-        assert!(matches!(
-            checkpoint.require("c", &[2]),
-            Err(WeightsError::MissingTensor { .. })
-        ));
+        assert!(matches!(checkpoint.require("b", &[2]), Err(WeightsError::Shape { .. })));
+        assert!(matches!(checkpoint.require("c", &[2]), Err(WeightsError::MissingTensor { .. })));
     }
 }
 
@@ -57,16 +40,8 @@ fn reads_what_the_crate_wrote() {
 fn reads_torch_archives() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights/state_dict.pth");
     let checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!(
-        names(&checkpoint),
-        [
-            "bf16", "bytes", "column", "empty", "f16", "f32", "f64", "view"
-        ]
-    );
-    assert_eq!(
-        checkpoint.require("view", &[3]).unwrap().to_f32().unwrap(),
-        [3.0, 4.0, 5.0]
-    );
+    assert_eq!(names(&checkpoint), ["bf16", "bytes", "column", "empty", "f16", "f32", "f64", "view"]);
+    assert_eq!(checkpoint.require("view", &[3]).unwrap().to_f32().unwrap(), [3.0, 4.0, 5.0]);
 }
 
 #[test]
@@ -85,22 +60,12 @@ fn fp8_scales_are_folded() {
     ];
     save(&path, rows);
     let checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!(
-        names(&checkpoint),
-        ["p.k.weight", "p.plain.weight", "p.q.bias", "p.q.weight"]
-    );
-    let value = |name| {
-        (
-            checkpoint.get(name).unwrap().scale,
-            checkpoint.get(name).unwrap().to_f32().unwrap(),
-        )
-    };
+    assert_eq!(names(&checkpoint), ["p.k.weight", "p.plain.weight", "p.q.bias", "p.q.weight"]);
+    let value = |name| (checkpoint.get(name).unwrap().scale, checkpoint.get(name).unwrap().to_f32().unwrap());
     assert_eq!(value("p.q.weight"), (Some(0.5), vec![0.5, 1.0]));
     assert_eq!(value("p.k.weight"), (Some(0.5), vec![0.5]));
     assert_eq!(value("p.plain.weight"), (None, vec![1.0]));
-    let stripped = checkpoint
-        .renamed(|name| name.strip_prefix("p.").map(String::from))
-        .unwrap();
+    let stripped = checkpoint.renamed(|name| name.strip_prefix("p.").map(String::from)).unwrap();
     assert_eq!(stripped.get("q.weight").unwrap().scale, Some(0.5));
 }
 
@@ -117,23 +82,14 @@ fn scales_that_cannot_be_used() {
     assert!(open(&[weight, ("q.scale_weight", Dtype::F32, &[2], &[0; 8])]).contains("2 values"));
     assert!(open(&[weight, ("q.scale_weight", Dtype::F32, &[], &nan)]).contains("finite"));
     assert!(open(&[weight, ("q.scale_weight", Dtype::U8, &[], &[1])]).contains("U8"));
-    assert!(
-        open(&[weight, ("k.scale_weight", Dtype::F32, &[], ONE)]).contains("k.weight is missing")
-    );
+    assert!(open(&[weight, ("k.scale_weight", Dtype::F32, &[], ONE)]).contains("k.weight is missing"));
 }
 
 #[test]
 fn renaming() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
-    save(
-        &path,
-        &[
-            ("alias", Dtype::F32, &[], HALF),
-            ("kept", Dtype::F32, &[], ONE),
-            ("x", Dtype::U8, &[0], &[]),
-        ],
-    );
+    save(&path, &[("alias", Dtype::F32, &[], HALF), ("kept", Dtype::F32, &[], ONE), ("x", Dtype::U8, &[0], &[])]);
     let checkpoint = Checkpoint::open(&path).unwrap();
     let rename = |name: &str| match name {
         "alias" => Some("kept".into()),
@@ -143,21 +99,12 @@ fn renaming() {
     let renamed = checkpoint.renamed(rename).unwrap();
     assert_eq!(names(&renamed), ["kept"]);
     assert_eq!(renamed.get("kept").unwrap().to_f32().unwrap(), [1.0]);
-    assert!(matches!(
-        checkpoint.renamed(|_| Some("same".into())),
-        Err(WeightsError::Duplicate { .. })
-    ));
+    assert!(matches!(checkpoint.renamed(|_| Some("same".into())), Err(WeightsError::Duplicate { .. })));
 }
 
 fn sharded(folder: &Path, index: &str) -> Result<Checkpoint, WeightsError> {
-    save(
-        &folder.join("m-00001-of-00002.safetensors"),
-        &[("a", Dtype::F32, &[], ONE)],
-    );
-    save(
-        &folder.join("m-00002-of-00002.safetensors"),
-        &[("b", Dtype::F32, &[], HALF)],
-    );
+    save(&folder.join("m-00001-of-00002.safetensors"), &[("a", Dtype::F32, &[], ONE)]);
+    save(&folder.join("m-00002-of-00002.safetensors"), &[("b", Dtype::F32, &[], HALF)]);
     std::fs::write(folder.join("m.safetensors.index.json"), index).unwrap();
     Checkpoint::open(folder)
 }
@@ -165,12 +112,8 @@ fn sharded(folder: &Path, index: &str) -> Result<Checkpoint, WeightsError> {
 #[test]
 fn shards() {
     let folder = tempfile::tempdir().unwrap();
-    let [first, second] = [
-        "m-00001-of-00002.safetensors",
-        "m-00002-of-00002.safetensors",
-    ];
-    let index =
-        |a: &str, b: &str| format!(r#"{{"metadata":{{}},"weight_map":{{"a":"{a}","b":"{b}"}}}}"#);
+    let [first, second] = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];
+    let index = |a: &str, b: &str| format!(r#"{{"metadata":{{}},"weight_map":{{"a":"{a}","b":"{b}"}}}}"#);
     let checkpoint = sharded(folder.path(), &index(first, second)).unwrap();
     assert_eq!(names(&checkpoint), ["a", "b"]);
     assert_eq!(checkpoint.get("b").unwrap().to_f32().unwrap(), [0.5]);
@@ -178,28 +121,14 @@ fn shards() {
     let problem = |index: &str| sharded(folder.path(), index).unwrap_err().to_string();
     assert!(problem(&index(first, first)).contains("b is missing"));
     assert!(problem(&index(first, "m-00003-of-00002.safetensors")).contains("shard m-00003"));
-    for escape in [
-        "../x.safetensors",
-        "/x.safetensors",
-        "..\\\\x.safetensors",
-        "C:x.safetensors",
-        "..",
-        "",
-        "x.pth",
-    ] {
-        assert!(
-            problem(&index(first, escape)).contains("not a file beside it"),
-            "{escape}"
-        );
+    for escape in ["../x.safetensors", "/x.safetensors", "..\\\\x.safetensors", "C:x.safetensors", "..", "", "x.pth"] {
+        assert!(problem(&index(first, escape)).contains("not a file beside it"), "{escape}");
     }
     for text in ["", "{}", "[]", r#"{"weight_map":{"a":1}}"#] {
         assert!(problem(text).contains("JSON"), "{text}");
     }
     let again = folder.path().join("again.safetensors");
-    save(
-        &again,
-        &[("a", Dtype::F32, &[], ONE), ("b", Dtype::F32, &[], ONE)],
-    );
+    save(&again, &[("a", Dtype::F32, &[], ONE), ("b", Dtype::F32, &[], ONE)]);
     assert!(problem(&index(first, "again.safetensors")).contains("a is stored twice"));
 }
 
@@ -207,53 +136,28 @@ fn shards() {
 fn folders_and_odd_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    assert!(matches!(
-        Checkpoint::open(folder.path()),
-        Err(WeightsError::NoCheckpoint { .. })
-    ));
+    assert!(matches!(Checkpoint::open(folder.path()), Err(WeightsError::NoCheckpoint { .. })));
     save(&path("one.safetensors"), &[("a", Dtype::F32, &[], ONE)]);
     std::fs::write(path("z.pth"), "not looked at").unwrap();
     assert!(Checkpoint::open(folder.path()).is_ok());
     std::fs::copy(path("one.safetensors"), path("two.safetensors")).unwrap();
     let several = Checkpoint::open(folder.path()).unwrap_err().to_string();
-    assert!(
-        several.contains("one.safetensors, two.safetensors"),
-        "{several}"
-    );
+    assert!(several.contains("one.safetensors, two.safetensors"), "{several}");
     std::fs::copy(path("one.safetensors"), path("model.safetensors")).unwrap();
     assert!(Checkpoint::open(folder.path()).is_ok());
 
-    assert!(matches!(
-        Checkpoint::open(path("none.safetensors")),
-        Err(WeightsError::Io { .. })
-    ));
-    assert!(matches!(
-        Checkpoint::open(path("z.pth")),
-        Err(WeightsError::Unsupported { .. })
-    ));
+    assert!(matches!(Checkpoint::open(path("none.safetensors")), Err(WeightsError::Io { .. })));
+    assert!(matches!(Checkpoint::open(path("z.pth")), Err(WeightsError::Unsupported { .. })));
     std::fs::write(path("empty.safetensors"), "").unwrap();
-    assert!(matches!(
-        Checkpoint::open(path("empty.safetensors")),
-        Err(WeightsError::Malformed { .. })
-    ));
+    assert!(matches!(Checkpoint::open(path("empty.safetensors")), Err(WeightsError::Malformed { .. })));
     std::fs::write(path("notes.txt"), "").unwrap();
-    assert!(matches!(
-        Checkpoint::open(path("notes.txt")),
-        Err(WeightsError::UnknownFormat { .. })
-    ));
+    assert!(matches!(Checkpoint::open(path("notes.txt")), Err(WeightsError::UnknownFormat { .. })));
 }
 
 #[test]
 fn shard_names() {
-    assert!(is_shard(Path::new(
-        "diffusion_pytorch_model-00001-of-00006.safetensors"
-    )));
-    for name in [
-        "model.safetensors",
-        "a-of-b.safetensors",
-        "wan-2-of-3.safetensors",
-        "-of-00001.safetensors",
-    ] {
+    assert!(is_shard(Path::new("diffusion_pytorch_model-00001-of-00006.safetensors")));
+    for name in ["model.safetensors", "a-of-b.safetensors", "wan-2-of-3.safetensors", "-of-00001.safetensors"] {
         assert!(!is_shard(Path::new(name)), "{name}");
     }
 }

@@ -22,34 +22,17 @@ use std::path::Path;
 /// ones, and tensors that are not contiguous.
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let archive = zip::read(path, file)?;
-    let root = archive
-        .keys()
-        .filter_map(|name| name.strip_suffix("data.pkl"))
-        .min()
-        .ok_or_else(|| {
-            WeightsError::unsupported(
-                path,
-                "this zip archive has no data.pkl, so torch did not write it",
-            )
-        })?;
-    if let Some(order) = archive
-        .get(format!("{root}byteorder").as_str())
-        .and_then(|range| file.get(range.clone()))
+    let root = archive.keys().filter_map(|name| name.strip_suffix("data.pkl")).min().ok_or_else(|| {
+        WeightsError::unsupported(path, "this zip archive has no data.pkl, so torch did not write it")
+    })?;
+    if let Some(order) = archive.get(format!("{root}byteorder").as_str()).and_then(|range| file.get(range.clone()))
         && order != b"little"
     {
-        return Err(WeightsError::unsupported(
-            path,
-            "its numbers are big-endian; save it again on a common machine",
-        ));
+        return Err(WeightsError::unsupported(path, "its numbers are big-endian; save it again on a common machine"));
     }
-    let program = archive
-        .get(format!("{root}data.pkl").as_str())
-        .and_then(|range| file.get(range.clone()));
+    let program = archive.get(format!("{root}data.pkl").as_str()).and_then(|range| file.get(range.clone()));
     let tensors = pickle::read(path, program.unwrap_or_default())?;
-    tensors
-        .into_iter()
-        .map(|tensor| place(path, &archive, root, tensor))
-        .collect()
+    tensors.into_iter().map(|tensor| place(path, &archive, root, tensor)).collect()
 }
 
 /// Finds the tensor's bytes in the archive.
@@ -59,48 +42,20 @@ fn place(
     root: &str,
     tensor: PickledTensor<'_>,
 ) -> Result<Entry, WeightsError> {
-    let PickledTensor {
-        name,
-        dtype,
-        shape,
-        storage,
-        offset,
-    } = tensor;
-    let stored = archive
-        .get(format!("{root}data/{storage}").as_str())
-        .ok_or_else(|| {
-            let problem = format!(
-                "the bytes of the tensor {} (data/{}) are not in it",
-                shown(name),
-                shown(storage)
-            );
-            WeightsError::malformed(path, problem)
-        })?;
-    let range = range_within(stored, dtype, &shape, offset).ok_or_else(|| {
-        let problem = format!(
-            "the tensor {} {shape:?} does not fit in its {} bytes",
-            shown(name),
-            stored.len()
-        );
+    let PickledTensor { name, dtype, shape, storage, offset } = tensor;
+    let stored = archive.get(format!("{root}data/{storage}").as_str()).ok_or_else(|| {
+        let problem = format!("the bytes of the tensor {} (data/{}) are not in it", shown(name), shown(storage));
         WeightsError::malformed(path, problem)
     })?;
-    Ok(Entry {
-        name: name.into(),
-        dtype,
-        shape,
-        range,
-    })
+    let range = range_within(stored, dtype, &shape, offset).ok_or_else(|| {
+        let problem = format!("the tensor {} {shape:?} does not fit in its {} bytes", shown(name), stored.len());
+        WeightsError::malformed(path, problem)
+    })?;
+    Ok(Entry { name: name.into(), dtype, shape, range })
 }
 
-fn range_within(
-    stored: &Range<usize>,
-    dtype: DType,
-    shape: &[usize],
-    offset: usize,
-) -> Option<Range<usize>> {
-    let start = stored
-        .start
-        .checked_add(offset.checked_mul(dtype.bits() / 8)?)?;
+fn range_within(stored: &Range<usize>, dtype: DType, shape: &[usize], offset: usize) -> Option<Range<usize>> {
+    let start = stored.start.checked_add(offset.checked_mul(dtype.bits() / 8)?)?;
     let end = start.checked_add(dtype.bytes_of(shape)?)?;
     (end <= stored.end).then_some(start..end)
 }
@@ -138,10 +93,7 @@ mod tests {
         let entries = read_bytes(STATE_DICT).unwrap();
         let value = |name: &str| {
             let entry = entries.iter().find(|entry| entry.name == name).expect(name);
-            (
-                entry.shape.clone(),
-                entry.dtype.decode(&STATE_DICT[entry.range.clone()]),
-            )
+            (entry.shape.clone(), entry.dtype.decode(&STATE_DICT[entry.range.clone()]))
         };
         let counting = |range: std::ops::Range<u8>| Some(range.map(f32::from).collect::<Vec<_>>());
         assert_eq!(value("f32"), (vec![2, 3], counting(0..6)));
@@ -160,22 +112,11 @@ mod tests {
         // The shape (2, 3) of `f32` becomes (9, 3): larger than its storage.
         let larger = with(b"K\x02K\x03\x86", b"K\x09K\x03\x86");
         let problem = read_bytes(&larger).unwrap_err().to_string();
-        assert!(
-            problem.contains("f32") && problem.contains("does not fit"),
-            "{problem}"
-        );
+        assert!(problem.contains("f32") && problem.contains("does not fit"), "{problem}");
         let elsewhere = with(b"little", b"big   ");
-        assert!(
-            read_bytes(&elsewhere)
-                .unwrap_err()
-                .to_string()
-                .contains("big-endian")
-        );
+        assert!(read_bytes(&elsewhere).unwrap_err().to_string().contains("big-endian"));
         let half = &STATE_DICT[..STATE_DICT.len() / 2];
-        assert!(matches!(
-            read_bytes(half),
-            Err(WeightsError::Malformed { .. })
-        ));
+        assert!(matches!(read_bytes(half), Err(WeightsError::Malformed { .. })));
         assert!(matches!(
             read_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
             Err(WeightsError::Unsupported { .. })

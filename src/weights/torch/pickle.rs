@@ -30,20 +30,16 @@ pub(super) struct PickledTensor<'a> {
 /// # Errors
 /// [`WeightsError::Refused`] for anything but a dict of tensors, [`WeightsError::Unsupported`] for tensors that are not
 /// contiguous, [`WeightsError::Malformed`] if the program is cut short or underflows its stack.
-pub(super) fn read<'a>(
-    path: &Path,
-    program: &'a [u8],
-) -> Result<Vec<PickledTensor<'a>>, WeightsError> {
+pub(super) fn read<'a>(path: &Path, program: &'a [u8]) -> Result<Vec<PickledTensor<'a>>, WeightsError> {
     let mut machine = Machine::new(program);
     let root = machine.run().and_then(|root| machine.state_dict(root));
     root.map_err(|problem| match problem {
         Problem::CutShort => WeightsError::malformed(path, "its pickle is cut short"),
         Problem::Malformed(what) => WeightsError::malformed(path, format!("its pickle {what}")),
         Problem::Refused(what) => WeightsError::refused(path, what),
-        Problem::Strided(name) => WeightsError::unsupported(
-            path,
-            format!("the tensor {name} is not contiguous; save it after .contiguous()"),
-        ),
+        Problem::Strided(name) => {
+            WeightsError::unsupported(path, format!("the tensor {name} is not contiguous; save it after .contiguous()"))
+        }
     })
 }
 
@@ -95,13 +91,7 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     fn new(program: &'a [u8]) -> Self {
         let program = Cursor::new(program, 0);
-        Self {
-            program,
-            values: Vec::new(),
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
-        }
+        Self { program, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
     }
 
     /// Runs to the end and returns the value on top of the stack.
@@ -126,9 +116,7 @@ impl<'a> Machine<'a> {
                 b'R' => self.reduce()?,
                 b'b' => self.build()?,
                 other => {
-                    return Err(Problem::Refused(format!(
-                        "the pickle operation 0x{other:02x}"
-                    )));
+                    return Err(Problem::Refused(format!("the pickle operation 0x{other:02x}")));
                 }
             }
         }
@@ -145,23 +133,14 @@ impl<'a> Machine<'a> {
 
     fn pop(&mut self) -> Result<Id, Problem> {
         // A value below an open mark belongs to what the mark opened.
-        if self
-            .marks
-            .last()
-            .is_some_and(|&mark| self.stack.len() <= mark)
-        {
+        if self.marks.last().is_some_and(|&mark| self.stack.len() <= mark) {
             return Err(Problem::Malformed("takes more values than it has"));
         }
-        self.stack
-            .pop()
-            .ok_or(Problem::Malformed("takes more values than it has"))
+        self.stack.pop().ok_or(Problem::Malformed("takes more values than it has"))
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, Problem> {
-        let mark = self
-            .marks
-            .pop()
-            .ok_or(Problem::Malformed("closes a group that it never opened"))?;
+        let mark = self.marks.pop().ok_or(Problem::Malformed("closes a group that it never opened"))?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
@@ -195,24 +174,16 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self) -> Result<(), Problem> {
-        let length = self
-            .program
-            .u32()
-            .and_then(|length| usize::try_from(length).ok());
-        let bytes = length
-            .and_then(|length| self.program.take(length))
-            .ok_or(Problem::CutShort)?;
+        let length = self.program.u32().and_then(|length| usize::try_from(length).ok());
+        let bytes = length.and_then(|length| self.program.take(length)).ok_or(Problem::CutShort)?;
         self.push(Value::Text(
-            std::str::from_utf8(bytes)
-                .map_err(|_| Problem::Malformed("has text that is not UTF-8"))?,
+            std::str::from_utf8(bytes).map_err(|_| Problem::Malformed("has text that is not UTF-8"))?,
         ));
         Ok(())
     }
 
     fn tuple(&mut self, count: usize) -> Result<(), Problem> {
-        let mut items = (0..count)
-            .map(|_| self.pop())
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut items = (0..count).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
         items.reverse();
         self.push(Value::Tuple(items));
         Ok(())
@@ -237,9 +208,7 @@ impl<'a> Machine<'a> {
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)))
             }
             _ => {
-                return Err(Problem::Malformed(
-                    "stores items in something that is no dict",
-                ));
+                return Err(Problem::Malformed("stores items in something that is no dict"));
             }
         }
         Ok(())
@@ -252,38 +221,24 @@ impl<'a> Machine<'a> {
         };
         let slot = slot.ok_or(Problem::CutShort)?;
         if opcode == b'q' || opcode == b'r' {
-            let top = *self.stack.last().ok_or(Problem::Malformed(
-                "remembers a value that it does not have",
-            ))?;
+            let top = *self.stack.last().ok_or(Problem::Malformed("remembers a value that it does not have"))?;
             self.memo.insert(slot, top);
         } else {
-            let id = self
-                .memo
-                .get(&slot)
-                .ok_or(Problem::Malformed("recalls a value that it never had"))?;
+            let id = self.memo.get(&slot).ok_or(Problem::Malformed("recalls a value that it never had"))?;
             self.stack.push(*id);
         }
         Ok(())
     }
 
     fn global(&mut self) -> Result<(), Problem> {
-        let mut line = || {
-            self.program
-                .line()
-                .ok_or(Problem::CutShort)
-                .map(String::from_utf8_lossy)
-        };
+        let mut line = || self.program.line().ok_or(Problem::CutShort).map(String::from_utf8_lossy);
         let (module, name) = (line()?, line()?);
         let value = match (module.as_ref(), name.as_ref()) {
             ("collections", "OrderedDict") => Value::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Value::RebuildTensor,
             ("torch", name) if let Some(dtype) = storage_type(name) => Value::StorageType(dtype),
             (module, name) => {
-                return Err(Problem::Refused(format!(
-                    "{}.{}",
-                    shown(module),
-                    shown(name)
-                )));
+                return Err(Problem::Refused(format!("{}.{}", shown(module), shown(name))));
             }
         };
         self.push(value);
@@ -317,9 +272,7 @@ impl<'a> Machine<'a> {
             Value::OrderedDict if arguments.is_empty() => Value::Dict(Vec::new()),
             Value::RebuildTensor => Value::Tensor(self.tensor(arguments)?),
             _ => {
-                return Err(Problem::Refused(
-                    "a call of something other than a tensor or a dict".into(),
-                ));
+                return Err(Problem::Refused("a call of something other than a tensor or a dict".into()));
             }
         };
         self.push(made);
@@ -328,17 +281,12 @@ impl<'a> Machine<'a> {
 
     /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`.
     fn tensor(&self, arguments: &[Id]) -> Result<Tensor<'a>, Problem> {
-        let malformed = || {
-            Problem::Malformed(
-                "builds a tensor from something else than a storage, offset, size and stride",
-            )
-        };
+        let malformed =
+            || Problem::Malformed("builds a tensor from something else than a storage, offset, size and stride");
         let [storage, offset, size, stride, ..] = *arguments else {
             return Err(malformed());
         };
-        let (&Value::Storage { dtype, key }, &Value::Int(offset)) =
-            (self.value(storage), self.value(offset))
-        else {
+        let (&Value::Storage { dtype, key }, &Value::Int(offset)) = (self.value(storage), self.value(offset)) else {
             return Err(malformed());
         };
         let shape = self.sizes(size).ok_or_else(malformed)?;
@@ -369,39 +317,24 @@ impl<'a> Machine<'a> {
         let _attributes = self.pop()?;
         match self.stack.last().map(|&id| self.value(id)) {
             Some(Value::Dict(_)) => Ok(()),
-            _ => Err(Problem::Refused(
-                "attributes on something that is no dict".into(),
-            )),
+            _ => Err(Problem::Refused("attributes on something that is no dict".into())),
         }
     }
 
     fn state_dict(&self, root: Id) -> Result<Vec<PickledTensor<'a>>, Problem> {
         let Value::Dict(entries) = self.value(root) else {
-            return Err(Problem::Refused(
-                "something other than a dict of tensors".into(),
-            ));
+            return Err(Problem::Refused("something other than a dict of tensors".into()));
         };
         let mut seen = HashSet::with_capacity(entries.len());
-        entries
-            .iter()
-            .map(|&(key, value)| self.entry(key, value, &mut seen))
-            .collect()
+        entries.iter().map(|&(key, value)| self.entry(key, value, &mut seen)).collect()
     }
 
-    fn entry(
-        &self,
-        key: Id,
-        value: Id,
-        seen: &mut HashSet<&'a str>,
-    ) -> Result<PickledTensor<'a>, Problem> {
+    fn entry(&self, key: Id, value: Id, seen: &mut HashSet<&'a str>) -> Result<PickledTensor<'a>, Problem> {
         let &Value::Text(name) = self.value(key) else {
             return Err(Problem::Refused("a dict whose keys are not names".into()));
         };
         let Value::Tensor(tensor) = self.value(value) else {
-            return Err(Problem::Refused(format!(
-                "the entry {}, which is no tensor",
-                shown(name)
-            )));
+            return Err(Problem::Refused(format!("the entry {}, which is no tensor", shown(name))));
         };
         if !seen.insert(name) {
             return Err(Problem::Malformed("stores two tensors under one name"));
@@ -409,20 +342,8 @@ impl<'a> Machine<'a> {
         if !tensor.contiguous {
             return Err(Problem::Strided(shown(name)));
         }
-        let Tensor {
-            dtype,
-            storage,
-            offset,
-            ref shape,
-            ..
-        } = *tensor;
-        Ok(PickledTensor {
-            name,
-            dtype,
-            shape: shape.clone(),
-            storage,
-            offset,
-        })
+        let Tensor { dtype, storage, offset, ref shape, .. } = *tensor;
+        Ok(PickledTensor { name, dtype, shape: shape.clone(), storage, offset })
     }
 }
 

@@ -36,10 +36,7 @@ struct Listed<'a> {
 /// # Errors
 /// [`WeightsError::Malformed`] if a record is cut short or points outside the file, [`WeightsError::Unsupported`] if it is
 /// no zip archive, or a compressed or encrypted one.
-pub(super) fn read<'a>(
-    path: &Path,
-    file: &'a [u8],
-) -> Result<HashMap<&'a str, Range<usize>>, WeightsError> {
+pub(super) fn read<'a>(path: &Path, file: &'a [u8]) -> Result<HashMap<&'a str, Range<usize>>, WeightsError> {
     if !file.starts_with(&LOCAL_HEADER.to_le_bytes()) {
         let what = "this is not the zip format of torch 1.6 and later; load it with torch and save it again";
         return Err(WeightsError::unsupported(path, what));
@@ -49,9 +46,8 @@ pub(super) fn read<'a>(
     let mut files = HashMap::new();
     for _ in 0..count {
         let listed = next_entry(&mut directory).ok_or_else(cut_short)?;
-        let name = std::str::from_utf8(listed.name).map_err(|_| {
-            WeightsError::malformed(path, "a name in its zip directory is not UTF-8")
-        })?;
+        let name = std::str::from_utf8(listed.name)
+            .map_err(|_| WeightsError::malformed(path, "a name in its zip directory is not UTF-8"))?;
         if listed.method != 0 || listed.flags & ENCRYPTED != 0 {
             let what = "its zip entries are compressed or encrypted; unpack it and zip it again without compression";
             return Err(WeightsError::unsupported(path, what));
@@ -65,23 +61,15 @@ pub(super) fn read<'a>(
 fn directory(file: &[u8]) -> Option<(Cursor<'_>, u64)> {
     let earliest = file.len().saturating_sub(END_SIZE + LONGEST_COMMENT);
     let latest = file.len().checked_sub(END_SIZE)?;
-    let end = (earliest..=latest)
-        .rev()
-        .find(|&at| Cursor::new(file, at).u32() == Some(END))?;
+    let end = (earliest..=latest).rev().find(|&at| Cursor::new(file, at).u32() == Some(END))?;
     let mut record = Cursor::new(file, end + 10);
     let count = record.u16()?;
     let _size = record.u32()?;
     let start = record.u32()?;
-    if let Some(record) = end
-        .checked_sub(20)
-        .and_then(|locator| end_64(file, locator))
-    {
+    if let Some(record) = end.checked_sub(20).and_then(|locator| end_64(file, locator)) {
         return directory_64(file, record);
     }
-    Some((
-        Cursor::new(file, usize::try_from(start).ok()?),
-        count.into(),
-    ))
+    Some((Cursor::new(file, usize::try_from(start).ok()?), count.into()))
 }
 
 /// Position of the zip64 end record, if there is a locator at `locator`.
@@ -123,13 +111,7 @@ fn next_entry<'a>(directory: &mut Cursor<'a>) -> Option<Listed<'a>> {
     let mut wide = [size, packed, header].map(u64::from);
     widen(&mut wide, extra)?;
     let [size, _packed, header] = wide;
-    Some(Listed {
-        name,
-        flags,
-        method,
-        size,
-        header,
-    })
+    Some(Listed { name, flags, method, size, header })
 }
 
 /// Replaces the fields that are too large for 32 bits by their values in the zip64 extra field, where only they appear,
@@ -179,11 +161,7 @@ mod tests {
         let mut fields = [IN_ZIP64, 12, IN_ZIP64];
         assert_eq!(widen(&mut fields, &extra), Some(()));
         assert_eq!(fields, [5 << 32, 12, 7 << 32]);
-        assert_eq!(
-            widen(&mut [IN_ZIP64; 3], &extra),
-            None,
-            "a third field is not there"
-        );
+        assert_eq!(widen(&mut [IN_ZIP64; 3], &extra), None, "a third field is not there");
         assert_eq!(widen(&mut [IN_ZIP64, 0, 0], &extra[..6]), None);
         assert_eq!(widen(&mut [1, 2, 3], &[]), Some(()));
     }
@@ -192,46 +170,12 @@ mod tests {
     fn plain(method: u16, flags: u16) -> Vec<u8> {
         let short = |value: u16| value.to_le_bytes();
         let long = |value: u32| value.to_le_bytes();
-        let fixed = [
-            &short(20)[..],
-            &short(flags),
-            &short(method),
-            &[0; 8],
-            &long(3),
-            &long(3),
-        ]
-        .concat();
-        let local = [
-            &long(LOCAL_HEADER)[..],
-            &fixed,
-            &short(1),
-            &short(2),
-            b"a",
-            b"..",
-            b"xyz",
-        ]
-        .concat();
-        let listed = [
-            &long(DIRECTORY_ENTRY)[..],
-            &short(20),
-            &fixed,
-            &short(1),
-            &[0; 4],
-            &[0; 8],
-            &long(0),
-            b"a",
-        ]
-        .concat();
-        let end = [
-            &long(END)[..],
-            &[0; 4],
-            &short(1),
-            &short(1),
-            &long(0),
-            &long(local.len() as u32),
-            &short(0),
-        ]
-        .concat();
+        let fixed = [&short(20)[..], &short(flags), &short(method), &[0; 8], &long(3), &long(3)].concat();
+        let local = [&long(LOCAL_HEADER)[..], &fixed, &short(1), &short(2), b"a", b"..", b"xyz"].concat();
+        let listed =
+            [&long(DIRECTORY_ENTRY)[..], &short(20), &fixed, &short(1), &[0; 4], &[0; 8], &long(0), b"a"].concat();
+        let end =
+            [&long(END)[..], &[0; 4], &short(1), &short(1), &long(0), &long(local.len() as u32), &short(0)].concat();
         [local, listed, end].concat()
     }
 

@@ -32,12 +32,7 @@ pub struct SchedulerConfig {
 impl Default for SchedulerConfig {
     /// Wan2.1's `generate.py`: UniPC of order 2, shift 5.
     fn default() -> Self {
-        Self {
-            class: SchedulerClass::UniPc,
-            flow_shift: 5.0,
-            num_train_timesteps: 1000,
-            solver_order: 2,
-        }
+        Self { class: SchedulerClass::UniPc, flow_shift: 5.0, num_train_timesteps: 1000, solver_order: 2 }
     }
 }
 
@@ -103,10 +98,7 @@ impl SchedulerConfig {
             "FlowMatchEulerDiscreteScheduler" => SchedulerClass::FlowMatchEuler,
             other => {
                 let expected = "UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler";
-                return Err(ModelError::config(
-                    path,
-                    format!("_class_name is {other:?}; expected {expected}"),
-                ));
+                return Err(ModelError::config(path, format!("_class_name is {other:?}; expected {expected}")));
             }
         };
         let read: Diffusers = parse(path, json)?;
@@ -121,23 +113,13 @@ impl SchedulerConfig {
                     solver_order: read.solver_order,
                 }
             }
-            SchedulerClass::FlowMatchEuler => Self {
-                class,
-                flow_shift: read.shift,
-                num_train_timesteps: read.num_train_timesteps,
-                solver_order: 1,
-            },
+            SchedulerClass::FlowMatchEuler => {
+                Self { class, flow_shift: read.shift, num_train_timesteps: read.num_train_timesteps, solver_order: 1 }
+            }
         };
-        require(
-            path,
-            config.flow_shift.is_finite() && config.flow_shift > 0.0,
-            || {
-                format!(
-                    "the shift is {}; expected a positive number",
-                    config.flow_shift
-                )
-            },
-        )?;
+        require(path, config.flow_shift.is_finite() && config.flow_shift > 0.0, || {
+            format!("the shift is {}; expected a positive number", config.flow_shift)
+        })?;
         Ok(config)
     }
 }
@@ -155,30 +137,19 @@ impl Diffusers {
         ];
         refuse(path, &off, "is set, which Wan2.1 does not use")?;
         let steps = self.num_train_timesteps;
-        require(path, (1..=1_000_000).contains(&steps), || {
-            format!("num_train_timesteps is {steps}")
-        })
+        require(path, (1..=1_000_000).contains(&steps), || format!("num_train_timesteps is {steps}"))
     }
 
     fn check_unipc(&self, path: &Path) -> Result<(), ModelError> {
         let off = [
-            (
-                "prediction_type other than flow_prediction",
-                self.prediction_type != "flow_prediction",
-            ),
+            ("prediction_type other than flow_prediction", self.prediction_type != "flow_prediction"),
             ("use_flow_sigmas: false", !self.use_flow_sigmas),
             ("solver_type other than bh2", self.solver_type != "bh2"),
-            (
-                "solver_order other than 1 and 2",
-                !(1..=2).contains(&self.solver_order),
-            ),
+            ("solver_order other than 1 and 2", !(1..=2).contains(&self.solver_order)),
             ("predict_x0: false", !self.predict_x0),
             ("lower_order_final: false", !self.lower_order_final),
             ("disable_corrector", !self.disable_corrector.is_empty()),
-            (
-                "final_sigmas_type other than zero",
-                self.final_sigmas_type != "zero",
-            ),
+            ("final_sigmas_type other than zero", self.final_sigmas_type != "zero"),
             ("thresholding", self.thresholding),
         ];
         refuse(path, &off, "is set, which Wan2.1 does not use")
@@ -187,9 +158,7 @@ impl Diffusers {
 
 fn refuse(path: &Path, options: &[(&str, bool)], why: &str) -> Result<(), ModelError> {
     let found = options.iter().find(|(_, set)| *set);
-    require(path, found.is_none(), || {
-        format!("{} {why}", found.map_or("", |(name, _)| name))
-    })
+    require(path, found.is_none(), || format!("{} {why}", found.map_or("", |(name, _)| name)))
 }
 
 #[cfg(test)]
@@ -209,21 +178,9 @@ mod tests {
 
     #[test]
     fn both_classes() {
-        assert_eq!(
-            read(WAN).unwrap(),
-            SchedulerConfig {
-                flow_shift: 3.0,
-                ..SchedulerConfig::default()
-            }
-        );
-        let euler = read(
-            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 8, "flow_shift": 2}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (euler.class, euler.flow_shift, euler.solver_order),
-            (SchedulerClass::FlowMatchEuler, 8.0, 1)
-        );
+        assert_eq!(read(WAN).unwrap(), SchedulerConfig { flow_shift: 3.0, ..SchedulerConfig::default() });
+        let euler = read(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 8, "flow_shift": 2}"#).unwrap();
+        assert_eq!((euler.class, euler.flow_shift, euler.solver_order), (SchedulerClass::FlowMatchEuler, 8.0, 1));
     }
 
     #[test]
@@ -231,38 +188,14 @@ mod tests {
         let cases = [
             ("UniPCMultistep", "DDIM", "DDIMScheduler"),
             ("flow_prediction", "epsilon", "prediction_type"),
-            (
-                r#""use_flow_sigmas": true"#,
-                r#""use_flow_sigmas": false"#,
-                "use_flow_sigmas",
-            ),
-            (
-                r#""use_karras_sigmas": false"#,
-                r#""use_karras_sigmas": true"#,
-                "use_karras_sigmas",
-            ),
+            (r#""use_flow_sigmas": true"#, r#""use_flow_sigmas": false"#, "use_flow_sigmas"),
+            (r#""use_karras_sigmas": false"#, r#""use_karras_sigmas": true"#, "use_karras_sigmas"),
             ("bh2", "bh1", "bh2"),
-            (
-                r#""solver_order": 2"#,
-                r#""solver_order": 3"#,
-                "solver_order",
-            ),
+            (r#""solver_order": 2"#, r#""solver_order": 3"#, "solver_order"),
             (r#""flow_shift": 3.0"#, r#""flow_shift": 0"#, "shift is 0"),
-            (
-                r#""num_train_timesteps": 1000"#,
-                r#""num_train_timesteps": 0"#,
-                "num_train_timesteps",
-            ),
-            (
-                r#""disable_corrector": []"#,
-                r#""disable_corrector": [0]"#,
-                "disable_corrector",
-            ),
-            (
-                r#""lower_order_final": true"#,
-                r#""lower_order_final": false"#,
-                "lower_order_final",
-            ),
+            (r#""num_train_timesteps": 1000"#, r#""num_train_timesteps": 0"#, "num_train_timesteps"),
+            (r#""disable_corrector": []"#, r#""disable_corrector": [0]"#, "disable_corrector"),
+            (r#""lower_order_final": true"#, r#""lower_order_final": false"#, "lower_order_final"),
         ];
         for (from, to, expected) in cases {
             assert!(WAN.contains(from), "{from}");

@@ -1,8 +1,6 @@
 //! `text_encoder/config.json`.
 
-use super::{
-    ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, count_layers, parse, require, shape,
-};
+use super::{ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, count_layers, parse, require, shape};
 use crate::model::ModelError;
 use crate::weights::Checkpoint;
 use serde::{Deserialize, Serialize};
@@ -82,10 +80,7 @@ impl TextEncoderConfig {
             format!("model_type is {found:?}; expected \"umt5\", the text encoder of Wan2.1")
         })?;
         require(path, read.feed_forward_proj == "gated-gelu", || {
-            format!(
-                "feed_forward_proj is {:?}; expected \"gated-gelu\"",
-                read.feed_forward_proj
-            )
+            format!("feed_forward_proj is {:?}; expected \"gated-gelu\"", read.feed_forward_proj)
         })?;
         let config = Self {
             vocab_size: read.vocab_size,
@@ -111,14 +106,8 @@ impl TextEncoderConfig {
         let [vocab_size, d_model] = shape(checkpoint, "shared.weight")?;
         let attention = "encoder.block.0.layer.0.SelfAttention";
         let [inner_dim, _] = shape(checkpoint, &format!("{attention}.q.weight"))?;
-        let [buckets, num_heads] = shape(
-            checkpoint,
-            &format!("{attention}.relative_attention_bias.weight"),
-        )?;
-        let [d_ff, _] = shape(
-            checkpoint,
-            "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
-        )?;
+        let [buckets, num_heads] = shape(checkpoint, &format!("{attention}.relative_attention_bias.weight"))?;
+        let [d_ff, _] = shape(checkpoint, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
         check_sizes(path, &[("the number of heads", num_heads)])?;
         require(path, inner_dim.is_multiple_of(num_heads), || {
             format!("its attention has {inner_dim} channels, which {num_heads} heads do not divide")
@@ -131,8 +120,7 @@ impl TextEncoderConfig {
             d_ff,
             num_layers: count_layers(checkpoint, "encoder.block.", ".layer.0.layer_norm.weight"),
             relative_attention_num_buckets: buckets,
-            relative_attention_max_distance: Transformers::default()
-                .relative_attention_max_distance,
+            relative_attention_max_distance: Transformers::default().relative_attention_max_distance,
             layer_norm_epsilon: Transformers::default().layer_norm_epsilon,
         };
         config.checked(path)
@@ -153,38 +141,23 @@ impl TextEncoderConfig {
         ];
         check_sizes(path, &sizes)?;
         check_epsilon(path, "layer_norm_epsilon", self.layer_norm_epsilon)?;
-        require(path, self.num_layers <= MOST_LAYERS, || {
-            format!("num_layers is {}", self.num_layers)
-        })?;
+        require(path, self.num_layers <= MOST_LAYERS, || format!("num_layers is {}", self.num_layers))?;
         // A quarter of the buckets hold one distance each; beyond them the logarithmic ones must have room.
-        require(
-            path,
-            buckets.is_multiple_of(4) && distance > buckets / 4,
-            || {
-                format!(
-                    "relative_attention_num_buckets is {buckets} and relative_attention_max_distance {distance}; \
-                 expected a multiple of 4, and more than a quarter of it"
-                )
-            },
-        )?;
-        require(path, self.inner_dim() <= super::LARGEST_SIZE, || {
+        require(path, buckets.is_multiple_of(4) && distance > buckets / 4, || {
             format!(
-                "{} heads of {} channels: too large",
-                self.num_heads, self.d_kv
+                "relative_attention_num_buckets is {buckets} and relative_attention_max_distance {distance}; \
+                 expected a multiple of 4, and more than a quarter of it"
             )
+        })?;
+        require(path, self.inner_dim() <= super::LARGEST_SIZE, || {
+            format!("{} heads of {} channels: too large", self.num_heads, self.d_kv)
         })?;
         Ok(self)
     }
 
     /// Names and shapes of all tensors.
     pub fn expected_tensors(&self) -> ExpectedTensors {
-        let Self {
-            d_model,
-            d_ff,
-            num_heads,
-            relative_attention_num_buckets: buckets,
-            ..
-        } = *self;
+        let Self { d_model, d_ff, num_heads, relative_attention_num_buckets: buckets, .. } = *self;
         let inner = self.inner_dim();
         let mut tensors = vec![
             ("shared.weight".to_owned(), vec![self.vocab_size, d_model]),
@@ -197,21 +170,14 @@ impl TextEncoderConfig {
                 ("0.SelfAttention.k", &[inner, d_model]),
                 ("0.SelfAttention.v", &[inner, d_model]),
                 ("0.SelfAttention.o", &[d_model, inner]),
-                (
-                    "0.SelfAttention.relative_attention_bias",
-                    &[buckets, num_heads],
-                ),
+                ("0.SelfAttention.relative_attention_bias", &[buckets, num_heads]),
                 ("1.layer_norm", &[d_model]),
                 ("1.DenseReluDense.wi_0", &[d_ff, d_model]),
                 ("1.DenseReluDense.wi_1", &[d_ff, d_model]),
                 ("1.DenseReluDense.wo", &[d_model, d_ff]),
             ];
-            let named = block.map(|(name, shape)| {
-                (
-                    format!("encoder.block.{layer}.layer.{name}.weight"),
-                    shape.to_vec(),
-                )
-            });
+            let named =
+                block.map(|(name, shape)| (format!("encoder.block.{layer}.layer.{name}.weight"), shape.to_vec()));
             tensors.extend(named);
         }
         tensors
@@ -235,10 +201,7 @@ mod tests {
     #[test]
     fn counts_of_umt5_xxl() {
         let tensors = read(XXL).unwrap().expected_tensors();
-        assert_eq!(
-            (tensors.len(), golden::parameters(&tensors)),
-            (242, 5_680_910_336)
-        );
+        assert_eq!((tensors.len(), golden::parameters(&tensors)), (242, 5_680_910_336));
     }
 
     // Against transformers' own class, with every size different. Mutations caught: any two sizes exchanged.
@@ -248,10 +211,7 @@ mod tests {
             r#"{"model_type": "umt5", "vocab_size": 17, "d_model": 10, "d_kv": 4, "num_heads": 3, "d_ff": 14,
             "num_layers": 2, "relative_attention_num_buckets": 8}"#,
         );
-        assert_eq!(
-            golden::sorted(config.unwrap().expected_tensors()),
-            golden::expected("text_encoder")
-        );
+        assert_eq!(golden::sorted(config.unwrap().expected_tensors()), golden::expected("text_encoder"));
     }
 
     #[test]
@@ -261,17 +221,9 @@ mod tests {
             ("model_type", "kind", "missing"),
             ("gated-gelu", "relu", "feed_forward_proj"),
             (r#""d_model": 4096"#, r#""d_model": 0"#, "d_model is 0"),
-            (
-                r#""num_layers": 24"#,
-                r#""num_layers": 1001"#,
-                "num_layers is 1001",
-            ),
+            (r#""num_layers": 24"#, r#""num_layers": 1001"#, "num_layers is 1001"),
             (r#"buckets": 32"#, r#"buckets": 30"#, "multiple of 4"),
-            (
-                r#"distance": 128"#,
-                r#"distance": 8"#,
-                "more than a quarter",
-            ),
+            (r#"distance": 128"#, r#"distance": 8"#, "more than a quarter"),
             (r#""d_kv": 64"#, r#""d_kv": 1000000"#, "too large"),
             ("1e-06", "0.0", "layer_norm_epsilon"),
         ];

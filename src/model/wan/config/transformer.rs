@@ -1,8 +1,8 @@
 //! `transformer/config.json`.
 
 use super::{
-    ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, class_name, count_layers, parse,
-    push_biased, require, shape,
+    ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, class_name, count_layers, parse, push_biased, require,
+    shape,
 };
 use crate::model::ModelError;
 use crate::weights::Checkpoint;
@@ -123,7 +123,8 @@ impl Default for Original {
     }
 }
 
-const IMAGE_TO_VIDEO: &str = "this is an image-to-video model; only text-to-video models are supported, such as Wan2.1-T2V-1.3B";
+const IMAGE_TO_VIDEO: &str =
+    "this is an image-to-video model; only text-to-video models are supported, such as Wan2.1-T2V-1.3B";
 
 impl TransformerConfig {
     /// Channels of the residual stream: all heads together.
@@ -145,8 +146,7 @@ impl TransformerConfig {
             "WanTransformer3DModel" => Self::from_diffusers(path, parse(path, json)?)?,
             "WanModel" => Self::from_original(path, parse(path, json)?)?,
             other => {
-                let problem =
-                    format!("_class_name is {other:?}; expected WanTransformer3DModel or WanModel");
+                let problem = format!("_class_name is {other:?}; expected WanTransformer3DModel or WanModel");
                 return Err(ModelError::config(path, problem));
             }
         };
@@ -154,14 +154,9 @@ impl TransformerConfig {
     }
 
     fn from_diffusers(path: &Path, read: Diffusers) -> Result<Self, ModelError> {
-        let image = read
-            .image_dim
-            .or(read.added_kv_proj_dim)
-            .or(read.pos_embed_seq_len);
+        let image = read.image_dim.or(read.added_kv_proj_dim).or(read.pos_embed_seq_len);
         require(path, image.is_none(), || IMAGE_TO_VIDEO.into())?;
-        require(path, read.cross_attn_norm, || {
-            "cross_attn_norm is false; every Wan2.1 model has that norm".into()
-        })?;
+        require(path, read.cross_attn_norm, || "cross_attn_norm is false; every Wan2.1 model has that norm".into())?;
         require(path, read.qk_norm.as_deref() == Some(QK_NORM), || {
             format!("qk_norm is {:?}; expected {QK_NORM:?}", read.qk_norm)
         })?;
@@ -182,21 +177,12 @@ impl TransformerConfig {
 
     fn from_original(path: &Path, read: Original) -> Result<Self, ModelError> {
         let kind = read.model_type.as_str();
-        require(path, !matches!(kind, "i2v" | "flf2v"), || {
-            IMAGE_TO_VIDEO.into()
-        })?;
-        require(path, kind == "t2v", || {
-            format!("model_type is {kind:?}; only \"t2v\" is supported")
-        })?;
-        require(path, read.qk_norm && read.cross_attn_norm, || {
-            "qk_norm or cross_attn_norm is false".into()
-        })?;
+        require(path, !matches!(kind, "i2v" | "flf2v"), || IMAGE_TO_VIDEO.into())?;
+        require(path, kind == "t2v", || format!("model_type is {kind:?}; only \"t2v\" is supported"))?;
+        require(path, read.qk_norm && read.cross_attn_norm, || "qk_norm or cross_attn_norm is false".into())?;
         check_sizes(path, &[("num_heads", read.num_heads)])?;
         require(path, read.dim.is_multiple_of(read.num_heads), || {
-            format!(
-                "dim is {}, which {} heads do not divide",
-                read.dim, read.num_heads
-            )
+            format!("dim is {}, which {} heads do not divide", read.dim, read.num_heads)
         })?;
         Ok(Self {
             patch_size: read.patch_size,
@@ -221,41 +207,20 @@ impl TransformerConfig {
     pub fn infer(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         const HEAD_DIM: usize = 128;
         let path = checkpoint.path();
-        let image = [
-            "img_emb.",
-            "condition_embedder.image_embedder.",
-            "vace_blocks.",
-        ];
+        let image = ["img_emb.", "condition_embedder.image_embedder.", "vace_blocks."];
         let foreign = |name: &str| image.iter().any(|prefix| name.starts_with(prefix));
-        require(
-            path,
-            !checkpoint.tensors().any(|tensor| foreign(tensor.name)),
-            || IMAGE_TO_VIDEO.into(),
-        )?;
-        let [dim, in_channels, frames, rows, columns] =
-            shape(checkpoint, "patch_embedding.weight")?;
-        let [_, text_dim] = shape(
-            checkpoint,
-            "condition_embedder.text_embedder.linear_1.weight",
-        )?;
-        let [_, freq_dim] = shape(
-            checkpoint,
-            "condition_embedder.time_embedder.linear_1.weight",
-        )?;
+        require(path, !checkpoint.tensors().any(|tensor| foreign(tensor.name)), || IMAGE_TO_VIDEO.into())?;
+        let [dim, in_channels, frames, rows, columns] = shape(checkpoint, "patch_embedding.weight")?;
+        let [_, text_dim] = shape(checkpoint, "condition_embedder.text_embedder.linear_1.weight")?;
+        let [_, freq_dim] = shape(checkpoint, "condition_embedder.time_embedder.linear_1.weight")?;
         let [ffn_dim, _] = shape(checkpoint, "blocks.0.ffn.net.0.proj.weight")?;
         let [outputs, _] = shape(checkpoint, "proj_out.weight")?;
         let patch_size = [frames, rows, columns];
         check_sizes(path, &patch_size.map(|size| ("patch_size", size)))?;
         let patch = patch_size.iter().product::<usize>();
-        require(
-            path,
-            dim.is_multiple_of(HEAD_DIM) && outputs.is_multiple_of(patch),
-            || {
-                format!(
-                    "no config.json beside it, and its width {dim} is no multiple of {HEAD_DIM}; add the config.json"
-                )
-            },
-        )?;
+        require(path, dim.is_multiple_of(HEAD_DIM) && outputs.is_multiple_of(patch), || {
+            format!("no config.json beside it, and its width {dim} is no multiple of {HEAD_DIM}; add the config.json")
+        })?;
         let config = Self {
             patch_size,
             num_attention_heads: dim / HEAD_DIM,
@@ -288,18 +253,13 @@ impl TransformerConfig {
         check_sizes(path, &self.patch_size.map(|size| ("patch_size", size)))?;
         check_epsilon(path, "eps", self.eps)?;
         let even = |name: &str, size: usize| {
-            require(path, size.is_multiple_of(2), || {
-                format!("{name} is {size}; expected an even number")
-            })
+            require(path, size.is_multiple_of(2), || format!("{name} is {size}; expected an even number"))
         };
         even("attention_head_dim", self.attention_head_dim)?;
         even("freq_dim", self.freq_dim)?;
-        require(path, self.num_layers <= MOST_LAYERS, || {
-            format!("num_layers is {}", self.num_layers)
-        })?;
+        require(path, self.num_layers <= MOST_LAYERS, || format!("num_layers is {}", self.num_layers))?;
         // Both are products of sizes of at most 2^20, so that they fit in 64 bits.
-        let largest =
-            (self.dim() as u64).max(self.patch_size.iter().map(|&size| size as u64).product());
+        let largest = (self.dim() as u64).max(self.patch_size.iter().map(|&size| size as u64).product());
         require(path, largest <= super::LARGEST_SIZE as u64, || {
             format!(
                 "{} heads of {} channels, patch {:?}: too large",
@@ -314,41 +274,13 @@ impl TransformerConfig {
         let dim = self.dim();
         let [frames, rows, columns] = self.patch_size;
         let mut tensors = vec![("scale_shift_table".into(), vec![1, 2, dim])];
-        push_biased(
-            &mut tensors,
-            "patch_embedding",
-            &[dim, self.in_channels, frames, rows, columns],
-        );
-        push_biased(
-            &mut tensors,
-            "condition_embedder.time_embedder.linear_1",
-            &[dim, self.freq_dim],
-        );
-        push_biased(
-            &mut tensors,
-            "condition_embedder.time_embedder.linear_2",
-            &[dim, dim],
-        );
-        push_biased(
-            &mut tensors,
-            "condition_embedder.time_proj",
-            &[6 * dim, dim],
-        );
-        push_biased(
-            &mut tensors,
-            "condition_embedder.text_embedder.linear_1",
-            &[dim, self.text_dim],
-        );
-        push_biased(
-            &mut tensors,
-            "condition_embedder.text_embedder.linear_2",
-            &[dim, dim],
-        );
-        push_biased(
-            &mut tensors,
-            "proj_out",
-            &[self.patch_elements(self.out_channels), dim],
-        );
+        push_biased(&mut tensors, "patch_embedding", &[dim, self.in_channels, frames, rows, columns]);
+        push_biased(&mut tensors, "condition_embedder.time_embedder.linear_1", &[dim, self.freq_dim]);
+        push_biased(&mut tensors, "condition_embedder.time_embedder.linear_2", &[dim, dim]);
+        push_biased(&mut tensors, "condition_embedder.time_proj", &[6 * dim, dim]);
+        push_biased(&mut tensors, "condition_embedder.text_embedder.linear_1", &[dim, self.text_dim]);
+        push_biased(&mut tensors, "condition_embedder.text_embedder.linear_2", &[dim, dim]);
+        push_biased(&mut tensors, "proj_out", &[self.patch_elements(self.out_channels), dim]);
         for layer in 0..self.num_layers {
             self.push_block(&mut tensors, &format!("blocks.{layer}"));
         }
@@ -359,19 +291,11 @@ impl TransformerConfig {
         let dim = self.dim();
         tensors.push((format!("{block}.scale_shift_table"), vec![1, 6, dim]));
         push_biased(tensors, &format!("{block}.norm2"), &[dim]);
-        push_biased(
-            tensors,
-            &format!("{block}.ffn.net.0.proj"),
-            &[self.ffn_dim, dim],
-        );
+        push_biased(tensors, &format!("{block}.ffn.net.0.proj"), &[self.ffn_dim, dim]);
         push_biased(tensors, &format!("{block}.ffn.net.2"), &[dim, self.ffn_dim]);
         for attention in ["attn1", "attn2"] {
             for linear in ["to_q", "to_k", "to_v", "to_out.0"] {
-                push_biased(
-                    tensors,
-                    &format!("{block}.{attention}.{linear}"),
-                    &[dim, dim],
-                );
+                push_biased(tensors, &format!("{block}.{attention}.{linear}"), &[dim, dim]);
             }
             for norm in ["norm_q", "norm_k"] {
                 tensors.push((format!("{block}.{attention}.{norm}.weight"), vec![dim]));
@@ -402,18 +326,10 @@ mod tests {
     fn counts_of_the_published_models() {
         let config = read(T2V_1_3B).unwrap();
         let tensors = config.expected_tensors();
-        assert_eq!(
-            (tensors.len(), golden::parameters(&tensors)),
-            (825, 1_418_996_800)
-        );
+        assert_eq!((tensors.len(), golden::parameters(&tensors)), (825, 1_418_996_800));
         assert_eq!(read(T2V_1_3B_ORIGINAL).unwrap(), config);
-        let large = read(r#"{"_class_name": "WanTransformer3DModel"}"#)
-            .unwrap()
-            .expected_tensors();
-        assert_eq!(
-            (large.len(), golden::parameters(&large)),
-            (1095, 14_288_491_584)
-        );
+        let large = read(r#"{"_class_name": "WanTransformer3DModel"}"#).unwrap().expected_tensors();
+        assert_eq!((large.len(), golden::parameters(&large)), (1095, 14_288_491_584));
     }
 
     // Against diffusers' own class, with every size different (tests/golden/weights.py). Mutations caught: any two sizes
@@ -425,104 +341,50 @@ mod tests {
             "attention_head_dim": 10, "in_channels": 5, "out_channels": 7, "text_dim": 11, "freq_dim": 12, "ffn_dim": 13,
             "num_layers": 2}"#,
         );
-        assert_eq!(
-            golden::sorted(config.unwrap().expected_tensors()),
-            golden::expected("transformer")
-        );
+        assert_eq!(golden::sorted(config.unwrap().expected_tensors()), golden::expected("transformer"));
     }
 
     #[test]
     fn nonsense_is_refused() {
         let cases = [
-            (
-                r#""num_layers": 30"#,
-                r#""num_layers": 0"#,
-                "num_layers is 0",
-            ),
-            (
-                r#""num_layers": 30"#,
-                r#""num_layers": 1000000"#,
-                "num_layers is 1000000",
-            ),
-            (
-                r#""num_layers": 30"#,
-                r#""num_layers": 1e999"#,
-                "not a valid configuration",
-            ),
-            (
-                r#""num_layers": 30"#,
-                r#""num_layers": -1"#,
-                "not a valid configuration",
-            ),
-            (
-                r#""attention_head_dim": 128"#,
-                r#""attention_head_dim": 127"#,
-                "even",
-            ),
-            (
-                r#""attention_head_dim": 128"#,
-                r#""attention_head_dim": 1048576"#,
-                "too large",
-            ),
+            (r#""num_layers": 30"#, r#""num_layers": 0"#, "num_layers is 0"),
+            (r#""num_layers": 30"#, r#""num_layers": 1000000"#, "num_layers is 1000000"),
+            (r#""num_layers": 30"#, r#""num_layers": 1e999"#, "not a valid configuration"),
+            (r#""num_layers": 30"#, r#""num_layers": -1"#, "not a valid configuration"),
+            (r#""attention_head_dim": 128"#, r#""attention_head_dim": 127"#, "even"),
+            (r#""attention_head_dim": 128"#, r#""attention_head_dim": 1048576"#, "too large"),
             ("[1, 2, 2]", "[1, 0, 2]", "patch_size is 0"),
             ("[1, 2, 2]", "[1048576, 1048576, 1048576]", "too large"),
             ("[1, 2, 2]", "[2, 2]", "not a valid configuration"),
             ("1e-06", "0", "eps is 0"),
             ("1e-06", "-1", "eps is -1"),
-            (
-                r#""added_kv_proj_dim": null"#,
-                r#""added_kv_proj_dim": 5120"#,
-                "image-to-video",
-            ),
-            (
-                r#""image_dim": null"#,
-                r#""image_dim": 1280"#,
-                "image-to-video",
-            ),
+            (r#""added_kv_proj_dim": null"#, r#""added_kv_proj_dim": 5120"#, "image-to-video"),
+            (r#""image_dim": null"#, r#""image_dim": 1280"#, "image-to-video"),
             ("rms_norm_across_heads", "layer_norm", "qk_norm"),
-            (
-                r#""cross_attn_norm": true"#,
-                r#""cross_attn_norm": false"#,
-                "cross_attn_norm",
-            ),
-            (
-                "WanTransformer3DModel",
-                "WanVACETransformer3DModel",
-                "WanVACETransformer3DModel",
-            ),
+            (r#""cross_attn_norm": true"#, r#""cross_attn_norm": false"#, "cross_attn_norm"),
+            ("WanTransformer3DModel", "WanVACETransformer3DModel", "WanVACETransformer3DModel"),
             ("_class_name", "class", "no _class_name"),
         ];
         for (from, to, expected) in cases {
             assert!(T2V_1_3B.contains(from), "{from}");
             let problem = read(&T2V_1_3B.replace(from, to)).unwrap_err().to_string();
-            assert!(
-                problem.starts_with("config.json") && problem.contains(expected),
-                "{to}: {problem}"
-            );
+            assert!(problem.starts_with("config.json") && problem.contains(expected), "{to}: {problem}");
         }
         for (from, to, expected) in [
             ("t2v", "i2v", "image-to-video"),
             ("t2v", "vace", "vace"),
             (r#""num_heads": 12"#, r#""num_heads": 0"#, "num_heads is 0"),
-            (
-                r#""num_heads": 12"#,
-                r#""num_heads": 11"#,
-                "11 heads do not divide",
-            ),
+            (r#""num_heads": 12"#, r#""num_heads": 11"#, "11 heads do not divide"),
         ] {
-            let problem = read(&T2V_1_3B_ORIGINAL.replace(from, to))
-                .unwrap_err()
-                .to_string();
+            let problem = read(&T2V_1_3B_ORIGINAL.replace(from, to)).unwrap_err().to_string();
             assert!(problem.contains(expected), "{to}: {problem}");
         }
     }
 
     #[test]
     fn missing_out_channels_are_the_in_channels() {
-        let config = read(
-            r#"{"_class_name": "WanTransformer3DModel", "in_channels": 48, "out_channels": null}"#,
-        )
-        .unwrap();
+        let config =
+            read(r#"{"_class_name": "WanTransformer3DModel", "in_channels": 48, "out_channels": null}"#).unwrap();
         assert_eq!(config.out_channels, 48);
     }
 

@@ -107,14 +107,14 @@ impl Default for Diffusers {
 
 /// Means of the latents of Wan2.1 (`wan/modules/vae.py`).
 const WAN_LATENTS_MEAN: [f32; 16] = [
-    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517,
-    -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
+    -0.9497, 0.2503, -0.2921,
 ];
 
 /// Standard deviations of the latents of Wan2.1 (`wan/modules/vae.py`).
 const WAN_LATENTS_STD: [f32; 16] = [
-    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579,
-    1.6382, 1.1253, 2.8251, 1.9160,
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253,
+    2.8251, 1.9160,
 ];
 
 impl VaeConfig {
@@ -125,11 +125,7 @@ impl VaeConfig {
 
     /// Frames for one latent frame; the first latent frame stands for one frame only.
     pub fn temporal_compression(&self) -> usize {
-        1 << self
-            .temperal_downsample
-            .iter()
-            .filter(|&&temporal| temporal)
-            .count()
+        1 << self.temperal_downsample.iter().filter(|&&temporal| temporal).count()
     }
 
     /// Parses a diffusers `config.json`; `path` is for messages.
@@ -138,22 +134,13 @@ impl VaeConfig {
     /// [`ModelError::Json`] or [`ModelError::Config`].
     pub fn from_json(path: &Path, json: &str) -> Result<Self, ModelError> {
         let class = class_name(path, json)?;
-        require(path, class == "AutoencoderKLWan", || {
-            format!("_class_name is {class:?}; expected AutoencoderKLWan")
-        })?;
+        require(path, class == "AutoencoderKLWan", || format!("_class_name is {class:?}; expected AutoencoderKLWan"))?;
         let read: Diffusers = parse(path, json)?;
-        require(
-            path,
-            !read.is_residual && read.patch_size.unwrap_or(1) == 1,
-            || {
-                "this is the VAE of Wan2.2-TI2V-5B (is_residual, patch_size); only Wan2.1's is supported".into()
-            },
-        )?;
+        require(path, !read.is_residual && read.patch_size.unwrap_or(1) == 1, || {
+            "this is the VAE of Wan2.2-TI2V-5B (is_residual, patch_size); only Wan2.1's is supported".into()
+        })?;
         require(path, read.attn_scales.is_empty(), || {
-            format!(
-                "attn_scales is {:?}; expected none, as in Wan2.1",
-                read.attn_scales
-            )
+            format!("attn_scales is {:?}; expected none, as in Wan2.1", read.attn_scales)
         })?;
         Self::from_diffusers(read).checked(path)
     }
@@ -180,18 +167,10 @@ impl VaeConfig {
     /// [`ModelError::Config`] if tensors that tell are missing, or the latents have not 16 channels.
     pub fn infer(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let [base_dim, in_channels, ..] = shape::<5>(checkpoint, "encoder.conv_in.weight")?;
-        let [out_channels, decoder_base_dim, ..] =
-            shape::<5>(checkpoint, "decoder.conv_out.weight")?;
+        let [out_channels, decoder_base_dim, ..] = shape::<5>(checkpoint, "decoder.conv_out.weight")?;
         let [z_dim, ..] = shape::<5>(checkpoint, "post_quant_conv.weight")?;
         let decoder_base_dim = Some(decoder_base_dim);
-        let read = Diffusers {
-            base_dim,
-            decoder_base_dim,
-            z_dim,
-            in_channels,
-            out_channels,
-            ..Diffusers::default()
-        };
+        let read = Diffusers { base_dim, decoder_base_dim, z_dim, in_channels, out_channels, ..Diffusers::default() };
         Self::from_diffusers(read).checked(checkpoint.path())
     }
 
@@ -206,16 +185,9 @@ impl VaeConfig {
                 self.temperal_downsample.len()
             )
         })?;
-        require(
-            path,
-            (1..=MOST_RESNETS).contains(&self.num_res_blocks),
-            || {
-                format!(
-                    "num_res_blocks is {}; expected 1 to {MOST_RESNETS}",
-                    self.num_res_blocks
-                )
-            },
-        )?;
+        require(path, (1..=MOST_RESNETS).contains(&self.num_res_blocks), || {
+            format!("num_res_blocks is {}; expected 1 to {MOST_RESNETS}", self.num_res_blocks)
+        })?;
         let mut sizes = vec![
             ("base_dim", self.base_dim),
             ("decoder_base_dim", self.decoder_base_dim),
@@ -225,51 +197,31 @@ impl VaeConfig {
         ];
         sizes.extend(self.dim_mult.iter().map(|&size| ("dim_mult", size)));
         check_sizes(path, &sizes)?;
-        let widest = self
-            .dim_mult
-            .iter()
-            .map(|&mult| mult as u64 * self.base_dim.max(self.decoder_base_dim) as u64)
-            .max();
-        require(
-            path,
-            widest.is_none_or(|widest| widest <= super::LARGEST_SIZE as u64),
-            || {
-                format!(
-                    "a base of {} channels times {:?}: too large",
-                    self.base_dim, self.dim_mult
-                )
-            },
-        )?;
+        let widest =
+            self.dim_mult.iter().map(|&mult| mult as u64 * self.base_dim.max(self.decoder_base_dim) as u64).max();
+        require(path, widest.is_none_or(|widest| widest <= super::LARGEST_SIZE as u64), || {
+            format!("a base of {} channels times {:?}: too large", self.base_dim, self.dim_mult)
+        })?;
         self.check_statistics(path)?;
-        require(
-            path,
-            self.up_blocks()
-                .iter()
-                .all(|block| block.input > 0 && block.output > 0),
-            || "its channels are too few to be halved by the upsamplers".into(),
-        )?;
+        require(path, self.up_blocks().iter().all(|block| block.input > 0 && block.output > 0), || {
+            "its channels are too few to be halved by the upsamplers".into()
+        })?;
         Ok(self)
     }
 
     fn check_statistics(&self, path: &Path) -> Result<(), ModelError> {
         let (means, stds) = (&self.latents_mean, &self.latents_std);
-        require(
-            path,
-            means.len() == self.z_dim && stds.len() == self.z_dim,
-            || {
-                format!(
-                    "z_dim is {}, but latents_mean has {} values and latents_std {}",
-                    self.z_dim,
-                    means.len(),
-                    stds.len()
-                )
-            },
-        )?;
-        let sensible = means.iter().all(|mean| mean.is_finite())
-            && stds.iter().all(|std| std.is_finite() && *std > 0.0);
-        require(path, sensible, || {
-            "latents_mean or latents_std has a value that makes no sense".into()
-        })
+        require(path, means.len() == self.z_dim && stds.len() == self.z_dim, || {
+            format!(
+                "z_dim is {}, but latents_mean has {} values and latents_std {}",
+                self.z_dim,
+                means.len(),
+                stds.len()
+            )
+        })?;
+        let sensible =
+            means.iter().all(|mean| mean.is_finite()) && stds.iter().all(|std| std.is_finite() && *std > 0.0);
+        require(path, sensible, || "latents_mean or latents_std has a value that makes no sense".into())
     }
 
     /// The layers of the encoder's `down_blocks`, in order.
@@ -283,10 +235,7 @@ impl VaeConfig {
                 input = output;
             }
             if let Some(&temporal) = self.temperal_downsample.get(level) {
-                layers.push(DownLayer::Downsample {
-                    dim: output,
-                    temporal,
-                });
+                layers.push(DownLayer::Downsample { dim: output, temporal });
             }
         }
         layers
@@ -300,12 +249,7 @@ impl VaeConfig {
         for &mult in self.dim_mult.iter().rev() {
             let output = self.decoder_base_dim * mult;
             let upsample = upsamples.next().copied();
-            blocks.push(UpBlock {
-                input,
-                output,
-                resnets: self.num_res_blocks + 1,
-                upsample,
-            });
+            blocks.push(UpBlock { input, output, resnets: self.num_res_blocks + 1, upsample });
             input = output / 2;
         }
         blocks
@@ -319,33 +263,15 @@ impl VaeConfig {
     /// Names and shapes of all tensors.
     pub fn expected_tensors(&self) -> ExpectedTensors {
         let mut tensors = Vec::new();
-        push_conv(
-            &mut tensors,
-            "quant_conv",
-            2 * self.z_dim,
-            2 * self.z_dim,
-            [1; 3],
-        );
-        push_conv(
-            &mut tensors,
-            "post_quant_conv",
-            self.z_dim,
-            self.z_dim,
-            [1; 3],
-        );
+        push_conv(&mut tensors, "quant_conv", 2 * self.z_dim, 2 * self.z_dim, [1; 3]);
+        push_conv(&mut tensors, "post_quant_conv", self.z_dim, self.z_dim, [1; 3]);
         self.push_encoder(&mut tensors);
         self.push_decoder(&mut tensors);
         tensors
     }
 
     fn push_encoder(&self, tensors: &mut ExpectedTensors) {
-        push_conv(
-            tensors,
-            "encoder.conv_in",
-            self.base_dim,
-            self.in_channels,
-            [3; 3],
-        );
+        push_conv(tensors, "encoder.conv_in", self.base_dim, self.in_channels, [3; 3]);
         for (index, layer) in self.down_layers().into_iter().enumerate() {
             let name = format!("encoder.down_blocks.{index}");
             match layer {
@@ -367,27 +293,12 @@ impl VaeConfig {
         for (index, block) in self.up_blocks().into_iter().enumerate() {
             let name = format!("decoder.up_blocks.{index}");
             for resnet in 0..block.resnets {
-                let input = if resnet == 0 {
-                    block.input
-                } else {
-                    block.output
-                };
-                push_resnet(
-                    tensors,
-                    &format!("{name}.resnets.{resnet}"),
-                    input,
-                    block.output,
-                );
+                let input = if resnet == 0 { block.input } else { block.output };
+                push_resnet(tensors, &format!("{name}.resnets.{resnet}"), input, block.output);
             }
             if let Some(temporal) = block.upsample {
                 let time = temporal.then_some(2 * block.output);
-                push_resample(
-                    tensors,
-                    &format!("{name}.upsamplers.0"),
-                    block.output,
-                    block.output / 2,
-                    time,
-                );
+                push_resample(tensors, &format!("{name}.upsamplers.0"), block.output, block.output / 2, time);
             }
         }
         let bottom = self.decoder_base_dim * self.dim_mult.first().copied().unwrap_or(1);
@@ -395,13 +306,7 @@ impl VaeConfig {
     }
 }
 
-fn push_conv(
-    tensors: &mut ExpectedTensors,
-    name: &str,
-    output: usize,
-    input: usize,
-    kernel: [usize; 3],
-) {
+fn push_conv(tensors: &mut ExpectedTensors, name: &str, output: usize, input: usize, kernel: [usize; 3]) {
     let [time, rows, columns] = kernel;
     push_biased(tensors, name, &[output, input, time, rows, columns]);
 }
@@ -412,24 +317,12 @@ fn push_resnet(tensors: &mut ExpectedTensors, name: &str, input: usize, output: 
     tensors.push((format!("{name}.norm2.gamma"), vec![output, 1, 1, 1]));
     push_conv(tensors, &format!("{name}.conv2"), output, output, [3; 3]);
     if input != output {
-        push_conv(
-            tensors,
-            &format!("{name}.conv_shortcut"),
-            output,
-            input,
-            [1; 3],
-        );
+        push_conv(tensors, &format!("{name}.conv_shortcut"), output, input, [1; 3]);
     }
 }
 
 /// A 2-D convolution from `dim` to `output` channels, and one over time to `time` channels.
-fn push_resample(
-    tensors: &mut ExpectedTensors,
-    name: &str,
-    dim: usize,
-    output: usize,
-    time: Option<usize>,
-) {
+fn push_resample(tensors: &mut ExpectedTensors, name: &str, dim: usize, output: usize, time: Option<usize>) {
     push_biased(tensors, &format!("{name}.resample.1"), &[output, dim, 3, 3]);
     if let Some(time) = time {
         push_conv(tensors, &format!("{name}.time_conv"), time, dim, [3, 1, 1]);
@@ -440,19 +333,10 @@ fn push_resample(
 fn push_middle(tensors: &mut ExpectedTensors, side: &str, dim: usize) {
     let attention = format!("{side}.mid_block.attentions.0");
     tensors.push((format!("{attention}.norm.gamma"), vec![dim, 1, 1]));
-    push_biased(
-        tensors,
-        &format!("{attention}.to_qkv"),
-        &[3 * dim, dim, 1, 1],
-    );
+    push_biased(tensors, &format!("{attention}.to_qkv"), &[3 * dim, dim, 1, 1]);
     push_biased(tensors, &format!("{attention}.proj"), &[dim, dim, 1, 1]);
     for resnet in 0..2 {
-        push_resnet(
-            tensors,
-            &format!("{side}.mid_block.resnets.{resnet}"),
-            dim,
-            dim,
-        );
+        push_resnet(tensors, &format!("{side}.mid_block.resnets.{resnet}"), dim, dim);
     }
 }
 
@@ -478,29 +362,17 @@ mod tests {
     fn tensors_are_those_of_diffusers() {
         let wan = read(WAN).unwrap();
         let tensors = wan.expected_tensors();
-        assert_eq!(
-            (tensors.len(), golden::parameters(&tensors)),
-            (194, 126_892_531)
-        );
+        assert_eq!((tensors.len(), golden::parameters(&tensors)), (194, 126_892_531));
         assert_eq!(golden::sorted(tensors), golden::expected("vae"));
-        assert_eq!(
-            (wan.spatial_compression(), wan.temporal_compression()),
-            (8, 4)
-        );
+        assert_eq!((wan.spatial_compression(), wan.temporal_compression()), (8, 4));
         let other = read(
             r#"{"_class_name": "AutoencoderKLWan", "base_dim": 6, "decoder_base_dim": 10, "z_dim": 2, "dim_mult": [1, 3, 2],
             "num_res_blocks": 1, "temperal_downsample": [true, false], "latents_mean": [0, 1], "latents_std": [1, 2],
             "in_channels": 4, "out_channels": 5}"#,
         )
         .unwrap();
-        assert_eq!(
-            golden::sorted(other.expected_tensors()),
-            golden::expected("vae_other")
-        );
-        assert_eq!(
-            (other.spatial_compression(), other.temporal_compression()),
-            (4, 2)
-        );
+        assert_eq!(golden::sorted(other.expected_tensors()), golden::expected("vae_other"));
+        assert_eq!((other.spatial_compression(), other.temporal_compression()), (4, 2));
     }
 
     #[test]
@@ -509,10 +381,7 @@ mod tests {
             (r#""z_dim": 8"#, "z_dim is 8, but latents_mean has 16"),
             (r#""base_dim": 0"#, "base_dim is 0"),
             (r#""base_dim": 1048576"#, "too large"),
-            (
-                r#""base_dim": 1, "dim_mult": [1, 1], "temperal_downsample": [true]"#,
-                "too few",
-            ),
+            (r#""base_dim": 1, "dim_mult": [1, 1], "temperal_downsample": [true]"#, "too few"),
             (r#""dim_mult": []"#, "0 levels"),
             (r#""dim_mult": [1, 0, 2, 4]"#, "dim_mult is 0"),
             (r#""dim_mult": [1, 2]"#, "temperal_downsample has 3"),
@@ -520,21 +389,13 @@ mod tests {
             (r#""is_residual": true"#, "Wan2.2"),
             (r#""patch_size": 2"#, "Wan2.2"),
             (r#""attn_scales": [0.5]"#, "attn_scales"),
-            (
-                r#""latents_std": [0,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"#,
-                "makes no sense",
-            ),
+            (r#""latents_std": [0,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"#, "makes no sense"),
         ];
         for (entry, expected) in cases {
             let json = WAN.replace('}', &format!(", {entry}}}"));
             let problem = read(&json).unwrap_err().to_string();
             assert!(problem.contains(expected), "{entry}: {problem}");
         }
-        assert!(
-            read(&WAN.replace("KLWan", "KL"))
-                .unwrap_err()
-                .to_string()
-                .contains("AutoencoderKLWan")
-        );
+        assert!(read(&WAN.replace("KLWan", "KL")).unwrap_err().to_string().contains("AutoencoderKLWan"));
     }
 }

@@ -14,9 +14,7 @@ fn code_is_refused_by_name() {
     assert!(problem(system).contains("os.system"), "{}", problem(system));
     assert!(problem(b"\x80\x02cbuiltins\neval\n.").contains("builtins.eval"));
     assert!(problem(b"\x80\x02ctorch\nload\n.").contains("torch.load"));
-    assert!(
-        problem(b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n.").contains("_rebuild_tensor_v3")
-    );
+    assert!(problem(b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n.").contains("_rebuild_tensor_v3"));
     // INST, OBJ, STACK_GLOBAL, EXT1, NEWOBJ: other ways to call.
     for opcode in [b'i', b'o', 0x93, 0x82, 0x81] {
         assert!(problem(&[0x80, 2, b'(', opcode, b'.']).contains(&format!("0x{opcode:02x}")));
@@ -25,12 +23,7 @@ fn code_is_refused_by_name() {
 
 #[test]
 fn only_dicts_of_tensors() {
-    assert_eq!(
-        read(Path::new("m"), b"\x80\x02}.")
-            .unwrap_or_else(|e| panic!("{e}"))
-            .len(),
-        0
-    );
+    assert_eq!(read(Path::new("m"), b"\x80\x02}.").unwrap_or_else(|e| panic!("{e}")).len(), 0);
     assert!(problem(b"\x80\x02K\x01.").contains("other than a dict"));
     assert!(problem(b"}X\x01\x00\x00\x00aK\x01s.").contains("entry a"));
     assert!(problem(b"}K\x01K\x01s.").contains("not names"));
@@ -57,11 +50,7 @@ fn broken_programs_are_malformed() {
         b"(K\x01(\x85.",
     ];
     for program in cases {
-        assert!(
-            problem(program).contains("damaged"),
-            "{program:?}: {}",
-            problem(program)
-        );
+        assert!(problem(program).contains("damaged"), "{program:?}: {}", problem(program));
     }
     assert!(problem(b"\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.").contains("64 bits"));
 }
