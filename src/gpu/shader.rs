@@ -22,8 +22,16 @@ macro_rules! sources {
 }
 
 /// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
-pub const SOURCES: &[(&str, &str)] =
-    sources!["lib/activation", "lib/product_store", "lib/weight", "matmul_subgroup", "matmul_tile"];
+pub const SOURCES: &[(&str, &str)] = sources![
+    "attention_subgroup",
+    "attention_tile",
+    "lib/activation",
+    "lib/attention",
+    "lib/product_store",
+    "lib/weight",
+    "matmul_subgroup",
+    "matmul_tile"
+];
 
 /// The list of shipped permutations, see [`permutations`].
 const PERMUTATIONS: &str = include_str!("../../shaders/permutations.toml");
