@@ -25,7 +25,10 @@ macro_rules! sources {
 pub const SOURCES: &[(&str, &str)] = sources![
     "activate",
     "add_rows",
+    "attention_subgroup",
+    "attention_tile",
     "lib/activation",
+    "lib/attention",
     "lib/linear_index",
     "lib/product_store",
     "lib/weight",

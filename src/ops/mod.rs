@@ -5,10 +5,13 @@
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
 mod elementwise;
+mod attention;
 mod matmul;
+mod split;
 mod weight;
 
 pub use elementwise::{add_rows, patchify, silu, token_grid, unpatchify};
+pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use weight::{HostWeight, Weight, vector};
 
