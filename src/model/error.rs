@@ -10,6 +10,9 @@ pub enum ModelError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The GPU cannot hold or run it.
+    #[error(transparent)]
+    Gpu(#[from] crate::gpu::GpuError),
     /// The operating system refused.
     #[error("cannot read {}", path.display())]
     Io {

@@ -4,14 +4,14 @@
 //! and no dispatch exceeds the device's limits, and returns new tensors. Activations are f32, row-major, and their last
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
-mod elementwise;
 mod attention;
+mod elementwise;
 mod matmul;
 mod split;
 mod weight;
 
-pub use elementwise::{add_rows, patchify, silu, token_grid, unpatchify};
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
+pub use elementwise::{add_rows, patchify, silu, token_grid, unpatchify};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use weight::{HostWeight, Weight, vector};
 

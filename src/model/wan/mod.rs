@@ -2,8 +2,12 @@
 
 pub mod config;
 pub mod files;
+mod load;
 mod mojibake;
 mod prompt_clean;
+pub mod text_encoder;
 pub mod tokenizer;
+pub mod transformer;
+pub mod vae;
 
 pub use prompt_clean::prompt_clean;
