@@ -3,7 +3,7 @@
 use crate::gpu::{Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, Split, SplitHeads, Then, Weight, attention, matmul, rms_norm, split_heads,
+    Activation, Attention, AttentionBias, HeadsPart, Then, Weight, attention, matmul, rms_norm, split_heads,
 };
 use crate::weights::Checkpoint;
 
@@ -98,9 +98,8 @@ impl<'a> TextEncoder<'a> {
         let tokens = x.rows();
         let normed = rms_norm(cx, x, &block.attention_norm, self.config.layer_norm_epsilon)?;
         let qkv = matmul(cx, &normed, &block.qkv, Activation::None, Then::Store)?;
-        let part = |target| SplitHeads { target, heads: self.config.num_heads, norm: None, rope: false };
-        let parts = [part(Split::Query), part(Split::Key), part(Split::Value)];
-        let heads = split_heads(cx, &qkv, &parts, 0.0, None)?;
+        let parts = [HeadsPart::default(), HeadsPart { transposed: true, ..Default::default() }, HeadsPart::default()];
+        let heads = split_heads(cx, &qkv, self.config.num_heads, &parts)?;
         let span = 2 * tokens - 1;
         let biases = self.relative_biases(&block.bias_table, tokens);
         let biases = cx.upload("relative biases", &biases, &[biases.len()])?;

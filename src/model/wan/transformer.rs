@@ -4,8 +4,8 @@ use crate::caching::{BlockAction, StepPlan};
 use crate::gpu::{Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, LayerNorm, RopeTable, Split, SplitHeads, Then, Weight, add_rows, attention, layer_norm,
-    matmul, patchify, silu, split_heads, token_grid, unpatchify,
+    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows, attention, layer_norm, matmul,
+    patchify, silu, split_heads, token_grid, unpatchify,
 };
 use crate::weights::Checkpoint;
 
@@ -149,8 +149,9 @@ impl WanTransformer {
         let mut keys_values = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let kv = matmul(cx, &embedded, &block.cross_kv, Activation::None, Then::Store)?;
-            let parts = [self.split(Split::Key, Some(&block.cross_norms[1])), self.split(Split::Value, None)];
-            let mut heads = split_heads(cx, &kv, &parts, self.config.eps, None)?.into_iter();
+            let keys = HeadsPart { transposed: true, ..self.normed(&block.cross_norms[1]) };
+            let parts = [keys, HeadsPart::default()];
+            let mut heads = split_heads(cx, &kv, self.config.num_attention_heads, &parts)?.into_iter();
             keys_values.extend(heads.next().zip(heads.next()));
         }
         let bias = cx.upload("pad bias", &bias, &[bias.len()])?;
@@ -190,7 +191,7 @@ impl WanTransformer {
             }
         }
         let head = add_rows(cx, &self.head_table, &embedded.reshape(&[self.config.dim()]))?;
-        let normed = layer_norm(cx, &x, LayerNorm::Modulated { rows: &head, shift: 0, scale: 1 }, self.config.eps)?;
+        let normed = layer_norm(cx, &x, self.config.eps, LayerNormThen::Modulate { rows: &head, shift: 0, scale: 1 })?;
         let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
         Ok(unpatchify(cx, &rows, self.config.out_channels, [frames, height, width], patch)?)
     }
@@ -217,15 +218,12 @@ impl WanTransformer {
         let block = &self.blocks[index];
         let first = index * row::COUNT;
         let modulated =
-            LayerNorm::Modulated { rows: &pass.modulations, shift: first + row::SHIFT_SELF, scale: first + row::SCALE_SELF };
-        let normed = layer_norm(cx, x, modulated, self.config.eps)?;
+            LayerNormThen::Modulate { rows: &pass.modulations, shift: first + row::SHIFT_SELF, scale: first + row::SCALE_SELF };
+        let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let qkv = matmul(cx, &normed, &block.self_qkv, Activation::None, Then::Store)?;
-        let parts = [
-            SplitHeads { rope: true, ..self.split(Split::Query, Some(&block.self_norms[0])) },
-            SplitHeads { rope: true, ..self.split(Split::Key, Some(&block.self_norms[1])) },
-            self.split(Split::Value, None),
-        ];
-        let heads = split_heads(cx, &qkv, &parts, self.config.eps, Some(pass.rope))?;
+        let queries = HeadsPart { rope: Some(pass.rope), ..self.normed(&block.self_norms[0]) };
+        let keys = HeadsPart { rope: Some(pass.rope), transposed: true, ..self.normed(&block.self_norms[1]) };
+        let heads = split_heads(cx, &qkv, self.config.num_attention_heads, &[queries, keys, HeadsPart::default()])?;
         drop(qkv);
         let call =
             Attention { q: &heads[0], k: &heads[1], v: &heads[2], scale: self.scale(), bias: None, log_sum: None };
@@ -238,10 +236,10 @@ impl WanTransformer {
     fn cross_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
         let block = &self.blocks[index];
         let [weight, bias] = &block.cross_norm;
-        let normed = layer_norm(cx, x, LayerNorm::Affine { weight, bias }, self.config.eps)?;
+        let normed = layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?;
         let q = matmul(cx, &normed, &block.cross_q, Activation::None, Then::Store)?;
-        let parts = [self.split(Split::Query, Some(&block.cross_norms[0]))];
-        let heads = split_heads(cx, &q, &parts, self.config.eps, None)?;
+        let queries = self.normed(&block.cross_norms[0]);
+        let heads = split_heads(cx, &q, self.config.num_attention_heads, &[queries])?;
         let (k, v) = &pass.context.keys_values[index];
         let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
         let call = Attention { q: &heads[0], k, v, scale: self.scale(), bias: Some(bias), log_sum: None };
@@ -254,16 +252,16 @@ impl WanTransformer {
         let [up, down] = &self.blocks[index].ffn;
         let first = index * row::COUNT;
         let modulated =
-            LayerNorm::Modulated { rows: &pass.modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };
-        let normed = layer_norm(cx, x, modulated, self.config.eps)?;
+            LayerNormThen::Modulate { rows: &pass.modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };
+        let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
         let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_FFN };
         matmul(cx, &hidden, down, Activation::None, gated)?;
         Ok(())
     }
 
-    fn split<'a>(&self, target: Split, norm: Option<&'a Tensor>) -> SplitHeads<'a> {
-        SplitHeads { target, heads: self.config.num_attention_heads, norm, rope: false }
+    fn normed<'a>(&self, weight: &'a Tensor) -> HeadsPart<'a> {
+        HeadsPart { norm: Some((weight, self.config.eps)), ..Default::default() }
     }
 
     fn scale(&self) -> f32 {
