@@ -98,8 +98,7 @@ impl Job<'_> {
         self.report(Event::Stage(Stage::Decode))?;
         let vae = timed(&mut self.seconds.load, || Ok(Vae::load(gpu, &vae_weights, &vae_config)?))?;
         let start = Instant::now();
-        let latents_gpu = self.cx.upload("latents", &latents, &shape)?;
-        let frames = vae.decode(&mut self.cx, &latents_gpu)?;
+        let frames = self.decode(&vae, &latents, shape)?;
         self.seconds.decode = start.elapsed().as_secs_f64();
         Ok(Generated {
             width: self.request.width,
@@ -151,6 +150,19 @@ impl Job<'_> {
             self.report(Event::Step { step, steps, seconds: start.elapsed().as_secs_f64(), latents, x0 })?;
         }
         Ok(sampler.sample().to_vec())
+    }
+
+    /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
+    fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
+        let latents = self.cx.upload("latents", latents, &shape)?;
+        let tiling = vae.needed_tiling(self.gpu, [shape[2], shape[3]]);
+        let mut frames = Vec::new();
+        vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
+            let frame = chunk.shape[1..].iter().product();
+            frames.extend(chunk.values.chunks_exact(frame).map(<[f32]>::to_vec));
+            Ok(())
+        })?;
+        Ok(frames)
     }
 
     /// Sends an event; a listener that is gone has cancelled the job.
