@@ -22,8 +22,18 @@ macro_rules! sources {
 }
 
 /// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
-pub const SOURCES: &[(&str, &str)] =
-    sources!["lib/activation", "lib/product_store", "lib/weight", "matmul_subgroup", "matmul_tile"];
+pub const SOURCES: &[(&str, &str)] = sources![
+    "channel_norm",
+    "lib/activation",
+    "lib/product_input",
+    "lib/product_store",
+    "lib/weight",
+    "matmul_rows",
+    "matmul_subgroup",
+    "matmul_tile",
+    "row_softmax",
+    "transpose",
+];
 
 /// The list of shipped permutations, see [`permutations`].
 const PERMUTATIONS: &str = include_str!("../../shaders/permutations.toml");

@@ -4,9 +4,14 @@
 //! and no dispatch exceeds the device's limits, and returns new tensors. Activations are f32, row-major, and their last
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
+mod conv;
+mod image;
 mod matmul;
 mod weight;
+mod window;
 
+pub use conv::{Conv, Target, conv, conv_variants, conv_with};
+pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use weight::{HostWeight, Weight, vector};
 
