@@ -1,5 +1,6 @@
 // Matrix product y[m, n] = x[m, k] w[k, n] for GPUs: a workgroup of 16 x 16 threads makes a tile of 16 TM x 64 results from
 // tiles of x and w in workgroup memory; a thread makes TM x 4 of them. Needs nothing beyond WebGPU's defaults.
+#import product_input
 #import weight
 #import product_store
 
@@ -8,8 +9,7 @@ const ROWS = 16u * u32(TM);
 const DEPTH4 = 4u;
 // Padded row of the x tile, against bank conflicts.
 const STRIDE = DEPTH4 + 1u;
-
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+const TURNS = ROWS / 64u;
 
 var<workgroup> x_tile: array<vec4<f32>, ROWS * STRIDE>;
 var<workgroup> w_tile: array<vec4<f32>, DEPTH4 * 4u * 16u>;
@@ -17,42 +17,53 @@ var<workgroup> w_tile: array<vec4<f32>, DEPTH4 * 4u * 16u>;
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let thread = local.y * 16u + local.x;
-    let first_row = group.y * ROWS;
+    let first_row = rows_from() + group.y * ROWS;
     let column4 = group.x * 16u + local.x;
+    // x is loaded by DEPTH4 threads a row, so 256 threads fill 64 rows a turn.
+    let depth4 = thread % DEPTH4;
+    var origins: array<Origin, TURNS>;
+    for (var turn = 0u; turn < TURNS; turn++) {
+        origins[turn] = origin(first_row + turn * 64u + thread / DEPTH4);
+    }
     var sums: array<vec4<f32>, TM>;
-    for (var k4 = 0u; k4 < params.k4; k4 += DEPTH4) {
-        // x: DEPTH4 groups a row, so 256 threads fill 64 rows at a time.
-        for (var turn = 0u; turn < ROWS; turn += 64u) {
-            let tile_row = turn + thread / DEPTH4;
-            let depth = thread % DEPTH4;
-            let row = first_row + tile_row;
+    for (var tap = 0u; tap < taps(); tap++) {
+        if tap_is_padding(first_row, first_row + ROWS - 1u, tap) {
+            continue;
+        }
+        var at: array<u32, TURNS>;
+        for (var turn = 0u; turn < TURNS; turn++) {
+            at[turn] = at_tap(origins[turn], tap);
+        }
+        for (var k4 = 0u; k4 < params.k4; k4 += DEPTH4) {
+            for (var turn = 0u; turn < TURNS; turn++) {
+                var value = vec4(0.0);
+                if k4 + depth4 < params.k4 {
+                    value = x4(at[turn], k4 + depth4);
+                }
+                x_tile[(turn * 64u + thread / DEPTH4) * STRIDE + depth4] = value;
+            }
+            // w: one group of four columns a thread.
+            let depth = k4 * 4u + local.y;
             var value = vec4(0.0);
-            if row < params.m && k4 + depth < params.k4 {
-                value = x[row * params.k4 + k4 + depth];
+            if depth < params.k4 * 4u && column4 < params.n4 {
+                value = weight4((tap * params.k4 * 4u + depth) * params.n4 + column4);
             }
-            x_tile[tile_row * STRIDE + depth] = value;
-        }
-        // w: one group of four columns a thread.
-        let depth = k4 * 4u + local.y;
-        var value = vec4(0.0);
-        if depth < params.k4 * 4u && column4 < params.n4 {
-            value = weight4(depth * params.n4 + column4);
-        }
-        w_tile[thread] = value;
-        workgroupBarrier();
-        for (var d = 0u; d < DEPTH4; d++) {
-            let w0 = w_tile[(d * 4u + 0u) * 16u + local.x];
-            let w1 = w_tile[(d * 4u + 1u) * 16u + local.x];
-            let w2 = w_tile[(d * 4u + 2u) * 16u + local.x];
-            let w3 = w_tile[(d * 4u + 3u) * 16u + local.x];
+            w_tile[thread] = value;
+            workgroupBarrier();
+            for (var d = 0u; d < DEPTH4; d++) {
+                let w0 = w_tile[(d * 4u + 0u) * 16u + local.x];
+                let w1 = w_tile[(d * 4u + 1u) * 16u + local.x];
+                let w2 = w_tile[(d * 4u + 2u) * 16u + local.x];
+                let w3 = w_tile[(d * 4u + 3u) * 16u + local.x];
 #repeat ROW TM
-            {
-                let a = x_tile[(local.y * u32(TM) + u32(ROW)) * STRIDE + d];
-                sums[ROW] = fma(a.xxxx, w0, fma(a.yyyy, w1, fma(a.zzzz, w2, fma(a.wwww, w3, sums[ROW]))));
-            }
+                {
+                    let a = x_tile[(local.y * u32(TM) + u32(ROW)) * STRIDE + d];
+                    sums[ROW] = fma(a.xxxx, w0, fma(a.yyyy, w1, fma(a.zzzz, w2, fma(a.wwww, w3, sums[ROW]))));
+                }
 #end
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
     if column4 >= params.n4 {
         return;

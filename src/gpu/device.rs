@@ -226,6 +226,11 @@ impl Gpu {
         &self.inner.info.name
     }
 
+    /// Whether the adapter is a CPU that rasterises: workgroup memory and barriers are dear there.
+    pub fn is_cpu(&self) -> bool {
+        self.inner.info.device_type == wgpu::DeviceType::Cpu
+    }
+
     /// A key that changes whenever measured timings of this adapter may change: name, backend, driver and tier.
     pub fn adapter_key(&self) -> String {
         let info = &self.inner.info;

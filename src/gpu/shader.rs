@@ -27,14 +27,19 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "add_rows",
     "attention_subgroup",
     "attention_tile",
+    "channel_norm",
     "lib/activation",
     "lib/attention",
     "lib/linear_index",
+    "lib/product_input",
     "lib/product_store",
     "lib/weight",
+    "matmul_rows",
     "matmul_subgroup",
     "matmul_tile",
     "patchify",
+    "row_softmax",
+    "transpose",
 ];
 
 /// The list of shipped permutations, see [`permutations`].

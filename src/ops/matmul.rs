@@ -62,6 +62,13 @@ pub enum Variant {
         /// Groups of four columns a lane.
         lane_columns: u32,
     },
+    /// One subgroup of 8 lanes, whole rows a lane: for few columns.
+    Rows {
+        /// Rows a lane.
+        rows: u32,
+        /// Groups of four columns.
+        columns4: u32,
+    },
 }
 
 impl Variant {
@@ -73,24 +80,37 @@ impl Variant {
                 [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]
                     .map(|(row_groups, lane_columns)| Self::Subgroup { row_groups, lane_columns }),
             );
+            all.extend([(8, 1), (4, 2), (4, 3), (4, 4)].map(|(rows, columns4)| Self::Rows { rows, columns4 }));
         }
         all
     }
 
-    fn kernel(self) -> Kernel {
-        match self {
+    /// The kernel of a product with `w`, bias included.
+    pub(super) fn kernel(self, w: &Weight, activation: Activation) -> Kernel {
+        let kernel = match self {
             Self::Tile { rows } => Kernel::new("matmul_tile").set("TM", rows),
             Self::Subgroup { row_groups, lane_columns } => {
                 Kernel::new("matmul_subgroup").set("ROW_GROUPS", row_groups).set("LANE_COLUMNS", lane_columns)
             }
-        }
+            Self::Rows { rows, columns4 } => Kernel::new("matmul_rows").set("ROWS", rows).set("COLUMNS4", columns4),
+        };
+        kernel
+            .flag(match w.matrix.dtype() {
+                DType::F32 => "WEIGHT_F32",
+                DType::F16 => "WEIGHT_F16",
+                DType::BF16 => "WEIGHT_BF16",
+            })
+            .flag_if(w.bias.is_some(), "BIAS")
+            .flag_if(activation == Activation::Gelu, "GELU")
+            .flag_if(activation == Activation::Silu, "SILU")
     }
 
     /// Rows and groups of four columns that a workgroup makes.
-    fn tile(self) -> [usize; 2] {
+    pub(super) fn tile(self) -> [usize; 2] {
         match self {
             Self::Tile { rows } => [16 * rows as usize, 16],
             Self::Subgroup { row_groups, lane_columns } => [8 * row_groups as usize, 8 * lane_columns as usize],
+            Self::Rows { rows, columns4 } => [8 * rows as usize, columns4 as usize],
         }
     }
 }
@@ -122,16 +142,7 @@ pub fn matmul_with(
     if out.shape() != shape {
         return Err(GpuError::shape("matmul", format!("residual {:?} for a product {shape:?}", out.shape())));
     }
-    let mut kernel = variant
-        .kernel()
-        .flag(match w.matrix.dtype() {
-            DType::F32 => "WEIGHT_F32",
-            DType::F16 => "WEIGHT_F16",
-            DType::BF16 => "WEIGHT_BF16",
-        })
-        .flag_if(w.bias.is_some(), "BIAS")
-        .flag_if(activation == Activation::Gelu, "GELU")
-        .flag_if(activation == Activation::Silu, "SILU");
+    let mut kernel = variant.kernel(w, activation);
     let mut tensors = vec![(1, x), (2, &w.matrix), (3, &out)];
     tensors.extend(w.bias.as_ref().map(|bias| (4, bias)));
     let mut gate_row = 0;

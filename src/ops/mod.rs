@@ -6,12 +6,17 @@
 
 mod attention;
 mod elementwise;
+mod conv;
+mod image;
 mod matmul;
 mod split;
 mod weight;
+mod window;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use elementwise::{add_rows, patchify, silu, token_grid, unpatchify};
+pub use conv::{Conv, Target, conv, conv_variants, conv_with};
+pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use weight::{HostWeight, Weight, vector};
 

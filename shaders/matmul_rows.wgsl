@@ -1,0 +1,61 @@
+// Matrix product y[m, n] = x[m, k] w[k, n] with few columns, for devices without fast workgroup memory (CPU rasterisers): one
+// subgroup of 8 lanes makes 8 ROWS x 4 COLUMNS4 results. A lane has ROWS rows and all their columns, so that none idles; the
+// weights of a group of four are loaded once, spread over the lanes, and broadcast. Needs subgroups of at least 8 lanes.
+#import product_input
+#import weight
+#import product_store
+
+// Weight loads of a lane for a group of four of the inner extent.
+const LOADS = (4u * u32(COLUMNS4) + 7u) / 8u;
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let lane = local.x;
+    let first_row = rows_from() + group.y * (8u * u32(ROWS));
+    let first_column4 = group.x * u32(COLUMNS4);
+    var w_offset: array<u32, LOADS>;
+    for (var load = 0u; load < LOADS; load++) {
+        let i = min(load * 8u + lane, 4u * u32(COLUMNS4) - 1u);
+        w_offset[load] = (i / u32(COLUMNS4)) * params.n4 + min(first_column4 + i % u32(COLUMNS4), params.n4 - 1u);
+    }
+#repeat R ROWS
+    let origin_$R = origin(first_row + u32(R) * 8u + lane);
+#end
+    var sums: array<array<vec4<f32>, COLUMNS4>, ROWS>;
+    for (var tap = 0u; tap < taps(); tap++) {
+        if tap_is_padding(first_row, first_row + 8u * u32(ROWS) - 1u, tap) {
+            continue;
+        }
+#repeat R ROWS
+        let at_$R = at_tap(origin_$R, tap);
+#end
+        for (var k4 = 0u; k4 < params.k4; k4++) {
+            var w: array<vec4<f32>, LOADS>;
+            for (var load = 0u; load < LOADS; load++) {
+                w[load] = weight4((tap * params.k4 + k4) * 4u * params.n4 + w_offset[load]);
+            }
+#repeat R ROWS
+            let x_$R = x4(at_$R, k4);
+#end
+#repeat KK 4
+#repeat C COLUMNS4
+            {
+                let b = subgroupBroadcast(w[(u32(KK) * u32(COLUMNS4) + u32(C)) / 8u], (u32(KK) * u32(COLUMNS4) + u32(C)) % 8u);
+#repeat R ROWS
+                sums[R][C] = fma(vec4(x_$R[KK]), b, sums[R][C]);
+#end
+            }
+#end
+#end
+        }
+    }
+#repeat R ROWS
+    if first_row + u32(R) * 8u + lane < params.m {
+#repeat C COLUMNS4
+        if first_column4 + u32(C) < params.n4 {
+            store_product(first_row + u32(R) * 8u + lane, first_column4 + u32(C), sums[R][C]);
+        }
+#end
+    }
+#end
+}
