@@ -16,7 +16,7 @@ pub struct Args {
 
 /// Prints what a model folder holds.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let summary = ModelSummary::new(&ModelFiles::find(&args.model)?)?;
+    let summary = ModelSummary::new(&ModelFiles::find(&args.model)?);
     if args.json {
         println!("{}", serde_json::to_string(&summary)?);
     } else {

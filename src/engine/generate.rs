@@ -155,7 +155,7 @@ impl Job<'_> {
     /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
         let latents = self.cx.upload("latents", latents, &shape)?;
-        let tiling = vae.needed_tiling(self.gpu, [shape[2], shape[3]]);
+        let tiling = vae.needed_tiling(self.gpu.caps(), u64::MAX, self.request.height, self.request.width);
         let mut frames = Vec::new();
         vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
             let frame = chunk.shape[1..].iter().product();

@@ -4,8 +4,8 @@ use crate::caching::{BlockAction, StepPlan};
 use crate::gpu::{Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows, attention, layer_norm, matmul,
-    patchify, silu, split_heads, token_grid, unpatchify,
+    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows, attention,
+    layer_norm, matmul, patchify, silu, split_heads, token_grid, unpatchify,
 };
 use crate::weights::Checkpoint;
 
@@ -217,8 +217,11 @@ impl WanTransformer {
     fn self_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
         let block = &self.blocks[index];
         let first = index * row::COUNT;
-        let modulated =
-            LayerNormThen::Modulate { rows: &pass.modulations, shift: first + row::SHIFT_SELF, scale: first + row::SCALE_SELF };
+        let modulated = LayerNormThen::Modulate {
+            rows: &pass.modulations,
+            shift: first + row::SHIFT_SELF,
+            scale: first + row::SCALE_SELF,
+        };
         let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let qkv = matmul(cx, &normed, &block.self_qkv, Activation::None, Then::Store)?;
         let queries = HeadsPart { rope: Some(pass.rope), ..self.normed(&block.self_norms[0]) };
@@ -251,8 +254,11 @@ impl WanTransformer {
     fn feed_forward(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
         let [up, down] = &self.blocks[index].ffn;
         let first = index * row::COUNT;
-        let modulated =
-            LayerNormThen::Modulate { rows: &pass.modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };
+        let modulated = LayerNormThen::Modulate {
+            rows: &pass.modulations,
+            shift: first + row::SHIFT_FFN,
+            scale: first + row::SCALE_FFN,
+        };
         let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
         let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_FFN };
