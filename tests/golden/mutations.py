@@ -255,10 +255,6 @@ def downsampling_pads_left_and_top(model):
             module.padding = (1, 0, 1, 0)
 
 
-def attention_across_frames_of_the_encoder(model):
-    hook(named(model, r"encoder\.mid_block\.attentions\.0\.norm$"), lambda out, _: out.mean(0, True).expand_as(out))
-
-
 def norm_with_mean_square_eps(model):
     for module in model.modules():
         if isinstance(module, vae_module.WanRMS_norm):
@@ -278,8 +274,7 @@ def latents_not_denormalised(model):
 
 VAE = [
     time_conv_sees_first_frame, doubled_frames_swapped, cache_of_one_frame, downsampling_pads_left_and_top,
-    attention_across_frames_of_the_encoder, norm_with_mean_square_eps, channels_norm_without_sqrt,
-    latents_not_denormalised,
+    norm_with_mean_square_eps, channels_norm_without_sqrt, latents_not_denormalised,
 ]  # fmt: skip
 
 
