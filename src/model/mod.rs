@@ -1,2 +1,5 @@
-//! Room `model`.
+//! Room `model`: what a checkpoint's configuration says, and the networks that it describes.
+mod error;
 pub mod wan;
+
+pub use error::ModelError;

@@ -1,0 +1,163 @@
+use super::*;
+use safetensors::tensor::{Dtype, TensorView as Saved};
+
+/// Tensors of one value a byte: name, dtype, shape, bytes.
+type Row<'a> = (&'a str, Dtype, &'a [usize], &'a [u8]);
+
+fn save(path: &Path, rows: &[Row<'_>]) {
+    let views =
+        rows.iter().map(|(name, dtype, shape, bytes)| (*name, Saved::new(*dtype, shape.to_vec(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+fn names(checkpoint: &Checkpoint) -> Vec<&str> {
+    checkpoint.tensors().map(|tensor| tensor.name).collect()
+}
+
+const ONE: &[u8] = &1.0f32.to_le_bytes();
+const HALF: &[u8] = &0.5f32.to_le_bytes();
+
+#[test]
+fn reads_what_the_crate_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let f16 = [0x00, 0x3c, 0x00, 0xc0];
+    save(&path, &[("b", Dtype::F16, &[2, 1], &f16), ("a", Dtype::F32, &[], ONE), ("n", Dtype::U8, &[3], b"xyz")]);
+    for given in [&path, folder.path()] {
+        let checkpoint = Checkpoint::open(given).unwrap();
+        assert_eq!(names(&checkpoint), ["a", "b", "n"]);
+        assert_eq!(checkpoint.len(), 3);
+        assert_eq!(checkpoint.path(), path);
+        let b = checkpoint.require("b", &[2, 1]).unwrap();
+        assert_eq!((b.dtype, b.to_f32().unwrap()), (DType::F16, vec![1.0, -2.0]));
+        assert_eq!(checkpoint.get("n").unwrap().bytes, b"xyz");
+        assert!(matches!(checkpoint.require("b", &[2]), Err(WeightsError::Shape { .. })));
+        assert!(matches!(checkpoint.require("c", &[2]), Err(WeightsError::MissingTensor { .. })));
+    }
+}
+
+#[test]
+fn reads_torch_archives() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights/state_dict.pth");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(names(&checkpoint), ["bf16", "bytes", "column", "empty", "f16", "f32", "f64", "view"]);
+    assert_eq!(checkpoint.require("view", &[3]).unwrap().to_f32().unwrap(), [3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn fp8_scales_are_folded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let rows: &[Row<'_>] = &[
+        ("p.scaled_fp8", Dtype::F8_E4M3, &[2], &[0, 0]),
+        ("p.q.weight", Dtype::F8_E4M3, &[1, 2], &[0x38, 0x40]),
+        ("p.q.scale_weight", Dtype::F32, &[], HALF),
+        ("p.q.scale_input", Dtype::F32, &[], ONE),
+        ("p.q.bias", Dtype::F32, &[1], ONE),
+        ("p.k.weight", Dtype::F8_E5M2, &[1], &[0x3c]),
+        ("p.k.weight_scale", Dtype::F32, &[1], HALF),
+        ("p.plain.weight", Dtype::F8_E4M3, &[1], &[0x38]),
+    ];
+    save(&path, rows);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(names(&checkpoint), ["p.k.weight", "p.plain.weight", "p.q.bias", "p.q.weight"]);
+    let value = |name| (checkpoint.get(name).unwrap().scale, checkpoint.get(name).unwrap().to_f32().unwrap());
+    assert_eq!(value("p.q.weight"), (Some(0.5), vec![0.5, 1.0]));
+    assert_eq!(value("p.k.weight"), (Some(0.5), vec![0.5]));
+    assert_eq!(value("p.plain.weight"), (None, vec![1.0]));
+    let stripped = checkpoint.renamed(|name| name.strip_prefix("p.").map(String::from)).unwrap();
+    assert_eq!(stripped.get("q.weight").unwrap().scale, Some(0.5));
+}
+
+#[test]
+fn scales_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let open = |rows: &[Row<'_>]| {
+        save(&path, rows);
+        Checkpoint::open(&path).unwrap_err().to_string()
+    };
+    let weight: Row<'_> = ("q.weight", Dtype::F8_E4M3, &[1], &[0]);
+    let nan = f32::NAN.to_le_bytes();
+    assert!(open(&[weight, ("q.scale_weight", Dtype::F32, &[2], &[0; 8])]).contains("2 values"));
+    assert!(open(&[weight, ("q.scale_weight", Dtype::F32, &[], &nan)]).contains("finite"));
+    assert!(open(&[weight, ("q.scale_weight", Dtype::U8, &[], &[1])]).contains("U8"));
+    assert!(open(&[weight, ("k.scale_weight", Dtype::F32, &[], ONE)]).contains("k.weight is missing"));
+}
+
+#[test]
+fn renaming() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, &[("alias", Dtype::F32, &[], HALF), ("kept", Dtype::F32, &[], ONE), ("x", Dtype::U8, &[0], &[])]);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let rename = |name: &str| match name {
+        "alias" => Some("kept".into()),
+        "x" => None,
+        name => Some(name.to_owned()),
+    };
+    let renamed = checkpoint.renamed(rename).unwrap();
+    assert_eq!(names(&renamed), ["kept"]);
+    assert_eq!(renamed.get("kept").unwrap().to_f32().unwrap(), [1.0]);
+    assert!(matches!(checkpoint.renamed(|_| Some("same".into())), Err(WeightsError::Duplicate { .. })));
+}
+
+fn sharded(folder: &Path, index: &str) -> Result<Checkpoint, WeightsError> {
+    save(&folder.join("m-00001-of-00002.safetensors"), &[("a", Dtype::F32, &[], ONE)]);
+    save(&folder.join("m-00002-of-00002.safetensors"), &[("b", Dtype::F32, &[], HALF)]);
+    std::fs::write(folder.join("m.safetensors.index.json"), index).unwrap();
+    Checkpoint::open(folder)
+}
+
+#[test]
+fn shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"];
+    let index = |a: &str, b: &str| format!(r#"{{"metadata":{{}},"weight_map":{{"a":"{a}","b":"{b}"}}}}"#);
+    let checkpoint = sharded(folder.path(), &index(first, second)).unwrap();
+    assert_eq!(names(&checkpoint), ["a", "b"]);
+    assert_eq!(checkpoint.get("b").unwrap().to_f32().unwrap(), [0.5]);
+
+    let problem = |index: &str| sharded(folder.path(), index).unwrap_err().to_string();
+    assert!(problem(&index(first, first)).contains("b is missing"));
+    assert!(problem(&index(first, "m-00003-of-00002.safetensors")).contains("shard m-00003"));
+    for escape in ["../x.safetensors", "/x.safetensors", "..\\\\x.safetensors", "C:x.safetensors", "..", "", "x.pth"] {
+        assert!(problem(&index(first, escape)).contains("not a file beside it"), "{escape}");
+    }
+    for text in ["", "{}", "[]", r#"{"weight_map":{"a":1}}"#] {
+        assert!(problem(text).contains("JSON"), "{text}");
+    }
+    let again = folder.path().join("again.safetensors");
+    save(&again, &[("a", Dtype::F32, &[], ONE), ("b", Dtype::F32, &[], ONE)]);
+    assert!(problem(&index(first, "again.safetensors")).contains("a is stored twice"));
+}
+
+#[test]
+fn folders_and_odd_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    assert!(matches!(Checkpoint::open(folder.path()), Err(WeightsError::NoCheckpoint { .. })));
+    save(&path("one.safetensors"), &[("a", Dtype::F32, &[], ONE)]);
+    std::fs::write(path("z.pth"), "not looked at").unwrap();
+    assert!(Checkpoint::open(folder.path()).is_ok());
+    std::fs::copy(path("one.safetensors"), path("two.safetensors")).unwrap();
+    let several = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(several.contains("one.safetensors, two.safetensors"), "{several}");
+    std::fs::copy(path("one.safetensors"), path("model.safetensors")).unwrap();
+    assert!(Checkpoint::open(folder.path()).is_ok());
+
+    assert!(matches!(Checkpoint::open(path("none.safetensors")), Err(WeightsError::Io { .. })));
+    assert!(matches!(Checkpoint::open(path("z.pth")), Err(WeightsError::Unsupported { .. })));
+    std::fs::write(path("empty.safetensors"), "").unwrap();
+    assert!(matches!(Checkpoint::open(path("empty.safetensors")), Err(WeightsError::Malformed { .. })));
+    std::fs::write(path("notes.txt"), "").unwrap();
+    assert!(matches!(Checkpoint::open(path("notes.txt")), Err(WeightsError::UnknownFormat { .. })));
+}
+
+#[test]
+fn shard_names() {
+    assert!(is_shard(Path::new("diffusion_pytorch_model-00001-of-00006.safetensors")));
+    for name in ["model.safetensors", "a-of-b.safetensors", "wan-2-of-3.safetensors", "-of-00001.safetensors"] {
+        assert!(!is_shard(Path::new(name)), "{name}");
+    }
+}

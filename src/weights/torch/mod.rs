@@ -1,0 +1,143 @@
+//! Torch's `.pth` and `.pt` archives: a zip of stored (uncompressed) files, one of which is a pickle that says which
+//! tensor lies where in the others. The tensors stay where they are and are mapped.
+//!
+//! Format: `torch/csrc/jit/serialization` and `torch/serialization.py` of PyTorch 1.6 and later.
+
+mod pickle;
+mod zip;
+
+use super::checkpoint::Entry;
+use super::error::shown;
+use super::{DType, WeightsError};
+use pickle::PickledTensor;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+/// Lists the tensors of the torch archive whose bytes are `file`. Ranges count from the start of the file.
+///
+/// # Errors
+/// [`WeightsError::Malformed`] if the archive contradicts itself, [`WeightsError::Refused`] if its pickle asks for
+/// anything but tensors, [`WeightsError::Unsupported`] for the format before torch 1.6, compressed archives, big-endian
+/// ones, and tensors that are not contiguous.
+pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
+    let archive = zip::read(path, file)?;
+    let root = archive.keys().filter_map(|name| name.strip_suffix("data.pkl")).min().ok_or_else(|| {
+        WeightsError::unsupported(path, "this zip archive has no data.pkl, so torch did not write it")
+    })?;
+    if let Some(order) = archive.get(format!("{root}byteorder").as_str()).and_then(|range| file.get(range.clone()))
+        && order != b"little"
+    {
+        return Err(WeightsError::unsupported(path, "its numbers are big-endian; save it again on a common machine"));
+    }
+    let program = archive.get(format!("{root}data.pkl").as_str()).and_then(|range| file.get(range.clone()));
+    let tensors = pickle::read(path, program.unwrap_or_default())?;
+    tensors.into_iter().map(|tensor| place(path, &archive, root, tensor)).collect()
+}
+
+/// Finds the tensor's bytes in the archive.
+fn place(
+    path: &Path,
+    archive: &HashMap<&str, Range<usize>>,
+    root: &str,
+    tensor: PickledTensor<'_>,
+) -> Result<Entry, WeightsError> {
+    let PickledTensor { name, dtype, shape, storage, offset } = tensor;
+    let stored = archive.get(format!("{root}data/{storage}").as_str()).ok_or_else(|| {
+        let problem = format!("the bytes of the tensor {} (data/{}) are not in it", shown(name), shown(storage));
+        WeightsError::malformed(path, problem)
+    })?;
+    let range = range_within(stored, dtype, &shape, offset).ok_or_else(|| {
+        let problem = format!("the tensor {} {shape:?} does not fit in its {} bytes", shown(name), stored.len());
+        WeightsError::malformed(path, problem)
+    })?;
+    Ok(Entry { name: name.into(), dtype, shape, range })
+}
+
+fn range_within(stored: &Range<usize>, dtype: DType, shape: &[usize], offset: usize) -> Option<Range<usize>> {
+    let start = stored.start.checked_add(offset.checked_mul(dtype.bits() / 8)?)?;
+    let end = start.checked_add(dtype.bytes_of(shape)?)?;
+    (end <= stored.end).then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STATE_DICT: &[u8] = include_bytes!("../../../tests/golden/weights/state_dict.pth");
+
+    fn read_bytes(file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
+        read(Path::new("m.pth"), file)
+    }
+
+    fn with(from: &[u8], to: &[u8]) -> Vec<u8> {
+        assert_eq!(from.len(), to.len());
+        let mut file = STATE_DICT.to_vec();
+        let mut found = 0;
+        for at in 0..=file.len() - from.len() {
+            if file[at..].starts_with(from) {
+                file[at..at + to.len()].copy_from_slice(to);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "nothing to replace");
+        file
+    }
+
+    // Written by torch (tests/golden/weights.py): two tensors that share a storage, one with an offset, one of each dtype.
+    // Mutations caught: offset in bytes instead of elements, offset ignored, extra field of the local header not skipped,
+    // shape and stride exchanged, storage looked up without the archive's root.
+    #[test]
+    fn reads_what_torch_wrote() {
+        let entries = read_bytes(STATE_DICT).unwrap();
+        let value = |name: &str| {
+            let entry = entries.iter().find(|entry| entry.name == name).expect(name);
+            (entry.shape.clone(), entry.dtype.decode(&STATE_DICT[entry.range.clone()]))
+        };
+        let counting = |range: std::ops::Range<u8>| Some(range.map(f32::from).collect::<Vec<_>>());
+        assert_eq!(value("f32"), (vec![2, 3], counting(0..6)));
+        assert_eq!(value("view"), (vec![3], counting(3..6)));
+        assert_eq!(value("f16"), (vec![4], counting(0..4)));
+        assert_eq!(value("bf16"), (vec![2, 1, 2], counting(0..4)));
+        assert_eq!(value("f64"), (vec![], counting(7..8)));
+        assert_eq!(value("empty"), (vec![0, 3], Some(vec![])));
+        assert_eq!(value("column"), (vec![3, 1], counting(0..3)));
+        assert_eq!(value("bytes"), (vec![2], None));
+        assert_eq!(entries.len(), 8);
+    }
+
+    #[test]
+    fn lies_are_named() {
+        // The shape (2, 3) of `f32` becomes (9, 3): larger than its storage.
+        let larger = with(b"K\x02K\x03\x86", b"K\x09K\x03\x86");
+        let problem = read_bytes(&larger).unwrap_err().to_string();
+        assert!(problem.contains("f32") && problem.contains("does not fit"), "{problem}");
+        let elsewhere = with(b"little", b"big   ");
+        assert!(read_bytes(&elsewhere).unwrap_err().to_string().contains("big-endian"));
+        let half = &STATE_DICT[..STATE_DICT.len() / 2];
+        assert!(matches!(read_bytes(half), Err(WeightsError::Malformed { .. })));
+        assert!(matches!(
+            read_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
+            Err(WeightsError::Unsupported { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_archives_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut in any::<prop::sample::Index>()) {
+            let mut bytes = STATE_DICT.to_vec();
+            for (at, value) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.index(bytes.len() * 3));
+            if let Ok(entries) = read_bytes(&bytes) {
+                for entry in entries {
+                    prop_assert_eq!(entry.dtype.bytes_of(&entry.shape), Some(entry.range.len()));
+                    prop_assert!(bytes.get(entry.range).is_some());
+                }
+            }
+        }
+    }
+}
