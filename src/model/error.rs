@@ -1,10 +1,11 @@
 //! The room's error.
 
+use crate::gpu::GpuError;
 use crate::weights::WeightsError;
 use crate::weights::names::Part;
 use std::path::{Path, PathBuf};
 
-/// Why a model cannot be loaded: what happened, where, and what to try.
+/// Why a model cannot be loaded or run: what happened, where, and what to try.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A checkpoint cannot be used.
@@ -13,6 +14,9 @@ pub enum ModelError {
     /// The GPU cannot hold or run it.
     #[error(transparent)]
     Gpu(#[from] crate::gpu::GpuError),
+    /// The GPU refused or failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The operating system refused.
     #[error("cannot read {}", path.display())]
     Io {

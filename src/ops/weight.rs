@@ -66,6 +66,14 @@ impl Weight {
         Self::pack(gpu, what, source, [k, n], bias, |row, column| column * k + row)
     }
 
+    /// A matrix of activations `[k, n]`, both multiples of 4, as the right-hand side of a product that is also scaled by `scale`.
+    pub fn view(matrix: &Tensor, scale: f32) -> Result<Self> {
+        match *matrix.shape() {
+            [k, n] if k % 4 == 0 && n % 4 == 0 => Ok(Self { matrix: matrix.clone(), scale, bias: None }),
+            _ => Err(GpuError::shape("weight", format!("{:?} is no matrix in groups of four", matrix.shape()))),
+        }
+    }
+
     /// Inner extent, padded.
     pub fn k(&self) -> usize {
         self.matrix.shape()[0]

@@ -1,0 +1,62 @@
+//! Weights of the autoencoder, from a checkpoint with diffusers' names.
+
+use crate::gpu::{self, DType, Gpu, Tensor};
+use crate::model::ModelError;
+use crate::ops::{self, Conv, HostWeight, Weight};
+use crate::weights::{self, Checkpoint, TensorView};
+
+/// Reads the tensors of one checkpoint onto one device.
+pub(super) struct Loader<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) checkpoint: &'a Checkpoint,
+}
+
+/// A tensor's elements for the GPU: 16- and 32-bit floats as they are, everything else in f32.
+fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelError> {
+    let dtype = match view.dtype {
+        weights::DType::F32 => DType::F32,
+        weights::DType::F16 => DType::F16,
+        weights::DType::BF16 => DType::BF16,
+        _ => return Ok(HostWeight::from_f32(&view.to_f32()?)),
+    };
+    Ok(HostWeight { bytes: view.bytes.into(), dtype, scale: view.scale.unwrap_or(1.0) })
+}
+
+impl Loader<'_> {
+    /// `NAME.weight` `[outputs, inputs, kernel..]` and `NAME.bias`. `kernel` is what the checkpoint's shape says (2-D convolutions have
+    /// no time); only output channels `first..first + count` are taken.
+    pub(super) fn conv(
+        &self,
+        name: &str,
+        geometry: &Conv,
+        kernel: &[usize],
+        channels: [usize; 2],
+        part: [usize; 2],
+    ) -> Result<Weight, ModelError> {
+        let name_of = |what: &str| format!("{name}.{what}");
+        let shape: Vec<usize> = channels.iter().chain(kernel).copied().collect();
+        let weight = self.checkpoint.require(&name_of("weight"), &shape)?;
+        let bias = self.checkpoint.require(&name_of("bias"), &channels[..1])?.to_f32()?;
+        Ok(geometry.weight(self.gpu, name, &host_weight(&weight)?, channels, part, Some(&bias))?)
+    }
+
+    /// A causal 3 x 3 x 3 convolution.
+    pub(super) fn cube(&self, name: &str, outputs: usize, inputs: usize) -> Result<Weight, ModelError> {
+        self.conv(name, &Conv::causal(0), &[3; 3], [outputs, inputs], [0, outputs])
+    }
+
+    /// A 1 x 1 x 1 convolution.
+    pub(super) fn point(&self, name: &str, outputs: usize, inputs: usize) -> Result<Weight, ModelError> {
+        self.conv(name, &Conv::POINT, &[1; 3], [outputs, inputs], [0, outputs])
+    }
+
+    /// A channel norm's gamma `[channels, 1, ..]` times the square root of the channels, padded to a multiple of 4.
+    pub(super) fn gamma(&self, name: &str, channels: usize, ones: usize) -> Result<Tensor, ModelError> {
+        let mut shape = vec![channels];
+        shape.resize(1 + ones, 1);
+        let mut gamma = self.checkpoint.require(name, &shape)?.to_f32()?;
+        gamma.iter_mut().for_each(|value| *value *= (channels as f32).sqrt());
+        let padded: gpu::Result<Tensor> = ops::vector(self.gpu, name, &gamma, channels.next_multiple_of(4));
+        Ok(padded?)
+    }
+}

@@ -1,0 +1,92 @@
+//! Parity of the autoencoder with diffusers' AutoencoderKLWan (goldens made by tests/golden/make_vae.py).
+//!
+//! Mutations that these goldens were seen to catch: MUTATIONS
+
+mod common;
+
+use common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
+use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
+use ditscope::model::wan::config::VaeConfig;
+use ditscope::model::wan::vae::{Frames, Tiling, Vae};
+use ditscope::weights::Checkpoint;
+use safetensors::Dtype;
+
+fn load(gpu: &Gpu, golden: &Golden, dtype: Dtype) -> Vae {
+    let folder = tempfile::tempdir().unwrap();
+    golden.materialise(folder.path(), dtype);
+    let vae = folder.path().join("vae");
+    let path = vae.join("config.json");
+    let config = VaeConfig::from_json(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
+    Vae::load(gpu, &Checkpoint::open(&vae).unwrap(), &config).unwrap()
+}
+
+/// `[c, t, h, w]` from `[t, h, w, c]`.
+fn channels_first(frames: &Frames) -> Vec<f32> {
+    let c = frames.shape[3];
+    (0..c).flat_map(|i| frames.values.iter().skip(i).step_by(c)).copied().collect()
+}
+
+/// `[t, h, w, c]` from `[c, t, h, w]`.
+fn channels_last(tensor: &Tensor) -> Frames {
+    let [c, t, h, w] = tensor.shape[..] else { panic!("{:?}", tensor.shape) };
+    let plane = t * h * w;
+    let values = (0..plane).flat_map(|p| (0..c).map(move |i| tensor.data[i * plane + p])).collect();
+    Frames { shape: [t, h, w, c], values }
+}
+
+fn decode(cx: &mut Stream, vae: &Vae, golden: &Golden, case: &Case) -> Vec<f32> {
+    let latents = golden.input(case, "latents");
+    let tensor = cx.upload("latents", &latents.data, &latents.shape).unwrap();
+    let tiling = case.param::<Option<[usize; 4]>>("tiling");
+    let tiling = tiling.map(|[a, b, c, d]| Tiling { tile: [a, b], stride: [c, d] });
+    let mut all = Frames::default();
+    let mut chunks = Vec::new();
+    vae.decode(cx, &tensor, tiling, &mut |chunk| {
+        chunks.push(chunk.shape[0]);
+        all.shape = [all.shape[0] + chunk.shape[0], chunk.shape[1], chunk.shape[2], chunk.shape[3]];
+        all.values.extend(chunk.values);
+        Ok(())
+    })
+    .unwrap();
+    let time = vae.config().temporal_compression();
+    let expected: Vec<usize> = (0..latents.shape[1]).map(|i| if i == 0 { 1 } else { time }).collect();
+    assert_eq!(chunks, expected);
+    channels_first(&all)
+}
+
+fn check(gpu: &Gpu, name: &str, dtypes: &[Dtype]) {
+    let golden = Golden::load(name);
+    let mut cx = Stream::new(gpu, StreamOptions::default());
+    for &dtype in dtypes {
+        let vae = load(gpu, &golden, dtype);
+        for case in &golden.cases {
+            let [output, got] = match case.name.starts_with("decode") {
+                true => ["frames", "decode"],
+                false => ["latents", "encode"],
+            };
+            let Some(expected) = golden.output(case, dtype, output) else { continue };
+            let values = if got == "decode" {
+                decode(&mut cx, &vae, &golden, case)
+            } else {
+                let latents = vae.encode(&mut cx, &channels_last(&golden.input(case, "frames"))).unwrap();
+                cx.read(&latents).unwrap()
+            };
+            assert_close(&format!("{name} {dtype:?} {}", case.name), &values, expected, LIMIT);
+        }
+    }
+}
+
+#[test]
+fn wan_levels_as_diffusers() {
+    let gpu = Gpu::open(&GpuOptions { poison: true, ..Default::default() }).unwrap();
+    check(&gpu, "vae_wan", &DTYPES);
+    check(&gpu, "vae_odd", &DTYPES[..1]);
+}
+
+/// Other levels, odd numbers of channels, and the tier that every device has.
+#[test]
+#[ignore = "workgroup memory is slow on a CPU"]
+fn other_levels_on_the_base_tier() {
+    let gpu = Gpu::open(&GpuOptions { poison: true, tier: Tier::Base, ..Default::default() }).unwrap();
+    check(&gpu, "vae_odd", &DTYPES);
+}
