@@ -37,8 +37,10 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "matmul_rows",
     "matmul_subgroup",
     "matmul_tile",
+    "norm",
     "patchify",
     "row_softmax",
+    "split_heads",
     "transpose",
 ];
 

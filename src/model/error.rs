@@ -11,9 +11,6 @@ pub enum ModelError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The GPU cannot hold or run it.
-    #[error(transparent)]
-    Gpu(#[from] crate::gpu::GpuError),
     /// The GPU refused or failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),

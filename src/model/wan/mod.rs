@@ -3,9 +3,6 @@
 pub mod config;
 pub mod files;
 mod load;
-//! Wan2.1.
-pub mod config;
-pub mod files;
 mod mojibake;
 mod prompt_clean;
 pub mod text_encoder;
