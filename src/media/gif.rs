@@ -36,7 +36,7 @@ fn write(clip: &Clip, settings: &str) -> Result<Vec<u8>, EncodingError> {
             ..Frame::default()
         })?;
     }
-    encoder.into_inner().map_err(EncodingError::from)
+    encoder.into_inner()
 }
 
 /// Hundredths of a second for frame `index`, such that the whole clip keeps its length; 2 at least, since players take
