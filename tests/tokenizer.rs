@@ -1,7 +1,7 @@
 //! Prompt cleaning and tokenising against diffusers, ftfy and transformers (goldens: `tests/golden/tokenizer.py`).
 //!
-//! Mutations that these tests catch: one unescape instead of two, no NFC, entities undone in spite of `<`, no
-//! Latin-1 in mojibake, the file's own truncation and padding left on, the end-of-sequence token cut off, cleaning left out.
+//! Mutations that these tests catch: one unescape instead of two, no NFC, entities undone in spite of `<`, the file's own
+//! padding left on, one token too many, cleaning left out.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -113,25 +113,23 @@ impl Scan {
     }
 }
 
-/// The upper half of a single-byte code page.
+/// The upper half of a single-byte code page. Latin-1 needs no page of its own: once its control characters are read as
+/// Windows-1252, it is that.
 struct CodePage {
     upper: Vec<char>,
-    /// Whether U+0080 to U+00FF stand for themselves too: text read as Latin-1 looks like Windows-1252.
-    latin_1: bool,
 }
 
 impl CodePage {
     fn new(encoding: &'static Encoding) -> Self {
         let decode = |byte: u8| encoding.decode_without_bom_handling(&[byte]).0.chars().next();
         let upper = (0x80..=0xff).map(|byte| decode(byte).unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-        Self { upper, latin_1: encoding == WINDOWS_1252 }
+        Self { upper }
     }
 
     /// The byte that reads as `c`; `None` for ASCII and for what the code page lacks.
     fn byte(&self, c: char) -> Option<u8> {
         match u8::try_from(c) {
             Ok(byte) if byte < 0x80 => None,
-            Ok(byte) if self.latin_1 => Some(byte),
             _ if c == char::REPLACEMENT_CHARACTER => None,
             _ => self.upper.iter().position(|&upper| upper == c).and_then(|i| u8::try_from(i + 0x80).ok()),
         }
