@@ -29,19 +29,19 @@ fn main(
     if pixel >= params.pixels {
         return;
     }
-    let from = pixel * params.c4 - params.x_start4;
-    let to = (pixel + params.y_pixel) * params.c4 - params.y_start4;
+    let source = pixel * params.c4 - params.x_start4;
+    let place = (pixel + params.y_pixel) * params.c4 - params.y_start4;
     var squares = vec4(0.0);
     for (var c = 0u; c < params.c4; c++) {
-        let value = x[from + c];
+        let value = x[source + c];
         squares = fma(value, value, squares);
     }
     let factor = 1.0 / max(sqrt(dot(squares, vec4(1.0))), 1e-12);
     for (var c = 0u; c < params.c4; c++) {
-        var y = x[from + c] * factor * gamma[c];
+        var y = x[source + c] * factor * gamma[c];
 #ifdef SILU
         y = silu4(y);
 #endif
-        y_out[to + c] = y;
+        y_out[place + c] = y;
     }
 }

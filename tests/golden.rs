@@ -10,17 +10,9 @@ const EXPECTED_BITS: [u32; 4] = [0x3F35_FBD5, 0x3F9C_E299, 0x3F7C_A198, 0x3F37_2
 #[test]
 fn the_generator_is_pythons() {
     assert_eq!(synth::fnv1a64("foobar"), 0x85944171F73967E8);
-    let recipe = Recipe {
-        name: String::new(),
-        shape: vec![2, 2],
-        offset: 1.0,
-        scale: 0.3,
-    };
+    let recipe = Recipe { name: String::new(), shape: vec![2, 2], offset: 1.0, scale: 0.3 };
     let first = synth::fill("transformer/blocks.0.attn1.norm_q.weight", &recipe);
-    assert_eq!(
-        first.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
-        EXPECTED_BITS
-    );
+    assert_eq!(first.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), EXPECTED_BITS);
 }
 
 /// Every weight of every golden in every storage type. Catches: any change of the generator, of rounding, of the
@@ -34,11 +26,7 @@ fn the_weights_are_pythons() {
                 let weights = golden.weights(folder, dtype);
                 let sum = synth::checksum(weights.iter().map(Vec::as_slice), dtype);
                 let expected = &part.checksums[&format!("{dtype:?}")];
-                assert_eq!(
-                    &format!("{sum:016x}"),
-                    expected,
-                    "{name} {folder} {dtype:?}"
-                );
+                assert_eq!(&format!("{sum:016x}"), expected, "{name} {folder} {dtype:?}");
             }
         }
     }
@@ -50,19 +38,10 @@ fn every_output_is_there_and_its_reference_is_well_inside_the_limit() {
         let golden = Golden::load(name);
         for case in &golden.cases {
             for dtype in DTYPES {
-                for (output, measured) in case
-                    .outputs
-                    .get(&format!("{dtype:?}"))
-                    .into_iter()
-                    .flatten()
-                {
+                for (output, measured) in case.outputs.get(&format!("{dtype:?}")).into_iter().flatten() {
                     let stored = golden.output(case, dtype, output).expect(output);
                     assert_eq!(rel_error(&stored.data, &stored.data), 0.0);
-                    assert!(
-                        measured.reference_error < LIMIT,
-                        "{name} {} {output}",
-                        case.name
-                    );
+                    assert!(measured.reference_error < LIMIT, "{name} {} {output}", case.name);
                 }
             }
         }
@@ -89,24 +68,12 @@ fn a_model_folder_is_written_as_diffusers_lays_it_out() {
     }
     let bytes = std::fs::read(dir.path().join("vae/diffusion_pytorch_model.safetensors")).unwrap();
     let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(
-        weights.len(),
-        golden
-            .parts()
-            .find(|(f, _)| *f == "vae")
-            .unwrap()
-            .1
-            .tensors
-            .len()
-    );
+    assert_eq!(weights.len(), golden.parts().find(|(f, _)| *f == "vae").unwrap().1.tensors.len());
 }
 
 #[test]
 fn slices_follow_the_axis() {
-    let tensor = common::Tensor {
-        shape: vec![2, 3, 2],
-        data: (0..12).map(|v| v as f32).collect(),
-    };
+    let tensor = common::Tensor { shape: vec![2, 3, 2], data: (0..12).map(|v| v as f32).collect() };
     let middle = tensor.slice(1, 1..3);
     assert_eq!(middle.shape, [2, 2, 2]);
     assert_eq!(middle.data, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0]);

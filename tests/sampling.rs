@@ -12,9 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 fn golden<T: DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -50,40 +48,21 @@ fn scheduler(case: &Case) -> Box<dyn Scheduler> {
 fn velocity(sample: &[f32], target: &[f32], sigma: f32) -> Vec<f32> {
     let sigma = f64::from(sigma);
     let at = |x: f64, a: f64| ((x - a) * (1.0 + 0.5 * sigma) + 0.1 * x * x) as f32;
-    sample
-        .iter()
-        .zip(target)
-        .map(|(&x, &a)| at(f64::from(x), f64::from(a)))
-        .collect()
+    sample.iter().zip(target).map(|(&x, &a)| at(f64::from(x), f64::from(a))).collect()
 }
 
 /// The largest difference, over the largest value.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     let largest = b.iter().fold(0.0_f32, |largest, b| largest.max(b.abs()));
-    a.iter()
-        .zip(b)
-        .fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()))
-        / largest
+    a.iter().zip(b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }
 
 #[test]
 fn schedules_equal_diffusers() {
     for case in golden::<Golden>("scheduler.json").cases {
         let scheduler = scheduler(&case);
-        assert_eq!(
-            scheduler.sigmas(),
-            case.sigmas,
-            "{} shift {}",
-            case.scheduler,
-            case.shift
-        );
-        assert_eq!(
-            scheduler.timesteps(),
-            case.timesteps,
-            "{} shift {}",
-            case.scheduler,
-            case.shift
-        );
+        assert_eq!(scheduler.sigmas(), case.sigmas, "{} shift {}", case.scheduler, case.shift);
+        assert_eq!(scheduler.timesteps(), case.timesteps, "{} shift {}", case.scheduler, case.shift);
     }
 }
 
@@ -99,11 +78,7 @@ fn step_traces_equal_diffusers() {
             let sample = sampler.sample();
             assert!(sample.iter().all(|x| x.is_finite()));
             let (exact, same) = (distance(sample, float64), distance(sample, float32));
-            let what = format!(
-                "{} step {i} of {}: {exact:e} {same:e}",
-                case.scheduler,
-                case.float32.len()
-            );
+            let what = format!("{} step {i} of {}: {exact:e} {same:e}", case.scheduler, case.float32.len());
             assert!(exact < 1e-6, "{what}");
             assert!(same < 1e-5, "{what}");
         }
@@ -123,17 +98,9 @@ fn noise_equals_torch() {
     for case in golden::<Vec<Noise>>("noise.json") {
         let noise = noise::randn(case.seed, case.n);
         assert_eq!(noise.len(), case.n);
-        let ends = noise
-            .iter()
-            .zip(&case.first)
-            .chain(noise.iter().rev().zip(case.last.iter().rev()));
+        let ends = noise.iter().zip(&case.first).chain(noise.iter().rev().zip(case.last.iter().rev()));
         for (ours, theirs) in ends {
-            assert!(
-                (ours - theirs).abs() < 1e-6,
-                "seed {} n {}: {ours} {theirs}",
-                case.seed,
-                case.n
-            );
+            assert!((ours - theirs).abs() < 1e-6, "seed {} n {}: {ours} {theirs}", case.seed, case.n);
         }
     }
 }

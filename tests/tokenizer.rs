@@ -18,9 +18,7 @@ struct Case {
 }
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 fn cases() -> Vec<Case> {
@@ -33,13 +31,7 @@ fn tokenizer() -> Tokenizer {
 
 /// Prompts that ftfy cleans otherwise. All are mojibake that we leave alone: MacRoman without a tell-tale, a lost
 /// no-break space, a lost byte; and, last, a product sign that ftfy takes for mojibake.
-const DIFFERENT: [&str; 5] = [
-    "sch√∂n √©",
-    "voilÃ le travail",
-    "Ã perturber la rÃ©flexion",
-    "â€œ like this â€�",
-    "×²",
-];
+const DIFFERENT: [&str; 5] = ["sch√∂n √©", "voilÃ le travail", "Ã perturber la rÃ©flexion", "â€œ like this â€�", "×²"];
 
 #[test]
 fn prompts_are_cleaned_as_diffusers_cleans_them() {
@@ -49,10 +41,7 @@ fn prompts_are_cleaned_as_diffusers_cleans_them() {
     for case in &cases {
         let clean = prompt_clean(&case.prompt);
         if clean != case.clean {
-            println!(
-                "{:?}\n  ours   {:?}\n  theirs {:?}",
-                case.prompt, clean, case.clean
-            );
+            println!("{:?}\n  ours   {:?}\n  theirs {:?}", case.prompt, clean, case.clean);
             different.push(case.prompt.as_str());
         }
     }
@@ -62,25 +51,15 @@ fn prompts_are_cleaned_as_diffusers_cleans_them() {
 #[test]
 fn ids_equal_transformers() {
     let tokenizer = tokenizer();
-    for case in cases()
-        .iter()
-        .filter(|case| !DIFFERENT.contains(&case.prompt.as_str()))
-    {
-        assert_eq!(
-            tokenizer.encode(&case.prompt, MAX_SEQUENCE_LENGTH).unwrap(),
-            case.ids,
-            "{:?}",
-            case.prompt
-        );
+    for case in cases().iter().filter(|case| !DIFFERENT.contains(&case.prompt.as_str())) {
+        assert_eq!(tokenizer.encode(&case.prompt, MAX_SEQUENCE_LENGTH).unwrap(), case.ids, "{:?}", case.prompt);
     }
 }
 
 #[test]
 fn truncation_keeps_the_end_of_sequence_last() {
     let tokenizer = tokenizer();
-    let whole = tokenizer
-        .encode("a cat walking on grass", MAX_SEQUENCE_LENGTH)
-        .unwrap();
+    let whole = tokenizer.encode("a cat walking on grass", MAX_SEQUENCE_LENGTH).unwrap();
     for length in 1..=whole.len() + 3 {
         let ids = tokenizer.encode("a cat walking on grass", length).unwrap();
         assert_eq!(ids.len(), length.min(whole.len()));
@@ -98,9 +77,7 @@ fn long_prompts_are_truncated_and_absurd_ones_refused() {
         let most: String = piece.chars().cycle().take(MAX_PROMPT_CHARS).collect();
         assert!(tokenizer.encode(&most, MAX_SEQUENCE_LENGTH).unwrap().len() <= MAX_SEQUENCE_LENGTH);
         let result = tokenizer.encode(&(most + "a"), MAX_SEQUENCE_LENGTH);
-        assert!(
-            matches!(result, Err(Error::PromptTooLong(chars)) if chars == MAX_PROMPT_CHARS + 1)
-        );
+        assert!(matches!(result, Err(Error::PromptTooLong(chars)) if chars == MAX_PROMPT_CHARS + 1));
     }
 }
 
@@ -113,14 +90,8 @@ fn load_and_use(json: &[u8]) -> Result<Vec<u32>, Error> {
 
 #[test]
 fn a_missing_tokenizer_is_an_error() {
-    assert!(matches!(
-        Tokenizer::load(Path::new("no/such/tokenizer.json")),
-        Err(Error::Read { .. })
-    ));
-    assert!(matches!(
-        Tokenizer::load(&golden("tokenizer")),
-        Err(Error::Read { .. })
-    ));
+    assert!(matches!(Tokenizer::load(Path::new("no/such/tokenizer.json")), Err(Error::Read { .. })));
+    assert!(matches!(Tokenizer::load(&golden("tokenizer")), Err(Error::Read { .. })));
 }
 
 #[test]
@@ -128,16 +99,11 @@ fn a_damaged_tokenizer_is_an_error_or_usable() {
     let json = std::fs::read(golden("tokenizer/tokenizer.json")).unwrap();
     assert!(load_and_use(&json).is_ok());
     for length in (0..json.len()).step_by(97) {
-        assert!(matches!(
-            load_and_use(&json[..length]),
-            Err(Error::Invalid { .. })
-        ));
+        assert!(matches!(load_and_use(&json[..length]), Err(Error::Invalid { .. })));
     }
     let mut random = 1_u64;
     let mut next = |below: usize| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) as usize % below
     };
     for _ in 0..400 {
@@ -157,37 +123,16 @@ fn a_hostile_tokenizer_is_an_error_or_usable() {
     let hostile = [
         ("/model/vocab", serde_json::json!([])),
         ("/model/vocab", serde_json::json!([["a", 0.0]])),
-        (
-            "/model/vocab",
-            serde_json::json!([["", 1e308], ["</s>", -1e308], ["", 0.0], ["▁", 1e308]]),
-        ),
+        ("/model/vocab", serde_json::json!([["", 1e308], ["</s>", -1e308], ["", 0.0], ["▁", 1e308]])),
         ("/model/unk_id", serde_json::json!(1_000_000)),
         ("/model/unk_id", serde_json::json!(null)),
         ("/model/type", serde_json::json!("WordLevel")),
-        (
-            "/normalizer/normalizers/0/precompiled_charsmap",
-            serde_json::json!(""),
-        ),
-        (
-            "/normalizer/normalizers/0/precompiled_charsmap",
-            serde_json::json!("AAAA"),
-        ),
-        (
-            "/normalizer/normalizers/0/precompiled_charsmap",
-            serde_json::json!("/////////////////////w=="),
-        ),
-        (
-            "/normalizer/normalizers/0/precompiled_charsmap",
-            serde_json::json!("BAAAAP////8AAAA="),
-        ),
-        (
-            "/normalizer/normalizers/1/pattern/Regex",
-            serde_json::json!("(a*)*\\1b"),
-        ),
-        (
-            "/normalizer/normalizers/1/pattern/Regex",
-            serde_json::json!("("),
-        ),
+        ("/normalizer/normalizers/0/precompiled_charsmap", serde_json::json!("")),
+        ("/normalizer/normalizers/0/precompiled_charsmap", serde_json::json!("AAAA")),
+        ("/normalizer/normalizers/0/precompiled_charsmap", serde_json::json!("/////////////////////w==")),
+        ("/normalizer/normalizers/0/precompiled_charsmap", serde_json::json!("BAAAAP////8AAAA=")),
+        ("/normalizer/normalizers/1/pattern/Regex", serde_json::json!("(a*)*\\1b")),
+        ("/normalizer/normalizers/1/pattern/Regex", serde_json::json!("(")),
         ("/pre_tokenizer/replacement", serde_json::json!("")),
         ("/post_processor/single", serde_json::json!([])),
         ("/added_tokens/1/id", serde_json::json!(4_000_000_000_u32)),
@@ -199,16 +144,8 @@ fn a_hostile_tokenizer_is_an_error_or_usable() {
         let result = load_and_use(json.to_string().as_bytes());
         println!("{place} {value}: {result:?}"); // shown when a later case fails
     }
-    for json in [
-        String::new(),
-        "[".repeat(100_000),
-        "null".to_owned(),
-        "{}".to_owned(),
-    ] {
-        assert!(matches!(
-            load_and_use(json.as_bytes()),
-            Err(Error::Invalid { .. })
-        ));
+    for json in [String::new(), "[".repeat(100_000), "null".to_owned(), "{}".to_owned()] {
+        assert!(matches!(load_and_use(json.as_bytes()), Err(Error::Invalid { .. })));
     }
     assert!(matches!(
         load_and_use(br#"{"model":{"type":"WordLevel","vocab":{"</s>":0},"unk_token":"</s>"}}"#),

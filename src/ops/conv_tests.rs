@@ -122,14 +122,31 @@ fn check(cx: &mut Stream, case: &Case, variant: Variant, seed: u64) {
     assert_close(&cx.read(&got).unwrap(), &twice, 2e-6, &what);
 }
 
+/// Mutations that these tests were seen to catch: MUTATIONS
+#[test]
+fn every_geometry_is_right() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    for (i, case) in cases().iter().enumerate() {
+        check(&mut cx, case, Variant::Rows { rows: 4, columns4: 2 }, 10 * i as u64);
+    }
+}
+
 #[test]
 fn every_variant_is_right() {
     let (gpu, _turn) = gpu();
     let mut cx = stream(&gpu);
-    for (i, case) in cases().iter().enumerate() {
-        for variant in Variant::available(&gpu) {
-            check(&mut cx, case, variant, 10 * i as u64);
-        }
+    // One compilation each: the large ones take seconds.
+    let case = Case { geometry: Conv::causal(1), extents: [3, 5, 7], channels: [6, 39] };
+    let (weight, values, _) = weights(&gpu, &case, 1);
+    let x = padded(random(2, 3 * 5 * 7 * 6), 6);
+    let tensor = cx.upload("x", &x, &[3, 5, 7, 8]).unwrap();
+    let sums = conv_cpu(&x, case.extents, &values, [39, 6], &case.geometry);
+    let weight = Weight { bias: None, ..weight };
+    let want = padded(sums.into_iter().map(|sum| sum as f32), 39);
+    for variant in Variant::available(&gpu) {
+        let got = conv_with(&mut cx, variant, &tensor, &weight, &case.geometry, Activation::None, Target::New);
+        assert_close(&cx.read(&got.unwrap()).unwrap(), &want, 2e-6, &format!("{variant:?}"));
     }
 }
 
@@ -138,9 +155,52 @@ fn the_base_tier_is_right() {
     let (gpu, _turn) = base_gpu();
     let mut cx = stream(&gpu);
     for (i, case) in cases().iter().enumerate() {
-        let variants = conv_variants(&gpu, case.channels[1].next_multiple_of(4));
-        check(&mut cx, case, variants[0], 10 * i as u64);
+        check(&mut cx, case, Variant::Tile { rows: 4 }, 10 * i as u64);
     }
+}
+
+/// Small bindings and a small time budget: dispatches split inside frames and between them, and views start anywhere.
+#[test]
+fn splits_are_seamless() {
+    let (_, _turn) = gpu();
+    let options = crate::gpu::GpuOptions { poison: true, max_binding: Some(12 << 10), ..Default::default() };
+    let gpu = Gpu::open(&options).unwrap();
+    let budget = std::time::Duration::from_micros(30);
+    let mut cx = Stream::new(&gpu, crate::gpu::StreamOptions { budget, ..Default::default() });
+    let case = Case { geometry: Conv::causal(2), extents: [9, 9, 7], channels: [12, 8] };
+    check(&mut cx, &case, Variant::Rows { rows: 4, columns4: 2 }, 1);
+    let case = Case { geometry: TIME_DOWN, extents: [9, 5, 7], channels: [12, 8] };
+    check(&mut cx, &case, Variant::Rows { rows: 4, columns4: 2 }, 2);
+    let case = Case { geometry: Conv::causal(2), extents: [3, 30, 20], channels: [12, 8] };
+    let (weight, ..) = weights(&gpu, &case, 3);
+    let x = cx.zeros("x", &[3, 30, 20, 12], DType::F32).unwrap();
+    let error = conv(&mut cx, &x, &weight, &case.geometry, Activation::None, Target::New).unwrap_err();
+    assert!(matches!(error, GpuError::BindingTooLarge { .. }), "{error}");
+}
+
+#[test]
+fn misfits_are_errors() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    let case = Case { geometry: Conv::causal(0), extents: [1, 4, 4], channels: [4, 4] };
+    let (weight, ..) = weights(&gpu, &case, 1);
+    let mut run = |shape: &[usize], geometry: &Conv, target: Target| {
+        let x = cx.zeros("x", shape, DType::F32).unwrap();
+        conv(&mut cx, &x, &weight, geometry, Activation::None, target).is_err()
+    };
+    assert!(run(&[1, 4, 8], &case.geometry, Target::New), "no video");
+    assert!(run(&[1, 4, 4, 8], &case.geometry, Target::New), "other channels");
+    assert!(run(&[1, 0, 4, 4], &case.geometry, Target::New), "no pixels");
+    let valid = Conv { before: [0; 3], ..case.geometry };
+    assert!(run(&[2, 4, 4, 4], &valid, Target::New), "smaller than the kernel");
+    let small = stream(&gpu).zeros("small", &[1, 4, 3, 4], DType::F32).unwrap();
+    assert!(run(&[1, 4, 4, 4], &case.geometry, Target::AddTo(&small)), "residual of another shape");
+    let one = stream(&gpu).zeros("one", &[1, 4, 4, 4], DType::F32).unwrap();
+    let beyond = Target::Frames { tensor: &one, stride: 2, offset: 1 };
+    assert!(run(&[1, 4, 4, 4], &case.geometry, beyond), "frame beyond the target");
+    let host = HostWeight::from_f32(&[0.0; 4 * 4 * 27]);
+    assert!(case.geometry.weight(&gpu, "w", &host, [4, 5], [0, 4], None).is_err(), "too few elements");
+    assert!(case.geometry.weight(&gpu, "w", &host, [4, 4], [1, 4], None).is_err(), "channels beyond the last");
 }
 
 /// CPU seconds of this process so far (Linux).

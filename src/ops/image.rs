@@ -99,3 +99,85 @@ pub fn row_softmax(cx: &mut Stream, x: &Tensor, columns: usize) -> Result<()> {
         flops: 16.0 * (rows * n) as f64,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::*;
+
+    /// CPU twin.
+    fn channel_norm_cpu(x: &[f32], gamma: &[f32], silu: bool) -> Vec<f32> {
+        let norm = |pixel: &[f32]| pixel.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
+        let finish = |y: f64| if silu { y / (1.0 + (-y).exp()) } else { y };
+        let pixel = |pixel: &[f32]| {
+            let factor = 1.0 / norm(pixel);
+            let scaled = pixel.iter().zip(gamma).map(move |(v, g)| f64::from(*v) * factor * f64::from(*g));
+            scaled.map(|y| finish(y) as f32).collect::<Vec<_>>()
+        };
+        x.chunks(gamma.len()).flat_map(pixel).collect()
+    }
+
+    fn check_norm(cx: &mut Stream, [t, h, w, c]: [usize; 4], silu: bool, offset: usize) {
+        let (x, mut values) = random_tensor(cx, 1, &[t, h, w, c]);
+        values[..c].fill(0.0);
+        let zero_pixel = cx.upload("x", &values, &[t, h, w, c]).unwrap();
+        drop(x);
+        let (gamma, gammas) = random_tensor(cx, 2, &[c]);
+        let out = cx.zeros("out", &[offset + t, h, w, c], DType::F32).unwrap();
+        channel_norm(cx, &zero_pixel, &gamma, silu, &out, offset).unwrap();
+        let mut want = vec![0.0; offset * h * w * c];
+        want.extend(channel_norm_cpu(&values, &gammas, silu));
+        assert_close(&cx.read(&out).unwrap(), &want, 1e-6, &format!("{t} {h} {w} {c} {silu} {offset}"));
+    }
+
+    // Catches: the length not under a root, one term of the sum missing, SiLU in the wrong case, a wrong offset, and reading
+    // from the start of a view that starts early.
+    #[test]
+    fn channel_norm_is_right() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        check_norm(&mut cx, [2, 5, 7, 4], true, 0);
+        check_norm(&mut cx, [1, 3, 3, 12], false, 1);
+        check_norm(&mut cx, [3, 9, 11, 24], true, 2);
+        let options = crate::gpu::GpuOptions { poison: true, max_binding: Some(4096), ..Default::default() };
+        let small = crate::gpu::Gpu::open(&options).unwrap();
+        check_norm(&mut stream(&small), [3, 9, 11, 12], true, 2);
+    }
+
+    #[test]
+    fn transpose_pads_with_zeros() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        for [rows, columns] in [[1, 4], [6, 8], [37, 40], [64, 36]] {
+            let (x, values) = random_tensor(&mut cx, 3, &[rows, columns]);
+            let got = transpose(&mut cx, &x).unwrap();
+            let padded = rows.next_multiple_of(4);
+            let value = |i: usize| if i % padded < rows { values[i % padded * columns + i / padded] } else { 0.0 };
+            let want: Vec<f32> = (0..columns * padded).map(value).collect();
+            assert_eq!(got.shape(), [columns, padded]);
+            assert_eq!(cx.read(&got).unwrap(), want);
+        }
+    }
+
+    // Catches: the maximum not subtracted (the values go to 200), columns past the end counted in or not cleared.
+    #[test]
+    fn row_softmax_is_right() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        for [rows, columns] in [[1, 1], [5, 6], [3, 300], [17, 64]] {
+            let n = columns.next_multiple_of(4);
+            let values: Vec<f32> = random(4, rows * n).iter().map(|v| 200.0 * v).collect();
+            let x = cx.upload("x", &values, &[rows, n]).unwrap();
+            row_softmax(&mut cx, &x, columns).unwrap();
+            let mut want = Vec::new();
+            for row in values.chunks(n) {
+                let top = row[..columns].iter().copied().fold(f32::MIN, f32::max);
+                let exps: Vec<f64> = row[..columns].iter().map(|v| f64::from(v - top).exp()).collect();
+                let sum: f64 = exps.iter().sum();
+                want.extend(exps.iter().map(|e| (e / sum) as f32));
+                want.resize(want.len().next_multiple_of(n), 0.0);
+            }
+            assert_close(&cx.read(&x).unwrap(), &want, 2e-5, &format!("{rows} x {columns}"));
+        }
+    }
+}

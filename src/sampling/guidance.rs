@@ -15,9 +15,7 @@ impl Guidance {
     /// Guidance of strength `guidance_scale`. Fails when that is negative or not finite.
     pub fn new(guidance_scale: f64) -> Result<Self, Error> {
         if guidance_scale.is_finite() && guidance_scale >= 0.0 {
-            Ok(Self {
-                scale: guidance_scale,
-            })
+            Ok(Self { scale: guidance_scale })
         } else {
             Err(Error::GuidanceScale(guidance_scale))
         }
@@ -31,12 +29,8 @@ impl Guidance {
     /// How to make [`Buffer::Velocity`] from [`Buffer::VelocityCond`] and [`Buffer::VelocityUncond`]; `None` when the
     /// conditional forward alone is the velocity and should be written to [`Buffer::Velocity`] at once.
     pub fn combine(&self) -> Option<LinearCombination> {
-        let terms = [
-            (Buffer::VelocityCond, self.scale),
-            (Buffer::VelocityUncond, 1.0 - self.scale),
-        ];
-        self.needs_uncond()
-            .then(|| LinearCombination::new(Buffer::Velocity, &terms))
+        let terms = [(Buffer::VelocityCond, self.scale), (Buffer::VelocityUncond, 1.0 - self.scale)];
+        self.needs_uncond().then(|| LinearCombination::new(Buffer::Velocity, &terms))
     }
 }
 
@@ -57,9 +51,6 @@ mod tests {
     fn coefficients_follow_the_formula() {
         let combination = Guidance::new(5.0).unwrap().combine().unwrap();
         assert_eq!(combination.output(), Buffer::Velocity);
-        assert_eq!(
-            combination.terms(),
-            [(Buffer::VelocityCond, 5.0), (Buffer::VelocityUncond, -4.0)]
-        );
+        assert_eq!(combination.terms(), [(Buffer::VelocityCond, 5.0), (Buffer::VelocityUncond, -4.0)]);
     }
 }

@@ -42,21 +42,12 @@ impl LinearCombination {
     /// Coefficients are computed in `f64` and handed out in `f32`.
     pub(super) fn new(output: Buffer, terms: &[(Buffer, f64)]) -> Self {
         debug_assert!(terms.len() <= MAX_TERMS && terms.iter().all(|&(input, _)| input != output));
-        Self {
-            output,
-            terms: terms
-                .iter()
-                .map(|&(input, coefficient)| (input, coefficient as f32))
-                .collect(),
-        }
+        Self { output, terms: terms.iter().map(|&(input, coefficient)| (input, coefficient as f32)).collect() }
     }
 
     /// The estimate of the clean latents, `x0 = x - sigma v`.
     pub fn x0_estimate(sigma: f64) -> Self {
-        Self::new(
-            Buffer::X0,
-            &[(Buffer::Sample, 1.0), (Buffer::Velocity, -sigma)],
-        )
+        Self::new(Buffer::X0, &[(Buffer::Sample, 1.0), (Buffer::Velocity, -sigma)])
     }
 
     /// The buffer written.
@@ -71,10 +62,7 @@ impl LinearCombination {
 
     /// One element of the output, from the same element of each input.
     fn at(&self, input: impl Fn(Buffer) -> f32) -> f32 {
-        self.terms
-            .iter()
-            .map(|&(buffer, coefficient)| coefficient * input(buffer))
-            .sum()
+        self.terms.iter().map(|&(buffer, coefficient)| coefficient * input(buffer)).sum()
     }
 }
 
@@ -92,9 +80,7 @@ pub struct StepPlan {
 impl StepPlan {
     /// The assignments in order.
     pub fn assignments(&self) -> impl Iterator<Item = &LinearCombination> {
-        [Some(&self.x0), self.correct.as_ref(), Some(&self.predict)]
-            .into_iter()
-            .flatten()
+        [Some(&self.x0), self.correct.as_ref(), Some(&self.predict)].into_iter().flatten()
     }
 }
 
@@ -106,18 +92,9 @@ pub struct Buffers<T> {
 
 impl<T> Buffers<T> {
     /// Buffers for every name that `scheduler` uses, and for `more` (those of guidance), each made by `make`.
-    pub fn new(
-        scheduler: &dyn Scheduler,
-        more: &[Buffer],
-        mut make: impl FnMut(Buffer) -> T,
-    ) -> Self {
+    pub fn new(scheduler: &dyn Scheduler, more: &[Buffer], mut make: impl FnMut(Buffer) -> T) -> Self {
         let mut slots = [const { None }; Buffer::COUNT];
-        let every_step = [
-            Buffer::Sample,
-            Buffer::Velocity,
-            Buffer::X0,
-            Buffer::LastSample,
-        ];
+        let every_step = [Buffer::Sample, Buffer::Velocity, Buffer::X0, Buffer::LastSample];
         for &buffer in every_step.iter().chain(scheduler.state()).chain(more) {
             slots[buffer as usize].get_or_insert_with(|| make(buffer));
         }
@@ -165,11 +142,7 @@ impl<'a> CpuSampler<'a> {
             Buffer::Sample => latents.to_vec(),
             _ => vec![0.0; latents.len()],
         };
-        Self {
-            scheduler,
-            buffers: Buffers::new(scheduler, &[], make),
-            step: 0,
-        }
+        Self { scheduler, buffers: Buffers::new(scheduler, &[], make), step: 0 }
     }
 
     /// The current sample: the model's next input and, after the last step, the result.
@@ -182,17 +155,13 @@ impl<'a> CpuSampler<'a> {
     pub fn step(&mut self, velocity: &[f32]) -> Result<Vec<f32>, Error> {
         let sample = self.sample().len();
         if velocity.len() != sample {
-            return Err(Error::Length {
-                velocity: velocity.len(),
-                sample,
-            });
+            return Err(Error::Length { velocity: velocity.len(), sample });
         }
         let plan = self.scheduler.step(self.step)?;
         self.write(Buffer::Velocity, velocity.to_vec());
         for assignment in plan.assignments() {
-            let output = (0..sample).map(|i| {
-                assignment.at(|buffer| self.values(buffer).get(i).copied().unwrap_or_default())
-            });
+            let output =
+                (0..sample).map(|i| assignment.at(|buffer| self.values(buffer).get(i).copied().unwrap_or_default()));
             let output = output.collect();
             self.write(assignment.output(), output);
         }
@@ -250,29 +219,15 @@ mod tests {
         let (noise, clean) = ([1.5_f32, -0.5, 0.25], [-1.0_f32, 0.75, 2.0]);
         for scheduler in schedulers() {
             let sigma = scheduler.sigmas()[0];
-            let start: Vec<f32> = (0..3)
-                .map(|j| sigma * noise[j] + (1.0 - sigma) * clean[j])
-                .collect();
+            let start: Vec<f32> = (0..3).map(|j| sigma * noise[j] + (1.0 - sigma) * clean[j]).collect();
             let velocity: Vec<f32> = (0..3).map(|j| noise[j] - clean[j]).collect();
             let mut sampler = CpuSampler::new(scheduler.as_ref(), &start);
             for _ in 0..scheduler.num_inference_steps() {
                 let x0 = sampler.step(&velocity).unwrap();
-                assert!(
-                    x0.iter().zip(clean).all(|(a, b)| (a - b).abs() < 1e-5),
-                    "{x0:?}"
-                );
+                assert!(x0.iter().zip(clean).all(|(a, b)| (a - b).abs() < 1e-5), "{x0:?}");
             }
-            assert!(
-                sampler
-                    .sample()
-                    .iter()
-                    .zip(clean)
-                    .all(|(a, b)| (a - b).abs() < 1e-5)
-            );
-            assert_eq!(
-                sampler.step(&velocity),
-                Err(Error::StepOutOfRange { step: 6, steps: 6 })
-            );
+            assert!(sampler.sample().iter().zip(clean).all(|(a, b)| (a - b).abs() < 1e-5));
+            assert_eq!(sampler.step(&velocity), Err(Error::StepOutOfRange { step: 6, steps: 6 }));
         }
     }
 
@@ -282,8 +237,7 @@ mod tests {
         for scheduler in schedulers() {
             let mut whole = CpuSampler::new(scheduler.as_ref(), &[0.3, -1.2]);
             for i in 0..scheduler.num_inference_steps() {
-                let velocity: Vec<f32> =
-                    whole.sample().iter().map(|x| x * 0.5 + i as f32).collect();
+                let velocity: Vec<f32> = whole.sample().iter().map(|x| x * 0.5 + i as f32).collect();
                 let mut resumed = CpuSampler::new(scheduler.as_ref(), &[f32::NAN, f32::NAN]);
                 resumed.step = i;
                 for &buffer in scheduler.state() {
@@ -300,12 +254,6 @@ mod tests {
     fn a_velocity_of_another_length_is_an_error() {
         let scheduler = &schedulers()[0];
         let mut sampler = CpuSampler::new(scheduler.as_ref(), &[0.0; 4]);
-        assert_eq!(
-            sampler.step(&[0.0; 3]),
-            Err(Error::Length {
-                velocity: 3,
-                sample: 4
-            })
-        );
+        assert_eq!(sampler.step(&[0.0; 3]), Err(Error::Length { velocity: 3, sample: 4 }));
     }
 }

@@ -56,9 +56,7 @@ pub enum Error {
     #[error("guidance_scale is {0}: choose 1 (no guidance) or more, for example 5")]
     GuidanceScale(f64),
     /// A velocity whose length is not the sample's.
-    #[error(
-        "the velocity has {velocity} values and the sample {sample}: both must have the latents' shape"
-    )]
+    #[error("the velocity has {velocity} values and the sample {sample}: both must have the latents' shape")]
     Length {
         /// Values in the velocity.
         velocity: usize,

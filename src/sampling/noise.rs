@@ -17,11 +17,7 @@ const BLOCK: usize = 16;
 /// Only the low 32 bits of `seed` count, as in torch: seeds 2^32 apart give the same noise.
 pub fn randn(seed: u64, n: usize) -> Vec<f32> {
     let mut generator = Mt19937::new(seed as u32);
-    if n < BLOCK {
-        few(&mut generator, n)
-    } else {
-        blocks(&mut generator, n)
-    }
+    if n < BLOCK { few(&mut generator, n) } else { blocks(&mut generator, n) }
 }
 
 /// Sixteen or more: uniforms for all first, then Box-Muller within blocks of 16. A last, partial block is not filled up:
@@ -72,9 +68,7 @@ impl Mt19937 {
         let mut state = [seed; STATE];
         for i in 1..STATE {
             let last = state[i - 1];
-            state[i] = (last ^ (last >> 30))
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(i as u32);
+            state[i] = (last ^ (last >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
         Self { state, next: STATE }
     }
@@ -122,10 +116,7 @@ mod tests {
     fn mersenne_twister_is_the_standard_one() {
         let mut generator = Mt19937::new(5489);
         assert_eq!(generator.bits(), 3_499_211_612);
-        assert_eq!(
-            (1..10_000).map(|_| generator.bits()).last(),
-            Some(4_123_659_995)
-        );
+        assert_eq!((1..10_000).map(|_| generator.bits()).last(), Some(4_123_659_995));
     }
 
     #[test]
@@ -133,10 +124,7 @@ mod tests {
         let noise = randn(7, 100_000);
         let mean = noise.iter().map(|&x| f64::from(x)).sum::<f64>() / 1e5;
         let variance = noise.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / 1e5;
-        assert!(
-            mean.abs() < 0.01 && (variance - 1.0).abs() < 0.01,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.01, "{mean} {variance}");
     }
 
     #[test]

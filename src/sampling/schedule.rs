@@ -52,18 +52,11 @@ impl Schedule {
         }
         let shifted = shifted_sigmas(grid, steps, flow_shift);
         let timesteps = shifted.iter().map(|&sigma| timestep(grid, sigma)).collect();
-        let sigmas: Vec<f32> = shifted
-            .iter()
-            .map(|&sigma| sigma as f32)
-            .chain([0.0])
-            .collect();
+        let sigmas: Vec<f32> = shifted.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
         if sigmas.windows(2).all(|pair| pair[0] > pair[1]) {
             Ok(Self { sigmas, timesteps })
         } else {
-            Err(Error::Degenerate {
-                shift: flow_shift,
-                steps,
-            })
+            Err(Error::Degenerate { shift: flow_shift, steps })
         }
     }
 
@@ -86,10 +79,7 @@ impl Schedule {
     pub fn interval(&self, i: usize) -> Result<(f64, f64), Error> {
         match (self.sigmas.get(i), self.sigmas.get(i + 1)) {
             (Some(&from), Some(&to)) => Ok((f64::from(from), f64::from(to))),
-            _ => Err(Error::StepOutOfRange {
-                step: i,
-                steps: self.num_inference_steps(),
-            }),
+            _ => Err(Error::StepOutOfRange { step: i, steps: self.num_inference_steps() }),
         }
     }
 }
@@ -103,14 +93,9 @@ fn shifted_sigmas(grid: Grid, steps: usize, flow_shift: f64) -> Vec<f64> {
             base.take(steps).map(shift).collect()
         }
         Grid::Diffusers => {
-            let mut sigmas: Vec<f64> = linspace(1.0, 1.0 / NUM_TRAIN_TIMESTEPS, steps + 1)
-                .take(steps)
-                .map(shift)
-                .collect();
-            if let Some(first) = sigmas
-                .first_mut()
-                .filter(|first| (**first - 1.0).abs() < EPSILON)
-            {
+            let mut sigmas: Vec<f64> =
+                linspace(1.0, 1.0 / NUM_TRAIN_TIMESTEPS, steps + 1).take(steps).map(shift).collect();
+            if let Some(first) = sigmas.first_mut().filter(|first| (**first - 1.0).abs() < EPSILON) {
                 *first -= EPSILON;
             }
             sigmas
@@ -136,13 +121,7 @@ fn timestep(grid: Grid, sigma: f64) -> f32 {
 fn linspace(start: f64, stop: f64, count: usize) -> impl Iterator<Item = f64> {
     let gaps = count.saturating_sub(1).max(1);
     let step = (stop - start) / gaps as f64;
-    (0..count).map(move |i| {
-        if i > 0 && i == gaps {
-            stop
-        } else {
-            i as f64 * step + start
-        }
-    })
+    (0..count).map(move |i| if i > 0 && i == gaps { stop } else { i as f64 * step + start })
 }
 
 #[cfg(test)]
@@ -209,22 +188,11 @@ mod tests {
         for (steps, shift, first, last, timesteps) in REFERENCE {
             let schedule = Schedule::new(Grid::Reference, steps, shift).unwrap();
             let expected: Vec<f32> = timesteps.split(' ').map(|t| t.parse().unwrap()).collect();
-            assert_eq!(
-                schedule.timesteps(),
-                expected,
-                "{steps} steps, shift {shift}"
-            );
+            assert_eq!(schedule.timesteps(), expected, "{steps} steps, shift {shift}");
             let sigmas = schedule.sigmas();
             assert_eq!((sigmas.len(), sigmas[steps]), (steps + 1, 0.0));
-            for (sigma, expected) in sigmas[..3]
-                .iter()
-                .zip(first)
-                .chain(sigmas[steps - 2..steps].iter().zip(last))
-            {
-                assert!(
-                    (sigma - expected).abs() < 1.1e-6,
-                    "{steps} steps, shift {shift}: {sigma} {expected}"
-                );
+            for (sigma, expected) in sigmas[..3].iter().zip(first).chain(sigmas[steps - 2..steps].iter().zip(last)) {
+                assert!((sigma - expected).abs() < 1.1e-6, "{steps} steps, shift {shift}: {sigma} {expected}");
             }
         }
     }
@@ -243,12 +211,7 @@ mod tests {
             for steps in 1..=MAX_INFERENCE_STEPS {
                 let schedule = Schedule::new(grid, steps, 5.0).unwrap();
                 assert_eq!(schedule.num_inference_steps(), steps);
-                assert!(
-                    schedule
-                        .timesteps()
-                        .iter()
-                        .all(|t| (0.0..=1000.0).contains(t))
-                );
+                assert!(schedule.timesteps().iter().all(|t| (0.0..=1000.0).contains(t)));
             }
         }
     }
@@ -256,30 +219,16 @@ mod tests {
     #[test]
     fn bad_requests_are_errors() {
         for steps in [0, MAX_INFERENCE_STEPS + 1, usize::MAX] {
-            assert_eq!(
-                Schedule::new(Grid::Diffusers, steps, 5.0),
-                Err(Error::Steps(steps))
-            );
+            assert_eq!(Schedule::new(Grid::Diffusers, steps, 5.0), Err(Error::Steps(steps)));
         }
         for shift in [0.0, -1.0, f64::INFINITY, f64::NAN] {
-            assert!(matches!(
-                Schedule::new(Grid::Diffusers, 5, shift),
-                Err(Error::Shift(_))
-            ));
+            assert!(matches!(Schedule::new(Grid::Diffusers, 5, shift), Err(Error::Shift(_))));
         }
         for shift in [1e-320, 1e-60, 1e9, 1e30, f64::MAX] {
             for grid in [Grid::Diffusers, Grid::Reference, Grid::FlowMatchEuler] {
-                assert!(
-                    matches!(Schedule::new(grid, 5, shift), Err(Error::Degenerate { .. })),
-                    "{grid:?} {shift}"
-                );
+                assert!(matches!(Schedule::new(grid, 5, shift), Err(Error::Degenerate { .. })), "{grid:?} {shift}");
             }
         }
-        assert!(
-            Schedule::new(Grid::Diffusers, 5, 5.0)
-                .unwrap()
-                .interval(5)
-                .is_err()
-        );
+        assert!(Schedule::new(Grid::Diffusers, 5, 5.0).unwrap().interval(5).is_err());
     }
 }

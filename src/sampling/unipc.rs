@@ -37,11 +37,7 @@ impl UniPc {
 
     /// The order of the prediction of step `i`: one at both ends, where history or lambda is missing.
     fn order_at(&self, i: usize) -> SolverOrder {
-        if i == 0 || i + 1 >= self.num_inference_steps() {
-            SolverOrder::One
-        } else {
-            self.order
-        }
+        if i == 0 || i + 1 >= self.num_inference_steps() { SolverOrder::One } else { self.order }
     }
 
     /// UniP: from this step's (corrected) sample to the next.
@@ -50,18 +46,12 @@ impl UniPc {
         let k = 1.0 - sigma_t / sigma_s;
         let sample = (Buffer::Sample, sigma_t / sigma_s);
         Ok(match self.order_at(i) {
-            SolverOrder::One => {
-                LinearCombination::new(Buffer::LastSample, &[sample, (Buffer::X0, k)])
-            }
+            SolverOrder::One => LinearCombination::new(Buffer::LastSample, &[sample, (Buffer::X0, k)]),
             SolverOrder::Two => {
                 let (sigma_last, _) = self.schedule.interval(i - 1)?;
                 // One half stands for the solution of the order conditions, as the paper does for order two.
                 let slope = 0.5 / lambda_ratio(sigma_last, sigma_s, sigma_t);
-                let terms = [
-                    sample,
-                    (Buffer::X0, k * (1.0 - slope)),
-                    (Buffer::LastX0, k * slope),
-                ];
+                let terms = [sample, (Buffer::X0, k * (1.0 - slope)), (Buffer::LastX0, k * slope)];
                 LinearCombination::new(Buffer::LastSample, &terms)
             }
         })
@@ -80,16 +70,10 @@ impl UniPc {
             SolverOrder::Two => {
                 let (sigma_last, _) = self.schedule.interval(i - 2)?;
                 let ratio = lambda_ratio(sigma_last, sigma_s, sigma_t);
-                let (rho_old, rho_new) =
-                    corrector_weights(lambda(sigma_t) - lambda(sigma_s), ratio);
+                let (rho_old, rho_new) = corrector_weights(lambda(sigma_t) - lambda(sigma_s), ratio);
                 let slope = rho_old / ratio;
                 let newest = k * (1.0 - slope - rho_new);
-                let terms = [
-                    sample,
-                    (Buffer::LastX0, newest),
-                    (Buffer::OlderX0, k * slope),
-                    (Buffer::X0, k * rho_new),
-                ];
+                let terms = [sample, (Buffer::LastX0, newest), (Buffer::OlderX0, k * slope), (Buffer::X0, k * rho_new)];
                 LinearCombination::new(Buffer::Sample, &terms)
             }
         })
@@ -104,12 +88,7 @@ impl Scheduler for UniPc {
     fn state(&self) -> &'static [Buffer] {
         match self.order {
             SolverOrder::One => &[Buffer::Sample, Buffer::LastSample, Buffer::LastX0],
-            SolverOrder::Two => &[
-                Buffer::Sample,
-                Buffer::LastSample,
-                Buffer::LastX0,
-                Buffer::OlderX0,
-            ],
+            SolverOrder::Two => &[Buffer::Sample, Buffer::LastSample, Buffer::LastX0, Buffer::OlderX0],
         }
     }
 

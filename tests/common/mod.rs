@@ -100,29 +100,17 @@ impl Golden {
         let text = fs::read_to_string(data_file(&format!("{name}.json"))).expect(name);
         let doc: Document = serde_json::from_str(&text).expect(name);
         let outputs = read_tensors(&data_file(&format!("{name}.safetensors")));
-        Self {
-            name: name.into(),
-            cases: doc.cases,
-            parts: doc.parts,
-            files: doc.files,
-            outputs,
-        }
+        Self { name: name.into(), cases: doc.cases, parts: doc.parts, files: doc.files, outputs }
     }
 
     /// The goldens whose name starts with `prefix`.
     pub fn with_prefix(prefix: &str) -> Vec<Self> {
-        GOLDENS
-            .iter()
-            .filter(|name| name.starts_with(prefix))
-            .map(|name| Self::load(name))
-            .collect()
+        GOLDENS.iter().filter(|name| name.starts_with(prefix)).map(|name| Self::load(name)).collect()
     }
 
     /// Names and contents of the models in the folder, by folder name.
     pub fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
-        self.parts
-            .iter()
-            .map(|(folder, part)| (folder.as_str(), part))
+        self.parts.iter().map(|(folder, part)| (folder.as_str(), part))
     }
 
     /// config.json of the model in `folder`.
@@ -137,10 +125,7 @@ impl Golden {
             write_json(&folder_path.join("config.json"), &part.config);
             let weights = self.weights(folder, dtype);
             let views = part.tensors.iter().zip(&weights).map(|(recipe, bytes)| {
-                (
-                    &recipe.name,
-                    TensorView::new(dtype, recipe.shape.clone(), bytes).expect("sizes agree"),
-                )
+                (&recipe.name, TensorView::new(dtype, recipe.shape.clone(), bytes).expect("sizes agree"))
             });
             safetensors::serialize_to_file(views, None, &folder_path.join(weights_file(folder)))
                 .expect("weights written");
@@ -151,11 +136,7 @@ impl Golden {
         if self.parts.contains_key("text_encoder") {
             let tokenizer = dir.join("tokenizer");
             fs::create_dir_all(&tokenizer).expect("tokenizer folder");
-            fs::copy(
-                data_file("tokenizer.json"),
-                tokenizer.join("tokenizer.json"),
-            )
-            .expect("tokenizer.json");
+            fs::copy(data_file("tokenizer.json"), tokenizer.join("tokenizer.json")).expect("tokenizer.json");
         }
     }
 
@@ -163,20 +144,14 @@ impl Golden {
     pub fn weights(&self, folder: &str, dtype: Dtype) -> Vec<Vec<u8>> {
         let recipes = &self.parts[folder].tensors;
         let key = |recipe: &Recipe| format!("{}/{folder}/{}", self.name, recipe.name);
-        recipes
-            .iter()
-            .map(|r| synth::encode(&synth::fill(&key(r), r), dtype))
-            .collect()
+        recipes.iter().map(|r| synth::encode(&synth::fill(&key(r), r), dtype)).collect()
     }
 
     /// The synthetic input `name` of `case`.
     pub fn input(&self, case: &Case, name: &str) -> Tensor {
         let recipe = &case.inputs[name];
         let data = synth::fill(&format!("{}/{}/{name}", self.name, case.name), recipe);
-        Tensor {
-            shape: recipe.shape.clone(),
-            data,
-        }
+        Tensor { shape: recipe.shape.clone(), data }
     }
 
     /// The reference output `name` of `case` with weights stored as `dtype`; None where it was not kept.
@@ -213,11 +188,7 @@ pub fn rel_error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "different sizes");
     assert!(a.iter().all(|v| v.is_finite()), "not finite");
     let square = |v: f64| v * v;
-    let difference: f64 = a
-        .iter()
-        .zip(b)
-        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
-        .sum();
+    let difference: f64 = a.iter().zip(b).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
     let norm: f64 = b.iter().map(|&b| square(f64::from(b))).sum();
     (difference / norm).sqrt()
 }
@@ -227,10 +198,7 @@ pub fn rel_error(a: &[f32], b: &[f32]) -> f64 {
 pub fn assert_close(what: &str, actual: &[f32], expected: &Tensor, limit: f64) {
     let error = rel_error(actual, &expected.data);
     println!("{what}: {error:.2e}");
-    assert!(
-        error <= limit,
-        "{what}: relative error {error:.2e} is above {limit:.0e}"
-    );
+    assert!(error <= limit, "{what}: relative error {error:.2e} is above {limit:.0e}");
 }
 
 /// Reads all tensors of an f32 safetensors file.
@@ -239,26 +207,15 @@ pub fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let tensor = |view: TensorView<'_>| {
         assert_eq!(view.dtype(), Dtype::F32);
-        let data = view
-            .data()
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes")))
-            .collect();
-        Tensor {
-            shape: view.shape().to_vec(),
-            data,
-        }
+        let data = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect();
+        Tensor { shape: view.shape().to_vec(), data }
     };
-    file.iter()
-        .map(|(name, view)| (name.to_owned(), tensor(view)))
-        .collect()
+    file.iter().map(|(name, view)| (name.to_owned(), tensor(view))).collect()
 }
 
 /// The path of a committed golden file.
 pub fn data_file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/data")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data").join(name)
 }
 
 /// transformers and diffusers name their weights differently.

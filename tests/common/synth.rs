@@ -22,9 +22,7 @@ pub struct Recipe {
 
 /// FNV-1a hash of the bytes of `text`, 64 bits (Fowler, Noll, Vo).
 pub fn fnv1a64(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    })
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// The generator's endless words for `key`: splitmix64's output function (Steele et al. 2014) of a counter.

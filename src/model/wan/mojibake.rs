@@ -7,8 +7,7 @@
 use std::sync::LazyLock;
 
 use encoding_rs::{
-    Encoding, ISO_8859_2, MACINTOSH, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253,
-    WINDOWS_1254, WINDOWS_1257,
+    Encoding, ISO_8859_2, MACINTOSH, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257,
 };
 
 /// By far the most frequent code page of mojibake: tried first, and the only one that is repaired in part.
@@ -16,15 +15,7 @@ static WINDOWS: LazyLock<CodePage> = LazyLock::new(|| CodePage::new(WINDOWS_1252
 
 /// Code pages in which the whole line must make sense.
 static OTHERS: LazyLock<Vec<CodePage>> = LazyLock::new(|| {
-    let encodings = [
-        WINDOWS_1251,
-        WINDOWS_1250,
-        WINDOWS_1253,
-        WINDOWS_1254,
-        WINDOWS_1257,
-        ISO_8859_2,
-        MACINTOSH,
-    ];
+    let encodings = [WINDOWS_1251, WINDOWS_1250, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257, ISO_8859_2, MACINTOSH];
     encodings.into_iter().map(CodePage::new).collect()
 });
 
@@ -49,10 +40,7 @@ fn fix_windows_1252(line: &str) -> Option<String> {
 
 fn fix_whole_line(line: &str, page: &CodePage) -> Option<String> {
     let scan = Scan::new(line, page);
-    let convincing = scan
-        .sequences
-        .iter()
-        .any(|sequence| sequence.in_run || is_punctuation(&sequence.decoded));
+    let convincing = scan.sequences.iter().any(|sequence| sequence.in_run || is_punctuation(&sequence.decoded));
     (convincing && scan.strays == 0).then(|| scan.decode(line, |_| true))
 }
 
@@ -86,18 +74,13 @@ struct Scan {
 impl Scan {
     fn new(line: &str, page: &CodePage) -> Self {
         let chars: Vec<(usize, char)> = line.char_indices().collect();
-        let mut scan = Self {
-            sequences: Vec::new(),
-            strays: 0,
-        };
+        let mut scan = Self { sequences: Vec::new(), strays: 0 };
         let mut rest = chars.as_slice();
         while let Some((&(_, c), after)) = rest.split_first() {
             if let Some(mut sequence) = page.sequence(rest) {
                 // As many characters as the decoded character has bytes.
                 rest = rest.get(sequence.decoded.len()..).unwrap_or_default();
-                sequence.certain |= rest
-                    .first()
-                    .is_some_and(|&(_, next)| sequence.opens && next.is_alphabetic());
+                sequence.certain |= rest.first().is_some_and(|&(_, next)| sequence.opens && next.is_alphabetic());
                 scan.push(sequence);
             } else {
                 scan.strays += usize::from(!c.is_ascii());
@@ -108,11 +91,7 @@ impl Scan {
     }
 
     fn push(&mut self, mut sequence: Sequence) {
-        if let Some(last) = self
-            .sequences
-            .last_mut()
-            .filter(|last| last.end == sequence.start)
-        {
+        if let Some(last) = self.sequences.last_mut().filter(|last| last.end == sequence.start) {
             for neighbour in [last, &mut sequence] {
                 neighbour.in_run = true;
                 neighbour.certain = true;
@@ -143,20 +122,9 @@ struct CodePage {
 
 impl CodePage {
     fn new(encoding: &'static Encoding) -> Self {
-        let decode = |byte: u8| {
-            encoding
-                .decode_without_bom_handling(&[byte])
-                .0
-                .chars()
-                .next()
-        };
-        let upper = (0x80..=0xff)
-            .map(|byte| decode(byte).unwrap_or(char::REPLACEMENT_CHARACTER))
-            .collect();
-        Self {
-            upper,
-            latin_1: encoding == WINDOWS_1252,
-        }
+        let decode = |byte: u8| encoding.decode_without_bom_handling(&[byte]).0.chars().next();
+        let upper = (0x80..=0xff).map(|byte| decode(byte).unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Self { upper, latin_1: encoding == WINDOWS_1252 }
     }
 
     /// The byte that reads as `c`; `None` for ASCII and for what the code page lacks.
@@ -165,11 +133,7 @@ impl CodePage {
             Ok(byte) if byte < 0x80 => None,
             Ok(byte) if self.latin_1 => Some(byte),
             _ if c == char::REPLACEMENT_CHARACTER => None,
-            _ => self
-                .upper
-                .iter()
-                .position(|&upper| upper == c)
-                .and_then(|i| u8::try_from(i + 0x80).ok()),
+            _ => self.upper.iter().position(|&upper| upper == c).and_then(|i| u8::try_from(i + 0x80).ok()),
         }
     }
 
@@ -188,9 +152,7 @@ impl CodePage {
         let &(last, c) = chars.last()?;
         let &(_, second) = chars.get(1)?;
         // "Â" and "Ã" before a symbol, and "â€", are the usual faces of mojibake and nothing else.
-        let certain = matches!(lead, 'Â' | 'Ã')
-            || (lead == 'â' && second == '€')
-            || !CLOSING.contains(second);
+        let certain = matches!(lead, 'Â' | 'Ã') || (lead == 'â' && second == '€') || !CLOSING.contains(second);
         Some(Sequence {
             start,
             end: last + c.len_utf8(),

@@ -68,9 +68,7 @@ fn plain_characters(text: &str) -> String {
             '\r' | '\u{2028}' | '\u{2029}' => plain.push('\n'),
             'ﬅ' => plain.push_str("ſt"),
             // Digraphs that exist for the sake of old encodings, and typographers' ligatures.
-            'Ĳ' | 'ĳ' | 'ŉ' | 'Ǆ'..='ǌ' | 'Ǳ'..='ǳ' | 'ﬀ'..='ﬆ' => {
-                plain.extend(std::iter::once(c).nfkc())
-            }
+            'Ĳ' | 'ĳ' | 'ŉ' | 'Ǆ'..='ǌ' | 'Ǳ'..='ǳ' | 'ﬀ'..='ﬆ' => plain.extend(std::iter::once(c).nfkc()),
             _ => plain.push(c),
         }
     }
@@ -80,12 +78,7 @@ fn plain_characters(text: &str) -> String {
 /// What a C1 control character was meant for: the byte in Windows-1252.
 fn windows_1252(c: char) -> char {
     let byte = u8::try_from(c).unwrap_or(b'?');
-    encoding_rs::WINDOWS_1252
-        .decode_without_bom_handling(&[byte])
-        .0
-        .chars()
-        .next()
-        .unwrap_or(c)
+    encoding_rs::WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next().unwrap_or(c)
 }
 
 /// Control characters that have no place in text; white space, joiners and direction marks are not among them.
@@ -114,10 +107,7 @@ fn remove_terminal_escapes(text: &str) -> String {
 
 /// Replaces each `&...` for which `entity` knows an expansion. `entity` gets the text from `&` on and gives the expansion
 /// and the number of bytes that it stands for.
-fn replace_entities(
-    text: &str,
-    entity: impl Fn(&str) -> Option<(Cow<'static, str>, usize)>,
-) -> String {
+fn replace_entities(text: &str, entity: impl Fn(&str) -> Option<(Cow<'static, str>, usize)>) -> String {
     let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('&') {
@@ -133,24 +123,15 @@ fn replace_entities(
 /// ftfy's cautious unescaping: only what ends in a semicolon; letters may be all in capitals (`&EACUTE;`).
 fn unescape_strictly(text: &str) -> String {
     replace_entities(text, |text| {
-        let end = text
-            .bytes()
-            .take(MAX_STRICT_LENGTH)
-            .position(|byte| byte == b';')?;
+        let end = text.bytes().take(MAX_STRICT_LENGTH).position(|byte| byte == b';')?;
         let body = text[1..end].strip_prefix('#').unwrap_or(&text[1..end]);
-        if !(1..=MAX_STRICT_NAME).contains(&body.len())
-            || !body.bytes().all(|b| b.is_ascii_alphanumeric())
-        {
+        if !(1..=MAX_STRICT_NAME).contains(&body.len()) || !body.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return None;
         }
         let entity = &text[..=end];
         let expansion = match numeric(entity) {
-            Some((expansion, length)) => {
-                (length == entity.len() && expansion != ";").then_some(expansion)
-            }
-            None => named(entity)
-                .map(Cow::Borrowed)
-                .or_else(|| in_capitals(entity)),
+            Some((expansion, length)) => (length == entity.len() && expansion != ";").then_some(expansion),
+            None => named(entity).map(Cow::Borrowed).or_else(|| in_capitals(entity)),
         };
         expansion.map(|expansion| (expansion, entity.len()))
     })
@@ -159,34 +140,26 @@ fn unescape_strictly(text: &str) -> String {
 /// The expansion of an entity in capitals, when only its small form exists: in capitals too.
 fn in_capitals(entity: &str) -> Option<Cow<'static, str>> {
     let capitals = entity == entity.to_ascii_uppercase() && longest_named(entity).is_none();
-    let small = capitals
-        .then(|| named(&entity.to_ascii_lowercase()))
-        .flatten()?;
+    let small = capitals.then(|| named(&entity.to_ascii_lowercase())).flatten()?;
     Some(Cow::Owned(small.to_uppercase()))
 }
 
 /// Python's `html.unescape`: HTML 5 rules, the semicolon is optional for old names.
 fn unescape(text: &str) -> String {
     replace_entities(text, |text| {
-        numeric(text).or_else(|| {
-            longest_named(text).map(|(expansion, length)| (Cow::Borrowed(expansion), length))
-        })
+        numeric(text).or_else(|| longest_named(text).map(|(expansion, length)| (Cow::Borrowed(expansion), length)))
     })
 }
 
 /// The longest named entity at the front of `text`, and its length.
 fn longest_named(text: &str) -> Option<(&'static str, usize)> {
     let longest = text.len().min(ENTITY_MAX_LENGTH);
-    (2..=longest)
-        .rev()
-        .find_map(|length| Some((named(text.get(..length)?)?, length)))
+    (2..=longest).rev().find_map(|length| Some((named(text.get(..length)?)?, length)))
 }
 
 /// The expansion of exactly this entity, `&` and any semicolon included.
 fn named(entity: &str) -> Option<&'static str> {
-    ENTITIES
-        .get(entity.as_bytes())
-        .and_then(|expansion| std::str::from_utf8(expansion).ok())
+    ENTITIES.get(entity.as_bytes()).and_then(|expansion| std::str::from_utf8(expansion).ok())
 }
 
 /// The character reference (`&#65;`, `&#x41`) at the front of `text`, and its length.
@@ -202,9 +175,7 @@ fn numeric(text: &str) -> Option<(Cow<'static, str>, usize)> {
     let code = digits
         .chars()
         .filter_map(|c| c.to_digit(radix))
-        .fold(0_u32, |code, digit| {
-            code.saturating_mul(radix).saturating_add(digit)
-        });
+        .fold(0_u32, |code, digit| code.saturating_mul(radix).saturating_add(digit));
     (!digits.is_empty()).then(|| (character(code), text.len() - after.len()))
 }
 
@@ -226,15 +197,8 @@ mod tests {
 
     #[test]
     fn plain_text_is_left_alone() {
-        for prompt in [
-            "",
-            "a cat walking on grass",
-            "一只猫在草地上行走",
-            "É",
-            "naïve façade",
-            "IL Y MARQUÉ…",
-            "🐱",
-        ] {
+        for prompt in ["", "a cat walking on grass", "一只猫在草地上行走", "É", "naïve façade", "IL Y MARQUÉ…", "🐱"]
+        {
             assert_eq!(prompt_clean(prompt), prompt);
         }
     }
@@ -242,10 +206,7 @@ mod tests {
     #[test]
     fn each_step_is_done() {
         let cases = [
-            (
-                "  a \t\u{a0}cat\r\n\u{2028}on\u{3000}grass ",
-                "a cat on grass",
-            ),
+            ("  a \t\u{a0}cat\r\n\u{2028}on\u{3000}grass ", "a cat on grass"),
             ("“it’s”", "\"it's\""),
             ("schÃ¶n, itâ€™s", "schön, it's"),
             ("ＬＯＵＤ ﬁne", "LOUD fine"),

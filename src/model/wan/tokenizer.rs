@@ -33,9 +33,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a tokenizer that this program can use.
-    #[error(
-        "{path} is not a usable tokenizer: {why}; fetch the model's tokenizer/tokenizer.json again"
-    )]
+    #[error("{path} is not a usable tokenizer: {why}; fetch the model's tokenizer/tokenizer.json again")]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -65,19 +63,11 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json`. Fails when the file is unreadable, not a Unigram tokenizer, or lacks `</s>`.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let read_error = |source| Error::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let invalid = |why: String| Error::Invalid {
-            path: path.to_owned(),
-            why,
-        };
+        let read_error = |source| Error::Read { path: path.to_owned(), source };
+        let invalid = |why: String| Error::Invalid { path: path.to_owned(), why };
         let bytes = std::fs::metadata(path).map_err(read_error)?.len();
         if bytes > MAX_FILE_BYTES {
-            return Err(invalid(format!(
-                "it has {bytes} bytes, more than any tokenizer"
-            )));
+            return Err(invalid(format!("it has {bytes} bytes, more than any tokenizer")));
         }
         Self::parse(&std::fs::read(path).map_err(read_error)?).map_err(invalid)
     }
@@ -89,13 +79,9 @@ impl Tokenizer {
             return Err("its model is not Unigram".to_owned());
         }
         // The file may ask for its own length; ours depends on the request.
-        inner
-            .with_truncation(None)
-            .map_err(|error| error.to_string())?;
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
-        let eos = inner
-            .token_to_id(EOS)
-            .ok_or_else(|| format!("it has no {EOS}"))?;
+        let eos = inner.token_to_id(EOS).ok_or_else(|| format!("it has no {EOS}"))?;
         Ok(Self { inner, eos })
     }
 
@@ -111,8 +97,7 @@ impl Tokenizer {
             return Err(Error::PromptTooLong(chars));
         }
         let clean = prompt_clean(prompt);
-        let encoding =
-            guarded(|| self.inner.encode_fast(clean.as_str(), false)).map_err(Error::Encode)?;
+        let encoding = guarded(|| self.inner.encode_fast(clean.as_str(), false)).map_err(Error::Encode)?;
         let tokens = encoding.get_ids().iter().copied().take(room);
         Ok(tokens.chain([self.eos]).collect())
     }
@@ -134,20 +119,14 @@ fn check_character_maps(json: &[u8]) -> Result<(), String> {
         normalizer: Option<Value>,
     }
     let head: Head = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-    head.normalizer
-        .as_ref()
-        .map_or(Ok(()), check_character_maps_in)
+    head.normalizer.as_ref().map_or(Ok(()), check_character_maps_in)
 }
 
 fn check_character_maps_in(normalizer: &Value) -> Result<(), String> {
     for (key, value) in normalizer.as_object().into_iter().flatten() {
         match value {
-            Value::Array(normalizers) => {
-                normalizers.iter().try_for_each(check_character_maps_in)?
-            }
-            Value::String(map)
-                if key == "precompiled_charsmap" && claimed_bytes(map) > map.len() =>
-            {
+            Value::Array(normalizers) => normalizers.iter().try_for_each(check_character_maps_in)?,
+            Value::String(map) if key == "precompiled_charsmap" && claimed_bytes(map) > map.len() => {
                 return Err("its character map is shorter than it claims".to_owned());
             }
             _ => {}
@@ -159,16 +138,8 @@ fn check_character_maps_in(normalizer: &Value) -> Result<(), String> {
 /// The length of the table in a base64 character map: its first four bytes, little-endian.
 fn claimed_bytes(base64: &str) -> usize {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |byte: u8| {
-        ALPHABET
-            .iter()
-            .position(|&letter| letter == byte)
-            .unwrap_or(0) as u64
-    };
-    let bits = base64
-        .bytes()
-        .take(6)
-        .fold(0, |bits, byte| bits << 6 | digit(byte));
+    let digit = |byte: u8| ALPHABET.iter().position(|&letter| letter == byte).unwrap_or(0) as u64;
+    let bits = base64.bytes().take(6).fold(0, |bits, byte| bits << 6 | digit(byte));
     // Six digits hold 36 bits, the first 32 of which are the four bytes.
     ((bits >> 4) as u32).swap_bytes() as usize
 }

@@ -98,9 +98,8 @@ impl NormConv {
     }
 
     pub(super) fn forward(&self, cx: &mut Stream, cache: &mut Cache, x: &Tensor, target: Target) -> Result<Tensor> {
-        let (all, history) = cache.extend(cx, x.shape(), HISTORY, |cx, all, history| {
-            channel_norm(cx, x, &self.gamma, true, all, history)
-        })?;
+        let (all, history) = cache
+            .extend(cx, x.shape(), HISTORY, |cx, all, history| channel_norm(cx, x, &self.gamma, true, all, history))?;
         conv(cx, &all, &self.weight, &Conv::causal(history), Activation::None, target)
     }
 }

@@ -105,7 +105,8 @@ impl Vae {
         let [count, height, width, channels] = frames.shape;
         let [time, space] = [self.config.temporal_compression(), self.config.spatial_compression()];
         let fits = count % time == 1 % time && height % space == 0 && width % space == 0;
-        if !fits || channels != self.config.in_channels || frames.values.len() != frames.shape.iter().product::<usize>() {
+        if !fits || channels != self.config.in_channels || frames.values.len() != frames.shape.iter().product::<usize>()
+        {
             let message = format!(
                 "frames {:?}; expected 1 + n x {time} frames, sides that are multiples of {space}, {} channels",
                 frames.shape, self.config.in_channels
@@ -156,7 +157,10 @@ impl Vae {
             return Err(GpuError::shape("decode", format!("latents {:?}", latents.shape())));
         };
         if z != self.config.z_dim || latents.is_empty() {
-            return Err(GpuError::shape("decode", format!("latents {:?} for {} channels", latents.shape(), self.config.z_dim)));
+            return Err(GpuError::shape(
+                "decode",
+                format!("latents {:?} for {} channels", latents.shape(), self.config.z_dim),
+            ));
         }
         let padded = z.next_multiple_of(4);
         let values = cx.read(latents)?;
