@@ -164,7 +164,7 @@ mod tests {
     fn row_softmax_is_right() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        for [rows, columns] in [[1, 1], [5, 6], [3, 300], [17, 64]] {
+        for [rows, columns] in [[1usize, 1usize], [5, 6], [3, 300], [17, 64]] {
             let n = columns.next_multiple_of(4);
             let values: Vec<f32> = random(4, rows * n).iter().map(|v| 200.0 * v).collect();
             let x = cx.upload("x", &values, &[rows, n]).unwrap();
