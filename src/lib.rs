@@ -1,6 +1,9 @@
 //! **ditscope**: a scope for video diffusion transformers.
 #![warn(missing_docs)]
 
+pub mod caching;
+pub mod cli;
+pub mod engine;
 pub mod gpu;
 pub mod media;
 pub mod model;

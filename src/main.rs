@@ -1,2 +1,7 @@
-//! The `ditscope` program.
-fn main() {}
+//! The `ditscope` program: see `ditscope --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ditscope::cli::main()
+}

@@ -8,7 +8,6 @@ part uses whole clips, which have the later chunks and the borders.
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -105,26 +104,34 @@ def main():
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=6, help="crops a step")
     parser.add_argument("--noise", type=float, default=0.08)
+    parser.add_argument("--decoder-only", action="store_true", help="keep the frozen encoder, train on from frozen.pt")
     parser.add_argument("--dims", type=int, nargs=5, help="base_dim and dim_mult, for experiments")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
     if args.dims:
         vae_module.VAE_CONFIG.update(base_dim=args.dims[0], dim_mult=args.dims[1:])
-    path = Path(args.state) / f"{args.name}.pt"
     vae_module.compile_kernels()
+    path = args.state / f"{args.name}.pt"
     model = VideoVAE()
     for module in model.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)
+    if args.decoder_only:
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
     optimizer = MixedOptimizer(model, is_matrix, args.muon_lr, args.adam_lr)
-    ema = Ema(model, 0.99)
+    saved = torch.load(path, weights_only=False) if path.exists() else None
     step, spent = 0, 0.0
-    if path.exists():
-        saved = torch.load(path, weights_only=False)
+    if saved and saved.get("decoder_only", False) == args.decoder_only:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        ema.weights, ema.steps, step, spent = saved["ema"], saved["step"], saved["step"], saved["spent"]
+        step, spent = saved["step"], saved["spent"]
+    elif args.decoder_only:
+        model.load_state_dict(torch.load(args.state / "frozen.pt", weights_only=False)["ema"])
+    ema = Ema(model, 0.99)
+    if step:
+        ema.weights, ema.steps = saved["ema"], step
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
     pool = ClipPool(np.random.default_rng(1000 + step))
     progress = Progress(args.minutes * 60, spent)
@@ -142,7 +149,8 @@ def main():
         if time.time() - last_save > 180 or progress.finished():
             last_save = time.time()
             save_atomically(path, {"model": model.state_dict(), "ema": ema.weights, "optimizer": optimizer.state_dict(),
-                                   "step": step, "spent": progress.spent(), "config": dict(vae_module.VAE_CONFIG)})
+                                   "step": step, "spent": progress.spent(), "decoder_only": args.decoder_only,
+                                   "config": dict(vae_module.VAE_CONFIG)})
             current = {k: v.clone() for k, v in model.state_dict().items()}
             model.load_state_dict(ema.weights)
             quality, truth, output = evaluate(model)

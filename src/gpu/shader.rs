@@ -23,15 +23,24 @@ macro_rules! sources {
 
 /// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
 pub const SOURCES: &[(&str, &str)] = sources![
+    "activate",
+    "add_rows",
+    "attention_subgroup",
+    "attention_tile",
     "channel_norm",
     "lib/activation",
+    "lib/attention",
+    "lib/linear_index",
     "lib/product_input",
     "lib/product_store",
     "lib/weight",
     "matmul_rows",
     "matmul_subgroup",
     "matmul_tile",
+    "norm",
+    "patchify",
     "row_softmax",
+    "split_heads",
     "transpose",
 ];
 

@@ -4,15 +4,23 @@
 //! and no dispatch exceeds the device's limits, and returns new tensors. Activations are f32, row-major, and their last
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
+mod attention;
 mod conv;
+mod elementwise;
+mod heads;
 mod image;
 mod matmul;
+mod norm;
+mod split;
 mod weight;
-mod window;
 
+pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use conv::{Conv, Target, conv, conv_variants, conv_with};
+pub use elementwise::{add_rows, patchify, silu, token_grid, unpatchify};
+pub use heads::{HeadsPart, RopeTable, split_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
+pub use norm::{LayerNormThen, layer_norm, rms_norm};
 pub use weight::{HostWeight, Weight, vector};
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn randn(seed: u64, n: usize) -> Vec<f32> {
 fn blocks(generator: &mut Mt19937, n: usize) -> Vec<f32> {
     let mut values: Vec<f32> = (0..n).map(|_| generator.uniform_24()).collect();
     values.chunks_exact_mut(BLOCK).for_each(box_muller);
-    if n % BLOCK != 0 {
+    if !n.is_multiple_of(BLOCK) {
         let (_, last) = values.split_at_mut(n - BLOCK);
         last.fill_with(|| generator.uniform_24());
         box_muller(last);

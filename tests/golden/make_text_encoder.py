@@ -9,7 +9,7 @@ from golden import AttentionWatch, DTYPES, Golden, double_precision, rel_error
 CONFIG = {
     "_class_name": "UMT5EncoderModel", "architectures": ["UMT5EncoderModel"], "model_type": "umt5",
     "vocab_size": 90, "d_model": 24, "num_heads": 3, "d_kv": 16, "d_ff": 40, "num_layers": 2,
-    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
+    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-3,
     "feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True, "is_encoder_decoder": True,
     "dropout_rate": 0.1, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": True,
 }  # fmt: skip

@@ -23,7 +23,7 @@ MODELS = {
     }, [("t500", 500.0, 30, 2, 8, 6), ("full_prompt", 37.0, 512, 2, 4, 4)]),
     "transformer_patch1": (2.6, {
         "num_attention_heads": 2, "attention_head_dim": 32, "num_layers": 2, "ffn_dim": 100, "patch_size": [1, 1, 1],
-        "in_channels": 5, "out_channels": 7, "cross_attn_norm": False, "freq_dim": 64, "text_dim": 40,
+        "in_channels": 5, "out_channels": 7, "cross_attn_norm": False, "freq_dim": 64, "text_dim": 40, "eps": 1e-3,
     }, [("t500", 500.0, 3, 2, 5, 7)]),
     "transformer_6x32": (2.6, {
         "num_attention_heads": 6, "attention_head_dim": 32, "num_layers": 2, "ffn_dim": 768,

@@ -1,9 +1,13 @@
-//! Wan2.1.
+//! Wan2.1: its files, configurations, text, and networks.
+
 pub mod config;
 pub mod files;
+mod load;
 mod mojibake;
 mod prompt_clean;
+pub mod text_encoder;
 pub mod tokenizer;
+pub mod transformer;
 pub mod vae;
 
 pub use prompt_clean::prompt_clean;

@@ -161,3 +161,21 @@ fn shard_names() {
         assert!(!is_shard(Path::new(name)), "{name}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn damaged_indices_never_panic(at in 0..90usize, with in "[ -~]{1,4}") {
+        let folder = tempfile::tempdir().unwrap();
+        save(&folder.path().join("a.safetensors"), &[("a", Dtype::F32, &[], ONE)]);
+        save(&folder.path().join("b.safetensors"), &[("b", Dtype::F32, &[], HALF)]);
+        let mut index = br#"{"metadata":{"total_size":8},"weight_map":{"a":"a.safetensors","b":"b.safetensors"}}"#.to_vec();
+        let at = at.min(index.len());
+        let end = (at + with.len()).min(index.len());
+        index.splice(at..end, with.bytes());
+        let path = folder.path().join("m.safetensors.index.json");
+        std::fs::write(&path, index).unwrap();
+        if let Ok(checkpoint) = Checkpoint::open(&path) {
+            proptest::prop_assert!(checkpoint.tensors().all(|tensor| tensor.to_f32().is_ok()));
+        }
+    }
+}

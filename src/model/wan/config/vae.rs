@@ -398,4 +398,22 @@ mod tests {
         }
         assert!(read(&WAN.replace("KLWan", "KL")).unwrap_err().to_string().contains("AutoencoderKLWan"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn absurd_configurations_never_panic(
+            base_dim in 0..1usize << 40, z_dim in 0..20usize, dim_mult in proptest::collection::vec(0..9usize, 0..10),
+            num_res_blocks in 0..20usize, temporal in proptest::collection::vec(proptest::bool::ANY, 0..9),
+        ) {
+            let statistics = vec![1; z_dim];
+            let json = serde_json::json!({
+                "_class_name": "AutoencoderKLWan", "base_dim": base_dim % 100, "decoder_base_dim": base_dim, "z_dim": z_dim,
+                "dim_mult": dim_mult, "num_res_blocks": num_res_blocks, "temperal_downsample": temporal,
+                "latents_mean": statistics, "latents_std": statistics,
+            });
+            if let Ok(config) = read(&json.to_string()) {
+                proptest::prop_assert!(config.expected_tensors().iter().all(|(_, shape)| !shape.contains(&0)));
+            }
+        }
+    }
 }

@@ -1,0 +1,26 @@
+// y[i] = a[i] + b[i mod period]: adds one matrix to every matrix of a stack. One invocation adds four elements.
+#import linear_index
+
+struct Params {
+    // Groups of four elements of a and y.
+    count4: u32,
+    // Groups of four elements of b.
+    period4: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = linear_index(group, groups, local);
+    if i < params.count4 {
+        y[i] = a[i] + b[i % params.period4];
+    }
+}

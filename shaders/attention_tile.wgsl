@@ -1,0 +1,131 @@
+// Attention for GPUs: a workgroup of 8 x 16 threads makes 16 TM query rows, 32 keys a turn. Both products are small matrix
+// products of a [16 TM, 32] and a [32, 32] tile in workgroup memory, TM x 4 results a thread: q k^T sums over chunks of 32
+// coordinates, p v makes chunks of 32 columns. Needs nothing beyond WebGPU's defaults (at most 15 KiB of workgroup memory).
+#import attention
+
+const ROWS = 16u * u32(TM);
+// Padded row of the left tile, against bank conflicts.
+const STRIDE = 9u;
+
+// A chunk of q, then the weights p; and a chunk of k, then of v.
+var<workgroup> left: array<vec4<f32>, ROWS * STRIDE>;
+var<workgroup> right: array<vec4<f32>, 32 * 8>;
+// The largest score of each row among four keys.
+var<workgroup> tops: array<f32, ROWS * 8u>;
+
+// sums += (rows of `left`) (columns of `right`) over `depth4` groups of four of the inner extent.
+fn product(sums: ptr<function, array<vec4<f32>, TM>>, local: vec2<u32>, depth4: u32) {
+    for (var d = 0u; d < depth4; d++) {
+        let b0 = right[(d * 4u + 0u) * 8u + local.x];
+        let b1 = right[(d * 4u + 1u) * 8u + local.x];
+        let b2 = right[(d * 4u + 2u) * 8u + local.x];
+        let b3 = right[(d * 4u + 3u) * 8u + local.x];
+#repeat ROW TM
+        {
+            let a = left[(local.y * u32(TM) + u32(ROW)) * STRIDE + d];
+            (*sums)[ROW] = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, (*sums)[ROW]))));
+        }
+#end
+    }
+}
+
+@compute @workgroup_size(8, 16)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
+    let local = id.xy;
+    let thread = local.y * 8u + local.x;
+    let head = group.y;
+    let first = params.first_query + group.x * ROWS;
+    let v_head = params.v4 + head * params.n_k * D4;
+#repeat CHUNK CHUNKS
+    var results_$CHUNK: array<vec4<f32>, TM>;
+#end
+    // Of each row: the largest score so far, and this thread's share of the sum of 2^(score - largest).
+    var largest: array<f32, TM>;
+    var sums: array<f32, TM>;
+#repeat ROW TM
+    largest[ROW] = LOWEST;
+#end
+    for (var key = 0u; key < params.n_k; key += 32u) {
+        var scores = array<vec4<f32>, TM>();
+        for (var chunk4 = 0u; chunk4 < D4; chunk4 += 8u) {
+            let depth4 = min(8u, D4 - chunk4);
+            workgroupBarrier();
+            // A row of q by 8 threads, so 128 threads fill 16 rows at a time; of k likewise 16 coordinates.
+            if local.x < depth4 {
+#repeat ROW TM
+                left[(u32(ROW) * 16u + local.y) * STRIDE + local.x] =
+                    q[q_row(head, first + u32(ROW) * 16u + local.y) + chunk4 + local.x];
+#end
+            }
+            for (var row = local.y; row < depth4 * 4u; row += 16u) {
+                right[row * 8u + local.x] =
+                    k[k_head(head) + (chunk4 * 4u + row) * params.n_k4 + min(key / 4u + local.x, params.n_k4 - 1u)];
+            }
+            workgroupBarrier();
+            product(&scores, local, depth4);
+        }
+#repeat ROW TM
+        scores[ROW] = score4(scores[ROW], head, first + local.y * u32(TM) + u32(ROW), key + local.x * 4u);
+        tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = max_of(scores[ROW]);
+#end
+        workgroupBarrier();
+        // Online softmax: what was summed before is rescaled to the new largest score.
+#repeat ROW TM
+        {
+            let row = local.y * u32(TM) + u32(ROW);
+            var top = largest[ROW];
+            for (var i = 0u; i < 8u; i++) {
+                top = max(top, tops[row * 8u + i]);
+            }
+            let rescale = exp2(largest[ROW] - top);
+            largest[ROW] = top;
+            let weights = exp2(scores[ROW] - top);
+            sums[ROW] = sums[ROW] * rescale + sum_of(weights);
+            left[row * STRIDE + local.x] = weights;
+#repeat CHUNK CHUNKS
+            results_$CHUNK[ROW] *= rescale;
+#end
+        }
+#end
+#repeat CHUNK CHUNKS
+        {
+            // Keys past the end have weight 0, columns past the end are not stored.
+            let column4 = min(u32(CHUNK) * 8u + local.x, D4 - 1u);
+            for (var row = local.y; row < 32u; row += 16u) {
+                right[row * 8u + local.x] = v[v_head + min(key + row, params.n_k - 1u) * D4 + column4];
+            }
+            workgroupBarrier();
+            product(&results_$CHUNK, local, 8u);
+            workgroupBarrier();
+        }
+#end
+    }
+    // The shares of a row's sum lie in 8 threads.
+#repeat ROW TM
+    tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = sums[ROW];
+#end
+    workgroupBarrier();
+#repeat ROW TM
+    {
+        let row = local.y * u32(TM) + u32(ROW);
+        let query = first + row;
+        var sum = 0.0;
+        for (var i = 0u; i < 8u; i++) {
+            sum += tops[row * 8u + i];
+        }
+        if query < params.end_query {
+            let start = params.output4 + (query - params.first_query) * params.output_row4 + head * D4;
+#repeat CHUNK CHUNKS
+            if u32(CHUNK) * 8u + local.x < D4 {
+                output[start + u32(CHUNK) * 8u + local.x] = results_$CHUNK[ROW] / sum;
+            }
+#end
+#ifdef LOG_SUM
+            if local.x == 0u {
+                log_sum[(params.first_head + head) * params.n_q + query] = LN_2 * (largest[ROW] + log2(sum));
+            }
+#endif
+        }
+    }
+#end
+}

@@ -1,0 +1,38 @@
+//! `ditscope devices`.
+
+use crate::gpu::list_adapters;
+
+/// Arguments of `ditscope devices`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the adapters, strongest first.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let adapters = list_adapters();
+    if args.json {
+        println!("{}", serde_json::to_string(&adapters)?);
+        return Ok(());
+    }
+    if adapters.is_empty() {
+        println!(
+            "no GPU found: install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
+        );
+    }
+    for (number, adapter) in adapters.iter().enumerate() {
+        let caps = &adapter.caps;
+        let subgroups = caps.subgroup_min.map_or("no subgroups".into(), |size| format!("subgroups of {size}"));
+        let half = if caps.f16 { "f16" } else { "no f16" };
+        println!("{number}  {} ({}, {}, {})", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+        println!(
+            "   {subgroups}, {half}, bindings of {} MiB, buffers of {} MiB, {} KiB of workgroup memory",
+            caps.max_binding >> 20,
+            caps.max_buffer >> 20,
+            caps.workgroup_memory >> 10
+        );
+    }
+    Ok(())
+}

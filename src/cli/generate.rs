@@ -1,0 +1,267 @@
+//! `ditscope generate`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, SchedulerChoice, Stage};
+use crate::media::{self, Clip};
+use crate::sampling::Grid;
+
+use super::{GpuArgs, WrongUse, latents};
+
+/// The prompt of the paper's figures.
+const PAPER_PROMPT: &str = "a cat walking on grass";
+/// Longest GPU time of one submit when no window shares the GPU.
+const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
+
+/// Arguments of `ditscope generate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to show
+    prompt: String,
+    /// What not to show
+    #[arg(long, default_value = "")]
+    negative_prompt: String,
+    /// Model folder: diffusers' or the original layout [default: the built-in demo model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with .mp4]
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Denoising steps [default: the model's]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Guidance; 1 for none [default: the model's]
+    #[arg(long)]
+    guidance_scale: Option<f64>,
+    /// Shift of the sigma schedule [default: the model's]
+    #[arg(long)]
+    flow_shift: Option<f64>,
+    /// Number of frames, 4 n + 1 [default: the model's]
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Size in pixels [default: the model's]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Seed of the noise; the same seed gives the same clip, and diffusers' noise on the CPU
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Solver [default: the model's]
+    #[arg(long, value_enum)]
+    scheduler: Option<Solver>,
+    /// Use the sigmas of Wan's own code instead of diffusers'
+    #[arg(long)]
+    reference_sigmas: bool,
+    /// Start from these latents (safetensors, key `latents`)
+    #[arg(long, value_name = "FILE")]
+    latents: Option<PathBuf>,
+    /// Keep the initial latents (safetensors, key `latents`)
+    #[arg(long, value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    /// Print one JSON object at the end, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Solver {
+    Unipc,
+    Euler,
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once(['x', 'X']).ok_or("write it as WIDTHxHEIGHT, for example 64x64")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("\"{text}\" is no number of pixels"));
+    Ok((number(width)?, number(height)?))
+}
+
+impl Args {
+    /// What the program does when it is started without arguments.
+    pub fn paper() -> Self {
+        Self {
+            prompt: PAPER_PROMPT.into(),
+            negative_prompt: String::new(),
+            model: None,
+            output: None,
+            steps: None,
+            guidance_scale: None,
+            flow_shift: None,
+            frames: None,
+            size: None,
+            seed: 0,
+            scheduler: None,
+            reference_sigmas: false,
+            latents: None,
+            save_latents: None,
+            json: false,
+            gpu: GpuArgs::default(),
+        }
+    }
+
+    fn request(&self, model: PathBuf, defaults: &Defaults) -> anyhow::Result<GenerateRequest> {
+        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
+        Ok(GenerateRequest {
+            model,
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            width,
+            height,
+            num_frames: self.frames.unwrap_or(defaults.num_frames),
+            num_inference_steps: self.steps.unwrap_or(defaults.num_inference_steps),
+            guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
+            flow_shift: self.flow_shift,
+            scheduler: self.scheduler.map(|solver| match solver {
+                Solver::Unipc => SchedulerChoice::UniPc,
+                Solver::Euler => SchedulerChoice::Euler,
+            }),
+            grid: self.reference_sigmas.then_some(Grid::Reference),
+            seed: self.seed,
+            latents: self.latents.as_deref().map(latents::read).transpose()?,
+        })
+    }
+}
+
+/// Generates a clip and writes it.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let output = args.output.clone().unwrap_or_else(|| file_name(&args.prompt));
+    media::check_path(&output).map_err(|error| WrongUse(error.to_string()))?;
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => demo_model()?,
+    };
+    let defaults = Defaults::of_model(&model)?;
+    let request = args.request(model, &defaults)?;
+    let gpu = args.gpu.open()?;
+    if !args.json {
+        eprintln!("{} on {}", request.prompt, gpu.adapter_name());
+    }
+    let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
+    engine.generate(request.clone())?;
+    let generated = follow(&engine, args.json)?;
+    if let Some(path) = &args.save_latents {
+        latents::write(path, &generated.initial_latents, generated.latent_shape)?;
+    }
+    let summary = summary(&output, &request, &generated);
+    media::write(&output, &clip(&generated, defaults.fps)?, &summary.to_string())?;
+    if args.json {
+        println!("{summary}");
+    } else {
+        let seconds = &generated.seconds;
+        println!(
+            "{}: {} frames of {}x{} in {:.1} s (text {:.1}, denoising {:.1}, decoding {:.1})",
+            output.display(),
+            generated.frames.len(),
+            generated.width,
+            generated.height,
+            seconds.total,
+            seconds.text,
+            seconds.denoise,
+            seconds.decode
+        );
+    }
+    Ok(())
+}
+
+/// Shows progress until the job ends.
+fn follow(engine: &Engine, quiet: bool) -> anyhow::Result<Generated> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
+    bar.set_style(ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len} {eta}").context("progress bar")?);
+    for event in engine.events() {
+        match event {
+            Event::Stage(stage) => bar.set_message(match stage {
+                Stage::Load => "loading",
+                Stage::Text => "text",
+                Stage::Denoise => "denoising",
+                Stage::Decode => "decoding",
+            }),
+            Event::Step { step, steps, .. } => {
+                bar.set_length(steps as u64);
+                bar.set_position(step as u64 + 1);
+            }
+            Event::Finished(generated) => {
+                bar.finish_and_clear();
+                return Ok(*generated);
+            }
+            Event::Failed(error) => {
+                bar.finish_and_clear();
+                return Err(error.into());
+            }
+        }
+    }
+    bail!("the engine stopped without a word")
+}
+
+fn clip(generated: &Generated, fps: u32) -> anyhow::Result<Clip> {
+    let byte = |value: &f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+    let frames = generated.frames.iter().map(|frame| frame.iter().map(byte).collect()).collect();
+    Ok(Clip::new(generated.width as u32, generated.height as u32, fps, frames)?)
+}
+
+/// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
+fn summary(output: &Path, request: &GenerateRequest, generated: &Generated) -> serde_json::Value {
+    serde_json::json!({
+        "output": output.display().to_string(),
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "model": request.model.display().to_string(),
+        "seed": request.seed,
+        "size": [request.width, request.height],
+        "frames": request.num_frames,
+        "steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "flow_shift": request.flow_shift,
+        "scheduler": request.scheduler,
+        "strategy": "off",
+        "seconds": generated.seconds,
+        "peak_memory": generated.peak_memory,
+    })
+}
+
+/// `a cat walking on grass` -> `a-cat-walking-on-grass.mp4`.
+fn file_name(prompt: &str) -> PathBuf {
+    const LONGEST: usize = 60;
+    let words: Vec<String> =
+        prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    let mut name: String = words.join("-").chars().take(LONGEST).collect();
+    if name.is_empty() {
+        name = "clip".into();
+    }
+    PathBuf::from(name).with_extension("mp4")
+}
+
+/// The model that ships with the program: beside the working directory, the executable, or the source it was built from.
+fn demo_model() -> anyhow::Result<PathBuf> {
+    const PLACE: &str = "assets/demo-model";
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PLACE)));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLACE);
+    [Some(PathBuf::from(PLACE)), beside, Some(source)]
+        .into_iter()
+        .flatten()
+        .find(|folder| folder.join("model_index.json").is_file())
+        .context("the demo model is not beside the program; name a model folder with --model")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_become_file_names() {
+        assert_eq!(file_name("A cat, walking on grass!"), PathBuf::from("a-cat-walking-on-grass.mp4"));
+        assert_eq!(file_name("../..//"), PathBuf::from("clip.mp4"));
+        assert_eq!(file_name("猫"), PathBuf::from("猫.mp4"));
+    }
+
+    #[test]
+    fn sizes_parse_or_say_how() {
+        assert_eq!(parse_size("64x48"), Ok((64, 48)));
+        for wrong in ["64", "x", "64x", "64*64", "-1x5"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Latents in safetensors files: key `latents`, f32, `[1, C, F, H, W]` or `[C, F, H, W]`.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// Reads initial latents.
+pub fn read(path: &Path) -> anyhow::Result<Vec<f32>> {
+    let place = || format!("cannot read latents from {}", path.display());
+    let bytes = std::fs::read(path).with_context(place)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(place)?;
+    let view = file.tensor("latents").with_context(place)?;
+    if view.dtype() != Dtype::F32 || !matches!(view.shape(), [1, _, _, _, _] | [_, _, _, _]) {
+        bail!(
+            "{}: expected f32 of shape [1, C, F, H, W] or [C, F, H, W], found {:?} {:?}",
+            place(),
+            view.dtype(),
+            view.shape()
+        );
+    }
+    let (elements, _) = view.data().as_chunks::<4>();
+    Ok(elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// Writes latents; the file appears whole or not at all.
+pub fn write(path: &Path, latents: &[f32], shape: [usize; 4]) -> anyhow::Result<()> {
+    let place = || format!("cannot write latents to {}", path.display());
+    let bytes: Vec<u8> = latents.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = [&[1], &shape[..]].concat();
+    let view = TensorView::new(Dtype::F32, shape, &bytes).with_context(place)?;
+    let file = safetensors::serialize([("latents", view)], None).with_context(place)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::NamedTempFile::new_in(folder).with_context(place)?;
+    std::io::Write::write_all(&mut temporary, &file).with_context(place)?;
+    temporary.persist(path).with_context(place)?;
+    Ok(())
+}

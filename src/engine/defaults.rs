@@ -1,0 +1,45 @@
+//! What a model's folder says about good settings for it.
+
+use std::path::Path;
+
+use super::EngineError;
+
+/// Settings used where the user gives none. A model folder may hold them as `ditscope.json`; what it leaves out is Wan2.1's own.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(default)]
+pub struct Defaults {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Frames of a clip.
+    pub num_frames: usize,
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// Guidance.
+    pub guidance_scale: f64,
+    /// Frames a second.
+    pub fps: u32,
+}
+
+impl Default for Defaults {
+    /// Wan2.1 T2V at 480p: `generate.py` and the model's README.
+    fn default() -> Self {
+        Self { width: 832, height: 480, num_frames: 81, num_inference_steps: 50, guidance_scale: 5.0, fps: 16 }
+    }
+}
+
+impl Defaults {
+    /// Those of a model's folder.
+    ///
+    /// # Errors
+    /// `ditscope.json` is there but cannot be read as settings.
+    pub fn of_model(folder: &Path) -> Result<Self, EngineError> {
+        let path = folder.join("ditscope.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|error| EngineError::Request(format!("{} does not hold settings: {error}", path.display()))),
+            Err(_) => Ok(Self::default()),
+        }
+    }
+}

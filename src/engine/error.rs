@@ -1,0 +1,51 @@
+//! Why a job ended without a clip.
+
+use crate::gpu::GpuError;
+use crate::model::ModelError;
+use crate::model::wan::tokenizer;
+use crate::sampling;
+
+/// Errors of room `engine`.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The request makes no sense for this model.
+    #[error("{0}")]
+    Request(String),
+    /// The model's files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The prompt.
+    #[error("the prompt cannot be encoded")]
+    Tokenizer(#[from] tokenizer::Error),
+    /// The sampler's settings.
+    #[error(transparent)]
+    Sampling(#[from] sampling::Error),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(GpuError),
+    /// The user ended the job.
+    #[error("cancelled")]
+    Cancelled,
+    /// No thread could be started.
+    #[error("the engine's thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// The thread has ended.
+    #[error("the engine has stopped; start it again")]
+    Stopped,
+}
+
+impl From<GpuError> for EngineError {
+    fn from(error: GpuError) -> Self {
+        match error {
+            GpuError::Cancelled => Self::Cancelled,
+            other => Self::Gpu(other),
+        }
+    }
+}
+
+impl EngineError {
+    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    pub fn is_wrong_use(&self) -> bool {
+        matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Tokenizer(_))
+    }
+}

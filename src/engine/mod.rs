@@ -1,0 +1,171 @@
+//! Room `engine`: a job on its own thread. Requests in, events out; pause, resume and cancel at any time.
+//!
+//! ```text
+//! Engine::start(gpu) ──> generate(request) ──> events: Stage, Step, Finished | Failed
+//!                        control: pause, resume, cancel (acts before the next submit)
+//! ```
+//! The device is handed in: the command line's own or the window's.
+
+mod control;
+mod defaults;
+mod error;
+mod generate;
+mod request;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::gpu::Gpu;
+
+pub use control::Control;
+pub use defaults::Defaults;
+pub use error::EngineError;
+pub use request::{GenerateRequest, SchedulerChoice};
+
+/// Seconds spent in each part of a job.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Seconds {
+    /// Reading and uploading weights.
+    pub load: f64,
+    /// Tokenizer and text encoder.
+    pub text: f64,
+    /// All denoising steps.
+    pub denoise: f64,
+    /// The VAE.
+    pub decode: f64,
+    /// The whole job.
+    pub total: f64,
+}
+
+/// The parts of a job, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the model's files.
+    Load,
+    /// Encoding the prompts.
+    Text,
+    /// Denoising.
+    Denoise,
+    /// Decoding latents to frames.
+    Decode,
+}
+
+/// A finished generation.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Frames as RGB values in [-1, 1], `height * width * 3` each.
+    pub frames: Vec<Vec<f32>>,
+    /// The initial noise, `[channels, frames, height, width]` of the latents.
+    pub initial_latents: Vec<f32>,
+    /// Extents of the latents.
+    pub latent_shape: [usize; 4],
+    /// The clean latents.
+    pub latents: Vec<f32>,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// Highest GPU memory in bytes.
+    pub peak_memory: u64,
+}
+
+/// What a job reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A part begins.
+    Stage(Stage),
+    /// A denoising step is done. Its latents are on the CPU, so the run can go on from here.
+    Step {
+        /// Which, from 0.
+        step: usize,
+        /// Of how many.
+        steps: usize,
+        /// How long it took.
+        seconds: f64,
+        /// The sample after the step.
+        latents: Vec<f32>,
+        /// The estimate of the clean latents, for previews.
+        x0: Vec<f32>,
+    },
+    /// The job is done.
+    Finished(Box<Generated>),
+    /// The job failed or was cancelled.
+    Failed(EngineError),
+}
+
+/// Events kept for a slow listener before the job waits for it.
+const EVENTS: usize = 64;
+
+/// A worker thread with a device. Dropping it cancels what runs and waits for the thread.
+#[derive(Debug)]
+pub struct Engine {
+    requests: Option<Sender<GenerateRequest>>,
+    events: Receiver<Event>,
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the thread. `submit_budget` is the longest GPU time of one submit: 8 to 16 ms beside a window, 100 ms without.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub fn start(gpu: Gpu, submit_budget: Duration) -> Result<Self, EngineError> {
+        let (requests, inbox) = bounded::<GenerateRequest>(1);
+        let (outbox, events) = bounded(EVENTS);
+        let control = Arc::new(Control::default());
+        let shared = control.clone();
+        let work = move || {
+            for request in inbox {
+                shared.begin();
+                let last = match generate::run(&gpu, &request, submit_budget, &shared, &outbox) {
+                    Ok(generated) => Event::Finished(Box::new(generated)),
+                    Err(error) => Event::Failed(error),
+                };
+                if outbox.send(last).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(work).map_err(EngineError::Thread)?;
+        Ok(Self { requests: Some(requests), events, control, thread: Some(thread) })
+    }
+
+    /// Queues a job; it starts when the one before it ends. Waits if one is queued already.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub fn generate(&self, request: GenerateRequest) -> Result<(), EngineError> {
+        let requests = self.requests.as_ref().ok_or(EngineError::Stopped)?;
+        requests.send(request).map_err(|_| EngineError::Stopped)
+    }
+
+    /// What the jobs report, in order. Must be read: a job waits when [`EVENTS`] are unread.
+    pub fn events(&self) -> &Receiver<Event> {
+        &self.events
+    }
+
+    /// Pause, resume, cancel.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.control.shut_down();
+        self.requests = None;
+        // Unread events must not hold the thread up.
+        let (_, closed) = bounded(0);
+        self.events = closed;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the worker was already printed by the panic hook.
+            thread.join().ok();
+        }
+    }
+}

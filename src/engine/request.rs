@@ -1,0 +1,124 @@
+//! What to generate.
+
+use std::path::PathBuf;
+
+use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConfig, VaeConfig};
+use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
+
+use super::EngineError;
+
+/// The solver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerChoice {
+    /// UniPC.
+    UniPc,
+    /// Flow-match Euler.
+    Euler,
+}
+
+/// A generation.
+#[derive(Clone, Debug)]
+pub struct GenerateRequest {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// What to show.
+    pub prompt: String,
+    /// What not to show; encoded even if empty, as diffusers does.
+    pub negative_prompt: String,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Frames: 4 n + 1 for a VAE that compresses time by 4.
+    pub num_frames: usize,
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// Guidance; 1 means none.
+    pub guidance_scale: f64,
+    /// Shift of the sigma schedule; the model's own if `None`.
+    pub flow_shift: Option<f64>,
+    /// The solver; the model's own if `None`.
+    pub scheduler: Option<SchedulerChoice>,
+    /// Where the sigmas lie; diffusers' grid of the solver if `None`.
+    pub grid: Option<Grid>,
+    /// Seed of the initial noise.
+    pub seed: u64,
+    /// The initial noise itself, `[C, F, H, W]` of the latents row-major; made from the seed if `None`.
+    pub latents: Option<Vec<f32>>,
+}
+
+impl GenerateRequest {
+    /// Extents `[C, F, H, W]` of the latents; an error that names the nearest possible sizes where the model has none for the request.
+    pub(super) fn latent_shape(
+        &self,
+        transformer: &TransformerConfig,
+        vae: &VaeConfig,
+    ) -> Result<[usize; 4], EngineError> {
+        let [pt, ph, pw] = transformer.patch_size;
+        let (time, space) = (vae.temporal_compression(), vae.spatial_compression());
+        check_multiple("width", self.width, space * pw)?;
+        check_multiple("height", self.height, space * ph)?;
+        let frames = match self.num_frames.checked_sub(1) {
+            Some(rest) if rest % time == 0 && (rest / time + 1) % pt == 0 => rest / time + 1,
+            _ => {
+                let nearest = self.num_frames.saturating_sub(1) / time * time + 1;
+                let message =
+                    format!("{} frames cannot be made: use {time} n + 1, for example {nearest}", self.num_frames);
+                return Err(EngineError::Request(message));
+            }
+        };
+        if transformer.in_channels != vae.z_dim || transformer.out_channels != vae.z_dim {
+            let message = format!(
+                "the transformer takes {} and gives {} channels, the VAE has {}: these parts are not of one text-to-video model",
+                transformer.in_channels, transformer.out_channels, vae.z_dim
+            );
+            return Err(EngineError::Request(message));
+        }
+        let shape = [vae.z_dim, frames, self.height / space, self.width / space];
+        let count = shape.iter().product::<usize>();
+        match &self.latents {
+            Some(latents) if latents.len() != count => Err(EngineError::Request(format!(
+                "the given latents have {} values, {shape:?} has {count}",
+                latents.len()
+            ))),
+            _ => Ok(shape),
+        }
+    }
+
+    /// The solver with its schedule.
+    pub(super) fn scheduler(&self, config: &SchedulerConfig) -> Result<Box<dyn Scheduler>, EngineError> {
+        let own = match config.class {
+            SchedulerClass::UniPc => SchedulerChoice::UniPc,
+            SchedulerClass::FlowMatchEuler => SchedulerChoice::Euler,
+        };
+        let shift = self.flow_shift.unwrap_or(config.flow_shift);
+        let steps = self.num_inference_steps;
+        Ok(match self.scheduler.unwrap_or(own) {
+            SchedulerChoice::UniPc => {
+                let order = if config.solver_order == 1 && own == SchedulerChoice::UniPc {
+                    SolverOrder::One
+                } else {
+                    SolverOrder::Two
+                };
+                Box::new(UniPc::new(Schedule::new(self.grid.unwrap_or(Grid::Diffusers), steps, shift)?, order)?)
+            }
+            SchedulerChoice::Euler => {
+                Box::new(Euler::new(Schedule::new(self.grid.unwrap_or(Grid::FlowMatchEuler), steps, shift)?))
+            }
+        })
+    }
+}
+
+/// Largest side in pixels: beyond it no model was trained, and sizes could overflow 32-bit indices in shaders.
+const LARGEST_SIDE: usize = 4096;
+
+fn check_multiple(what: &str, value: usize, unit: usize) -> Result<(), EngineError> {
+    if value > 0 && value.is_multiple_of(unit) && value <= LARGEST_SIDE {
+        return Ok(());
+    }
+    let below = (value / unit * unit).clamp(unit, LARGEST_SIDE);
+    Err(EngineError::Request(format!(
+        "{what} {value} cannot be made: use a multiple of {unit} up to {LARGEST_SIDE}, for example {below}"
+    )))
+}

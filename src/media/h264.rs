@@ -1,0 +1,203 @@
+//! H.264 pictures from a clip, by the `rusty_h264` encoder, with the colour description that it leaves out (ITU-T H.264,
+//! clause numbers as in its 2021 edition).
+
+use rusty_h264_common::YuvFrame;
+use rusty_h264_encoder::{Encoder, EncoderConfig, Preset};
+
+use super::color::{self, Matrix};
+use super::{Clip, MediaError};
+
+/// A coded clip: parameter sets and pictures as NAL units without start codes.
+pub(super) struct Stream {
+    /// Sequence parameter set: size, profile, level, colours.
+    pub(super) sps: Vec<u8>,
+    /// Picture parameter set.
+    pub(super) pps: Vec<u8>,
+    /// One a frame, in the order of display.
+    pub(super) pictures: Vec<Picture>,
+    /// Width and height as coded: an odd side is one longer than the clip's.
+    pub(super) size: (u16, u16),
+}
+
+/// One coded frame.
+pub(super) struct Picture {
+    /// Decoding can start here.
+    pub(super) is_key: bool,
+    /// The slices, each as a 4-byte length and a NAL unit.
+    pub(super) sample: Vec<u8>,
+}
+
+/// Constant quantizer, 0 (finest) to 51. 12 keeps the error of luma near that of rounding (about 50 dB).
+const QP: u8 = 12;
+/// Seconds between pictures where decoding can start: players seek to those.
+const KEY_INTERVAL: u32 = 2;
+/// Pictures that a picture may predict from.
+const REFERENCES: u8 = 3;
+/// `MaxFS` of level 5.2, in macroblocks of 16 x 16: the highest level that players commonly take.
+const MAX_MACROBLOCKS: usize = 36_864;
+
+const SPS: u8 = 7;
+const PPS: u8 = 8;
+const KEY_SLICE: u8 = 5;
+
+/// Codes the clip.
+pub(super) fn encode(clip: &Clip) -> Result<Stream, MediaError> {
+    let width = (clip.width() as usize).next_multiple_of(2);
+    let height = (clip.height() as usize).next_multiple_of(2);
+    if width.div_ceil(16) * height.div_ceil(16) > MAX_MACROBLOCKS {
+        return Err(failed("the frames are larger than any level of H.264 in use allows"));
+    }
+    let matrix = Matrix::for_height(clip.height());
+    let frames: Vec<YuvFrame> = clip
+        .frames()
+        .iter()
+        .map(|rgb| color::to_420(rgb, clip.width() as usize, clip.height() as usize, matrix))
+        .map(|planes| YuvFrame { width, height, y: planes.luma, u: planes.cb, v: planes.cr })
+        .collect();
+    let encoder = Encoder::new(config(width, height, clip.fps())).map_err(|error| failed(&error.to_string()))?;
+    let units = encoder.encode_all(&frames).map_err(|error| failed(&error.to_string()))?;
+
+    let mut stream =
+        Stream { sps: Vec::new(), pps: Vec::new(), pictures: Vec::new(), size: (width as u16, height as u16) };
+    for unit in &units {
+        stream.pictures.push(split(unit, &mut stream.sps, &mut stream.pps));
+    }
+    if stream.sps.is_empty() || stream.pps.is_empty() || stream.pictures.len() != frames.len() {
+        return Err(failed("parameter sets or pictures are missing"));
+    }
+    stream.sps = describe(&stream.sps, matrix, clip.fps());
+    Ok(stream)
+}
+
+fn failed(reason: &str) -> MediaError {
+    MediaError::Encode { format: "MP4", reason: reason.into() }
+}
+
+fn config(width: usize, height: usize, fps: u32) -> EncoderConfig {
+    EncoderConfig {
+        qp: QP,
+        gop_size: KEY_INTERVAL * fps,
+        scenecut: 0, // key pictures where KEY_INTERVAL puts them
+        mbtree: false,
+        aq_strength: 0.0, // the same fidelity everywhere: bits are cheap here
+        framerate: fps as f32,
+        num_ref_frames: REFERENCES.into(),
+        preset: Preset::Balanced,
+        ..EncoderConfig::new(width, height)
+    }
+}
+
+/// One access unit's slices; its parameter sets are kept apart.
+fn split(unit: &[u8], sps: &mut Vec<u8>, pps: &mut Vec<u8>) -> Picture {
+    let mut picture = Picture { is_key: false, sample: Vec::new() };
+    for nal in nal_units(unit) {
+        match nal[0] & 0x1f {
+            SPS => *sps = nal.to_vec(),
+            PPS => *pps = nal.to_vec(),
+            kind => {
+                picture.is_key |= kind == KEY_SLICE;
+                picture.sample.extend((nal.len() as u32).to_be_bytes());
+                picture.sample.extend(nal);
+            }
+        }
+    }
+    picture
+}
+
+/// The NAL units between start codes (annex B): `00 00 01`, which no NAL unit contains, often with another 0 before.
+fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
+    let starts: Vec<usize> = (0..stream.len()).filter(|&at| stream[at..].starts_with(&[0, 0, 1])).collect();
+    let ends = starts.iter().skip(1).copied().chain([stream.len()]);
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(&start, end)| without_zeros(&stream[start + 3..end]))
+        .filter(|nal| !nal.is_empty())
+        .collect()
+}
+
+/// A NAL unit never ends in 0: what does belongs to the next start code.
+fn without_zeros(nal: &[u8]) -> &[u8] {
+    let length = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    &nal[..length]
+}
+
+/// The sequence parameter set `sps` with video usability information (annex E) at its end: square pixels, limited range, BT.709
+/// primaries with the sRGB curve, the matrix in use, the frame rate, and that pictures leave the decoder as they come.
+fn describe(sps: &[u8], matrix: Matrix, fps: u32) -> Vec<u8> {
+    let mut bits = Bits::of(&unescape(sps));
+    bits.drop_trailing(); // rbsp_trailing_bits
+    bits.0.pop(); // vui_parameters_present_flag, 0
+    bits.push(1, 1);
+    bits.push(1, 1); // aspect_ratio_info_present_flag
+    bits.push(1, 8); // aspect_ratio_idc: square
+    bits.push(0, 1); // overscan_info_present_flag
+    bits.push(1, 1); // video_signal_type_present_flag
+    bits.push(5, 3); // video_format: unspecified
+    bits.push(0, 1); // video_full_range_flag
+    bits.push(1, 1); // colour_description_present_flag
+    bits.push(1, 8); // colour_primaries: BT.709, which sRGB shares
+    bits.push(13, 8); // transfer_characteristics: sRGB
+    bits.push(matrix.code().into(), 8);
+    bits.push(0, 1); // chroma_loc_info_present_flag: the default place
+    bits.push(1, 1); // timing_info_present_flag
+    bits.push(1, 32); // num_units_in_tick
+    bits.push(2 * fps, 32); // time_scale: ticks are fields
+    bits.push(1, 1); // fixed_frame_rate_flag
+    bits.push(0, 3); // no HRD parameters, no pic_struct
+    bits.push(1, 1); // bitstream_restriction_flag
+    bits.push(1, 1); // motion_vectors_over_pic_boundaries_flag
+    for value in [0, 0, 15, 15, 0, REFERENCES.into()] {
+        bits.push_golomb(value); // no size limits, any motion, no reordering, as many buffers as references
+    }
+    bits.push(1, 1); // rbsp_stop_one_bit
+    escape(&bits.into_bytes())
+}
+
+/// A string of bits, the first being a byte's highest.
+struct Bits(Vec<bool>);
+
+impl Bits {
+    fn of(bytes: &[u8]) -> Self {
+        Self(bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect())
+    }
+
+    /// Drops the last 1 and the 0s after it.
+    fn drop_trailing(&mut self) {
+        while self.0.pop() == Some(false) {}
+    }
+
+    fn push(&mut self, value: u32, count: u32) {
+        self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
+    }
+
+    /// `ue(v)`: as many 0s as follow the highest 1 of value + 1, then value + 1 (clause 9.1).
+    fn push_golomb(&mut self, value: u32) {
+        let length = (value + 1).ilog2();
+        self.push(0, length);
+        self.push(value + 1, length + 1);
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (i, &bit)| byte | u8::from(bit) << (7 - i));
+        self.0.chunks(8).map(byte).collect()
+    }
+}
+
+/// Takes out the `03` of every `00 00 03` (clause 7.4.1).
+fn unescape(nal: &[u8]) -> Vec<u8> {
+    let is_escape = |at: usize| at >= 2 && nal[at - 2..=at] == [0, 0, 3];
+    (0..nal.len()).filter(|&at| !is_escape(at)).map(|at| nal[at]).collect()
+}
+
+/// Puts a `03` after two 0s wherever a start code might be seen (clause 7.4.1).
+fn escape(payload: &[u8]) -> Vec<u8> {
+    let mut nal = Vec::with_capacity(payload.len() + 8);
+    for &byte in payload {
+        if byte <= 3 && nal.ends_with(&[0, 0]) {
+            nal.push(3);
+        }
+        nal.push(byte);
+    }
+    nal
+}

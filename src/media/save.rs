@@ -1,0 +1,68 @@
+//! Files and folders that appear whole or not at all.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::MediaError;
+
+/// The folder that holds `path`: never empty, so that it can be asked for.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes `bytes` beside `path` and renames them into place.
+pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
+    let save = || -> io::Result<()> {
+        let mut file = builder(0o666).tempfile_in(parent(path))?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?; // some file systems report a full disk only here
+        file.persist(path)?;
+        Ok(())
+    };
+    save().map_err(|source| MediaError::Write { path: path.into(), source })
+}
+
+/// Writes the named files into a folder beside `path` and renames it into place. An empty folder may be there already.
+pub(super) fn folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), MediaError> {
+    check_folder(path)?;
+    let save = || -> io::Result<()> {
+        let folder = builder(0o777).tempdir_in(parent(path))?;
+        for (name, bytes) in files {
+            let mut file = fs::File::create(folder.path().join(name))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+        }
+        if path.exists() {
+            fs::remove_dir(path)?; // known to be empty; Windows does not rename onto it
+        }
+        fs::rename(folder.path(), path)?;
+        let _ = folder.keep(); // nothing is left at the old name to clean up
+        Ok(())
+    };
+    save().map_err(|source| MediaError::Write { path: path.into(), source })
+}
+
+/// Fails when `path` is a folder with something in it, or no folder at all.
+pub(super) fn check_folder(path: &Path) -> Result<(), MediaError> {
+    let mut entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(MediaError::Write { path: path.into(), source }),
+    };
+    if entries.next().is_some() { Err(MediaError::FolderNotEmpty(path.into())) } else { Ok(()) }
+}
+
+/// Temporary names, with the permissions (less the umask) of a file that a user makes rather than a private one's.
+fn builder(mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".ditscope-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder
+}

@@ -1,0 +1,127 @@
+//! The settings inside the files: where they are kept, and how they are found again. Files come from anywhere, so every
+//! read is checked, and no more than [`SEARCHED`] bytes are looked at.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::MediaError;
+
+pub(super) const PNG_KEYWORD: &str = "ditscope";
+pub(super) const FOLDER_FILE: &str = "settings.json";
+/// This program writes settings before the pictures; what follows 16 MiB of anything else is not looked for.
+const SEARCHED: u64 = 16 << 20;
+/// Path of the settings in an MP4, iTunes' way: `©cmt` is the comment, its text is in `data`.
+const MP4_PATH: [&[u8; 4]; 6] = [b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"];
+
+/// Where the settings of a file that has no room for them are: `clip.y4m` keeps them in `clip.settings.json`.
+pub(super) fn sidecar(path: &Path) -> PathBuf {
+    path.with_extension(FOLDER_FILE)
+}
+
+/// The settings that [`write()`](super::write()) put into the file or folder at `path`; `None` where there are none, or where
+/// the file is none that it writes.
+///
+/// # Errors
+/// [`MediaError::Read`] when the file cannot be read.
+pub fn read_settings(path: &Path) -> Result<Option<String>, MediaError> {
+    if path.is_dir() {
+        return read_beside(&path.join(FOLDER_FILE));
+    }
+    let bytes = read_start(path).map_err(|source| MediaError::Read { path: path.into(), source })?;
+    if bytes.starts_with(b"YUV4MPEG2") {
+        return read_beside(&sidecar(path));
+    }
+    Ok(find(&bytes).map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn read_beside(path: &Path) -> Result<Option<String>, MediaError> {
+    match read_start(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(MediaError::Read { path: path.into(), source }),
+    }
+}
+
+fn read_start(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SEARCHED).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The settings in the first bytes of a PNG, GIF or MP4.
+pub(super) fn find(bytes: &[u8]) -> Option<Vec<u8>> {
+    if let Some(chunks) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") {
+        find_in_png(chunks)
+    } else if bytes.starts_with(b"GIF8") {
+        find_in_gif(bytes)
+    } else {
+        find_in_mp4(bytes, &MP4_PATH)
+    }
+}
+
+/// Takes `count` bytes from the front.
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(count)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let taken = take(bytes, 4)?;
+    taken.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// Chunks of length, type, data and checksum; iTXt is keyword, 0, two bytes of compression (none), two empty strings, text.
+fn find_in_png(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    loop {
+        let length = take_u32(&mut chunks)?;
+        let kind = take(&mut chunks, 4)?;
+        let data = take(&mut chunks, length as usize)?;
+        take(&mut chunks, 4)?;
+        let text = data.strip_prefix(PNG_KEYWORD.as_bytes()).and_then(|rest| rest.strip_prefix(&[0, 0, 0, 0, 0]));
+        if let (b"iTXt", Some(text)) = (kind, text) {
+            return Some(text.into());
+        }
+    }
+}
+
+/// Header, colour table, then extensions up to the first picture; a comment is 0x21 0xfe and sub-blocks of up to 255 bytes.
+fn find_in_gif(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = take(&mut bytes, 13)?;
+    if header[10] & 0x80 != 0 {
+        take(&mut bytes, 3 << ((header[10] & 7) + 1))?;
+    }
+    loop {
+        let [0x21, label] = take(&mut bytes, 2)? else { return None };
+        let mut data = Vec::new();
+        loop {
+            match take(&mut bytes, 1)?[0] {
+                0 => break,
+                count => data.extend(take(&mut bytes, count.into())?),
+            }
+        }
+        if *label == 0xfe {
+            return Some(data);
+        }
+    }
+}
+
+/// Boxes of length, type and content, one inside the other along `path`.
+fn find_in_mp4(mut boxes: &[u8], path: &[&[u8; 4]]) -> Option<Vec<u8>> {
+    let (wanted, inner) = path.split_first()?;
+    loop {
+        let length = take_u32(&mut boxes)? as usize;
+        let kind = take(&mut boxes, 4)?;
+        let mut content = take(&mut boxes, length.checked_sub(8)?)?;
+        if kind != wanted.as_slice() {
+            continue;
+        }
+        match *wanted {
+            b"meta" => drop(take(&mut content, 4)?), // version and flags
+            b"data" => drop(take(&mut content, 8)?), // type and locale
+            _ => {}
+        }
+        return if inner.is_empty() { Some(content.into()) } else { find_in_mp4(content, inner) };
+    }
+}

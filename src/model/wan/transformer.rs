@@ -1,0 +1,287 @@
+//! WanTransformer3DModel: from noisy latents, a timestep and a text to a velocity. diffusers' names and order of operations.
+
+use crate::caching::{BlockAction, StepPlan};
+use crate::gpu::{Gpu, Stream, Tensor};
+use crate::model::ModelError;
+use crate::ops::{
+    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows, attention,
+    layer_norm, matmul, patchify, silu, split_heads, token_grid, unpatchify,
+};
+use crate::weights::Checkpoint;
+
+use super::config::TransformerConfig;
+use super::load::Loader;
+use super::tokenizer::MAX_SEQUENCE_LENGTH;
+
+/// Rows of a block's modulation table, in the order that the model stores them.
+mod row {
+    pub const SHIFT_SELF: usize = 0;
+    pub const SCALE_SELF: usize = 1;
+    pub const GATE_SELF: usize = 2;
+    pub const SHIFT_FFN: usize = 3;
+    pub const SCALE_FFN: usize = 4;
+    pub const GATE_FFN: usize = 5;
+    pub const COUNT: usize = 6;
+}
+
+/// The model on a GPU.
+#[derive(Debug)]
+pub struct WanTransformer {
+    config: TransformerConfig,
+    patch_embedding: Weight,
+    time_embedder: [Weight; 2],
+    time_proj: Weight,
+    text_embedder: [Weight; 2],
+    blocks: Vec<Block>,
+    /// Modulation tables of all blocks, `[blocks, 6, dim]`.
+    tables: Tensor,
+    /// Modulation table of the head, `[2, dim]`: shift, scale.
+    head_table: Tensor,
+    proj_out: Weight,
+}
+
+#[derive(Debug)]
+struct Block {
+    self_qkv: Weight,
+    self_norms: [Tensor; 2],
+    self_out: Weight,
+    cross_norm: [Tensor; 2],
+    cross_q: Weight,
+    cross_kv: Weight,
+    cross_norms: [Tensor; 2],
+    cross_out: Weight,
+    ffn: [Weight; 2],
+}
+
+impl Block {
+    fn load(loader: &Loader, index: usize) -> Result<Self, ModelError> {
+        let name = |part: &str| format!("blocks.{index}.{part}");
+        let linear = |part: &str| loader.linear(&name(part));
+        let linears = |parts: &[&str]| loader.linears(&parts.iter().map(|part| name(part)).collect::<Vec<_>>());
+        let pair = |a: &str, b: &str| Ok::<_, ModelError>([loader.vector(&name(a))?, loader.vector(&name(b))?]);
+        Ok(Self {
+            self_qkv: linears(&["attn1.to_q", "attn1.to_k", "attn1.to_v"])?,
+            self_norms: pair("attn1.norm_q.weight", "attn1.norm_k.weight")?,
+            self_out: linear("attn1.to_out.0")?,
+            cross_norm: pair("norm2.weight", "norm2.bias")?,
+            cross_q: linear("attn2.to_q")?,
+            cross_kv: linears(&["attn2.to_k", "attn2.to_v"])?,
+            cross_norms: pair("attn2.norm_q.weight", "attn2.norm_k.weight")?,
+            cross_out: linear("attn2.to_out.0")?,
+            ffn: [linear("ffn.net.0.proj")?, linear("ffn.net.2")?],
+        })
+    }
+}
+
+/// What a prompt contributes, the same for every step: the keys and values of every block's cross-attention.
+#[derive(Debug)]
+pub struct TextContext {
+    /// Keys `[heads, head_dim, n4]` and values `[heads, n, head_dim]` of each block.
+    keys_values: Vec<(Tensor, Tensor)>,
+    /// Bias of each key.
+    bias: Tensor,
+}
+
+/// What is the same for all blocks of one forward pass.
+struct Pass<'a> {
+    context: &'a TextContext,
+    rope: &'a RopeTable,
+    /// Modulations of all blocks, `[blocks * 6, dim]`.
+    modulations: Tensor,
+}
+
+impl WanTransformer {
+    /// Uploads the weights; 16-bit ones stay 16-bit.
+    ///
+    /// # Errors
+    /// A missing tensor, or what the GPU reports (out of memory, for instance).
+    pub fn load(gpu: &Gpu, config: &TransformerConfig, checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let loader = Loader { gpu, checkpoint };
+        let dim = config.dim();
+        let embedder = |name: &str| {
+            let linear = |i: usize| loader.linear(&format!("condition_embedder.{name}.linear_{i}"));
+            Ok::<_, ModelError>([linear(1)?, linear(2)?])
+        };
+        let mut tables = Vec::with_capacity(config.num_layers * row::COUNT * dim);
+        for index in 0..config.num_layers {
+            tables.extend(loader.values(&format!("blocks.{index}.scale_shift_table"))?);
+        }
+        let tables = crate::ops::vector(gpu, "scale_shift_tables", &tables, tables.len())?;
+        Ok(Self {
+            patch_embedding: loader.linear("patch_embedding")?,
+            time_embedder: embedder("time_embedder")?,
+            time_proj: loader.linear("condition_embedder.time_proj")?,
+            text_embedder: embedder("text_embedder")?,
+            blocks: (0..config.num_layers).map(|index| Block::load(&loader, index)).collect::<Result<_, _>>()?,
+            tables: tables.reshape(&[config.num_layers, row::COUNT, dim]),
+            head_table: loader.vector("scale_shift_table")?.reshape(&[2, dim]),
+            proj_out: loader.linear("proj_out")?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// Prepares a prompt: `text` is the text encoder's output `[n, text_dim]`, the `n` valid rows only.
+    ///
+    /// The model attends to 512 rows, of which `512 - n` are zero and so have one and the same key and value: one row stands for
+    /// all of them, with ln(512 - n) added to its score.
+    pub fn prepare_text(&self, cx: &mut Stream, text: &[f32]) -> Result<TextContext, ModelError> {
+        let width = self.config.text_dim;
+        let valid = text.len() / width;
+        let pads = MAX_SEQUENCE_LENGTH.saturating_sub(valid);
+        let rows = valid + usize::from(pads > 0);
+        let padded_width = width.next_multiple_of(4);
+        let mut padded = vec![0.0; rows * padded_width];
+        for (to, from) in padded.chunks_exact_mut(padded_width).zip(text.chunks_exact(width)) {
+            to[..width].copy_from_slice(from);
+        }
+        let mut bias = vec![0.0; rows.next_multiple_of(4)];
+        if pads > 0 {
+            bias[valid] = (pads as f32).ln();
+        }
+        let text = cx.upload("text", &padded, &[rows, padded_width])?;
+        let hidden = matmul(cx, &text, &self.text_embedder[0], Activation::Gelu, Then::Store)?;
+        let embedded = matmul(cx, &hidden, &self.text_embedder[1], Activation::None, Then::Store)?;
+        let mut keys_values = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let kv = matmul(cx, &embedded, &block.cross_kv, Activation::None, Then::Store)?;
+            let keys = HeadsPart { transposed: true, ..self.normed(&block.cross_norms[1]) };
+            let parts = [keys, HeadsPart::default()];
+            let mut heads = split_heads(cx, &kv, self.config.num_attention_heads, &parts)?.into_iter();
+            keys_values.extend(heads.next().zip(heads.next()));
+        }
+        let bias = cx.upload("pad bias", &bias, &[bias.len()])?;
+        Ok(TextContext { keys_values, bias })
+    }
+
+    /// Position tables for latents of these extents (frames, height, width).
+    pub fn rope(&self, cx: &mut Stream, extents: [usize; 3]) -> Result<RopeTable, ModelError> {
+        let grid = token_grid(extents, self.config.patch_size)?;
+        Ok(RopeTable::new(cx, grid, self.config.attention_head_dim)?)
+    }
+
+    /// The velocity `[out_channels, frames, height, width]` for latents `[in_channels, frames, height, width]` at a timestep in
+    /// 0..=1000, every block doing as the plan says.
+    pub fn forward(
+        &self,
+        cx: &mut Stream,
+        latents: &Tensor,
+        timestep: f32,
+        context: &TextContext,
+        rope: &RopeTable,
+        plan: &StepPlan,
+    ) -> Result<Tensor, ModelError> {
+        let &[_, frames, height, width] = latents.shape() else {
+            return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
+        };
+        let patch = self.config.patch_size;
+        let patches = patchify(cx, latents, patch)?;
+        let x = matmul(cx, &patches, &self.patch_embedding, Activation::None, Then::Store)?;
+        let (embedded, modulation) = self.embed_time(cx, timestep)?;
+        let modulations = add_rows(cx, &self.tables, &modulation)?;
+        let modulations = modulations.reshape(&[modulations.rows(), self.config.dim()]);
+        let pass = Pass { context, rope, modulations };
+        for (index, action) in plan.blocks(self.blocks.len()).enumerate() {
+            match action {
+                BlockAction::Run => self.run_block(cx, index, &x, &pass)?,
+            }
+        }
+        let head = add_rows(cx, &self.head_table, &embedded.reshape(&[self.config.dim()]))?;
+        let normed = layer_norm(cx, &x, self.config.eps, LayerNormThen::Modulate { rows: &head, shift: 0, scale: 1 })?;
+        let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
+        Ok(unpatchify(cx, &rows, self.config.out_channels, [frames, height, width], patch)?)
+    }
+
+    /// The time embedding `[1, dim]` and its projection `[6, dim]`.
+    fn embed_time(&self, cx: &mut Stream, timestep: f32) -> Result<(Tensor, Tensor), ModelError> {
+        let sinusoid = timestep_embedding(timestep, self.config.freq_dim);
+        let sinusoid = cx.upload("timestep", &sinusoid, &[1, sinusoid.len()])?;
+        let hidden = matmul(cx, &sinusoid, &self.time_embedder[0], Activation::Silu, Then::Store)?;
+        let embedded = matmul(cx, &hidden, &self.time_embedder[1], Activation::None, Then::Store)?;
+        let activated = silu(cx, &embedded)?;
+        let modulation = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
+        Ok((embedded, modulation.reshape(&[row::COUNT, self.config.dim()])))
+    }
+
+    /// One block, in place on the residual stream `x` `[tokens, dim]`.
+    fn run_block(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+        self.self_attention(cx, index, x, pass)?;
+        self.cross_attention(cx, index, x, pass)?;
+        self.feed_forward(cx, index, x, pass)
+    }
+
+    fn self_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+        let block = &self.blocks[index];
+        let first = index * row::COUNT;
+        let modulated = LayerNormThen::Modulate {
+            rows: &pass.modulations,
+            shift: first + row::SHIFT_SELF,
+            scale: first + row::SCALE_SELF,
+        };
+        let normed = layer_norm(cx, x, self.config.eps, modulated)?;
+        let qkv = matmul(cx, &normed, &block.self_qkv, Activation::None, Then::Store)?;
+        let queries = HeadsPart { rope: Some(pass.rope), ..self.normed(&block.self_norms[0]) };
+        let keys = HeadsPart { rope: Some(pass.rope), transposed: true, ..self.normed(&block.self_norms[1]) };
+        let heads = split_heads(cx, &qkv, self.config.num_attention_heads, &[queries, keys, HeadsPart::default()])?;
+        drop(qkv);
+        let call =
+            Attention { q: &heads[0], k: &heads[1], v: &heads[2], scale: self.scale(), bias: None, log_sum: None };
+        let attended = attention(cx, &call)?;
+        let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_SELF };
+        matmul(cx, &attended, &block.self_out, Activation::None, gated)?;
+        Ok(())
+    }
+
+    fn cross_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+        let block = &self.blocks[index];
+        let [weight, bias] = &block.cross_norm;
+        let normed = layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?;
+        let q = matmul(cx, &normed, &block.cross_q, Activation::None, Then::Store)?;
+        let queries = self.normed(&block.cross_norms[0]);
+        let heads = split_heads(cx, &q, self.config.num_attention_heads, &[queries])?;
+        let (k, v) = &pass.context.keys_values[index];
+        let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
+        let call = Attention { q: &heads[0], k, v, scale: self.scale(), bias: Some(bias), log_sum: None };
+        let attended = attention(cx, &call)?;
+        matmul(cx, &attended, &block.cross_out, Activation::None, Then::AddTo(x))?;
+        Ok(())
+    }
+
+    fn feed_forward(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+        let [up, down] = &self.blocks[index].ffn;
+        let first = index * row::COUNT;
+        let modulated = LayerNormThen::Modulate {
+            rows: &pass.modulations,
+            shift: first + row::SHIFT_FFN,
+            scale: first + row::SCALE_FFN,
+        };
+        let normed = layer_norm(cx, x, self.config.eps, modulated)?;
+        let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
+        let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_FFN };
+        matmul(cx, &hidden, down, Activation::None, gated)?;
+        Ok(())
+    }
+
+    fn normed<'a>(&self, weight: &'a Tensor) -> HeadsPart<'a> {
+        HeadsPart { norm: Some((weight, self.config.eps)), ..Default::default() }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.config.attention_head_dim as f32).sqrt()
+    }
+}
+
+/// The sinusoidal embedding of a timestep: `cos(t w_k)` for all k, then `sin(t w_k)`, with `w_k = 10000^(-k / half)`; padded to a
+/// multiple of 4.
+fn timestep_embedding(timestep: f32, dim: usize) -> Vec<f32> {
+    let half = dim / 2;
+    let angle = |k: usize| f64::from(timestep) * 10_000f64.powf(-(k as f64) / half as f64);
+    let mut values: Vec<f32> = (0..half).map(|k| angle(k).cos() as f32).collect();
+    values.extend((0..half).map(|k| angle(k).sin() as f32));
+    values.resize(dim.next_multiple_of(4), 0.0);
+    values
+}
