@@ -2,7 +2,7 @@
 
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Result, Stream, Tensor};
 
-use super::window::Window;
+use super::split::window_from;
 use super::{Activation, HostWeight, Variant, Weight};
 
 /// The geometry of a convolution; extents are (time, height, width).
@@ -186,8 +186,8 @@ pub fn conv_with(
         let most = (cx.dispatch_budget() / row_flops / tile_rows as f64).clamp(1.0, 65_535.0) as usize * tile_rows;
         let end = plan.end_of_dispatch(first, most, cx.gpu().caps().max_binding);
         let [read, written] = [plan.window_in(x, first, end), plan.window_out(&out, first, end)];
-        let params = plan.params(w, first, end, &read, &written);
-        let mut tensors = vec![(1, &read.tensor), (2, &w.matrix), (3, &written.tensor)];
+        let params = plan.params(w, first, end, [read.1, written.1]);
+        let mut tensors = vec![(1, &read.0), (2, &w.matrix), (3, &written.0)];
         tensors.extend(w.bias.as_ref().map(|bias| (4, bias)));
         cx.dispatch(&Dispatch {
             kernel: &kernel,
@@ -282,21 +282,21 @@ impl<'a> Plan<'a> {
         (first + most).min((last + 1) * self.frame_rows())
     }
 
-    fn window_in(&self, x: &Tensor, first: usize, end: usize) -> Window {
+    fn window_in(&self, x: &Tensor, first: usize, end: usize) -> (Tensor, u32) {
         let frames = self.frames_seen(first / self.frame_rows(), (end - 1) / self.frame_rows());
         let size = self.input[1] * self.input[2] * self.channels[0];
-        Window::new(x, frames.start * size..frames.end * size)
+        window_from(x, frames.start * size..frames.end * size)
     }
 
-    fn window_out(&self, out: &Tensor, first: usize, end: usize) -> Window {
+    fn window_out(&self, out: &Tensor, first: usize, end: usize) -> (Tensor, u32) {
         let place = |row: usize| {
             let frame = row / self.frame_rows() * self.frames[0] + self.frames[1];
             (frame * self.frame_rows() + row % self.frame_rows()) * self.channels[1]
         };
-        Window::new(out, place(first)..place(end - 1) + self.channels[1])
+        window_from(out, place(first)..place(end - 1) + self.channels[1])
     }
 
-    fn params(&self, w: &Weight, first: usize, end: usize, read: &Window, written: &Window) -> Params {
+    fn params(&self, w: &Weight, first: usize, end: usize, [x_start4, y_start4]: [u32; 2]) -> Params {
         let extents = |[t, h, w]: [usize; 3], last: usize| [t as u32, h as u32, w as u32, last as u32];
         Params {
             m: end as u32,
@@ -305,8 +305,8 @@ impl<'a> Plan<'a> {
             gate4: 0,
             scale: w.scale,
             first_row: first as u32,
-            x_start4: read.start4(),
-            y_start4: written.start4(),
+            x_start4,
+            y_start4,
             input: extents(self.geometry.virtual_input(self.input), self.geometry.upsample.into()),
             output: extents(self.output, 0),
             kernel: extents(self.geometry.kernel, 0),

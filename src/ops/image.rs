@@ -2,7 +2,7 @@
 
 use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
-use super::window::Window;
+use super::split::window_from;
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -42,19 +42,19 @@ pub fn channel_norm(
     while first < frames * height * width {
         let most = bindable.min((cx.dispatch_budget() / FLOPS / c as f64) as usize).max(64);
         let end = (first + most).min(frames * height * width);
-        let read = Window::new(x, first * c..end * c);
-        let written = Window::new(out, (first + y_pixel) * c..(end + y_pixel) * c);
+        let (read, x_start4) = window_from(x, first * c..end * c);
+        let (written, y_start4) = window_from(out, (first + y_pixel) * c..(end + y_pixel) * c);
         let params = NormParams {
             pixels: end as u32,
             first: first as u32,
             c4: c as u32 / 4,
-            x_start4: read.start4(),
-            y_start4: written.start4(),
+            x_start4,
+            y_start4,
             y_pixel: y_pixel as u32,
         };
         cx.dispatch(&Dispatch {
             kernel: &kernel,
-            tensors: &[(1, &read.tensor), (2, gamma), (3, &written.tensor)],
+            tensors: &[(1, &read), (2, gamma), (3, &written)],
             params: bytemuck::bytes_of(&params),
             groups: fold_groups((end - first).div_ceil(64)),
             flops: FLOPS * ((end - first) * c) as f64,
@@ -164,7 +164,7 @@ mod tests {
     fn row_softmax_is_right() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        for [rows, columns] in [[1, 1], [5, 6], [3, 300], [17, 64]] {
+        for [rows, columns] in [[1usize, 1usize], [5, 6], [3, 300], [17, 64]] {
             let n = columns.next_multiple_of(4);
             let values: Vec<f32> = random(4, rows * n).iter().map(|v| 200.0 * v).collect();
             let x = cx.upload("x", &values, &[rows, n]).unwrap();

@@ -13,7 +13,6 @@ mod matmul;
 mod norm;
 mod split;
 mod weight;
-mod window;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use conv::{Conv, Target, conv, conv_variants, conv_with};

@@ -14,6 +14,13 @@ pub(super) fn window(tensor: &Tensor, start: usize, count: usize) -> (Tensor, u3
     (view, ((start - first) / 4) as u32)
 }
 
+/// A [`window`] on the elements `range` for kernels that count from the tensor's first element: with what they must subtract, in
+/// groups of four.
+pub(super) fn window_from(tensor: &Tensor, range: Range<usize>) -> (Tensor, u32) {
+    let (view, lead) = window(tensor, range.start, range.len());
+    (view, (range.start / 4) as u32 - lead)
+}
+
 /// Ranges of at most `most` (at least one) that cover `0..count`, all but the last equally long and multiples of `step` where
 /// `most` allows.
 pub(super) fn ranges(count: usize, most: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
