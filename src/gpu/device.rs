@@ -36,6 +36,8 @@ pub struct GpuOptions {
 /// What a device can do, after [`GpuOptions`] had their say.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Caps {
+    /// Whether it is a CPU that plays GPU (lavapipe, WARP).
+    pub cpu: bool,
     /// Smallest subgroup size if subgroup operations may be used.
     pub subgroup_min: Option<u32>,
     /// Whether `f16` arithmetic may be used in shaders.
@@ -153,6 +155,7 @@ fn pick_adapter(wanted: Option<&str>) -> Result<wgpu::Adapter> {
 fn caps(features: wgpu::Features, limits: &wgpu::Limits, info: &wgpu::AdapterInfo, options: &GpuOptions) -> Caps {
     let has = |feature| features.contains(feature);
     Caps {
+        cpu: info.device_type == wgpu::DeviceType::Cpu,
         subgroup_min: has(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
         f16: has(wgpu::Features::SHADER_F16),
         timestamps: has(wgpu::Features::TIMESTAMP_QUERY),

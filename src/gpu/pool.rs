@@ -144,7 +144,7 @@ mod tests {
     fn size_classes_waste_little_and_are_aligned() {
         for bytes in [0, 1, 255, 256, 257, 1000, 4096, 4097, 100_000, 1 << 20, (1 << 27) + 1] {
             let class = size_class(bytes);
-            assert!(class >= bytes.max(1) && class % 256 == 0, "{bytes} -> {class}");
+            assert!(class >= bytes.max(1) && class.is_multiple_of(256), "{bytes} -> {class}");
             assert!(class <= bytes + bytes / 8 + 256, "{bytes} -> {class}");
         }
     }

@@ -88,6 +88,12 @@ impl AttentionVariant {
         [&subgroups[..], &tiles[..]].concat()
     }
 
+    /// The variant that measured best on this kind of device: broadcasts where loads are dear, tiles elsewhere.
+    fn preferred(gpu: &Gpu) -> Self {
+        let all = Self::available(gpu);
+        if gpu.caps().cpu { all[0] } else { Self::Tile { rows: 2 } }
+    }
+
     /// Query rows of a workgroup.
     fn rows(self) -> usize {
         match self {
@@ -125,7 +131,7 @@ impl AttentionVariant {
 /// Attention of all heads; the result is `[n_q, heads * d]` f32, ready for the output projection. Fails if shapes do not fit, or
 /// if the keys of one head exceed the largest binding.
 pub fn attention(cx: &mut Stream, call: &Attention) -> Result<Tensor> {
-    attention_with(cx, AttentionVariant::available(cx.gpu())[0], call)
+    attention_with(cx, AttentionVariant::preferred(cx.gpu()), call)
 }
 
 /// [`attention`] by a given variant.

@@ -85,6 +85,12 @@ impl Variant {
         all
     }
 
+    /// The variant that measured best on this kind of device: broadcasts where loads are dear, tiles elsewhere.
+    fn preferred(gpu: &crate::gpu::Gpu) -> Self {
+        let broadcast = Self::Subgroup { row_groups: 2, lane_columns: 2 };
+        if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
+    }
+
     /// The kernel of a product with `w`, bias included.
     pub(super) fn kernel(self, w: &Weight, activation: Activation) -> Kernel {
         let kernel = match self {
@@ -118,7 +124,7 @@ impl Variant {
 /// The product `x w` with bias, activation and what follows. `x` is `[.., k]` f32; the result is `[.., n]` f32 (for the in-place
 /// forms, the residual).
 pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, then: Then) -> Result<Tensor> {
-    matmul_with(cx, Variant::available(cx.gpu())[0], x, w, activation, then)
+    matmul_with(cx, Variant::preferred(cx.gpu()), x, w, activation, then)
 }
 
 /// [`matmul`] by a given variant.
