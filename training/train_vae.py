@@ -2,8 +2,8 @@
 
     python training/train_vae.py --minutes 60        # or go on from the saved state
 
-Most of the time goes into 9-frame crops of 32 pixels around the sprite; the last
-part uses whole clips, which have the later chunks and the borders.
+Crops of 9 frames and 32 pixels around the sprite come first. Whole clips, which have the later chunks,
+the borders and the full reach of the attention, follow.
 """
 
 import argparse
@@ -43,7 +43,8 @@ class ClipPool:
         return video.contiguous(memory_format=torch.channels_last_3d), torch.from_numpy(np.stack(masks))[:, None] / 255
 
     def _crop(self, frames, size):
-        video, mask = self.clips[self.rng.integers(len(self.clips))]
+        large_enough = [c for c in self.clips if min(c[1].shape[1:]) >= size]
+        video, mask = large_enough[self.rng.integers(len(large_enough))]
         count, height, width = mask.shape
         t = self.rng.integers(count - frames + 1)
         where = np.argwhere(mask[t + frames // 2] > 128)
@@ -99,7 +100,7 @@ def main():
     add_state_argument(parser)
     parser.add_argument("--name", default="vae")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--whole-from", type=float, default=0.65, help="share of the time after which clips are whole")
+    parser.add_argument("--whole-from", type=float, default=0.3, help="share of the time after which clips are whole")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=6, help="crops a step")
@@ -137,8 +138,12 @@ def main():
     progress = Progress(args.minutes * 60, spent)
     last_save = time.time()
     while not progress.finished():
-        whole = progress.fraction() > args.whole_from
-        video, mask = pool.batch(2, 17, 64) if whole else pool.batch(args.batch, 9, 32)
+        if progress.fraction() < args.whole_from:
+            video, mask = pool.batch(args.batch, 9, 32)
+        elif step % 6:
+            video, mask = pool.batch(2, 17, 64)
+        else:  # the attention in the middle has to get used to larger pictures too
+            video, mask = pool.batch(1, 9, 128)
         output = model.decode(add_latent_noise(model.encode(video), args.noise))
         loss = reconstruction_loss(output, video, mask)
         loss.backward()

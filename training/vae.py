@@ -33,6 +33,7 @@ norm_silu_rows = _norm_silu_rows
 def compile_kernels():
     """Fuse the element-wise work (worth it for training, needs a C++ compiler)."""
     global norm_silu_rows
+    torch._dynamo.config.recompile_limit = 64  # one version for each width and use
     norm_silu_rows = torch.compile(_norm_silu_rows, dynamic=True)
 
 

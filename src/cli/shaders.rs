@@ -69,7 +69,8 @@ pub fn translate(permutation: &Permutation, language: Language) -> anyhow::Resul
         let line = error.location(&resolved.source).map_or(0, |location| location.line_number as usize);
         anyhow!("{}: {}: {error}", permutation.name(), resolved.origin(line))
     })?;
-    let mut capabilities = Capabilities::empty();
+    // Packing halves into u32s is part of WebGPU itself; naga counts it as a capability.
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, permutation.subgroups);
     capabilities.set(Capabilities::SHADER_FLOAT16, permutation.f16);
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
