@@ -1,6 +1,4 @@
 //! Parity of the autoencoder with diffusers' AutoencoderKLWan (goldens made by tests/golden/make_vae.py).
-//!
-//! Mutations that these goldens were seen to catch: MUTATIONS
 
 mod common;
 

@@ -122,7 +122,6 @@ fn check(cx: &mut Stream, case: &Case, variant: Variant, seed: u64) {
     assert_close(&cx.read(&got).unwrap(), &twice, 2e-6, &what);
 }
 
-/// Mutations that these tests were seen to catch: MUTATIONS
 #[test]
 fn every_geometry_is_right() {
     let (gpu, _turn) = gpu();
