@@ -357,23 +357,25 @@ mod tests {
     ];
 
     #[test]
-    fn every_variant_agrees_with_the_twin() {
+    fn every_subgroup_variant_agrees_with_the_twin() {
         let (gpu, _turn) = gpu();
+        let mut variants = AttentionVariant::available(&gpu);
+        variants.retain(|variant| matches!(variant, AttentionVariant::Subgroup { .. }));
         let mut cx = stream(&gpu);
         for case in CASES {
-            check(&mut cx, case, &AttentionVariant::available(&gpu));
+            check(&mut cx, case, &variants);
         }
     }
 
+    /// Few cases: CPU drivers take seconds to compile a kernel with barriers.
     #[test]
-    fn tiles_run_on_the_base_tier() {
+    fn tiles_agree_with_the_twin_on_the_base_tier() {
         let (gpu, _turn) = base_gpu();
-        let mut cx = stream(&gpu);
         let variants = AttentionVariant::available(&gpu);
         assert!(variants.iter().all(|variant| matches!(variant, AttentionVariant::Tile { .. })));
-        for case in &CASES[1..5] {
-            check(&mut cx, *case, &variants);
-        }
+        let mut cx = stream(&gpu);
+        check(&mut cx, CASES[2], &variants);
+        check(&mut cx, CASES[1], &variants[..1]);
     }
 
     #[test]
@@ -387,7 +389,7 @@ mod tests {
         let case = Case { heads: 6, n_q: 75, n_k: 71, d: 40, sharpness: 1.0, bias: Bias::Relative };
         for budget in [budget, StreamOptions::default().budget] {
             let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
-            check(&mut cx, case, &AttentionVariant::available(&gpu));
+            check(&mut cx, case, &AttentionVariant::available(&gpu)[..1]);
         }
     }
 
