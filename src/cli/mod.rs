@@ -24,7 +24,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a video from a prompt.
-    Generate(generate::Args),
+    Generate(Box<generate::Args>),
     /// List the GPUs and what they can do.
     Devices(devices::Args),
     /// Say what a model folder holds, and what it lacks.

@@ -18,7 +18,7 @@ pub struct RopeTable {
 impl RopeTable {
     /// The table of a grid of [frames, rows, columns] tokens; `head_dim` is a multiple of 4.
     pub fn new(cx: &mut Stream, grid: [usize; 3], head_dim: usize) -> Result<Self> {
-        if head_dim == 0 || head_dim % 4 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(4) {
             return Err(GpuError::shape("rope", format!("head dimension {head_dim} is no multiple of 4")));
         }
         let values = rotations(grid, head_dim);
@@ -87,7 +87,12 @@ struct Params {
 /// is a multiple of 4 and weights and rotations fit.
 pub fn split_heads(cx: &mut Stream, x: &Tensor, heads: usize, parts: &[HeadsPart]) -> Result<Vec<Tensor>> {
     let d = x.columns() / (parts.len() * heads).max(1);
-    if x.is_empty() || d == 0 || d % 4 != 0 || d * heads * parts.len() != x.columns() || x.dtype() != DType::F32 {
+    if x.is_empty()
+        || d == 0
+        || !d.is_multiple_of(4)
+        || d * heads * parts.len() != x.columns()
+        || x.dtype() != DType::F32
+    {
         let message = format!("{:?} into {} parts of {heads} heads", x.shape(), parts.len());
         return Err(GpuError::shape("split_heads", message));
     }

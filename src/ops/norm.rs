@@ -111,7 +111,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(x: &'a Tensor, epsilon: f32) -> Result<Self> {
         let n = x.columns();
-        if n == 0 || n % 4 != 0 || x.dtype() != DType::F32 {
+        if n == 0 || !n.is_multiple_of(4) || x.dtype() != DType::F32 {
             return Err(GpuError::shape("norm", format!("{:?}: rows are f32, a multiple of 4 long", x.shape())));
         }
         let params = Params { epsilon, ..Default::default() };
@@ -191,7 +191,8 @@ mod tests {
         let with = |y: &[f64], then: &dyn Fn(f64, usize) -> f64| -> Vec<f32> {
             y.iter().enumerate().map(|(i, y)| then(*y, i % n) as f32).collect()
         };
-        let forms: [(LayerNormThen, &dyn Fn(f64, usize) -> f64); 3] = [
+        type Twin<'a> = &'a dyn Fn(f64, usize) -> f64;
+        let forms: [(LayerNormThen, Twin); 3] = [
             (LayerNormThen::Store, &|y, _| y),
             (LayerNormThen::Affine { weight: &weight, bias: &bias }, &|y, i| y * f64::from(w[i]) + f64::from(b[i])),
             (LayerNormThen::Modulate { rows: &table, scale: 2, shift: 1 }, &|y, i| {

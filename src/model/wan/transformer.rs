@@ -45,7 +45,7 @@ struct Block {
     self_qkv: Weight,
     self_norms: [Tensor; 2],
     self_out: Weight,
-    cross_norm: [Tensor; 2],
+    cross_norm: Option<[Tensor; 2]>,
     cross_q: Weight,
     cross_kv: Weight,
     cross_norms: [Tensor; 2],
@@ -54,7 +54,7 @@ struct Block {
 }
 
 impl Block {
-    fn load(loader: &Loader, index: usize) -> Result<Self, ModelError> {
+    fn load(loader: &Loader, index: usize, cross_attn_norm: bool) -> Result<Self, ModelError> {
         let name = |part: &str| format!("blocks.{index}.{part}");
         let linear = |part: &str| loader.linear(&name(part));
         let linears = |parts: &[&str]| loader.linears(&parts.iter().map(|part| name(part)).collect::<Vec<_>>());
@@ -63,7 +63,7 @@ impl Block {
             self_qkv: linears(&["attn1.to_q", "attn1.to_k", "attn1.to_v"])?,
             self_norms: pair("attn1.norm_q.weight", "attn1.norm_k.weight")?,
             self_out: linear("attn1.to_out.0")?,
-            cross_norm: pair("norm2.weight", "norm2.bias")?,
+            cross_norm: cross_attn_norm.then(|| pair("norm2.weight", "norm2.bias")).transpose()?,
             cross_q: linear("attn2.to_q")?,
             cross_kv: linears(&["attn2.to_k", "attn2.to_v"])?,
             cross_norms: pair("attn2.norm_q.weight", "attn2.norm_k.weight")?,
@@ -112,7 +112,9 @@ impl WanTransformer {
             time_embedder: embedder("time_embedder")?,
             time_proj: loader.linear("condition_embedder.time_proj")?,
             text_embedder: embedder("text_embedder")?,
-            blocks: (0..config.num_layers).map(|index| Block::load(&loader, index)).collect::<Result<_, _>>()?,
+            blocks: (0..config.num_layers)
+                .map(|index| Block::load(&loader, index, config.cross_attn_norm))
+                .collect::<Result<_, _>>()?,
             tables: tables.reshape(&[config.num_layers, row::COUNT, dim]),
             head_table: loader.vector("scale_shift_table")?.reshape(&[2, dim]),
             proj_out: loader.linear("proj_out")?,
@@ -238,8 +240,10 @@ impl WanTransformer {
 
     fn cross_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
         let block = &self.blocks[index];
-        let [weight, bias] = &block.cross_norm;
-        let normed = layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?;
+        let normed = match &block.cross_norm {
+            Some([weight, bias]) => layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?,
+            None => x.clone(),
+        };
         let q = matmul(cx, &normed, &block.cross_q, Activation::None, Then::Store)?;
         let queries = self.normed(&block.cross_norms[0]);
         let heads = split_heads(cx, &q, self.config.num_attention_heads, &[queries])?;

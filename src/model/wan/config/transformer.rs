@@ -30,6 +30,8 @@ pub struct TransformerConfig {
     pub ffn_dim: usize,
     /// Number of blocks.
     pub num_layers: usize,
+    /// Whether the input of the cross-attention is normalised; so in every published Wan2.1.
+    pub cross_attn_norm: bool,
     /// Added to variances and mean squares before their root.
     pub eps: f32,
     /// Most tokens along one axis for which there are rotary embeddings.
@@ -156,7 +158,6 @@ impl TransformerConfig {
     fn from_diffusers(path: &Path, read: Diffusers) -> Result<Self, ModelError> {
         let image = read.image_dim.or(read.added_kv_proj_dim).or(read.pos_embed_seq_len);
         require(path, image.is_none(), || IMAGE_TO_VIDEO.into())?;
-        require(path, read.cross_attn_norm, || "cross_attn_norm is false; every Wan2.1 model has that norm".into())?;
         require(path, read.qk_norm.as_deref() == Some(QK_NORM), || {
             format!("qk_norm is {:?}; expected {QK_NORM:?}", read.qk_norm)
         })?;
@@ -170,6 +171,7 @@ impl TransformerConfig {
             freq_dim: read.freq_dim,
             ffn_dim: read.ffn_dim,
             num_layers: read.num_layers,
+            cross_attn_norm: read.cross_attn_norm,
             eps: read.eps,
             rope_max_seq_len: read.rope_max_seq_len,
         })
@@ -179,7 +181,7 @@ impl TransformerConfig {
         let kind = read.model_type.as_str();
         require(path, !matches!(kind, "i2v" | "flf2v"), || IMAGE_TO_VIDEO.into())?;
         require(path, kind == "t2v", || format!("model_type is {kind:?}; only \"t2v\" is supported"))?;
-        require(path, read.qk_norm && read.cross_attn_norm, || "qk_norm or cross_attn_norm is false".into())?;
+        require(path, read.qk_norm, || "qk_norm is false; every Wan2.1 model has that norm".into())?;
         check_sizes(path, &[("num_heads", read.num_heads)])?;
         require(path, read.dim.is_multiple_of(read.num_heads), || {
             format!("dim is {}, which {} heads do not divide", read.dim, read.num_heads)
@@ -194,6 +196,7 @@ impl TransformerConfig {
             freq_dim: read.freq_dim,
             ffn_dim: read.ffn_dim,
             num_layers: read.num_layers,
+            cross_attn_norm: read.cross_attn_norm,
             eps: read.eps,
             rope_max_seq_len: Diffusers::default().rope_max_seq_len,
         })
@@ -231,6 +234,7 @@ impl TransformerConfig {
             freq_dim,
             ffn_dim,
             num_layers: count_layers(checkpoint, "blocks.", ".scale_shift_table"),
+            cross_attn_norm: checkpoint.get("blocks.0.norm2.weight").is_some(),
             eps: Diffusers::default().eps,
             rope_max_seq_len: Diffusers::default().rope_max_seq_len,
         };
@@ -290,7 +294,9 @@ impl TransformerConfig {
     fn push_block(&self, tensors: &mut ExpectedTensors, block: &str) {
         let dim = self.dim();
         tensors.push((format!("{block}.scale_shift_table"), vec![1, 6, dim]));
-        push_biased(tensors, &format!("{block}.norm2"), &[dim]);
+        if self.cross_attn_norm {
+            push_biased(tensors, &format!("{block}.norm2"), &[dim]);
+        }
         push_biased(tensors, &format!("{block}.ffn.net.0.proj"), &[self.ffn_dim, dim]);
         push_biased(tensors, &format!("{block}.ffn.net.2"), &[dim, self.ffn_dim]);
         for attention in ["attn1", "attn2"] {
@@ -361,7 +367,6 @@ mod tests {
             (r#""added_kv_proj_dim": null"#, r#""added_kv_proj_dim": 5120"#, "image-to-video"),
             (r#""image_dim": null"#, r#""image_dim": 1280"#, "image-to-video"),
             ("rms_norm_across_heads", "layer_norm", "qk_norm"),
-            (r#""cross_attn_norm": true"#, r#""cross_attn_norm": false"#, "cross_attn_norm"),
             ("WanTransformer3DModel", "WanVACETransformer3DModel", "WanVACETransformer3DModel"),
             ("_class_name", "class", "no _class_name"),
         ];
