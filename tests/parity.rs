@@ -122,9 +122,14 @@ fn pipeline_equals_diffusers() {
             let expected = golden.output(case, dtype, "latents").expect("latents");
             assert_close(&what("latents"), &generated.latents, expected, LIMIT);
             if let Some(frames) = golden.output(case, dtype, "frames") {
-                // The golden holds pixels in [0, 1].
-                let pixels: Vec<f32> = generated.frames.concat().iter().map(|v| (v + 1.0) / 2.0).collect();
-                assert_close(&what("frames"), &pixels, frames, LIMIT);
+                // The golden holds [3, F, H, W], the engine gives [F][H, W, 3].
+                let area = generated.width * generated.height;
+                let pixel = |c: usize, i: usize| generated.frames[i / area][i % area * 3 + c];
+                let planar: Vec<f32> = (0..3)
+                    .flat_map(|c| (0..area * generated.frames.len()).map(move |i| (c, i)))
+                    .map(|(c, i)| pixel(c, i))
+                    .collect();
+                assert_close(&what("frames"), &planar, frames, LIMIT);
             }
         }
     }
