@@ -8,11 +8,11 @@ def orthogonalise(g, steps=5):
     a, b, c = 3.4445, -4.7750, 2.0315
     transposed = g.shape[0] > g.shape[1]
     x = g.T if transposed else g
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).bfloat16()  # the iteration forgives rounding, and CPUs with bf16 run it four times as fast
     for _ in range(steps):
         s = x @ x.T
         x = a * x + (b * s + c * (s @ s)) @ x
-    return x.T if transposed else x
+    return (x.T if transposed else x).float()
 
 
 class Muon(torch.optim.Optimizer):

@@ -3,7 +3,7 @@
     python training/train_vae.py --minutes 60        # or go on from the saved state
 
 Crops of 9 frames and 32 pixels around the sprite come first. Whole clips, which have the later chunks,
-the borders and the full reach of the attention, follow.
+the borders and the full reach of the attention, follow. Starts from frozen.pt where there is one.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=6, help="crops a step")
     parser.add_argument("--noise", type=float, default=0.08)
-    parser.add_argument("--decoder-only", action="store_true", help="keep the frozen encoder, train on from frozen.pt")
+    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of frozen.pt")
     parser.add_argument("--dims", type=int, nargs=5, help="base_dim and dim_mult, for experiments")
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -128,7 +128,7 @@ def main():
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         step, spent = saved["step"], saved["spent"]
-    elif args.decoder_only:
+    elif (args.state / "frozen.pt").exists():
         model.load_state_dict(torch.load(args.state / "frozen.pt", weights_only=False)["ema"])
     ema = Ema(model, 0.99)
     if step:
@@ -142,8 +142,8 @@ def main():
             video, mask = pool.batch(args.batch, 9, 32)
         elif step % 6:
             video, mask = pool.batch(2, 17, 64)
-        else:  # the attention in the middle has to get used to larger pictures too
-            video, mask = pool.batch(1, 9, 128)
+        else:  # the attention in the middle has to get used to larger pictures too; one clip alone is ten times slower in PyTorch
+            video, mask = pool.batch(2, 9, 128)
         output = model.decode(add_latent_noise(model.encode(video), args.noise))
         loss = reconstruction_loss(output, video, mask)
         loss.backward()

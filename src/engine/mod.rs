@@ -145,7 +145,7 @@ impl Engine {
         requests.send(request).map_err(|_| EngineError::Stopped)
     }
 
-    /// What the jobs report, in order. Must be read: a job waits when [`EVENTS`] are unread.
+    /// What the jobs report, in order. Must be read: a job waits when 64 are unread.
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
     }
