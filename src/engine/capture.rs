@@ -5,6 +5,11 @@
 //! file  ── records ───────────────┘
 //! ```
 
+pub(crate) mod check;
+pub mod file;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::caching::{Cell, ForwardCost, StepPlan, StrategyConfig, hit_rate};

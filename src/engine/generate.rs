@@ -309,7 +309,7 @@ fn needed_depth(expected: &[StepPlan]) -> usize {
 }
 
 /// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.
-fn forward_cost(config: &TransformerConfig, tokens: usize, text: usize) -> ForwardCost {
+pub(super) fn forward_cost(config: &TransformerConfig, tokens: usize, text: usize) -> ForwardCost {
     let (dim, tokens, text) = (config.dim() as f64, tokens as f64, text as f64);
     let products = 6.0 * dim * dim + 2.0 * dim * config.ffn_dim as f64; // self q, k, v, o; cross q, o; feed-forward
     let patch = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);

@@ -12,6 +12,7 @@ mod control;
 mod defaults;
 mod denoiser;
 mod error;
+mod facts;
 mod generate;
 mod preview;
 mod request;
@@ -24,10 +25,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
 
-pub use capture::{Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
+pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
 pub use defaults::Defaults;
 pub use error::EngineError;
+pub use facts::Facts;
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe, SchedulerChoice};
 
