@@ -28,6 +28,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "attention_subgroup",
     "attention_tile",
     "channel_norm",
+    "combine",
     "lib/activation",
     "lib/attention",
     "lib/linear_index",
