@@ -8,5 +8,6 @@ pub mod gpu;
 pub mod media;
 pub mod model;
 pub mod ops;
+pub mod profiling;
 pub mod sampling;
 pub mod weights;
