@@ -30,6 +30,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "attention_tile",
     "change",
     "channel_norm",
+    "combine",
     "gather_rows",
     "lib/activation",
     "lib/attention",
