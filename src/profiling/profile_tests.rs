@@ -75,7 +75,8 @@ fn a_profile_fits_its_model_alone() {
 
 #[test]
 fn broken_rules_are_named_in_one_line() {
-    let breaks: [(&str, fn(&mut Profile)); 16] = [
+    type Break = fn(&mut Profile);
+    let breaks: [(&str, Break); 16] = [
         ("format", |p| p.format = "other".into()),
         ("version", |p| p.version = 2),
         ("steps", |p| p.settings.steps = 5),

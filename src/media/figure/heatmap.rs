@@ -175,6 +175,8 @@ impl MapGrid {
 struct Scale {
     low: f64,
     high: f64,
+    /// The part of the scale that the bar shows: a scale made symmetric reaches beyond the values, perhaps to impossible ones.
+    shown: (f64, f64),
     colors: ColorMap,
 }
 
@@ -186,11 +188,16 @@ impl Scale {
         colors: ColorMap,
     ) -> Self {
         let (mut low, mut high) = range.unwrap_or_else(|| span(values));
+        let mut shown = (low, high);
         if let Some(middle) = middle {
+            shown = (low.min(middle), high.max(middle));
             let reach = (high - middle).abs().max((middle - low).abs()).max(1e-6);
             (low, high) = (middle - reach, middle + reach);
         }
-        Self { low, high, colors }
+        // A range without extent, given by a caller.
+        let wide = |(low, high): (f64, f64)| if high > low { (low, high) } else { (low, low + 1.0) };
+        (low, high) = wide((low, high));
+        Self { low, high, shown: wide(shown), colors }
     }
 
     fn unit(&self, value: f64) -> f64 {
@@ -201,8 +208,10 @@ impl Scale {
     fn bar(&self, canvas: &mut Canvas, [x, y]: [f64; 2], height: f64, label: &str) {
         const STEPS: usize = 64;
         canvas.put(format_args!("<g shape-rendering=\"crispEdges\">\n"));
+        let (low, high) = self.shown;
         for step in 0..STEPS {
-            let color = self.colors.hex((step as f64 + 0.5) / STEPS as f64);
+            let value = low + (high - low) * (step as f64 + 0.5) / STEPS as f64;
+            let color = self.colors.hex(self.unit(value));
             let top = y + height * (1.0 - (step + 1) as f64 / STEPS as f64);
             canvas.put(format_args!(
                 "<rect x=\"{x:.1}\" y=\"{top:.2}\" width=\"{BAR}\" height=\"{:.2}\" fill=\"{color}\"/>\n",
@@ -211,11 +220,11 @@ impl Scale {
         }
         canvas.put(format_args!("</g>\n"));
         canvas.frame([x, y], [BAR, height]);
-        let marks = ticks(self.low, self.high, ((height / 42.0) as usize).max(4));
+        let marks = ticks(low, high, ((height / 42.0) as usize).max(4));
         let step = marks.get(1).map_or(0.0, |second| second - marks[0]);
         let mut widest: f64 = 0.0;
         for mark in marks {
-            let at = y + height * (1.0 - self.unit(mark));
+            let at = y + height * (1.0 - (mark - low) / (high - low));
             let text = number(mark, step);
             widest = widest.max(text_width(&text, NUMBER));
             canvas.line([x + BAR, at], [x + BAR + 4.0, at], FAINT, 1.0);
