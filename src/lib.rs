@@ -9,5 +9,6 @@ pub mod media;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod profiling;
 pub mod sampling;
 pub mod weights;

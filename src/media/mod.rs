@@ -23,6 +23,7 @@ mod gif;
 mod h264;
 mod mp4;
 mod png;
+mod read;
 mod save;
 mod settings;
 mod sheet;
@@ -30,6 +31,7 @@ mod y4m;
 
 use std::path::{Path, PathBuf};
 
+pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
 pub use sheet::contact_sheet;
 
@@ -86,6 +88,14 @@ pub enum MediaError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Pictures that do not decode, or are too large to.
+    #[error("{}: {reason}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An encoder refused what passed the checks above.
     #[error("the {format} encoder failed: {reason}; try another format")]

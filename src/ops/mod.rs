@@ -31,4 +31,4 @@ pub use reduce::{change, change_into};
 pub use weight::{HostWeight, Weight, vector};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

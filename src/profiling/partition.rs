@@ -78,13 +78,17 @@ impl Partition {
             match seen.get_mut(*block) {
                 Some(count) => *count = count.saturating_add(1),
                 None => {
-                    return Err(ProfilingError::Invalid(format!("block {block} of a model with {blocks} is in the partition")));
+                    return Err(ProfilingError::Invalid(format!(
+                        "block {block} of a model with {blocks} is in the partition"
+                    )));
                 }
             }
         }
         if let Some(block) = seen.iter().position(|count| *count != 1) {
             let classes = seen[block];
-            return Err(ProfilingError::Invalid(format!("block {block} is in {classes} classes of the partition, not in one")));
+            return Err(ProfilingError::Invalid(format!(
+                "block {block} is in {classes} classes of the partition, not in one"
+            )));
         }
         if !ascends(&self.foreground) || !ascends(&self.background) || !self.tau.is_finite() {
             return Err(ProfilingError::Invalid("the partition's lists must ascend and its tau be finite".into()));

@@ -128,6 +128,19 @@ impl Canvas {
         ));
     }
 
+    /// A text with a white rim, for places where lines run.
+    pub(super) fn halo_label(&mut self, [x, y]: [f64; 2], size: f64, color: &str, anchor: Anchor, text: &str) {
+        if !text.is_empty() {
+            let name = anchor_name(anchor);
+            self.put(format_args!(
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"#ffffff\" stroke=\"#ffffff\" stroke-width=\"4\" \
+                 stroke-linejoin=\"round\" text-anchor=\"{name}\">{}</text>\n",
+                escape(text)
+            ));
+            self.label([x, y], size, color, anchor, text);
+        }
+    }
+
     /// A text that reads upwards, centred at its point.
     pub(super) fn upright(&mut self, [x, y]: [f64; 2], size: f64, color: &str, text: &str) {
         self.put(format_args!(

@@ -56,8 +56,9 @@ impl Heatmap {
         let (left, top) = (MARGIN + 58.0, MARGIN + header_height(&self.title, &self.subtitle));
         let bar_x = left + width + marks + 22.0;
         let total = [
-            (bar_x + BAR + 92.0).max(left + text_width(&self.title, TITLE) + MARGIN),
-            top + height.max(120.0) + 62.0 + if marks > 0.0 { 8.0 } else { 0.0 },
+            (bar_x + BAR + 92.0)
+                .max(left + text_width(&self.title, TITLE).max(text_width(&self.subtitle, NUMBER)) + MARGIN),
+            top + height.max(120.0) + 60.0 + if marks > 0.0 { 22.0 } else { 0.0 },
         ];
         let mut canvas = Canvas::new(total[0], total[1], &self.title);
         header(&mut canvas, left, &self.title, &self.subtitle);
@@ -70,7 +71,7 @@ impl Heatmap {
             canvas.label([left + width + 14.0, y], size, INK, Anchor::Middle, mark);
         }
         if marks > 0.0 {
-            canvas.label([left + width + 22.0, top + height + 46.0], NUMBER, FAINT, Anchor::End, &self.marks_label);
+            canvas.label([left, top + height + 66.0], NUMBER, FAINT, Anchor::Start, &self.marks_label);
         }
         scale.bar(&mut canvas, [bar_x, top], height.max(120.0), &self.value_label);
         canvas.finish()
@@ -88,12 +89,8 @@ impl Heatmap {
             canvas.line([left - 4.0, y], [left, y], FAINT, 1.0);
             canvas.label([left - 8.0, y + NUMBER * 0.35], NUMBER, INK, Anchor::End, &row.to_string());
         }
-        let center = left + width / 2.0;
-        // Beside the meaning of the marks, if there is one: not under it.
-        let x = if self.marks_label.is_empty() { center } else { left };
-        let anchor = if self.marks_label.is_empty() { Anchor::Middle } else { Anchor::Start };
-        canvas.label([x, top + height + 46.0], LABEL, INK, anchor, &self.x_label);
-        canvas.upright([left - 42.0, top + height / 2.0], LABEL, INK, &self.y_label);
+        canvas.label([left + width / 2.0, top + height + 42.0], LABEL, INK, Anchor::Middle, &self.x_label);
+        canvas.upright([left - 40.0, top + height / 2.0], LABEL, INK, &self.y_label);
     }
 }
 
@@ -178,6 +175,8 @@ impl MapGrid {
 struct Scale {
     low: f64,
     high: f64,
+    /// The part of the scale that the bar shows: a scale made symmetric reaches beyond the values, perhaps to impossible ones.
+    shown: (f64, f64),
     colors: ColorMap,
 }
 
@@ -189,11 +188,16 @@ impl Scale {
         colors: ColorMap,
     ) -> Self {
         let (mut low, mut high) = range.unwrap_or_else(|| span(values));
+        let mut shown = (low, high);
         if let Some(middle) = middle {
+            shown = (low.min(middle), high.max(middle));
             let reach = (high - middle).abs().max((middle - low).abs()).max(1e-6);
             (low, high) = (middle - reach, middle + reach);
         }
-        Self { low, high, colors }
+        // A range without extent, given by a caller.
+        let wide = |(low, high): (f64, f64)| if high > low { (low, high) } else { (low, low + 1.0) };
+        (low, high) = wide((low, high));
+        Self { low, high, shown: wide(shown), colors }
     }
 
     fn unit(&self, value: f64) -> f64 {
@@ -204,8 +208,10 @@ impl Scale {
     fn bar(&self, canvas: &mut Canvas, [x, y]: [f64; 2], height: f64, label: &str) {
         const STEPS: usize = 64;
         canvas.put(format_args!("<g shape-rendering=\"crispEdges\">\n"));
+        let (low, high) = self.shown;
         for step in 0..STEPS {
-            let color = self.colors.hex((step as f64 + 0.5) / STEPS as f64);
+            let value = low + (high - low) * (step as f64 + 0.5) / STEPS as f64;
+            let color = self.colors.hex(self.unit(value));
             let top = y + height * (1.0 - (step + 1) as f64 / STEPS as f64);
             canvas.put(format_args!(
                 "<rect x=\"{x:.1}\" y=\"{top:.2}\" width=\"{BAR}\" height=\"{:.2}\" fill=\"{color}\"/>\n",
@@ -214,11 +220,11 @@ impl Scale {
         }
         canvas.put(format_args!("</g>\n"));
         canvas.frame([x, y], [BAR, height]);
-        let marks = ticks(self.low, self.high, ((height / 42.0) as usize).max(2));
+        let marks = ticks(low, high, ((height / 42.0) as usize).max(4));
         let step = marks.get(1).map_or(0.0, |second| second - marks[0]);
         let mut widest: f64 = 0.0;
         for mark in marks {
-            let at = y + height * (1.0 - self.unit(mark));
+            let at = y + height * (1.0 - (mark - low) / (high - low));
             let text = number(mark, step);
             widest = widest.max(text_width(&text, NUMBER));
             canvas.line([x + BAR, at], [x + BAR + 4.0, at], FAINT, 1.0);
@@ -268,13 +274,13 @@ fn cells(
                 let color = scale.colors.hex(shade as f64 / (LEVELS - 1) as f64);
                 canvas.put(format_args!("<path fill=\"{color}\" d=\"{path}\"/>\n"));
             }
-            None => canvas.put(format_args!("<path fill=\"#f1f3f5\" d=\"{path}\"/>\n")),
+            None => canvas.put(format_args!("<path fill=\"#e4e8ec\" d=\"{path}\"/>\n")),
         }
     }
     canvas.put(format_args!("</g>\n"));
     for (index, _) in values.iter().enumerate().filter(|(_, value)| !value.is_some_and(f64::is_finite)) {
         let (x, y) = (left + (index % columns) as f64 * width, top + (index / columns) as f64 * height);
-        canvas.line([x, y + height], [x + width, y], "#b6bdc5", 0.8);
+        canvas.line([x, y + height], [x + width, y], "#8d96a0", 0.8);
     }
 }
 

@@ -171,9 +171,9 @@ fn draw(canvas: &mut Canvas, area: &Area, series: &Series, index: usize) {
         marker(canvas, at, index);
         if let Some(label) = series.labels.get(i) {
             // To the left of points near the right edge, where there is no room.
-            let near_edge = at[0] + 9.0 + text_width(label, NUMBER) > area.left + area.width;
+            let near_edge = at[0] + 16.0 + text_width(label, NUMBER) > area.left + area.width;
             let (shift, anchor) = if near_edge { (-8.0, Anchor::End) } else { (8.0, Anchor::Start) };
-            canvas.label([at[0] + shift, at[1] - 7.0], NUMBER, INK, anchor, label);
+            canvas.halo_label([at[0] + shift, at[1] - 7.0], NUMBER, INK, anchor, label);
         }
     }
 }

@@ -109,6 +109,8 @@ fn every_figure_is_valid_svg_inside_its_page_and_becomes_a_png() {
     let mut figures: Vec<Svg> = [(1, 1), (50, 40), (7, 3), (1000, 2)].map(|(c, r)| heatmap(c, r).svg()).to_vec();
     figures.extend([plot().svg(), map_grid().svg()]);
     figures.extend(empty);
+    figures.push(Heatmap { range: Some((1.0, 1.0)), ..heatmap(4, 4) }.svg());
+    figures.push(Heatmap { range: Some((2.0, 2.0)), middle: None, ..heatmap(4, 4) }.svg());
     for svg in figures {
         let tree = usvg::Tree::from_str(svg.as_str(), &usvg::Options::default()).unwrap();
         let (page, drawn) = (tree.size(), tree.root().abs_bounding_box());
