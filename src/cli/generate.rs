@@ -15,7 +15,7 @@ use super::{GpuArgs, WrongUse, latents};
 /// The prompt of the paper's figures.
 const PAPER_PROMPT: &str = "a cat walking on grass";
 /// Longest GPU time of one submit when no window shares the GPU.
-const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
+pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 
 /// Arguments of `ditscope generate`.
 #[derive(Debug, clap::Args)]
@@ -235,7 +235,7 @@ fn file_name(prompt: &str) -> PathBuf {
 }
 
 /// The model that ships with the program: beside the working directory, the executable, or the source it was built from.
-fn demo_model() -> anyhow::Result<PathBuf> {
+pub(super) fn demo_model() -> anyhow::Result<PathBuf> {
     const PLACE: &str = "assets/demo-model";
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PLACE)));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLACE);

@@ -39,6 +39,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "matmul_tile",
     "norm",
     "patchify",
+    "peak_copy",
+    "peak_fma",
     "row_softmax",
     "split_heads",
     "transpose",

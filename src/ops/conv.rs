@@ -2,8 +2,9 @@
 
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Result, Stream, Tensor};
 
-use super::split::window_from;
 use super::matmul::{after, after_bits};
+use super::split::window_from;
+use super::tune::{Choice, extent_class};
 use super::{Activation, HostWeight, Variant, Weight};
 
 /// The geometry of a convolution; extents are (time, height, width).
@@ -158,8 +159,30 @@ pub fn conv(
     activation: Activation,
     target: Target,
 ) -> Result<Tensor> {
-    let variant = conv_variants(cx.gpu(), w.n())[0];
+    let all = conv_variants(cx.gpu(), w.n());
+    let choice = conv_choice(&all, x, w, geometry)?;
+    let variant = choice
+        .decide(cx, |cx, variant| conv_with(cx, variant, x, w, geometry, Activation::None, Target::New).map(drop))?;
     conv_with(cx, variant, x, w, geometry, activation, target)
+}
+
+/// What [`conv`] chooses among: the first of the variants that suit its columns.
+pub(super) fn conv_choice<'a>(
+    variants: &'a [Variant],
+    x: &Tensor,
+    w: &Weight,
+    geometry: &Conv,
+) -> Result<Choice<'a, Variant>> {
+    /// Variants that are measured.
+    const TRIED: usize = 2;
+    let rows = Plan::new(x, w, geometry, Target::New)?.rows();
+    let [m, k, n] = [rows, w.k(), w.n()].map(extent_class);
+    Ok(Choice {
+        class: format!("conv {:?} {m}x{k}x{n}", w.matrix.dtype()),
+        available: variants,
+        candidates: &variants[..TRIED.min(variants.len())],
+        flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,
+    })
 }
 
 /// [`conv`] by a given variant.

@@ -1,8 +1,9 @@
 //! Matrix products with everything that can be fused behind them.
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor};
+use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::Weight;
+use super::tune::{Choice, Named, extent_class};
 
 /// Activation applied to a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant that the device can run.
-    pub fn available(gpu: &crate::gpu::Gpu) -> Vec<Self> {
+    pub fn available(gpu: &Gpu) -> Vec<Self> {
         let mut all = vec![Self::Tile { rows: 4 }, Self::Tile { rows: 8 }];
         if gpu.caps().subgroup_min.is_some_and(|size| size >= 8) {
             all.extend(
@@ -106,10 +107,15 @@ impl Variant {
         all
     }
 
-    /// The variant that measured best on this kind of device: broadcasts where loads are dear, tiles elsewhere.
-    fn preferred(gpu: &crate::gpu::Gpu) -> Self {
-        let broadcast = Self::Subgroup { row_groups: 2, lane_columns: 2 };
-        if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
+    /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
+    pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
+        let [small, large] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, lane_columns: 2 });
+        let tiles = [4, 8].map(|rows| Self::Tile { rows });
+        match gpu.caps().subgroup_min {
+            Some(8..) if gpu.is_cpu() => vec![large, small],
+            Some(8..) => vec![tiles[0], tiles[1], small],
+            _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
+        }
     }
 
     /// The kernel of a product with weights of this type.
@@ -138,10 +144,46 @@ impl Variant {
     }
 }
 
+impl Named for Variant {
+    fn name(self) -> String {
+        self.to_string()
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tile { rows } => write!(f, "tile {rows}"),
+            Self::Subgroup { row_groups, lane_columns } => write!(f, "subgroup {row_groups}x{lane_columns}"),
+            Self::Rows { rows, columns4 } => write!(f, "rows {rows}x{columns4}"),
+        }
+    }
+}
+
 /// The product `x w` with bias, activation and what follows. `x` is `[.., k]` f32; the result is `[.., n]` f32 (for the in-place
 /// forms, the residual).
 pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, then: Then) -> Result<Tensor> {
-    matmul_with(cx, Variant::preferred(cx.gpu()), x, w, activation, then)
+    let gpu = cx.gpu().clone();
+    let (available, candidates) = (Variant::available(&gpu), Variant::candidates(&gpu));
+    let variant = product_choice(&available, &candidates, x.rows(), w)
+        .decide(cx, |cx, variant| matmul_with(cx, variant, x, w, Activation::None, Then::Store).map(drop))?;
+    matmul_with(cx, variant, x, w, activation, then)
+}
+
+/// What [`matmul`] chooses among for `m` rows.
+pub(super) fn product_choice<'a>(
+    available: &'a [Variant],
+    candidates: &'a [Variant],
+    m: usize,
+    w: &Weight,
+) -> Choice<'a, Variant> {
+    let [rows, k, n] = [m, w.k(), w.n()].map(extent_class);
+    Choice {
+        class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.dtype()),
+        available,
+        candidates,
+        flops: 2.0 * m as f64 * w.k() as f64 * w.n() as f64,
+    }
 }
 
 /// [`matmul`] by a given variant.
@@ -192,7 +234,14 @@ pub fn matmul_with(
     let [tile_rows, tile_columns] = variant.tile();
     cx.dispatch(&Dispatch {
         kernel: &variant.kernel(w.matrix.dtype()),
-        tensors: &[(1, x), (2, &w.matrix), (3, &out), (4, w.bias.as_ref().unwrap_or(&w.matrix)), (5, gates), (6, times)],
+        tensors: &[
+            (1, x),
+            (2, &w.matrix),
+            (3, &out),
+            (4, w.bias.as_ref().unwrap_or(&w.matrix)),
+            (5, gates),
+            (6, times),
+        ],
         params: bytemuck::bytes_of(&params),
         groups: [(n / 4).div_ceil(tile_columns) as u32, m.div_ceil(tile_rows) as u32, 1],
         flops: 2.0 * m as f64 * k as f64 * n as f64,
@@ -212,24 +261,34 @@ mod tests {
         let gpu = crate::gpu::Gpu::open(&Default::default()).unwrap();
         let mut cx = stream(&gpu);
         let pick = std::env::var("SHAPES").unwrap_or("0".into());
-        let cpu = || { let s = std::fs::read_to_string("/proc/self/schedstat"); let _ = s;
-            std::fs::read_dir("/proc/self/task").unwrap().map(|t| { let s = std::fs::read_to_string(t.unwrap().path().join("schedstat")).unwrap_or_default(); s.split(' ').next().unwrap_or("0").parse::<f64>().unwrap_or(0.0) * 1e-9 }).sum::<f64>() };
+        let cpu = || {
+            let s = std::fs::read_to_string("/proc/self/schedstat");
+            let _ = s;
+            std::fs::read_dir("/proc/self/task")
+                .unwrap()
+                .map(|t| {
+                    let s = std::fs::read_to_string(t.unwrap().path().join("schedstat")).unwrap_or_default();
+                    s.split(' ').next().unwrap_or("0").parse::<f64>().unwrap_or(0.0) * 1e-9
+                })
+                .sum::<f64>()
+        };
         for [m, k, n] in [[80, 192, 768], [80, 768, 192], [384, 1024, 1024]] {
             let (x, _) = random_tensor(&mut cx, 1, &[m, k]);
             let (g, _) = random_tensor(&mut cx, 3, &[1, n]);
             let (res, _) = random_tensor(&mut cx, 3, &[m, n]);
             let wv: Vec<f32> = random(2, k * n);
             let bf: Vec<half::f16> = wv.iter().map(|v| half::f16::from_f32(*v)).collect();
-            let hw = HostWeight {
-                bytes: bytemuck::cast_slice::<_, u8>(&bf).to_vec().into(),
-                dtype: DType::F16,
-                scale: 1.0,
-            };
-                let w = Weight::linear(&gpu, "w", &hw, [n, k], Some(&vec![0.5; n])).unwrap();
-                for v in Variant::available(&gpu) {
-                    if matches!(v, Variant::Tile { .. }) { continue }
-                    if pick == "0" && v != (Variant::Subgroup { row_groups: 2, lane_columns: 2 }) { continue }
-                  for then in [Then::Store, Then::AddGated { residual: &res, gates: &g, row: 0 }] {
+            let hw =
+                HostWeight { bytes: bytemuck::cast_slice::<_, u8>(&bf).to_vec().into(), dtype: DType::F16, scale: 1.0 };
+            let w = Weight::linear(&gpu, "w", &hw, [n, k], Some(&vec![0.5; n])).unwrap();
+            for v in Variant::available(&gpu) {
+                if matches!(v, Variant::Tile { .. }) {
+                    continue;
+                }
+                if pick == "0" && v != (Variant::Subgroup { row_groups: 2, lane_columns: 2 }) {
+                    continue;
+                }
+                for then in [Then::Store, Then::AddGated { residual: &res, gates: &g, row: 0 }] {
                     let c0 = cpu();
                     matmul_with(&mut cx, v, &x, &w, Activation::Gelu, then).unwrap();
                     cx.finish().unwrap();
@@ -241,11 +300,12 @@ mod tests {
                     }
                     cx.finish().unwrap();
                     println!(
-                        "{m}x{k}x{n} {} {v:?}: {:.1} GFLOP/s of 2 cores, first {compile:.2} s", matches!(then, Then::Store),
+                        "{m}x{k}x{n} {} {v:?}: {:.1} GFLOP/s of 2 cores, first {compile:.2} s",
+                        matches!(then, Then::Store),
                         2.0 * reps as f64 * 2.0 * (m * k * n) as f64 / (cpu() - c0) / 1e9
                     );
-                  }
                 }
+            }
         }
     }
 }
