@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{DTYPES, Golden, LIMIT, assert_close};
-use ditscope::caching::StepPlan;
-use ditscope::engine::{Engine, Event, GenerateRequest, Generated};
+use ditscope::caching::StrategyConfig;
+use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
 use ditscope::model::wan::text_encoder::TextEncoder;
@@ -45,9 +45,7 @@ fn transformer_equals_diffusers() {
                     let rope = model.rope(&mut cx, [shape[1], shape[2], shape[3]]).expect("rope");
                     let input = cx.upload("latents", &latents.data, shape).expect("latents");
                     let timestep = case.param("timestep");
-                    let velocity = model
-                        .forward(&mut cx, &input, timestep, &context, &rope, &StepPlan::default())
-                        .expect("forward");
+                    let velocity = model.forward(&mut cx, &input, timestep, &context, &rope).expect("forward");
                     let what = format!("{tier:?} {} {} {dtype:?}", golden.name, case.name);
                     assert_close(&what, &cx.read(&velocity).expect("read"), expected, LIMIT);
                 }
@@ -80,10 +78,10 @@ fn generate(gpu: Gpu, request: GenerateRequest) -> (Vec<Vec<f32>>, Generated) {
     let mut steps = Vec::new();
     for event in engine.events() {
         match event {
-            Event::Step { latents, .. } => steps.push(latents),
+            Event::Step(done) => steps.push(done.latents),
             Event::Finished(generated) => return (steps, *generated),
             Event::Failed(error) => panic!("{error}"),
-            Event::Stage(_) => {}
+            _ => {}
         }
     }
     panic!("the engine stopped")
@@ -110,6 +108,8 @@ fn pipeline_equals_diffusers() {
                 grid: None,
                 seed: 0,
                 latents: Some(golden.input(case, "latents").data),
+                strategy: StrategyConfig::Off,
+                observe: Observe::default(),
             };
             let (steps, generated) = generate(gpu.clone(), request);
             let what = |name: &str| format!("pipeline {} {dtype:?} {name}", case.name);

@@ -1,24 +1,33 @@
-//! Room `caching`: what to compute and what to reuse, as plain data. The transformer is given a plan; it knows no strategy.
+//! Room `caching`: what to compute and what to reuse. A strategy sees numbers and answers with a [`StepPlan`] a step; the engine
+//! carries it out with a [`DeltaStore`]. The transformer knows no strategy.
+//!
+//! ```text
+//! StrategyConfig ── build ──> Strategy ── plan, decide ──> StepPlan ──> engine + DeltaStore
+//!  (one file a method)                 <── observe ────── numbers
+//! ```
 
-/// What one block does in one forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockAction {
-    /// Compute it.
-    Run,
-}
+mod config;
+mod delta_store;
+mod easy_cache;
+mod error;
+mod mag_cache;
+mod plan;
+mod probing;
+mod profiling_dit;
+mod schedule;
+mod step_skip;
+mod strategy;
+mod tea_cache;
 
-/// What every block does in one step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum StepPlan {
-    /// All blocks run.
-    #[default]
-    RunAll,
-}
-
-impl StepPlan {
-    /// The action of each of `count` blocks.
-    pub fn blocks(&self, count: usize) -> impl Iterator<Item = BlockAction> {
-        let Self::RunAll = self;
-        std::iter::repeat_n(BlockAction::Run, count)
-    }
-}
+pub use config::{StrategyConfig, StrategyInputs, warnings};
+pub use delta_store::DeltaStore;
+pub use easy_cache::EasyCache;
+pub use error::CacheError;
+pub use mag_cache::MagCache;
+pub use plan::{Action, BranchPlan, Cell, Forecast, ForwardCost, OutputKind, Segment, StepPlan, hit_rate};
+pub use probing::{DbCache, DiCache};
+pub use profiling_dit::{Carry, Lists, ProfilingSettings, runs_of};
+pub use schedule::{Intervals, Rounding, StepSchedule, indices};
+pub use step_skip::DeltaDit;
+pub use strategy::{Decision, Observation, ProbeResult, StepContext, Strategy};
+pub use tea_cache::{TeaCache, calibrate as calibrate_tea_cache, wan_coefficients};

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, SchedulerChoice, Stage};
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, SchedulerChoice, Stage};
 use crate::media::{self, Clip};
 use crate::sampling::Grid;
 
+use super::strategy::{self, StrategyArgs};
 use super::{GpuArgs, WrongUse, latents};
 
 /// The prompt of the paper's figures.
@@ -65,6 +66,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    strategy: StrategyArgs,
+    #[command(flatten)]
     gpu: GpuArgs,
 }
 
@@ -99,12 +102,15 @@ impl Args {
             latents: None,
             save_latents: None,
             json: false,
+            strategy: StrategyArgs::default(),
             gpu: GpuArgs::default(),
         }
     }
 
     fn request(&self, model: PathBuf, defaults: &Defaults) -> anyhow::Result<GenerateRequest> {
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
+        let num_inference_steps = self.steps.unwrap_or(defaults.num_inference_steps);
+        let strategy = self.strategy.strategy.as_deref().map(|text| strategy::parse(text, num_inference_steps));
         Ok(GenerateRequest {
             model,
             prompt: self.prompt.clone(),
@@ -112,7 +118,7 @@ impl Args {
             width,
             height,
             num_frames: self.frames.unwrap_or(defaults.num_frames),
-            num_inference_steps: self.steps.unwrap_or(defaults.num_inference_steps),
+            num_inference_steps,
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
             flow_shift: self.flow_shift,
             scheduler: self.scheduler.map(|solver| match solver {
@@ -122,6 +128,8 @@ impl Args {
             grid: self.reference_sigmas.then_some(Grid::Reference),
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
+            strategy: strategy.transpose()?.unwrap_or_default(),
+            observe: Observe::default(),
         })
     }
 }
@@ -179,10 +187,12 @@ fn follow(engine: &Engine, quiet: bool) -> anyhow::Result<Generated> {
                 Stage::Denoise => "denoising",
                 Stage::Decode => "decoding",
             }),
-            Event::Step { step, steps, .. } => {
-                bar.set_length(steps as u64);
-                bar.set_position(step as u64 + 1);
+            Event::Started(_) | Event::Mask(_) => {}
+            Event::Step(done) => {
+                bar.set_length(done.steps as u64);
+                bar.set_position(done.record.step as u64 + 1);
             }
+            Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
             Event::Finished(generated) => {
                 bar.finish_and_clear();
                 return Ok(*generated);

@@ -6,6 +6,7 @@ mod generate;
 mod inspect;
 mod latents;
 pub mod shaders;
+mod strategy;
 
 use std::process::ExitCode;
 

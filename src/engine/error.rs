@@ -1,5 +1,6 @@
 //! Why a job ended without a clip.
 
+use crate::caching::CacheError;
 use crate::gpu::GpuError;
 use crate::model::ModelError;
 use crate::model::wan::tokenizer;
@@ -20,6 +21,9 @@ pub enum EngineError {
     /// The sampler's settings.
     #[error(transparent)]
     Sampling(#[from] sampling::Error),
+    /// The caching strategy.
+    #[error(transparent)]
+    Cache(CacheError),
     /// The GPU.
     #[error(transparent)]
     Gpu(GpuError),
@@ -43,9 +47,18 @@ impl From<GpuError> for EngineError {
     }
 }
 
+impl From<CacheError> for EngineError {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Gpu(error) => error.into(),
+            other => Self::Cache(other),
+        }
+    }
+}
+
 impl EngineError {
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Tokenizer(_))
+        matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Tokenizer(_) | Self::Cache(_))
     }
 }

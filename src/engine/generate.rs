@@ -5,18 +5,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::caching::StepPlan;
+use crate::caching::{
+    Action, BranchPlan, Forecast, ForwardCost, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
+    warnings,
+};
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
-use crate::model::ModelError;
+use crate::model::wan::config::{SchedulerConfig, TransformerConfig};
 use crate::model::wan::files::ModelFiles;
 use crate::model::wan::text_encoder::TextEncoder;
 use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
-use crate::model::wan::transformer::{TextContext, WanTransformer};
+use crate::model::wan::transformer::WanTransformer;
 use crate::model::wan::vae::Vae;
-use crate::ops::RopeTable;
-use crate::sampling::{Buffer, CpuSampler, Guidance, Scheduler, noise};
+use crate::ops::token_grid;
+use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
+use crate::weights::Checkpoint;
 
-use super::{Control, EngineError, Event, GenerateRequest, Generated, Seconds, Stage};
+use super::capture::{KernelRecord, RunInfo};
+use super::denoiser::{Denoiser, distance, size};
+use super::{Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -32,8 +38,8 @@ pub(super) fn run(
     let gate = control.clone();
     let options = StreamOptions {
         budget: submit_budget,
+        timed: request.observe.times,
         gate: Some(Box::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) })),
-        ..Default::default()
     };
     let mut job = Job { gpu, request, events, cx: Stream::new(gpu, options), seconds: Seconds::default() };
     let mut generated = job.run()?;
@@ -49,6 +55,18 @@ struct Job<'a> {
     seconds: Seconds,
 }
 
+/// What a job is made of once the model's configurations are read.
+struct Setup {
+    transformer_config: TransformerConfig,
+    transformer_weights: Checkpoint,
+    scheduler_config: SchedulerConfig,
+    scheduler: Box<dyn Scheduler>,
+    shape: [usize; 4],
+    guidance: Guidance,
+    preview: PreviewMap,
+    fps: u32,
+}
+
 /// Adds the time that `work` takes to a counter.
 fn timed<T>(counter: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
@@ -61,19 +79,17 @@ impl Job<'_> {
     fn run(&mut self) -> Result<Generated> {
         self.report(Event::Stage(Stage::Load))?;
         let files = ModelFiles::find(&self.request.model)?;
-        let (transformer_config, transformer_weights) = files.transformer()?;
         let (vae_config, vae_weights) = files.vae()?;
-        let shape = self.request.latent_shape(&transformer_config, &vae_config)?;
-        let scheduler = self.request.scheduler(&files.scheduler()?)?;
-        let guidance = Guidance::new(self.request.guidance_scale)?;
+        let setup = self.setup(&files)?;
+        let shape = setup.shape;
 
         self.report(Event::Stage(Stage::Text))?;
-        let (features, negative) = self.encode_prompts(&files, &guidance)?;
+        let (features, negative) = self.encode_prompts(&files, &setup.guidance)?;
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
         let transformer = timed(&mut self.seconds.load, || {
-            let transformer = WanTransformer::load(gpu, &transformer_config, &transformer_weights)?;
+            let transformer = WanTransformer::load(gpu, &setup.transformer_config, &setup.transformer_weights)?;
             gpu.wait()?;
             Ok(transformer)
         })?;
@@ -81,17 +97,8 @@ impl Job<'_> {
         self.report(Event::Stage(Stage::Denoise))?;
         let initial = self.initial_latents(shape);
         let start = Instant::now();
-        let mut denoiser = Denoiser {
-            context: transformer.prepare_text(&mut self.cx, &features)?,
-            negative: negative.map(|text| transformer.prepare_text(&mut self.cx, &text)).transpose()?,
-            rope: transformer.rope(&mut self.cx, [shape[1], shape[2], shape[3]])?,
-            transformer: &transformer,
-            guidance,
-            shape,
-        };
-        let latents = self.denoise(&mut denoiser, scheduler.as_ref(), &initial)?;
+        let latents = self.denoise(&transformer, &setup, (&features, negative.as_deref()), &initial)?;
         self.seconds.denoise = start.elapsed().as_secs_f64();
-        drop(denoiser);
         drop(transformer);
         self.gpu.release_free_memory();
 
@@ -109,6 +116,23 @@ impl Job<'_> {
             latents,
             seconds: self.seconds,
             peak_memory: self.gpu.memory().peak,
+        })
+    }
+
+    fn setup(&self, files: &ModelFiles) -> Result<Setup> {
+        let (transformer_config, transformer_weights) = files.transformer()?;
+        let (vae_config, _) = files.vae()?;
+        let shape = self.request.latent_shape(&transformer_config, &vae_config)?;
+        let scheduler_config = files.scheduler()?;
+        Ok(Setup {
+            scheduler: self.request.scheduler(&scheduler_config)?,
+            guidance: Guidance::new(self.request.guidance_scale)?,
+            preview: PreviewMap::of_model(&files.folder, shape[0])?,
+            fps: Defaults::of_model(&files.folder)?.fps,
+            transformer_config,
+            transformer_weights,
+            scheduler_config,
+            shape,
         })
     }
 
@@ -139,17 +163,114 @@ impl Job<'_> {
         }
     }
 
-    fn denoise(&mut self, denoiser: &mut Denoiser, scheduler: &dyn Scheduler, initial: &[f32]) -> Result<Vec<f32>> {
+    fn denoise(
+        &mut self,
+        transformer: &WanTransformer,
+        setup: &Setup,
+        features: (&[f32], Option<&[f32]>),
+        initial: &[f32],
+    ) -> Result<Vec<f32>> {
+        let (scheduler, shape) = (setup.scheduler.as_ref(), setup.shape);
+        let mut strategy = self.strategy(transformer, scheduler)?;
+        let expected = strategy.preview().unwrap_or_default();
+        self.report(Event::Started(Box::new(self.run_info(setup, features.0, expected.clone())?)))?;
+        let depth = needed_depth(&expected);
+        let (guidance, observe) = (setup.guidance, self.request.observe);
+        let mut denoiser = Denoiser::new(&mut self.cx, transformer, features, (guidance, shape), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();
+        let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
         for (step, &timestep) in scheduler.timesteps().iter().enumerate() {
             let start = Instant::now();
-            let velocity = denoiser.velocity(&mut self.cx, sampler.sample(), timestep)?;
-            let x0 = sampler.step(&velocity)?;
+            let now = StepContext { step, steps, latent_step };
+            let before = sampler.sample().to_vec();
+            let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before, timestep)?;
+            let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
-            self.report(Event::Step { step, steps, seconds: start.elapsed().as_secs_f64(), latents, x0 })?;
+            latent_step = Some(distance(&latents, &before));
+            predicted.record.preview = Some(setup.preview.frames(&x0, shape));
+            predicted.record.memory = self.gpu.memory().used;
+            predicted.record.kernels = self.kernel_records()?;
+            predicted.record.seconds = start.elapsed().as_secs_f64();
+            plans.extend(predicted.record.plan.clone());
+            let velocity = predicted.velocity;
+            let done = StepDone { steps, record: predicted.record, latents, x0, velocity };
+            self.report(Event::Step(Box::new(done)))?;
+        }
+        for text in warnings(&self.request.strategy, &plans, transformer.config().num_layers) {
+            self.report(Event::Warning(text))?;
         }
         Ok(sampler.sample().to_vec())
+    }
+
+    fn strategy(&mut self, transformer: &WanTransformer, scheduler: &dyn Scheduler) -> Result<Box<dyn Strategy>> {
+        let mut inputs = StrategyInputs {
+            steps: scheduler.num_inference_steps(),
+            blocks: transformer.config().num_layers,
+            signal_changes: Vec::new(),
+        };
+        if let StrategyConfig::TeaCache { ret_steps, .. } = self.request.strategy {
+            inputs.signal_changes = self.signal_changes(transformer, scheduler.timesteps(), ret_steps)?;
+        }
+        Ok(self.request.strategy.build(&inputs)?)
+    }
+
+    /// Relative changes of TeaCache's signal; on Wan it depends on the timestep alone.
+    fn signal_changes(&mut self, transformer: &WanTransformer, timesteps: &[f32], projected: bool) -> Result<Vec<f64>> {
+        let mut changes = Vec::with_capacity(timesteps.len());
+        let mut last: Option<Vec<f32>> = None;
+        for &timestep in timesteps {
+            let signal = transformer.time_signal(&mut self.cx, timestep, projected)?;
+            changes.push(last.as_ref().map_or(f64::INFINITY, |last| distance(&signal, last) / size(last)));
+            last = Some(signal);
+        }
+        Ok(changes)
+    }
+
+    fn run_info(&self, setup: &Setup, features: &[f32], expected: Vec<StepPlan>) -> Result<RunInfo> {
+        let (request, config, shape) = (self.request, &setup.transformer_config, setup.shape);
+        let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size)?;
+        // The valid rows of the prompt, and one that stands for all padding.
+        let text_rows = features.len() / config.text_dim + 1;
+        let folder = std::fs::canonicalize(&request.model).unwrap_or_else(|_| request.model.clone());
+        Ok(RunInfo {
+            program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
+            adapter: self.gpu.adapter_name().into(),
+            model: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            model_id: setup.transformer_weights.fingerprint(),
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            seed: request.seed,
+            noise: if request.latents.is_some() { "given".into() } else { noise::GENERATOR.into() },
+            width: request.width,
+            height: request.height,
+            num_frames: request.num_frames,
+            fps: setup.fps,
+            guidance_scale: if setup.guidance.needs_uncond() { request.guidance_scale } else { 1.0 },
+            flow_shift: request.shift(&setup.scheduler_config),
+            scheduler: format!("{:?}", request.scheduler_choice(&setup.scheduler_config)).to_lowercase(),
+            sigmas: setup.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            strategy: request.strategy.clone(),
+            expected,
+            blocks: config.num_layers,
+            token_grid,
+            latent_shape: shape,
+            cost: Some(forward_cost(config, token_grid.iter().product(), text_rows)),
+        })
+    }
+
+    fn kernel_records(&mut self) -> Result<Vec<KernelRecord>> {
+        if !self.request.observe.times {
+            return Ok(Vec::new());
+        }
+        let times = self.cx.take_times()?;
+        let record = |(kernel, time): (&crate::gpu::Kernel, &crate::gpu::KernelTime)| KernelRecord {
+            kernel: kernel.to_string(),
+            seconds: time.seconds,
+            flops: time.flops,
+            calls: time.calls,
+        };
+        Ok(times.iter().map(record).collect())
     }
 
     /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
@@ -171,35 +292,30 @@ impl Job<'_> {
     }
 }
 
-/// The model as the sampler sees it.
-struct Denoiser<'a> {
-    transformer: &'a WanTransformer,
-    context: TextContext,
-    negative: Option<TextContext>,
-    rope: RopeTable,
-    guidance: Guidance,
-    shape: [usize; 4],
+/// Deltas of a run that a strategy may combine: read off its plan, or two where the plan is made on the way.
+fn needed_depth(expected: &[StepPlan]) -> usize {
+    let of_branch = |plan: &BranchPlan| match plan {
+        BranchPlan::Blocks(segments) => {
+            let depths = segments.iter().map(|segment| match &segment.action {
+                Action::Reuse(forecast) => Forecast::depth(forecast),
+                _ => 1,
+            });
+            depths.max().unwrap_or(1)
+        }
+        BranchPlan::Output(..) => 1,
+    };
+    let depths = expected.iter().flat_map(|plan| plan.branches(true)).map(of_branch);
+    if expected.is_empty() { 2 } else { depths.max().unwrap_or(1) }
 }
 
-impl Denoiser<'_> {
-    /// The guided velocity for a sample.
-    fn velocity(&self, cx: &mut Stream, sample: &[f32], timestep: f32) -> Result<Vec<f32>> {
-        let latents = cx.upload("latents", sample, &self.shape)?;
-        let plan = StepPlan::default();
-        let mut forward = |context: &TextContext| -> std::result::Result<_, ModelError> {
-            self.transformer.forward(cx, &latents, timestep, context, &self.rope, &plan)
-        };
-        let cond = forward(&self.context)?;
-        let uncond = self.negative.as_ref().map(&mut forward).transpose()?;
-        let cond = cx.read(&cond)?;
-        match (self.guidance.combine(), uncond) {
-            (Some(combination), Some(uncond)) => {
-                let uncond = cx.read(&uncond)?;
-                let weight = |wanted| combination.terms().iter().find(|(b, _)| *b == wanted).map_or(0.0, |(_, c)| *c);
-                let (a, b) = (weight(Buffer::VelocityCond), weight(Buffer::VelocityUncond));
-                Ok(cond.iter().zip(&uncond).map(|(c, u)| a * c + b * u).collect())
-            }
-            _ => Ok(cond),
-        }
+/// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.
+fn forward_cost(config: &TransformerConfig, tokens: usize, text: usize) -> ForwardCost {
+    let (dim, tokens, text) = (config.dim() as f64, tokens as f64, text as f64);
+    let products = 6.0 * dim * dim + 2.0 * dim * config.ffn_dim as f64; // self q, k, v, o; cross q, o; feed-forward
+    let patch = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
+    ForwardCost {
+        block: 2.0 * tokens * (products + 2.0 * dim * (tokens + text)),
+        outside: 2.0 * tokens * dim * patch as f64 + 2.0 * dim * (config.freq_dim as f64 + 7.0 * dim),
+        blocks: config.num_layers,
     }
 }

@@ -1,15 +1,19 @@
 //! Room `engine`: a job on its own thread. Requests in, events out; pause, resume and cancel at any time.
 //!
 //! ```text
-//! Engine::start(gpu) ──> generate(request) ──> events: Stage, Step, Finished | Failed
+//! Engine::start(gpu) ──> generate(request) ──> events: Started, Stage, Step, Finished | Failed ──> Capture
 //!                        control: pause, resume, cancel (acts before the next submit)
 //! ```
 //! The device is handed in: the command line's own or the window's.
 
+pub mod capture;
+mod compact;
 mod control;
 mod defaults;
+mod denoiser;
 mod error;
 mod generate;
+mod preview;
 mod request;
 
 use std::sync::Arc;
@@ -20,13 +24,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
 
+pub use capture::{Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
 pub use defaults::Defaults;
 pub use error::EngineError;
-pub use request::{GenerateRequest, SchedulerChoice};
+pub use preview::PreviewMap;
+pub use request::{GenerateRequest, Observe, SchedulerChoice};
 
 /// Seconds spent in each part of a job.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Seconds {
     /// Reading and uploading weights.
     pub load: f64,
@@ -77,25 +84,65 @@ pub struct Generated {
 /// What a job reports.
 #[derive(Debug)]
 pub enum Event {
+    /// The job's settings are settled.
+    Started(Box<RunInfo>),
     /// A part begins.
     Stage(Stage),
-    /// A denoising step is done. Its latents are on the CPU, so the run can go on from here.
-    Step {
-        /// Which, from 0.
-        step: usize,
-        /// Of how many.
-        steps: usize,
-        /// How long it took.
-        seconds: f64,
-        /// The sample after the step.
-        latents: Vec<f32>,
-        /// The estimate of the clean latents, for previews.
-        x0: Vec<f32>,
-    },
+    /// A denoising step is done.
+    Step(Box<StepDone>),
+    /// A foreground mask was estimated.
+    Mask(MaskRecord),
+    /// Something that the user should know.
+    Warning(String),
     /// The job is done.
     Finished(Box<Generated>),
     /// The job failed or was cancelled.
     Failed(EngineError),
+}
+
+/// A finished step. Its latents are on the CPU, so the run could go on from here.
+#[derive(Clone, Debug)]
+pub struct StepDone {
+    /// Of how many.
+    pub steps: usize,
+    /// What happened.
+    pub record: StepRecord,
+    /// The sample after the step.
+    pub latents: Vec<f32>,
+    /// The estimate of the clean latents.
+    pub x0: Vec<f32>,
+    /// The guided prediction.
+    pub velocity: Vec<f32>,
+}
+
+impl Event {
+    /// What a capture keeps of it.
+    pub fn records(&self) -> Vec<Record> {
+        match self {
+            Self::Started(run) => vec![Record::Run(run.clone())],
+            Self::Stage(_) => Vec::new(),
+            Self::Step(done) => vec![Record::Step(Box::new(done.record.clone()))],
+            Self::Mask(mask) => vec![Record::Mask(mask.clone())],
+            Self::Warning(text) => vec![Record::Warning(text.clone())],
+            Self::Finished(generated) => vec![Record::Clip(generated.bytes()), Record::Outcome(generated.outcome())],
+            Self::Failed(error) => {
+                vec![Record::Outcome(Outcome { error: Some(error.to_string()), ..Outcome::default() })]
+            }
+        }
+    }
+}
+
+impl Generated {
+    /// The frames as 8-bit RGB.
+    pub fn bytes(&self) -> Frames {
+        let byte = |value: &f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+        let frames = self.frames.iter().map(|frame| frame.iter().map(byte).collect()).collect();
+        Frames { width: self.width, height: self.height, frames }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { seconds: self.seconds, peak_memory: self.peak_memory, error: None }
+    }
 }
 
 /// Events kept for a slow listener before the job waits for it.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::caching::StrategyConfig;
 use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConfig, VaeConfig};
 use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
 
@@ -15,6 +16,15 @@ pub enum SchedulerChoice {
     UniPc,
     /// Flow-match Euler.
     Euler,
+}
+
+/// What to measure on the way. Measuring never changes the video.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observe {
+    /// How every block's delta, the whole residual and its magnitude change from step to step. Keeps two deltas of every block.
+    pub changes: bool,
+    /// GPU time of every block: waits for the GPU after each, which costs some speed.
+    pub times: bool,
 }
 
 /// A generation.
@@ -46,6 +56,10 @@ pub struct GenerateRequest {
     pub seed: u64,
     /// The initial noise itself, `[C, F, H, W]` of the latents row-major; made from the seed if `None`.
     pub latents: Option<Vec<f32>>,
+    /// Which features are reused when.
+    pub strategy: StrategyConfig,
+    /// What to measure.
+    pub observe: Observe,
 }
 
 impl GenerateRequest {
@@ -86,17 +100,26 @@ impl GenerateRequest {
         }
     }
 
-    /// The solver with its schedule.
-    pub(super) fn scheduler(&self, config: &SchedulerConfig) -> Result<Box<dyn Scheduler>, EngineError> {
-        let own = match config.class {
+    /// The solver's name: the request's, or the model's own.
+    pub(super) fn scheduler_choice(&self, config: &SchedulerConfig) -> SchedulerChoice {
+        self.scheduler.unwrap_or(match config.class {
             SchedulerClass::UniPc => SchedulerChoice::UniPc,
             SchedulerClass::FlowMatchEuler => SchedulerChoice::Euler,
-        };
-        let shift = self.flow_shift.unwrap_or(config.flow_shift);
-        let steps = self.num_inference_steps;
-        Ok(match self.scheduler.unwrap_or(own) {
+        })
+    }
+
+    /// The shift of the sigmas: the request's, or the model's own.
+    pub(super) fn shift(&self, config: &SchedulerConfig) -> f64 {
+        self.flow_shift.unwrap_or(config.flow_shift)
+    }
+
+    /// The solver with its schedule.
+    pub(super) fn scheduler(&self, config: &SchedulerConfig) -> Result<Box<dyn Scheduler>, EngineError> {
+        let shift = self.shift(config);
+        let steps = self.strategy.steps(self.num_inference_steps);
+        Ok(match self.scheduler_choice(config) {
             SchedulerChoice::UniPc => {
-                let order = if config.solver_order == 1 && own == SchedulerChoice::UniPc {
+                let order = if config.solver_order == 1 && config.class == SchedulerClass::UniPc {
                     SolverOrder::One
                 } else {
                     SolverOrder::Two

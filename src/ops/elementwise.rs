@@ -2,6 +2,8 @@
 
 use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
+use super::split::{fitting, ranges, window};
+
 /// Invocations of a workgroup in these kernels.
 const GROUP: usize = 64;
 
@@ -36,6 +38,41 @@ pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
         flops: 4.0 * x.len() as f64,
     })?;
     Ok(out)
+}
+
+/// `before = after - before`, in place on `before`: what was done to a tensor since it was copied.
+pub fn subtract_from(cx: &mut Stream, after: &Tensor, before: &Tensor) -> Result<()> {
+    combine(cx, after, 1.0, before, -1.0)
+}
+
+/// `y += weight * x`, in place on `y`.
+pub fn add_scaled(cx: &mut Stream, y: &Tensor, x: &Tensor, weight: f32) -> Result<()> {
+    combine(cx, x, weight, y, 1.0)
+}
+
+/// `y = x_weight * x + y_weight * y`.
+fn combine(cx: &mut Stream, x: &Tensor, x_weight: f32, y: &Tensor, y_weight: f32) -> Result<()> {
+    let fits =
+        x.shape() == y.shape() && x.len().is_multiple_of(4) && x.dtype() == DType::F32 && y.dtype() == DType::F32;
+    if !fits || x.shares_memory(y) {
+        return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.shape())));
+    }
+    let most = fitting(cx.gpu().caps().max_binding, size_of::<f32>());
+    for range in ranges(x.len(), most, 4) {
+        let (x, x4) = window(x, range.start, range.len());
+        let (y, y4) = window(y, range.start, range.len());
+        let count4 = range.len() as u32 / 4;
+        let mut params = bytemuck::cast_slice::<u32, u8>(&[count4, x4, y4]).to_vec();
+        params.extend_from_slice(bytemuck::cast_slice(&[x_weight, y_weight]));
+        cx.dispatch(&Dispatch {
+            kernel: &Kernel::new("combine"),
+            tensors: &[(1, &x), (2, &y)],
+            params: &params,
+            groups: fold_groups((count4 as usize).div_ceil(GROUP)),
+            flops: 3.0 * range.len() as f64,
+        })?;
+    }
+    Ok(())
 }
 
 #[repr(C)]
@@ -131,6 +168,27 @@ mod tests {
         let want: Vec<f32> = av.iter().enumerate().map(|(i, v)| v + bv[i % 120]).collect();
         assert_eq!(cx.read(&sum).unwrap(), want);
         assert!(add_rows(&mut cx, &b, &a).is_err());
+    }
+
+    #[test]
+    fn combinations_are_in_place_and_split_at_the_binding_limit() {
+        let (_, _turn) = gpu();
+        for max_binding in [None, Some(2048)] {
+            let options =
+                crate::gpu::GpuOptions { max_binding, poison: true, checked_shaders: true, ..Default::default() };
+            let gpu = crate::gpu::Gpu::open(&options).unwrap();
+            let mut cx = stream(&gpu);
+            let (x, xs) = random_tensor(&mut cx, 1, &[37, 36]);
+            let (y, ys) = random_tensor(&mut cx, 2, &[37, 36]);
+            add_scaled(&mut cx, &y, &x, -0.25).unwrap();
+            let want: Vec<f32> = xs.iter().zip(&ys).map(|(x, y)| y - 0.25 * x).collect();
+            assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "add_scaled");
+            subtract_from(&mut cx, &x, &y).unwrap();
+            let want: Vec<f32> = xs.iter().zip(&want).map(|(x, y)| x - y).collect();
+            assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "subtract_from");
+            assert_eq!(cx.read(&x).unwrap(), xs);
+            assert!(add_scaled(&mut cx, &x, &x, 1.0).is_err(), "in place on itself");
+        }
     }
 
     #[test]

@@ -43,6 +43,23 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
 }
 
+/// FNV-1a: stable across versions and platforms, unlike the standard library's hashers.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn update(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -117,6 +134,21 @@ impl Checkpoint {
     /// All tensors, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> + Clone {
         self.tensors.iter().map(|(name, stored)| stored.view(name))
+    }
+
+    /// What tells this checkpoint from others: 64 bits over every tensor's name, type and shape and a sample of its bytes (a hash of
+    /// all bytes would read gigabytes). Renaming changes it.
+    pub fn fingerprint(&self) -> String {
+        const SAMPLE: usize = 256;
+        let mut hash = Fnv::default();
+        for tensor in self.tensors() {
+            hash.update(tensor.name.as_bytes());
+            hash.update(tensor.dtype.name().as_bytes());
+            tensor.shape.iter().for_each(|extent| hash.update(&(*extent as u64).to_le_bytes()));
+            let middle = tensor.bytes.len().saturating_sub(SAMPLE) / 2;
+            hash.update(&tensor.bytes[middle..tensor.bytes.len().min(middle + SAMPLE)]);
+        }
+        format!("{:016x}", hash.0)
     }
 
     /// The tensor called `name`, if there is one.

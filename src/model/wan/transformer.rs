@@ -1,6 +1,7 @@
 //! WanTransformer3DModel: from noisy latents, a timestep and a text to a velocity. diffusers' names and order of operations.
 
-use crate::caching::{BlockAction, StepPlan};
+use std::ops::Range;
+
 use crate::gpu::{Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
@@ -73,8 +74,8 @@ impl Block {
     }
 }
 
-/// What a prompt contributes, the same for every step: the keys and values of every block's cross-attention.
-#[derive(Debug)]
+/// What a prompt contributes, the same for every step: the keys and values of every block's cross-attention. Clones share memory.
+#[derive(Clone, Debug)]
 pub struct TextContext {
     /// Keys `[heads, head_dim, n4]` and values `[heads, n, head_dim]` of each block.
     keys_values: Vec<(Tensor, Tensor)>,
@@ -82,12 +83,26 @@ pub struct TextContext {
     bias: Tensor,
 }
 
-/// What is the same for all blocks of one forward pass.
-struct Pass<'a> {
+/// One forward pass on its way through the blocks.
+#[derive(Debug)]
+pub struct Pass<'a> {
     context: &'a TextContext,
     rope: &'a RopeTable,
+    /// The residual stream `[tokens, dim]`, changed in place by every block.
+    x: Tensor,
+    /// The time embedding `[1, dim]`, for the head.
+    embedded: Tensor,
     /// Modulations of all blocks, `[blocks * 6, dim]`.
     modulations: Tensor,
+    /// Extents of the latents: frames, height, width.
+    extents: [usize; 3],
+}
+
+impl Pass<'_> {
+    /// The residual stream `[tokens, dim]`.
+    pub fn hidden_states(&self) -> &Tensor {
+        &self.x
+    }
 }
 
 impl WanTransformer {
@@ -166,8 +181,58 @@ impl WanTransformer {
         Ok(RopeTable::new(cx, grid, self.config.attention_head_dim)?)
     }
 
-    /// The velocity `[out_channels, frames, height, width]` for latents `[in_channels, frames, height, width]` at a timestep in
-    /// 0..=1000, every block doing as the plan says.
+    /// Begins a pass: latents `[in_channels, frames, height, width]` at a timestep in 0..=1000 become the residual stream.
+    ///
+    /// # Errors
+    /// Latents of another shape, or what the GPU reports.
+    pub fn begin<'a>(
+        &self,
+        cx: &mut Stream,
+        latents: &Tensor,
+        timestep: f32,
+        context: &'a TextContext,
+        rope: &'a RopeTable,
+    ) -> Result<Pass<'a>, ModelError> {
+        let &[_, frames, height, width] = latents.shape() else {
+            return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
+        };
+        let patches = patchify(cx, latents, self.config.patch_size)?;
+        let x = matmul(cx, &patches, &self.patch_embedding, Activation::None, Then::Store)?;
+        let (embedded, modulation) = self.embed_time(cx, timestep)?;
+        let modulations = add_rows(cx, &self.tables, &modulation)?;
+        let modulations = modulations.reshape(&[modulations.rows(), self.config.dim()]);
+        Ok(Pass { context, rope, x, embedded, modulations, extents: [frames, height, width] })
+    }
+
+    /// Runs some blocks.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn run_blocks(&self, cx: &mut Stream, pass: &Pass, blocks: Range<usize>) -> Result<(), ModelError> {
+        for index in blocks {
+            self.self_attention(cx, index, &pass.x, pass)?;
+            self.cross_attention(cx, index, &pass.x, pass)?;
+            self.feed_forward(cx, index, &pass.x, pass)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a pass: the velocity `[out_channels, frames, height, width]`.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn finish(&self, cx: &mut Stream, pass: &Pass) -> Result<Tensor, ModelError> {
+        let head = add_rows(cx, &self.head_table, &pass.embedded.reshape(&[self.config.dim()]))?;
+        let modulated = LayerNormThen::Modulate { rows: &head, shift: 0, scale: 1 };
+        let normed = layer_norm(cx, &pass.x, self.config.eps, modulated)?;
+        let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
+        Ok(unpatchify(cx, &rows, self.config.out_channels, pass.extents, self.config.patch_size)?)
+    }
+
+    /// A whole pass: the velocity for latents at a timestep.
+    ///
+    /// # Errors
+    /// Those of [`Self::begin`], [`Self::run_blocks`] and [`Self::finish`].
     pub fn forward(
         &self,
         cx: &mut Stream,
@@ -175,27 +240,19 @@ impl WanTransformer {
         timestep: f32,
         context: &TextContext,
         rope: &RopeTable,
-        plan: &StepPlan,
     ) -> Result<Tensor, ModelError> {
-        let &[_, frames, height, width] = latents.shape() else {
-            return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
-        };
-        let patch = self.config.patch_size;
-        let patches = patchify(cx, latents, patch)?;
-        let x = matmul(cx, &patches, &self.patch_embedding, Activation::None, Then::Store)?;
+        let pass = self.begin(cx, latents, timestep, context, rope)?;
+        self.run_blocks(cx, &pass, 0..self.blocks.len())?;
+        self.finish(cx, &pass)
+    }
+
+    /// What TeaCache watches: the time embedding `[dim]`, or its projection `[6 dim]`, of a timestep.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn time_signal(&self, cx: &mut Stream, timestep: f32, projected: bool) -> Result<Vec<f32>, ModelError> {
         let (embedded, modulation) = self.embed_time(cx, timestep)?;
-        let modulations = add_rows(cx, &self.tables, &modulation)?;
-        let modulations = modulations.reshape(&[modulations.rows(), self.config.dim()]);
-        let pass = Pass { context, rope, modulations };
-        for (index, action) in plan.blocks(self.blocks.len()).enumerate() {
-            match action {
-                BlockAction::Run => self.run_block(cx, index, &x, &pass)?,
-            }
-        }
-        let head = add_rows(cx, &self.head_table, &embedded.reshape(&[self.config.dim()]))?;
-        let normed = layer_norm(cx, &x, self.config.eps, LayerNormThen::Modulate { rows: &head, shift: 0, scale: 1 })?;
-        let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
-        Ok(unpatchify(cx, &rows, self.config.out_channels, [frames, height, width], patch)?)
+        Ok(cx.read(if projected { &modulation } else { &embedded })?)
     }
 
     /// The time embedding `[1, dim]` and its projection `[6, dim]`.
@@ -207,13 +264,6 @@ impl WanTransformer {
         let activated = silu(cx, &embedded)?;
         let modulation = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
         Ok((embedded, modulation.reshape(&[row::COUNT, self.config.dim()])))
-    }
-
-    /// One block, in place on the residual stream `x` `[tokens, dim]`.
-    fn run_block(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
-        self.self_attention(cx, index, x, pass)?;
-        self.cross_attention(cx, index, x, pass)?;
-        self.feed_forward(cx, index, x, pass)
     }
 
     fn self_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {

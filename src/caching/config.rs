@@ -1,0 +1,164 @@
+//! Strategies by name and setting, as requests, profiles and captures hold them.
+
+use serde::{Deserialize, Serialize};
+
+use super::easy_cache::EasyCacheRun;
+use super::probing::Probing;
+use super::strategy::Fixed;
+use super::tea_cache::{self, stack_plans};
+use super::{
+    CacheError, DbCache, DeltaDit, DiCache, EasyCache, MagCache, ProfilingSettings, StepPlan, StepSchedule, Strategy,
+    step_skip,
+};
+
+/// A strategy with its settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum StrategyConfig {
+    /// Everything is computed.
+    #[default]
+    Off,
+    /// ProfilingDiT.
+    Profiling(ProfilingSettings),
+    /// Every k-th step is computed, the stack's residual is reused in between.
+    Uniform(StepSchedule),
+    /// TeaCache.
+    TeaCache {
+        /// The change at which a step is computed again.
+        threshold: f64,
+        /// The variant with the time projection as its signal and five computed steps first.
+        ret_steps: bool,
+        /// Calibrated polynomial, highest power first; the published one for Wan2.1 if `None`.
+        coefficients: Option<[f64; 5]>,
+    },
+    /// MagCache.
+    MagCache(MagCache),
+    /// EasyCache.
+    EasyCache(EasyCache),
+    /// DBCache's rule.
+    DbCache(DbCache),
+    /// DiCache's rule.
+    DiCache(DiCache),
+    /// Delta-DiT's rule.
+    DeltaDit(DeltaDit),
+    /// No reuse, but fewer steps: the control that papers leave out.
+    FewerSteps {
+        /// Denoising steps in place of the request's.
+        steps: usize,
+    },
+    /// A plan made by hand or by the planner.
+    Plan {
+        /// What it is called.
+        title: String,
+        /// One plan a step.
+        plans: Vec<StepPlan>,
+    },
+}
+
+/// What strategies may need to know of the job.
+#[derive(Clone, Debug, Default)]
+pub struct StrategyInputs {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Blocks of the transformer.
+    pub blocks: usize,
+    /// Relative change of TeaCache's signal from each step to the next; filled for TeaCache alone.
+    pub signal_changes: Vec<f64>,
+}
+
+impl StrategyConfig {
+    /// The name in commands, files and figures.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Off => "off",
+            Self::Profiling(_) => "profiling",
+            Self::Uniform(_) => "uniform",
+            Self::TeaCache { .. } => "teacache",
+            Self::MagCache(_) => "magcache",
+            Self::EasyCache(_) => "easycache",
+            Self::DbCache(_) => "dbcache",
+            Self::DiCache(_) => "dicache",
+            Self::DeltaDit(_) => "deltadit",
+            Self::FewerSteps { .. } => "fewer-steps",
+            Self::Plan { title, .. } => title,
+        }
+    }
+
+    /// Denoising steps of a job that asked for `requested`.
+    pub fn steps(&self, requested: usize) -> usize {
+        match self {
+            Self::FewerSteps { steps } => *steps,
+            _ => requested,
+        }
+    }
+
+    /// The strategy for one job.
+    ///
+    /// # Errors
+    /// Settings that cannot work for the model, or a calibration that is missing.
+    pub fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {
+        let StrategyInputs { steps, blocks, .. } = *inputs;
+        let plans = match self {
+            Self::EasyCache(settings) => return Ok(Box::new(EasyCacheRun::new(settings.clone(), blocks))),
+            Self::DbCache(settings) => return Ok(Box::new(Probing::db_cache(settings.clone(), blocks)?)),
+            Self::DiCache(settings) => return Ok(Box::new(Probing::di_cache(settings.clone(), blocks)?)),
+            Self::Off | Self::FewerSteps { .. } => vec![StepPlan::compute(blocks); steps],
+            Self::Profiling(settings) => {
+                if settings.blocks.iter().flatten().any(|block| *block >= blocks) {
+                    let message = format!("the list of cached blocks names one that a model of {blocks} does not have");
+                    return Err(CacheError::Settings(message));
+                }
+                settings.plans(steps, blocks)
+            }
+            Self::Uniform(schedule) => step_skip::uniform(schedule, steps, blocks),
+            Self::DeltaDit(settings) => settings.plans(steps, blocks),
+            Self::TeaCache { threshold, ret_steps, coefficients } => {
+                let known = coefficients.or_else(|| tea_cache::wan_coefficients(blocks, *ret_steps));
+                let coefficients = known.ok_or(CacheError::Uncalibrated("TeaCache"))?;
+                let rule = super::TeaCache { threshold: *threshold, coefficients, ret_steps: *ret_steps };
+                stack_plans(&rule.computed(&inputs.signal_changes), blocks)
+            }
+            Self::MagCache(settings) if settings.ratios.is_empty() => return Err(CacheError::Uncalibrated("MagCache")),
+            Self::MagCache(settings) => stack_plans(&settings.computed(steps), blocks),
+            Self::Plan { plans, .. } => self.checked(plans, inputs)?,
+        };
+        Ok(Box::new(Fixed(plans)))
+    }
+
+    /// A plan from a file: it must be for as many steps and blocks, and reuse only what it stored before.
+    fn checked(&self, plans: &[StepPlan], inputs: &StrategyInputs) -> Result<Vec<StepPlan>, CacheError> {
+        if plans.len() != inputs.steps {
+            let message = format!("the plan is for {} steps, the job has {}", plans.len(), inputs.steps);
+            return Err(CacheError::Settings(message));
+        }
+        if !plans.iter().all(|plan| plan.cond.fits(inputs.blocks) && plan.uncond.fits(inputs.blocks)) {
+            let message = format!("the plan is not for a model of {} blocks", inputs.blocks);
+            return Err(CacheError::Settings(message));
+        }
+        super::plan::check_reuse(plans)?;
+        Ok(plans.to_vec())
+    }
+}
+
+/// What a user should know about how a strategy went, in plain words.
+pub fn warnings(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> Vec<String> {
+    const FEW_STEPS: usize = 12;
+    let mut found = Vec::new();
+    if matches!(config, StrategyConfig::Off | StrategyConfig::FewerSteps { .. }) || plans.is_empty() {
+        return found;
+    }
+    let full = plans.iter().filter(|plan| plan.cond.is_full(blocks)).count();
+    let name = config.name();
+    if plans.len() < FEW_STEPS {
+        found.push(format!(
+            "{} steps are few for caching: each differs much from the last; try 20 or more",
+            plans.len()
+        ));
+    }
+    if full == plans.len() {
+        found.push(format!("{name} never reused anything: raise its threshold or lower the number of warm-up steps"));
+    } else if full <= 1 {
+        found.push(format!("{name} reused on every step after the first: lower its threshold"));
+    }
+    found
+}

@@ -1,0 +1,93 @@
+//! EasyCache (arXiv 2507.02860): skips the transformer while its output is expected to have changed little, judged from how much the
+//! latents moved.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BranchPlan, Decision, Forecast, Observation, OutputKind, StepContext, StepPlan, Strategy};
+
+/// Settings of EasyCache. Defaults are the method's for Wan2.1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EasyCache {
+    /// tau: accumulated relative change at which a step is computed again.
+    pub threshold: f64,
+    /// Steps at the start that are computed.
+    pub first: usize,
+    /// Steps at the end that are computed.
+    pub last: usize,
+}
+
+impl Default for EasyCache {
+    fn default() -> Self {
+        Self { threshold: 0.05, first: 10, last: 1 }
+    }
+}
+
+/// EasyCache at work.
+#[derive(Debug)]
+pub struct EasyCacheRun {
+    settings: EasyCache,
+    blocks: usize,
+    /// m(output change) / m(latent change) between the last two computed steps.
+    rate: Option<f64>,
+    output_size: f64,
+    accumulated: f64,
+}
+
+impl EasyCacheRun {
+    /// For a model of `blocks` blocks.
+    pub fn new(settings: EasyCache, blocks: usize) -> Self {
+        Self { settings, blocks, rate: None, output_size: 0.0, accumulated: 0.0 }
+    }
+
+    fn may_skip(&mut self, now: &StepContext) -> bool {
+        if now.step < self.settings.first.max(2) || now.step + self.settings.last >= now.steps {
+            return false;
+        }
+        let (Some(rate), Some(moved)) = (self.rate, now.latent_step) else { return false };
+        self.accumulated += rate * moved / self.output_size;
+        self.accumulated < self.settings.threshold
+    }
+}
+
+impl Strategy for EasyCacheRun {
+    fn plan(&mut self, now: &StepContext) -> Decision {
+        Decision::Plan(StepPlan::both(if self.may_skip(now) {
+            BranchPlan::Output(OutputKind::Offset, Forecast::hold())
+        } else {
+            self.accumulated = 0.0;
+            BranchPlan::compute(self.blocks)
+        }))
+    }
+
+    fn observe(&mut self, _step: usize, seen: &Observation) {
+        self.output_size = seen.output_size;
+        self.rate = match (seen.output_change, seen.latent_change) {
+            (Some(output), Some(latents)) if latents > 0.0 => Some(output / latents),
+            _ => None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Latents move 0.1 a step, the output changes as much as they and has size 1: 0.1 a step adds up.
+    #[test]
+    fn skips_until_the_expected_change_reaches_the_threshold() {
+        let settings = EasyCache { threshold: 0.25, first: 3, last: 1 };
+        let mut run = EasyCacheRun::new(settings, 4);
+        let mut computed = Vec::new();
+        for step in 0..12 {
+            let now = StepContext { step, steps: 12, latent_step: (step > 0).then_some(0.1) };
+            let Decision::Plan(plan) = run.plan(&now) else { panic!("no probe") };
+            if plan.cond.is_full(4) {
+                let before = computed.last().map(|last| (step - last) as f64 * 0.1);
+                run.observe(step, &Observation { output_size: 1.0, output_change: before, latent_change: before });
+                computed.push(step);
+            }
+        }
+        assert_eq!(computed, [0, 1, 2, 5, 8, 11]);
+    }
+}

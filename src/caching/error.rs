@@ -1,0 +1,23 @@
+//! Why a strategy cannot be used.
+
+use crate::gpu::GpuError;
+
+/// Errors of room `caching`.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Settings that cannot work.
+    #[error("{0}")]
+    Settings(String),
+    /// A method that has to be calibrated for the model first.
+    #[error("{0} has no calibration for this model: make one with `ditscope profile` and name it with --profile")]
+    Uncalibrated(&'static str),
+    /// A plan wants something that was never stored.
+    #[error("the plan reuses {0} before anything was stored for it")]
+    NothingStored(String),
+    /// The parts of the program do not agree: a bug.
+    #[error("{0}")]
+    Unexpected(&'static str),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}

@@ -1,0 +1,257 @@
+//! A capture: what a run leaves behind. Live panes and recorded files hold the same thing, so whatever draws one draws the other.
+//!
+//! ```text
+//! Event ── Capture::observe ──> Capture ──> panes, reports, figures
+//! file  ── records ───────────────┘
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::caching::{Cell, ForwardCost, StepPlan, StrategyConfig, hit_rate};
+
+use super::{Event, Seconds};
+
+/// What a run is about: the first record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunInfo {
+    /// Program and version.
+    pub program: String,
+    /// Name of the adapter.
+    pub adapter: String,
+    /// Name of the model's folder.
+    pub model: String,
+    /// Fingerprint of the transformer's configuration and weights.
+    pub model_id: String,
+    /// What to show.
+    pub prompt: String,
+    /// What not to show.
+    pub negative_prompt: String,
+    /// Seed of the noise, and what turns it into noise.
+    pub seed: u64,
+    /// Generator of the initial noise.
+    pub noise: String,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Frames of the clip.
+    pub num_frames: usize,
+    /// Frames a second.
+    pub fps: u32,
+    /// Guidance; 1 means that there is no uncond branch.
+    pub guidance_scale: f64,
+    /// Shift of the sigmas.
+    pub flow_shift: f64,
+    /// The solver.
+    pub scheduler: String,
+    /// Noise level of each step, and 0 after the last.
+    pub sigmas: Vec<f64>,
+    /// How features are reused.
+    pub strategy: StrategyConfig,
+    /// What each step is expected to do, where that is known before it runs.
+    pub expected: Vec<StepPlan>,
+    /// Blocks of the transformer.
+    pub blocks: usize,
+    /// Tokens along frames, height, width.
+    pub token_grid: [usize; 3],
+    /// Extents of the latents: channels, frames, height, width.
+    pub latent_shape: [usize; 4],
+    /// Work of one forward pass.
+    pub cost: Option<ForwardCost>,
+}
+
+impl RunInfo {
+    /// Denoising steps.
+    pub fn steps(&self) -> usize {
+        self.sigmas.len().saturating_sub(1)
+    }
+
+    /// Whether there is an uncond branch.
+    pub fn guided(&self) -> bool {
+        self.guidance_scale != 1.0
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.token_grid.iter().product()
+    }
+}
+
+/// Small RGB frames made from the estimate of the clean latents: one pixel a latent cell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Frames {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// 8-bit RGB, `width * height * 3` bytes a frame.
+    #[serde(with = "super::compact::byte_frames")]
+    pub frames: Vec<Vec<u8>>,
+}
+
+/// What one block did in one branch of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    /// Computed, stored or reused.
+    pub cell: Cell,
+    /// Relative change of the block's delta since it was last measured: mean |d - d'| / mean |d'|.
+    #[serde(default)]
+    pub change: Option<f32>,
+    /// Attention received by each token, mean 1 (ProfilingDiT eq. 5 as meant), where it was profiled.
+    #[serde(default, with = "super::compact::halves")]
+    pub received: Option<Vec<f32>>,
+    /// GPU seconds, where they were measured.
+    #[serde(default)]
+    pub seconds: Option<f32>,
+}
+
+/// GPU time of one kernel within a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelRecord {
+    /// Shader and variant.
+    pub kernel: String,
+    /// Seconds on the GPU.
+    pub seconds: f64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Dispatches.
+    pub calls: u64,
+}
+
+/// One denoising step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepRecord {
+    /// Which, from 0.
+    pub step: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// What was done.
+    pub plan: Option<StepPlan>,
+    /// The blocks of the cond branch.
+    pub cond: Vec<BlockRecord>,
+    /// The blocks of the uncond branch; empty without guidance.
+    pub uncond: Vec<BlockRecord>,
+    /// Mean |v_t - v_(t-1)| of the guided predictions (the paper's Fig. 4).
+    pub prediction_change: Option<f64>,
+    /// The same relative to mean |v_(t-1)|.
+    pub relative_change: Option<f64>,
+    /// Relative change of the whole stack's residual (cond) since it was last measured.
+    pub residual_change: Option<f64>,
+    /// Ratio of the residual's magnitude (cond) to that of the step before, mean over tokens: MagCache's gamma.
+    pub magnitude_ratio: Option<f64>,
+    /// The clean latents as estimated here, as colours.
+    pub preview: Option<Frames>,
+    /// GPU time by kernel, where it was measured.
+    pub kernels: Vec<KernelRecord>,
+    /// GPU memory in use, and what of it stored deltas take, in bytes.
+    pub memory: u64,
+    /// Bytes of stored deltas.
+    pub delta_memory: u64,
+}
+
+/// A foreground mask on the token grid.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MaskRecord {
+    /// The estimator: motion, pca, prompt, file, painted, auto, true.
+    pub estimator: String,
+    /// How sure it is, 0 to 1.
+    pub confidence: f64,
+    /// Foreground tokens, frames slowest, then lines.
+    pub tokens: Vec<bool>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outcome {
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// Highest GPU memory in bytes.
+    pub peak_memory: u64,
+    /// Why it ended early, if it did.
+    pub error: Option<String>,
+}
+
+/// One record of a capture file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// What the run is about.
+    Run(Box<RunInfo>),
+    /// A step.
+    Step(Box<StepRecord>),
+    /// A foreground mask.
+    Mask(MaskRecord),
+    /// Something that the user should know.
+    Warning(String),
+    /// The decoded clip.
+    Clip(Frames),
+    /// The end.
+    Outcome(Outcome),
+}
+
+/// A run, as far as it went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capture {
+    /// What it is about.
+    pub run: RunInfo,
+    /// Its steps so far.
+    pub steps: Vec<StepRecord>,
+    /// Foreground masks.
+    pub masks: Vec<MaskRecord>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// The decoded clip.
+    pub clip: Option<Frames>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}
+
+impl Capture {
+    /// Adds a record.
+    pub fn push(&mut self, record: Record) {
+        match record {
+            Record::Run(run) => *self = Self { run: *run, ..Self::default() },
+            Record::Step(step) => self.steps.push(*step),
+            Record::Mask(mask) => self.masks.push(mask),
+            Record::Warning(text) => self.warnings.push(text),
+            Record::Clip(clip) => self.clip = Some(clip),
+            Record::Outcome(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    /// Adds what an event tells.
+    pub fn observe(&mut self, event: &Event) {
+        event.records().into_iter().for_each(|record| self.push(record));
+    }
+
+    /// The records that make this capture.
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = vec![Record::Run(Box::new(self.run.clone()))];
+        records.extend(self.steps.iter().map(|step| Record::Step(Box::new(step.clone()))));
+        records.extend(self.masks.iter().cloned().map(Record::Mask));
+        records.extend(self.warnings.iter().cloned().map(Record::Warning));
+        records.extend(self.clip.iter().cloned().map(Record::Clip));
+        records.extend(self.outcome.iter().cloned().map(Record::Outcome));
+        records
+    }
+
+    /// The plans of the steps so far.
+    pub fn plans(&self) -> Vec<StepPlan> {
+        self.steps.iter().filter_map(|step| step.plan.clone()).collect()
+    }
+
+    /// Share of block executions avoided so far.
+    pub fn hit_rate(&self) -> f64 {
+        hit_rate(&self.plans(), self.run.blocks, self.run.guided())
+    }
+
+    /// FLOP speed-up of the denoising so far.
+    pub fn flop_speedup(&self) -> Option<f64> {
+        let plans = self.plans();
+        (!plans.is_empty()).then_some(())?;
+        self.run.cost.map(|cost| cost.speedup(&plans, self.run.guided()))
+    }
+}
