@@ -15,8 +15,9 @@ var<workgroup> staged: array<vec4<f32>, RESULTS * 8u>;
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    let first_row = rows_from() + group.y * (8u * u32(ROWS));
-    let first_column4 = group.x * u32(COLUMNS4);
+    // Neighbouring groups share columns, so that these weights stay in the cache.
+    let first_row = rows_from() + group.x * (8u * u32(ROWS));
+    let first_column4 = group.y * u32(COLUMNS4);
     var w_offset: array<u32, LOADS>;
     for (var load = 0u; load < LOADS; load++) {
         let i = min(load * 8u + lane, 4u * u32(COLUMNS4) - 1u);

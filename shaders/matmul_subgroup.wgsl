@@ -15,8 +15,9 @@ var<workgroup> staged: array<vec4<f32>, RESULTS * 8u>;
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    let first_row = rows_from() + group.y * (8u * u32(ROW_GROUPS));
-    let column4 = group.x * (8u * u32(LANE_COLUMNS)) + lane;
+    // Neighbouring groups share columns, so that these weights stay in the cache.
+    let first_row = rows_from() + group.x * (8u * u32(ROW_GROUPS));
+    let column4 = group.y * (8u * u32(LANE_COLUMNS)) + lane;
     var sums: array<array<vec4<f32>, LANE_COLUMNS>, 8 * ROW_GROUPS>;
 #repeat G ROW_GROUPS
     let origin_$G = origin(first_row + u32(G) * 8u + lane);
@@ -59,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
 #end
 #end
     // From where to where is unknown to the compiler, so that it does not unroll these loops again.
-    let first_block = group.x * u32(LANE_COLUMNS);
+    let first_block = group.y * u32(LANE_COLUMNS);
     let end_row = min(first_row + 8u * u32(ROW_GROUPS), params.m);
     let end_block = min(first_block + u32(LANE_COLUMNS), (params.n4 + 7u) / 8u);
     for (var row = first_row; row < end_row; row++) {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
-use crate::engine::{Defaults, Engine, Event, GenerateRequest};
+use crate::caching::StrategyConfig;
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Observe};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
@@ -121,15 +122,17 @@ fn step(gpu: Gpu, model: PathBuf) -> anyhow::Result<StepSpeed> {
         grid: None,
         seed: 0,
         latents: None,
+        strategy: StrategyConfig::default(),
+        observe: Observe::default(),
     };
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request)?;
     let mut fastest = f64::INFINITY;
     for event in engine.events() {
         match event {
-            Event::Step { step, seconds, .. } if step > 0 => {
-                fastest = fastest.min(seconds);
-                if step + 1 == STEPS {
+            Event::Step(done) if done.record.step > 0 => {
+                fastest = fastest.min(done.record.seconds);
+                if done.record.step + 1 == STEPS {
                     // What is left, decoding, is not measured.
                     engine.control().cancel();
                     return Ok(StepSpeed {

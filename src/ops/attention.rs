@@ -91,10 +91,10 @@ impl AttentionVariant {
 
     /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
     pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
-        let [narrow, wide] = [1, 2].map(|key_groups| Self::Subgroup { row_groups: 1, key_groups });
+        let [narrow, tall] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, key_groups: 1 });
         let tiles = [2, 4].map(|rows| Self::Tile { rows });
         match gpu.caps().subgroup_min {
-            Some(8..) if gpu.is_cpu() => vec![narrow, wide],
+            Some(8..) if gpu.is_cpu() => vec![narrow, tall],
             Some(8..) => vec![tiles[0], tiles[1], narrow],
             _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
         }

@@ -173,14 +173,14 @@ pub(super) fn conv_choice<'a>(
     w: &Weight,
     geometry: &Conv,
 ) -> Result<Choice<'a, Variant>> {
-    /// Variants that are measured.
-    const TRIED: usize = 2;
     let rows = Plan::new(x, w, geometry, Target::New)?.rows();
     let [m, k, n] = [rows, w.k(), w.n()].map(extent_class);
+    // Where lanes of a subgroup share their loads (CPUs), the first won all shapes, and others take half a second to compile.
+    let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
     Ok(Choice {
         class: format!("conv {:?} {m}x{k}x{n}", w.matrix.dtype()),
         available: variants,
-        candidates: &variants[..TRIED.min(variants.len())],
+        candidates: &variants[..tried.min(variants.len())],
         flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,
     })
 }
@@ -206,7 +206,7 @@ pub fn conv_with(
     let kernel = variant.kernel(w.matrix.dtype()).flag("CONV");
     let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
     let after = after_bits(w, activation) | residual;
-    let [tile_rows, tile_columns] = variant.tile();
+    let [tile_rows, _] = variant.tile();
     let row_flops = 2.0 * plan.taps() as f64 * x.columns() as f64 * w.n() as f64;
     let mut first = 0;
     while first < plan.rows() {
@@ -221,7 +221,7 @@ pub fn conv_with(
             kernel: &kernel,
             tensors: &[(1, &read.0), (2, &w.matrix), (3, &written.0), (4, bias), (5, &w.matrix), (6, &w.matrix)],
             params: bytemuck::bytes_of(&params),
-            groups: [(w.n() / 4).div_ceil(tile_columns) as u32, (end - first).div_ceil(tile_rows) as u32, 1],
+            groups: variant.groups(end - first, w.n() / 4),
             flops: row_flops * (end - first) as f64,
         })?;
         first = end;

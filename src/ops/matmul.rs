@@ -134,6 +134,16 @@ impl Variant {
         })
     }
 
+    /// Workgroups for a result of `m` rows and `n4` groups of four columns.
+    pub(super) fn groups(self, m: usize, n4: usize) -> [u32; 3] {
+        let [rows, columns4] = self.tile();
+        let (along_rows, along_columns) = (m.div_ceil(rows) as u32, n4.div_ceil(columns4) as u32);
+        match self {
+            Self::Tile { .. } => [along_columns, along_rows, 1],
+            Self::Subgroup { .. } | Self::Rows { .. } => [along_rows, along_columns, 1],
+        }
+    }
+
     /// Rows and groups of four columns that a workgroup makes.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
@@ -231,7 +241,6 @@ pub fn matmul_with(
         scale: w.scale,
         after: bits,
     };
-    let [tile_rows, tile_columns] = variant.tile();
     cx.dispatch(&Dispatch {
         kernel: &variant.kernel(w.matrix.dtype()),
         tensors: &[
@@ -243,7 +252,7 @@ pub fn matmul_with(
             (6, times),
         ],
         params: bytemuck::bytes_of(&params),
-        groups: [(n / 4).div_ceil(tile_columns) as u32, m.div_ceil(tile_rows) as u32, 1],
+        groups: variant.groups(m, n / 4),
         flops: 2.0 * m as f64 * k as f64 * n as f64,
     })?;
     Ok(out)
