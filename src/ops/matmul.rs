@@ -264,57 +264,110 @@ mod tests {
     use crate::ops::HostWeight;
     use crate::ops::testing::*;
 
-    #[test]
-    #[ignore]
-    fn speed() {
-        let gpu = crate::gpu::Gpu::open(&Default::default()).unwrap();
-        let mut cx = stream(&gpu);
-        let pick = std::env::var("SHAPES").unwrap_or("0".into());
-        let cpu = || {
-            let s = std::fs::read_to_string("/proc/self/schedstat");
-            let _ = s;
-            std::fs::read_dir("/proc/self/task")
-                .unwrap()
-                .map(|t| {
-                    let s = std::fs::read_to_string(t.unwrap().path().join("schedstat")).unwrap_or_default();
-                    s.split(' ').next().unwrap_or("0").parse::<f64>().unwrap_or(0.0) * 1e-9
-                })
-                .sum::<f64>()
-        };
-        for [m, k, n] in [[80, 192, 768], [80, 768, 192], [384, 1024, 1024]] {
-            let (x, _) = random_tensor(&mut cx, 1, &[m, k]);
-            let (g, _) = random_tensor(&mut cx, 3, &[1, n]);
-            let (res, _) = random_tensor(&mut cx, 3, &[m, n]);
-            let wv: Vec<f32> = random(2, k * n);
-            let bf: Vec<half::f16> = wv.iter().map(|v| half::f16::from_f32(*v)).collect();
-            let hw =
-                HostWeight { bytes: bytemuck::cast_slice::<_, u8>(&bf).to_vec().into(), dtype: DType::F16, scale: 1.0 };
-            let w = Weight::linear(&gpu, "w", &hw, [n, k], Some(&vec![0.5; n])).unwrap();
-            for v in Variant::available(&gpu) {
-                if matches!(v, Variant::Tile { .. }) {
-                    continue;
-                }
-                if pick == "0" && v != (Variant::Subgroup { row_groups: 2, lane_columns: 2 }) {
-                    continue;
-                }
-                for then in [Then::Store, Then::AddGated { residual: &res, gates: &g, row: 0 }] {
-                    let c0 = cpu();
-                    matmul_with(&mut cx, v, &x, &w, Activation::Gelu, then).unwrap();
-                    cx.finish().unwrap();
-                    let compile = cpu() - c0;
-                    let reps = (4e9 / (2.0 * (m * k * n) as f64)).ceil() as usize;
-                    let c0 = cpu();
-                    for _ in 0..reps {
-                        matmul_with(&mut cx, v, &x, &w, Activation::Gelu, then).unwrap();
+    /// The CPU twin: `activation(x w scale + bias)`, in f64.
+    fn product_twin(
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        n: usize,
+        scale: f64,
+        activation: Activation,
+    ) -> Vec<f64> {
+        let k = w.len() / n;
+        let mut out = Vec::new();
+        for row in x.chunks(k) {
+            for column in 0..n {
+                let sum: f64 = (0..k).map(|i| f64::from(row[i]) * f64::from(w[column * k + i])).sum();
+                let y = sum * scale + bias.map_or(0.0, |bias| f64::from(bias[column]));
+                out.push(match activation {
+                    Activation::None => y,
+                    Activation::Gelu => {
+                        0.5 * y * (1.0 + (0.797_884_560_802_865_4 * (y + 0.044_715 * y.powi(3))).tanh())
                     }
-                    cx.finish().unwrap();
-                    println!(
-                        "{m}x{k}x{n} {} {v:?}: {:.1} GFLOP/s of 2 cores, first {compile:.2} s",
-                        matches!(then, Then::Store),
-                        2.0 * reps as f64 * 2.0 * (m * k * n) as f64 / (cpu() - c0) / 1e9
-                    );
-                }
+                    Activation::Silu => y / (1.0 + (-y).exp()),
+                });
             }
         }
+        out
+    }
+
+    /// Every activation and everything that may follow, with and without bias; m and n are no multiples of any tile.
+    fn check(cx: &mut Stream, variant: Variant, dtype: DType) {
+        let [m, k, n] = [37, 20, 76];
+        let gpu = cx.gpu().clone();
+        let (x, values) = random_tensor(cx, 1, &[m, k]);
+        let weights: Vec<f32> = random(2, n * k).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => bytemuck::cast_slice(&weights).to_vec(),
+            DType::F16 => weights.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            DType::BF16 => weights.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        };
+        let host = HostWeight { bytes: bytes.into(), dtype, scale: 0.5 };
+        let bias_values = random(3, n);
+        let (factors, f) = random_tensor(cx, 4, &[m, n]);
+        let (gates, g) = random_tensor(cx, 5, &[3, n]);
+        for bias in [None, Some(bias_values.as_slice())] {
+            let w = Weight::linear(&gpu, "w", &host, [n, k], bias).unwrap();
+            for activation in [Activation::None, Activation::Gelu, Activation::Silu] {
+                let want = product_twin(&values, &weights, bias, n, 0.5, activation);
+                let (residual, r) = random_tensor(cx, 6, &[m, n]);
+                let mut compare = |then: Then, what: &str, want: &mut dyn Iterator<Item = f64>| {
+                    let got = matmul_with(cx, variant, &x, &w, activation, then).unwrap();
+                    let want: Vec<f32> = want.map(|v| v as f32).collect();
+                    let what = format!("{variant} {dtype:?} {activation:?} {what}, bias {}", bias.is_some());
+                    assert_close(&cx.read(&got).unwrap(), &want, 2e-6, &what);
+                };
+                compare(Then::Store, "stored", &mut want.iter().copied());
+                let times = &mut want.iter().zip(&f).map(|(y, f)| y * f64::from(*f));
+                compare(Then::Times(&factors), "times", times);
+                let sums = &mut want.iter().zip(&r).map(|(y, r)| y + f64::from(*r));
+                compare(Then::AddTo(&residual), "added", sums);
+            }
+            let want = product_twin(&values, &weights, bias, n, 0.5, Activation::None);
+            let (residual, r) = random_tensor(cx, 7, &[m, n]);
+            let then = Then::AddGated { residual: &residual, gates: &gates, row: 2 };
+            let got = matmul_with(cx, variant, &x, &w, Activation::None, then).unwrap();
+            let gate = |i: usize| f64::from(g[2 * n + i % n]);
+            let sums = want.iter().zip(&r).enumerate().map(|(i, (y, r))| (gate(i) * y + f64::from(*r)) as f32);
+            assert_close(&cx.read(&got).unwrap(), &sums.collect::<Vec<_>>(), 2e-6, &format!("{variant} gated"));
+        }
+    }
+
+    #[test]
+    fn whatever_follows_agrees_with_the_twin() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        // The tiles compile slowly on CPU drivers: one of them, below.
+        for variant in Variant::available(&gpu).into_iter().filter(|variant| !matches!(variant, Variant::Tile { .. })) {
+            check(&mut cx, variant, DType::BF16);
+        }
+        check(&mut cx, Variant::candidates(&gpu)[0], DType::F16);
+        check(&mut cx, Variant::candidates(&gpu)[0], DType::F32);
+    }
+
+    #[test]
+    fn whatever_follows_a_tile_agrees_with_the_twin() {
+        let (gpu, _turn) = base_gpu();
+        check(&mut stream(&gpu), Variant::Tile { rows: 4 }, DType::F32);
+    }
+
+    /// Choices made by measuring give what the rule gives, and the same one in the next process.
+    #[test]
+    fn tuned_products_are_right_and_stay_the_same() {
+        let (_, _turn) = gpu();
+        let folder = tempfile::tempdir().unwrap();
+        let choices = Some(folder.path().join("kernels.json"));
+        let mut results = Vec::new();
+        for choices in [None, choices.clone(), choices] {
+            let gpu = Gpu::open(&crate::gpu::GpuOptions { choices, ..Default::default() }).unwrap();
+            let mut cx = stream(&gpu);
+            let (x, _) = random_tensor(&mut cx, 1, &[96, 256]);
+            let w = Weight::linear(&gpu, "w", &HostWeight::from_f32(&random(2, 256 * 256)), [256, 256], None).unwrap();
+            let got = matmul(&mut cx, &x, &w, Activation::None, Then::Store).unwrap();
+            results.push(cx.read(&got).unwrap());
+        }
+        assert!(folder.path().join("kernels.json").is_file(), "a choice was made");
+        assert_close(&results[1], &results[0], 1e-6, "tuned against the rule");
+        assert_eq!(results[1], results[2], "two processes");
     }
 }
