@@ -1,5 +1,6 @@
 //! Room `cli`: the subcommands.
 
+mod bench;
 mod devices;
 mod generate;
 mod inspect;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::engine::EngineError;
-use crate::gpu::{Gpu, GpuOptions, Tier};
+use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU.
 #[derive(Debug, Parser)]
@@ -30,6 +31,8 @@ enum Command {
     Devices(devices::Args),
     /// Say what a model folder holds, and what it lacks.
     Inspect(inspect::Args),
+    /// Measure the kernels and a denoising step on a GPU.
+    Bench(bench::Args),
     /// List the shaders, or write them out in another language.
     Shaders(shaders::Args),
 }
@@ -46,6 +49,9 @@ struct GpuArgs {
     /// Compile shaders with bounds checks (slower; for finding bugs)
     #[arg(long)]
     checked_shaders: bool,
+    /// Choose kernels by a fixed rule, not by measuring them once and remembering the choice
+    #[arg(long)]
+    no_tuning: bool,
 }
 
 impl GpuArgs {
@@ -55,6 +61,7 @@ impl GpuArgs {
             adapter: self.device.clone(),
             tier,
             checked_shaders: self.checked_shaders,
+            choices: if self.no_tuning { None } else { choices_path() },
             ..Default::default()
         };
         Ok(Gpu::open(&options)?)
@@ -73,6 +80,7 @@ pub fn main() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),
         None => generate::run(&generate::Args::paper()),
     };

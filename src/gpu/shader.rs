@@ -45,6 +45,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "matmul_tile",
     "norm",
     "patchify",
+    "peak_copy",
+    "peak_fma",
     "received_subgroup",
     "received_tile",
     "row_softmax",

@@ -183,13 +183,20 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
 /// Says whether [`write()`] knows what to do with `path`, so that a program can refuse before it has worked for minutes.
 ///
 /// # Errors
-/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; [`MediaError::Write`] when the folder to write in does
-/// not exist.
+/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; those of [`check_place`].
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
     if Format::of(path)? == Format::Folder {
         save::check_folder(path)?;
     }
-    std::fs::metadata(save::parent(path)).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
+    check_place(path)
+}
+
+/// Says whether a file can be written at `path`, by making one beside it that is gone again at once.
+///
+/// # Errors
+/// [`MediaError::Write`] when the folder to write in does not exist or may not be written to.
+pub fn check_place(path: &Path) -> Result<(), MediaError> {
+    save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
 mod attention;
+pub mod bench;
 mod conv;
 mod elementwise;
 mod heads;
@@ -14,6 +15,7 @@ mod norm;
 mod received;
 mod reduce;
 mod split;
+mod tune;
 mod weight;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
