@@ -84,6 +84,9 @@ impl Plot {
         for (index, series) in self.series.iter().enumerate() {
             draw(&mut canvas, &area, series, index);
         }
+        for series in &self.series {
+            draw_labels(&mut canvas, &area, series);
+        }
         if self.series.len() > 1 {
             for (index, series) in self.series.iter().enumerate() {
                 let (x, y) = (area.left + area.width + 18.0, area.top + 12.0 + 22.0 * index as f64);
@@ -166,10 +169,16 @@ fn draw(canvas: &mut Canvas, area: &Area, series: &Series, index: usize) {
         }
         stroke(canvas, &path, index);
     }
-    for (i, point) in series.points.iter().enumerate().filter(|(_, point)| finite(point)) {
+    for point in series.points.iter().filter(|point| finite(point)) {
+        marker(canvas, area.at(*point), index);
+    }
+}
+
+/// After all markers: none must cover a label.
+fn draw_labels(canvas: &mut Canvas, area: &Area, series: &Series) {
+    for (point, label) in series.points.iter().zip(&series.labels) {
         let at = area.at(*point);
-        marker(canvas, at, index);
-        if let Some(label) = series.labels.get(i) {
+        if finite(point) {
             // To the left of points near the right edge, where there is no room.
             let near_edge = at[0] + 16.0 + text_width(label, NUMBER) > area.left + area.width;
             let (shift, anchor) = if near_edge { (-8.0, Anchor::End) } else { (8.0, Anchor::Start) };
