@@ -8,11 +8,16 @@
 // Weight loads of a lane for a group of four of the inner extent.
 const LOADS = (4u * u32(COLUMNS4) + 7u) / 8u;
 
+// Groups of four results of a lane, and what they pass through: see matmul_subgroup.
+const RESULTS = u32(ROWS) * u32(COLUMNS4);
+var<workgroup> staged: array<vec4<f32>, RESULTS * 8u>;
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    let first_row = rows_from() + group.y * (8u * u32(ROWS));
-    let first_column4 = group.x * u32(COLUMNS4);
+    // Neighbouring groups share columns, so that these weights stay in the cache.
+    let first_row = rows_from() + group.x * (8u * u32(ROWS));
+    let first_column4 = group.y * u32(COLUMNS4);
     var w_offset: array<u32, LOADS>;
     for (var load = 0u; load < LOADS; load++) {
         let i = min(load * 8u + lane, 4u * u32(COLUMNS4) - 1u);
@@ -50,12 +55,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         }
     }
 #repeat R ROWS
-    if first_row + u32(R) * 8u + lane < params.m {
 #repeat C COLUMNS4
-        if first_column4 + u32(C) < params.n4 {
-            store_product(first_row + u32(R) * 8u + lane, first_column4 + u32(C), sums[R][C]);
+    staged[(u32(R) * u32(COLUMNS4) + u32(C)) * 8u + lane] = sums[R][C];
+#end
+#end
+    // From where to where is unknown to the compiler, so that it does not unroll these loops again.
+    let end_row = min(first_row + 8u * u32(ROWS), params.m);
+    let end_column4 = min(first_column4 + u32(COLUMNS4), params.n4);
+    for (var turn = first_row; turn < end_row; turn += 8u) {
+        for (var column4 = first_column4; column4 < end_column4; column4++) {
+            if turn + lane < params.m {
+                let i = (turn - first_row) / 8u * u32(COLUMNS4) + column4 - first_column4;
+                store_product(turn + lane, column4, staged[i * 8u + lane]);
+            }
         }
-#end
     }
-#end
 }

@@ -1,5 +1,6 @@
-// What a matrix product does with a finished group of four columns: y = f(x w * scale + bias), then
-// nothing, times another matrix (GATED_BY), or added to what is there (RESIDUAL), weighted per column (GATE).
+// What a matrix product does with a finished group of four columns: y = f(x w * scale + bias), then nothing, times another matrix,
+// or added to what is there, weighted per column. Which of these is said by the bits of `params.after`, not by permutations: the
+// branches are the same for all threads and cost nothing beside the product, while every permutation more is one more to compile.
 #import activation
 
 struct Params {
@@ -13,6 +14,8 @@ struct Params {
     gate4: u32,
     // Scale of the weights (fp8 checkpoints have one per matrix).
     scale: f32,
+    // What follows: the bits below.
+    after: u32,
 #ifdef CONV
     // First row to compute; rows end at m.
     first_row: u32,
@@ -33,15 +36,17 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(3) var<storage, read_write> y_out: array<vec4<f32>>;
-#ifdef BIAS
+// Those of the following that `after` does not ask for are never read; any other tensor may be bound in their place.
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
-#endif
-#ifdef GATE
 @group(0) @binding(5) var<storage, read> gate: array<vec4<f32>>;
-#endif
-#ifdef GATED_BY
 @group(0) @binding(6) var<storage, read> gated_by: array<vec4<f32>>;
-#endif
+
+const BIAS = 1u;
+const GELU = 2u;
+const SILU = 4u;
+const GATED_BY = 8u;
+const GATE = 16u;
+const RESIDUAL = 32u;
 
 fn output_index(row: u32, column4: u32) -> u32 {
 #ifdef CONV
@@ -57,23 +62,23 @@ fn output_index(row: u32, column4: u32) -> u32 {
 fn store_product(row: u32, column4: u32, product: vec4<f32>) {
     let i = output_index(row, column4);
     var y = product * params.scale;
-#ifdef BIAS
-    y += bias[column4];
-#endif
-#ifdef GELU
-    y = gelu4(y);
-#endif
-#ifdef SILU
-    y = silu4(y);
-#endif
-#ifdef GATED_BY
-    y *= gated_by[i];
-#endif
-#ifdef GATE
-    y *= gate[params.gate4 + column4];
-#endif
-#ifdef RESIDUAL
-    y += y_out[i];
-#endif
+    if (params.after & BIAS) != 0u {
+        y += bias[column4];
+    }
+    if (params.after & GELU) != 0u {
+        y = gelu4(y);
+    }
+    if (params.after & SILU) != 0u {
+        y = silu4(y);
+    }
+    if (params.after & GATED_BY) != 0u {
+        y *= gated_by[i];
+    }
+    if (params.after & GATE) != 0u {
+        y *= gate[params.gate4 + column4];
+    }
+    if (params.after & RESIDUAL) != 0u {
+        y += y_out[i];
+    }
     y_out[i] = y;
 }

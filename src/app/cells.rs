@@ -69,14 +69,23 @@ impl Cells {
             baseline.iter().flat_map(|run| &run.capture.steps).map(|record| (record.step, record)).collect();
         all.subtracted = baseline.is_some() && view.colouring != Colouring::Reuse;
         let mine: HashMap<usize, &StepRecord> = run.capture.steps.iter().map(|record| (record.step, record)).collect();
+        let scored = matches!(view.colouring, Colouring::Lift | Colouring::Recall);
         for step in 0..all.steps {
             let record = mine.get(&step).copied();
             let other = theirs.get(&step).copied();
             let expected = info.expected.get(step);
             all.push_step(record, other, expected, view.uncond);
         }
+        if scored {
+            all.subtracted = false;
+            all.put_scores(state, run);
+        }
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
-        (all.map, all.range) = range(values, all.subtracted.then_some(0.0));
+        let middle = match view.colouring {
+            Colouring::Lift => Some(1.0),
+            _ => all.subtracted.then_some(0.0),
+        };
+        (all.map, all.range) = range(values, middle);
         all
     }
 
@@ -103,9 +112,24 @@ impl Cells {
         }
     }
 
+    fn put_scores(&mut self, state: &State, run: &Run) {
+        for (index, record) in run.capture.steps.iter().enumerate() {
+            for block in 0..self.blocks {
+                let score = state.scores.get(run, state.view.uncond, index, block);
+                let value = score.map(|score| match self.colouring {
+                    Colouring::Lift => score.lift as f32,
+                    _ => score.recall as f32,
+                });
+                if let Some(Some(cell)) = self.cells.get_mut(record.step * self.blocks + block) {
+                    cell.value = value;
+                }
+            }
+        }
+    }
+
     fn measured(&self, block: &BlockRecord) -> Option<f32> {
         match self.colouring {
-            Colouring::Reuse => None,
+            Colouring::Reuse | Colouring::Lift | Colouring::Recall => None,
             Colouring::Change => block.change,
             Colouring::Time => block.seconds.map(|seconds| seconds * 1e3),
         }
@@ -159,6 +183,13 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
     if let Some(record) = record {
         lines.extend(record.change.map(|change| format!("relative change of its delta: {change:.4}")));
         lines.extend(record.seconds.map(|seconds| format!("GPU time: {:.3} ms", seconds * 1e3)));
+        let run = state.runs.current();
+        let index = run.and_then(|run| run.capture.steps.iter().position(|record| record.step == step));
+        if let (Some(run), Some(index)) = (run, index)
+            && let Some(score) = state.scores.get(run, state.view.uncond, index, block)
+        {
+            lines.push(format!("lift {:.3}, R_attn {:.3}, AUC {:.3}", score.lift, score.recall, score.auc));
+        }
         if record.received.is_some() {
             lines.push("attention received: click to see it over the frame".into());
         }

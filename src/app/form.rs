@@ -6,7 +6,10 @@ use crate::caching::{
     DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepPlan, StepSchedule,
     StrategyConfig, StrategyInputs, hit_rate,
 };
-use crate::engine::{Defaults, Facts, GenerateRequest, Observe};
+use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
+
+/// Queries that attention received is measured with: spread over frames, lines and columns.
+const SAMPLED: usize = 256;
 
 /// The settings of the next generation. Lasts from one start to the next.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +35,8 @@ pub struct Form {
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
     pub chosen: usize,
+    /// Measure what every block attends to.
+    pub attention: bool,
     /// Measure how blocks change from step to step.
     pub changes: bool,
     /// Measure GPU times.
@@ -52,6 +57,7 @@ impl Default for Form {
             guidance: defaults.guidance_scale,
             strategies: strategies(defaults.num_inference_steps),
             chosen: 0,
+            attention: true,
             changes: true,
             times: false,
         }
@@ -180,7 +186,11 @@ impl Form {
             seed: self.seed,
             latents: None,
             strategy: self.strategy().clone(),
-            observe: Observe { changes: self.changes, times: self.times },
+            observe: Observe {
+                attention: self.attention.then_some(Received::Sampled(SAMPLED)),
+                changes: self.changes,
+                times: self.times,
+            },
         }
     }
 }

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::engine::capture::file;
-use crate::engine::{Capture, Engine, Event, Facts, GenerateRequest};
+use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest};
 use crate::media::{self, Clip};
+use crate::metrics;
+
+use super::state::{Likeness, LikenessOf};
 
 /// Opens the device and starts the engine on it; with the adapter's name.
 pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<(Engine, String)> + Send + Sync>;
@@ -21,6 +24,8 @@ pub enum Told {
     Event(Box<Event>),
     /// What is known of a request.
     Facts(Result<Facts, String>),
+    /// How alike two clips are, where they can be compared.
+    Likeness(LikenessOf, Option<Likeness>),
     /// A capture was read, or why not.
     Loaded(PathBuf, Result<Box<file::Loaded>, String>),
     /// A model's folder was chosen.
@@ -140,6 +145,13 @@ impl Link {
         });
     }
 
+    /// Compares two clips.
+    pub fn compare(&self, of: LikenessOf, baseline: Frames, current: Frames) {
+        self.teller.spawn(move |teller| {
+            teller.tell(Told::Likeness(of, likeness(&baseline, &current)));
+        });
+    }
+
     /// Reads a capture.
     pub fn load(&self, path: PathBuf) {
         self.teller.spawn(move |teller| {
@@ -214,6 +226,22 @@ impl Link {
             }
         });
     }
+}
+
+/// PSNR of the squared error over all frames, and the mean SSIM; `None` for clips that cannot be compared.
+fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
+    let clip = |frames: &Frames| metrics::Frames::from_bytes(frames.width, frames.height, &frames.frames).ok();
+    let (a, b) = (clip(a)?, clip(b)?);
+    if a.len() != b.len() {
+        return None;
+    }
+    let (mut error, mut ssim) = (0.0, 0.0);
+    for (a, b) in a.frames().zip(b.frames()) {
+        error += 10f64.powf(-metrics::psnr(a, b).ok()? / 10.0);
+        ssim += metrics::ssim(a, b).ok()?;
+    }
+    let count = a.len() as f64;
+    Some(Likeness { psnr: -10.0 * (error / count).log10(), ssim: ssim / count })
 }
 
 fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {

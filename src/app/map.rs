@@ -19,6 +19,10 @@ pub enum Colouring {
     /// Computed, stored, reused.
     #[default]
     Reuse,
+    /// How many times more than chance a block attends to the foreground.
+    Lift,
+    /// The same as the paper counts it: R_attn.
+    Recall,
     /// How much a block's delta changed since it was last measured.
     Change,
     /// GPU time.
@@ -27,12 +31,14 @@ pub enum Colouring {
 
 impl Colouring {
     /// All of them, in the order of the buttons.
-    pub const ALL: [Self; 3] = [Self::Reuse, Self::Change, Self::Time];
+    pub const ALL: [Self; 5] = [Self::Lift, Self::Recall, Self::Change, Self::Time, Self::Reuse];
 
     /// The button's text.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reuse => "Reuse",
+            Self::Lift => "Lift",
+            Self::Recall => "R_attn",
             Self::Change => "Change",
             Self::Time => "Time",
         }
@@ -42,6 +48,8 @@ impl Colouring {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Reuse => "what the block did",
+            Self::Lift => "lift: share of the most attended tokens that is foreground, by chance = 1",
+            Self::Recall => "R_attn: share of the foreground that is among the most attended tokens",
             Self::Change => "relative change of the block's delta since it was last measured",
             Self::Time => "GPU time of the block, ms",
         }
@@ -51,6 +59,7 @@ impl Colouring {
     pub fn format(self, value: f32) -> String {
         match self {
             Self::Reuse => String::new(),
+            Self::Lift | Self::Recall => format!("{value:.2}"),
             Self::Change => format!("{value:.3}"),
             Self::Time => format!("{value:.2}"),
         }
@@ -60,6 +69,9 @@ impl Colouring {
     fn how_to(self) -> &'static str {
         match self {
             Self::Reuse => "Generate a clip, or open a capture.",
+            Self::Lift | Self::Recall => {
+                "Turn on \"Attention\" under Measure in the strategy pane, then generate; it needs a foreground mask too."
+            }
             Self::Change => "Turn on \"Block changes\" under Measure in the strategy pane, then generate.",
             Self::Time => "Turn on \"GPU times\" under Measure in the strategy pane, then generate.",
         }

@@ -20,6 +20,7 @@ mod preview;
 mod runs;
 #[cfg(test)]
 mod sample;
+mod scores;
 mod screenshot;
 mod state;
 mod steps;
@@ -39,6 +40,7 @@ use cells::Cells;
 use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
+use map::Colouring;
 use runs::Run;
 use state::{Action, Job, Level, Prefs, State, View};
 
@@ -226,6 +228,11 @@ impl App {
                 }
                 self.state.facts = Some(facts);
             }
+            Told::Likeness(of, likeness) => {
+                if self.state.likeness.is_some_and(|(asked, _)| asked == of) {
+                    self.state.likeness = Some((of, likeness));
+                }
+            }
             Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
             Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
             Told::Model(path) => self.use_model(path),
@@ -405,6 +412,28 @@ impl App {
         }
     }
 
+    /// Asks how alike two clips are when another pair is on show.
+    fn compare(&mut self) {
+        let Some((baseline, current)) = self.state.runs.comparable() else { return };
+        let of = [(baseline.id, baseline.version), (current.id, current.version)];
+        let (Some(a), Some(b)) = (&baseline.capture.clip, &current.capture.clip) else { return };
+        if self.state.likeness.is_none_or(|(asked, _)| asked != of) {
+            self.link.compare(of, a.clone(), b.clone());
+            self.state.likeness = Some((of, None));
+        }
+    }
+
+    /// Works on the scores while the map shows them.
+    fn score(&mut self, ctx: &egui::Context) {
+        let wanted = matches!(self.state.view.colouring, Colouring::Lift | Colouring::Recall);
+        let State { runs, scores, view, .. } = &mut self.state;
+        if let (true, Some(run)) = (wanted, runs.current())
+            && scores.advance(run, view.uncond)
+        {
+            ctx.request_repaint();
+        }
+    }
+
     /// Asks for facts where the model or size changed, and predicts where anything did.
     fn predict(&mut self) {
         let form = &self.state.form;
@@ -464,6 +493,8 @@ impl eframe::App for App {
         self.dropped(ctx);
         self.shortcuts(ctx);
         self.predict();
+        self.compare();
+        self.score(ctx);
     }
 
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {

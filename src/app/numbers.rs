@@ -19,7 +19,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         headline(ui, run, baseline);
         progress(ui, run);
         savings(ui, run, baseline);
-        fidelity(ui, state.likeness, baseline);
+        fidelity(ui, state.known_likeness(), baseline);
         memory(ui, run);
         kernels(ui, run);
     });

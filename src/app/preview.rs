@@ -152,7 +152,7 @@ fn transport(ui: &mut Ui, view: &mut View, count: usize, fps: f64) {
     }
     ui.add_space(4.0);
     ui.horizontal(|ui| {
-        let (text, name) = if view.playing { ("\u{23f8}", "Pause playback") } else { ("\u{25b6}", "Play") };
+        let (text, name) = if view.playing { ("Stop", "Stop playback") } else { ("Play", "Play") };
         let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));
         theme::named(&play, Role::Button, name);
         let typing = ui.ctx().egui_wants_keyboard_input();

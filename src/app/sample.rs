@@ -102,6 +102,7 @@ fn record(step: usize, plan: StepPlan) -> StepRecord {
                 cell,
                 change: (ran && step > 0).then_some(early * (1.0 + block as f32 / 6.0)),
                 received: ran.then(|| received(step + shift, block)),
+                paid: None,
                 seconds: ran.then_some(0.011 + 0.001 * ((block * 5 + step) % 3) as f32),
             }
         };

@@ -9,6 +9,7 @@ use super::form::{Form, Prediction};
 use super::map::Colouring;
 use super::preview::Pictures;
 use super::runs::Runs;
+use super::scores::Scores;
 
 /// What a pane asks of the window.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,6 +225,9 @@ fn remember(list: &mut Vec<PathBuf>, path: &Path) {
     list.truncate(Prefs::MOST);
 }
 
+/// A baseline and a run with their versions.
+pub type LikenessOf = [(u64, u64); 2];
+
 /// Similarity of the current run's clip to the baseline's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likeness {
@@ -254,8 +258,10 @@ pub struct State {
     pub facts: Option<Result<Facts, String>>,
     /// What the form's strategy is expected to do.
     pub prediction: Prediction,
-    /// Of the current run to the baseline.
-    pub likeness: Option<Likeness>,
+    /// Of one clip to another, and which these are: runs and their versions.
+    pub likeness: Option<(LikenessOf, Option<Likeness>)>,
+    /// How blocks attend to the foreground.
+    pub scores: Scores,
     /// Textures of the preview.
     pub pictures: Pictures,
     /// What panes asked for in this frame.
@@ -271,6 +277,13 @@ impl State {
             Some(Ok(facts)) => facts.blocks,
             _ => self.runs.current().map_or(0, |run| run.capture.run.blocks),
         }
+    }
+
+    /// How alike the current run's clip and the baseline's are, once that is known.
+    pub fn known_likeness(&self) -> Option<Likeness> {
+        let (baseline, current) = self.runs.comparable()?;
+        let of = [(baseline.id, baseline.version), (current.id, current.version)];
+        self.likeness.filter(|(known, _)| *known == of)?.1
     }
 
     /// Asks the window for something.

@@ -129,7 +129,7 @@ fn keys_table(ui: &mut Ui) {
 fn model_menu(ui: &mut Ui, state: &mut State) {
     let folder =
         state.form.model.file_name().map_or_else(|| "no model".into(), |name| name.to_string_lossy().into_owned());
-    let response = ui.menu_button(format!("{folder} \u{23f7}"), |ui| {
+    let response = ui.menu_button(folder.clone(), |ui| {
         let demo = state.demo_model.clone();
         if let Some(demo) = &demo
             && ui.button("Built-in demo model").clicked()
@@ -194,7 +194,7 @@ fn steps(ui: &mut Ui, state: &mut State) {
 
 fn size(ui: &mut Ui, state: &mut State) {
     let [width, height] = state.form.size;
-    let text = format!("{width} x {height}, {} frames \u{23f7}", state.form.frames);
+    let text = format!("{width} x {height}, {} frames", state.form.frames);
     let response = ui.menu_button(text, |ui| {
         for (width, height, frames) in [(64, 64, 17), (128, 128, 17), (832, 480, 33), (832, 480, 81), (1280, 720, 81)] {
             if ui.button(format!("{width} x {height}, {frames} frames")).clicked() {

@@ -8,14 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::capture::file::Writer;
 use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, SchedulerChoice, Stage};
-use crate::media::{self, Clip};
+use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
 
 use super::strategy::{self, StrategyArgs};
 use super::{GpuArgs, WrongUse, latents};
 
 /// Longest GPU time of one submit when no window shares the GPU.
-const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
+pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 
 /// Arguments of `ditscope generate`.
 #[derive(Debug, clap::Args)]
@@ -116,7 +116,11 @@ impl Args {
 /// Generates a clip and writes it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| file_name(&args.prompt));
-    media::check_path(&output).map_err(|error| WrongUse(error.to_string()))?;
+    media::check_path(&output).map_err(|error| match error {
+        MediaError::Write { .. } => anyhow::Error::from(error),
+        _ => WrongUse(error.to_string()).into(),
+    })?;
+    args.save_latents.as_deref().map(media::check_place).transpose()?;
     let model = match &args.model {
         Some(model) => model.clone(),
         None => demo_model()?,
@@ -125,7 +129,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let request = args.request(model, &defaults)?;
     let gpu = args.gpu.open()?;
     if !args.json {
-        eprintln!("{} on {}", request.prompt, gpu.adapter_name());
+        eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
     }
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;

@@ -1,5 +1,6 @@
 //! Room `cli`: the subcommands.
 
+mod bench;
 mod devices;
 mod generate;
 mod inspect;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::engine::EngineError;
-use crate::gpu::{Gpu, GpuOptions, Tier};
+use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
 #[derive(Debug, Parser)]
@@ -37,6 +38,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Draw the window with a recorded run as a picture; needs no display
     Screenshot(screenshot::Args),
+    /// Measure the kernels and a denoising step on a GPU.
+    Bench(bench::Args),
     /// List the shaders, or write them out in another language.
     Shaders(shaders::Args),
 }
@@ -53,6 +56,9 @@ struct GpuArgs {
     /// Compile shaders with bounds checks (slower; for finding bugs)
     #[arg(long)]
     checked_shaders: bool,
+    /// Choose kernels by a fixed rule, not by measuring them once and remembering the choice
+    #[arg(long)]
+    no_tuning: bool,
 }
 
 impl GpuArgs {
@@ -62,6 +68,7 @@ impl GpuArgs {
             adapter: self.device.clone(),
             tier,
             checked_shaders: self.checked_shaders,
+            choices: if self.no_tuning { None } else { choices_path() },
             ..Default::default()
         };
         Ok(Gpu::open(&options)?)
@@ -80,6 +87,7 @@ pub fn main() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),
         Some(Command::Screenshot(args)) => screenshot::run(&args),
         None => window::run(cli.capture),

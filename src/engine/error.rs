@@ -16,7 +16,7 @@ pub enum EngineError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The prompt.
-    #[error("the prompt cannot be encoded")]
+    #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
     /// The sampler's settings.
     #[error(transparent)]
@@ -59,6 +59,11 @@ impl From<CacheError> for EngineError {
 impl EngineError {
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Tokenizer(_) | Self::Cache(_))
+        match self {
+            Self::Request(_) | Self::Sampling(_) | Self::Cache(_) => true,
+            // What else can be wrong there is the model's file.
+            Self::Tokenizer(error) => matches!(error, tokenizer::Error::PromptTooLong(_)),
+            _ => false,
+        }
     }
 }

@@ -16,6 +16,7 @@ mod facts;
 mod generate;
 mod preview;
 mod request;
+mod subject;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
 
+pub use crate::ops::Received;
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
 pub use defaults::Defaults;
@@ -32,6 +34,7 @@ pub use error::EngineError;
 pub use facts::Facts;
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe, SchedulerChoice};
+pub use subject::subject_of;
 
 /// Seconds spent in each part of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

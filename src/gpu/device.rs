@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::kernel::CompiledKernel;
 use super::pool::{MemoryUse, Pool};
-use super::{DType, GpuError, Kernel, Result, Tensor};
+use super::{Choices, DType, GpuError, Kernel, Result, Tensor};
 
 /// How much of the adapter to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub struct GpuOptions {
     pub poison: bool,
     /// Compile shaders with bounds and loop checks (slower; for finding bugs).
     pub checked_shaders: bool,
+    /// Choose among the variants of kernels by measuring them, and remember the choices in this file (see
+    /// [`choices_path`](super::choices_path)); a fixed rule if `None`.
+    pub choices: Option<std::path::PathBuf>,
 }
 
 /// What a device can do, after [`GpuOptions`] had their say.
@@ -80,6 +83,7 @@ struct Inner {
     caps: Caps,
     options: GpuOptions,
     pool: Arc<Pool>,
+    choices: Choices,
     kernels: Mutex<HashMap<Kernel, Arc<CompiledKernel>>>,
     params: Mutex<HashMap<Vec<u8>, wgpu::Buffer>>,
     failure: Arc<Mutex<Option<GpuError>>>,
@@ -167,6 +171,12 @@ fn caps(features: wgpu::Features, limits: &wgpu::Limits, info: &wgpu::AdapterInf
     }
 }
 
+/// A key that changes whenever measured timings of an adapter may change: name, backend, driver, tier and this program's version.
+fn adapter_key(info: &wgpu::AdapterInfo, tier: Tier) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{} {:?} {} {} {tier:?} {version}", info.name, info.backend, info.driver, info.driver_info)
+}
+
 impl Gpu {
     /// Opens the adapter that the options name.
     pub fn open(options: &GpuOptions) -> Result<Self> {
@@ -204,6 +214,7 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| lost(GpuError::Lost(format!("{reason:?} {message}"))));
         let info = device.adapter_info();
         let caps = caps(device.features(), &device.limits(), &info, &options);
+        let choices = Choices::new(options.choices.clone(), adapter_key(&info, options.tier));
         let inner = Inner {
             device,
             queue,
@@ -211,6 +222,7 @@ impl Gpu {
             caps,
             options,
             pool: Arc::default(),
+            choices,
             kernels: Mutex::default(),
             params: Mutex::default(),
             failure,
@@ -234,10 +246,9 @@ impl Gpu {
         self.inner.info.device_type == wgpu::DeviceType::Cpu
     }
 
-    /// A key that changes whenever measured timings of this adapter may change: name, backend, driver and tier.
-    pub fn adapter_key(&self) -> String {
-        let info = &self.inner.info;
-        format!("{} {:?} {} {} {:?}", info.name, info.backend, info.driver, info.driver_info, self.inner.options.tier)
+    /// Which variants of kernels suit the adapter.
+    pub fn choices(&self) -> &Choices {
+        &self.inner.choices
     }
 
     /// GPU memory held by this device's tensors.

@@ -12,8 +12,8 @@ pub enum Colormap {
     Diverging,
 }
 
-/// Colours of a table.
-const COLOURS: usize = 256;
+/// Colours of a table: odd, so that there is one in the middle.
+const COLOURS: usize = 257;
 
 type Table = [[u8; 3]; COLOURS];
 
@@ -30,7 +30,14 @@ const SEQUENTIAL: [[f64; 3]; 6] = [
 const DIVERGING: [[f64; 3]; 5] =
     [[0.78, -0.060, -0.105], [0.53, -0.040, -0.110], [0.30, 0.0, 0.0], [0.53, 0.085, 0.085], [0.82, 0.050, 0.140]];
 
-static TABLES: LazyLock<[Table; 2]> = LazyLock::new(|| [table(&SEQUENTIAL), table(&DIVERGING)]);
+static TABLES: LazyLock<[Table; 2]> = LazyLock::new(|| {
+    let (below, above) = (table::<HALF>(&DIVERGING[..3]), table::<HALF>(&DIVERGING[2..]));
+    let diverging = std::array::from_fn(|i| if i < HALF { below[i] } else { above[i - HALF + 1] });
+    [table(&SEQUENTIAL), diverging]
+});
+
+/// Colours of half a table, the middle included.
+const HALF: usize = COLOURS / 2 + 1;
 
 impl Colormap {
     /// The sRGB colour of `t` in 0..=1; beyond it the nearest end, and for what is no number the lower end.
@@ -41,7 +48,7 @@ impl Colormap {
 }
 
 /// Points at equal distances along the way through the corners.
-fn table(corners: &[[f64; 3]]) -> Table {
+fn table<const N: usize>(corners: &[[f64; 3]]) -> [[u8; 3]; N] {
     const FINE: usize = 4096;
     let point = |index: usize| {
         let at = index as f64 / FINE as f64 * (corners.len() - 1) as f64;
@@ -55,7 +62,7 @@ fn table(corners: &[[f64; 3]]) -> Table {
         lengths.push(length);
     }
     std::array::from_fn(|colour| {
-        let wanted = lengths[FINE] * colour as f64 / (COLOURS - 1) as f64;
+        let wanted = lengths[FINE] * colour as f64 / (N - 1) as f64;
         srgb(point(lengths.partition_point(|length| *length < wanted).min(FINE)))
     })
 }

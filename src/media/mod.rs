@@ -19,10 +19,12 @@
 
 mod color;
 mod colormap;
+pub mod figure;
 mod gif;
 mod h264;
 mod mp4;
 mod png;
+mod read;
 mod save;
 mod settings;
 mod sheet;
@@ -31,6 +33,7 @@ mod y4m;
 use std::path::{Path, PathBuf};
 
 pub use colormap::Colormap;
+pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
 pub use sheet::contact_sheet;
 
@@ -87,6 +90,14 @@ pub enum MediaError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Pictures that do not decode, or are too large to.
+    #[error("{}: {reason}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An encoder refused what passed the checks above.
     #[error("the {format} encoder failed: {reason}; try another format")]
@@ -174,13 +185,20 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
 /// Says whether [`write()`] knows what to do with `path`, so that a program can refuse before it has worked for minutes.
 ///
 /// # Errors
-/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; [`MediaError::Write`] when the folder to write in does
-/// not exist.
+/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; those of [`check_place`].
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
     if Format::of(path)? == Format::Folder {
         save::check_folder(path)?;
     }
-    std::fs::metadata(save::parent(path)).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
+    check_place(path)
+}
+
+/// Says whether a file can be written at `path`, by making one beside it that is gone again at once.
+///
+/// # Errors
+/// [`MediaError::Write`] when the folder to write in does not exist or may not be written to.
+pub fn check_place(path: &Path) -> Result<(), MediaError> {
+    save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

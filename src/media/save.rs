@@ -14,10 +14,15 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// A temporary file in the folder of `path`.
+pub(super) fn file_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    builder(0o666).tempfile_in(parent(path))
+}
+
 /// Writes `bytes` beside `path` and renames them into place.
 pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
     let save = || -> io::Result<()> {
-        let mut file = builder(0o666).tempfile_in(parent(path))?;
+        let mut file = file_beside(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?; // some file systems report a full disk only here
         file.persist(path)?;

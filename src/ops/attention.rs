@@ -4,6 +4,7 @@
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::split::{fitting, ranges, window};
+use super::tune::{Choice, Named, extent_class};
 
 /// An additive bias on the scores before the softmax: the one of a head, a query and a key is element
 /// `head * head_stride + key + offset - query * query_stride` of `tensor`.
@@ -88,10 +89,15 @@ impl AttentionVariant {
         [&subgroups[..], &tiles[..]].concat()
     }
 
-    /// The variant that measured best on this kind of device: broadcasts where loads are dear, tiles elsewhere.
-    fn preferred(gpu: &Gpu) -> Self {
-        let all = Self::available(gpu);
-        if gpu.caps().cpu { all[0] } else { Self::Tile { rows: 2 } }
+    /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
+    pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
+        let [narrow, tall] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, key_groups: 1 });
+        let tiles = [2, 4].map(|rows| Self::Tile { rows });
+        match gpu.caps().subgroup_min {
+            Some(8..) if gpu.is_cpu() => vec![narrow, tall],
+            Some(8..) => vec![tiles[0], tiles[1], narrow],
+            _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
+        }
     }
 
     /// Query rows of a workgroup.
@@ -128,10 +134,42 @@ impl AttentionVariant {
     }
 }
 
+impl Named for AttentionVariant {
+    fn name(self) -> String {
+        self.to_string()
+    }
+}
+
+impl std::fmt::Display for AttentionVariant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tile { rows } => write!(f, "tile {rows}"),
+            Self::Subgroup { row_groups, key_groups } => write!(f, "subgroup {row_groups}x{key_groups}"),
+        }
+    }
+}
+
 /// Attention of all heads; the result is `[n_q, heads * d]` f32, ready for the output projection. Fails if shapes do not fit, or
 /// if the keys of one head exceed the largest binding.
 pub fn attention(cx: &mut Stream, call: &Attention) -> Result<Tensor> {
-    attention_with(cx, AttentionVariant::preferred(cx.gpu()), call)
+    let gpu = cx.gpu().clone();
+    let (available, candidates) = (AttentionVariant::available(&gpu), AttentionVariant::candidates(&gpu));
+    let variant = attention_choice(&available, &candidates, call)?
+        .decide(cx, |cx, variant| attention_with(cx, variant, call).map(drop))?;
+    attention_with(cx, variant, call)
+}
+
+/// What [`attention`] chooses among.
+pub(super) fn attention_choice<'a>(
+    available: &'a [AttentionVariant],
+    candidates: &'a [AttentionVariant],
+    call: &Attention,
+) -> Result<Choice<'a, AttentionVariant>> {
+    let [heads, n_q, n_k, d] = call.extents()?;
+    let [queries, keys] = [n_q, n_k].map(extent_class);
+    let bias = if call.bias.is_some() { " biased" } else { "" };
+    let flops = 4.0 * (heads * d) as f64 * n_q as f64 * n_k as f64;
+    Ok(Choice { class: format!("attention{bias} {heads}x{queries}x{keys}x{d}"), available, candidates, flops })
 }
 
 /// [`attention`] by a given variant.
@@ -187,7 +225,7 @@ pub fn attention_with(cx: &mut Stream, variant: AttentionVariant, call: &Attenti
 
 impl Attention<'_> {
     /// Heads, queries, keys and head dimension, after checking that all shapes agree.
-    fn extents(&self) -> Result<[usize; 4]> {
+    pub(super) fn extents(&self) -> Result<[usize; 4]> {
         let wrong = |what: &str| {
             let shapes = format!("q {:?}, k {:?}, v {:?}", self.q.shape(), self.k.shape(), self.v.shape());
             Err(GpuError::shape("attention", format!("{what}: {shapes}")))

@@ -2,7 +2,9 @@
 
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Result, Stream, Tensor};
 
+use super::matmul::{after, after_bits};
 use super::split::window_from;
+use super::tune::{Choice, extent_class};
 use super::{Activation, HostWeight, Variant, Weight};
 
 /// The geometry of a convolution; extents are (time, height, width).
@@ -117,9 +119,11 @@ struct Params {
     k4: u32,
     gate4: u32,
     scale: f32,
+    after: u32,
     first_row: u32,
     x_start4: u32,
     y_start4: u32,
+    padding: [u32; 3],
     input: [u32; 4],
     output: [u32; 4],
     kernel: [u32; 4],
@@ -155,8 +159,30 @@ pub fn conv(
     activation: Activation,
     target: Target,
 ) -> Result<Tensor> {
-    let variant = conv_variants(cx.gpu(), w.n())[0];
+    let all = conv_variants(cx.gpu(), w.n());
+    let choice = conv_choice(&all, x, w, geometry)?;
+    let variant = choice
+        .decide(cx, |cx, variant| conv_with(cx, variant, x, w, geometry, Activation::None, Target::New).map(drop))?;
     conv_with(cx, variant, x, w, geometry, activation, target)
+}
+
+/// What [`conv`] chooses among: the first of the variants that suit its columns.
+pub(super) fn conv_choice<'a>(
+    variants: &'a [Variant],
+    x: &Tensor,
+    w: &Weight,
+    geometry: &Conv,
+) -> Result<Choice<'a, Variant>> {
+    let rows = Plan::new(x, w, geometry, Target::New)?.rows();
+    let [m, k, n] = [rows, w.k(), w.n()].map(extent_class);
+    // Where lanes of a subgroup share their loads (CPUs), the first won all shapes, and others take half a second to compile.
+    let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
+    Ok(Choice {
+        class: format!("conv {:?} {m}x{k}x{n}", w.matrix.dtype()),
+        available: variants,
+        candidates: &variants[..tried.min(variants.len())],
+        flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,
+    })
 }
 
 /// [`conv`] by a given variant.
@@ -177,8 +203,10 @@ pub fn conv_with(
         Target::AddTo(tensor) | Target::Frames { tensor, .. } => tensor.clone(),
     };
     plan.check_target(&out, target)?;
-    let kernel = variant.kernel(w, activation).flag("CONV").flag_if(matches!(target, Target::AddTo(_)), "RESIDUAL");
-    let [tile_rows, tile_columns] = variant.tile();
+    let kernel = variant.kernel(w.matrix.dtype()).flag("CONV");
+    let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
+    let after = after_bits(w, activation) | residual;
+    let [tile_rows, _] = variant.tile();
     let row_flops = 2.0 * plan.taps() as f64 * x.columns() as f64 * w.n() as f64;
     let mut first = 0;
     while first < plan.rows() {
@@ -186,14 +214,14 @@ pub fn conv_with(
         let most = (cx.dispatch_budget() / row_flops / tile_rows as f64).clamp(1.0, 65_535.0) as usize * tile_rows;
         let end = plan.end_of_dispatch(first, most, cx.gpu().caps().max_binding);
         let [read, written] = [plan.window_in(x, first, end), plan.window_out(&out, first, end)];
-        let params = plan.params(w, first, end, [read.1, written.1]);
-        let mut tensors = vec![(1, &read.0), (2, &w.matrix), (3, &written.0)];
-        tensors.extend(w.bias.as_ref().map(|bias| (4, bias)));
+        let params = Params { after, ..plan.params(w, first, end, [read.1, written.1]) };
+        // No gates and no factors follow: the weights stand in for them.
+        let bias = w.bias.as_ref().unwrap_or(&w.matrix);
         cx.dispatch(&Dispatch {
             kernel: &kernel,
-            tensors: &tensors,
+            tensors: &[(1, &read.0), (2, &w.matrix), (3, &written.0), (4, bias), (5, &w.matrix), (6, &w.matrix)],
             params: bytemuck::bytes_of(&params),
-            groups: [(w.n() / 4).div_ceil(tile_columns) as u32, (end - first).div_ceil(tile_rows) as u32, 1],
+            groups: variant.groups(end - first, w.n() / 4),
             flops: row_flops * (end - first) as f64,
         })?;
         first = end;
@@ -304,9 +332,11 @@ impl<'a> Plan<'a> {
             k4: self.channels[0] as u32 / 4,
             gate4: 0,
             scale: w.scale,
+            after: 0,
             first_row: first as u32,
             x_start4,
             y_start4,
+            padding: [0; 3],
             input: extents(self.geometry.virtual_input(self.input), self.geometry.upsample.into()),
             output: extents(self.output, 0),
             kernel: extents(self.geometry.kernel, 0),

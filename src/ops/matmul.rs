@@ -1,8 +1,9 @@
 //! Matrix products with everything that can be fused behind them.
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor};
+use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::Weight;
+use super::tune::{Choice, Named, extent_class};
 
 /// Activation applied to a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,27 @@ struct Params {
     k4: u32,
     gate4: u32,
     scale: f32,
+    after: u32,
+}
+
+/// Bits of `params.after`, as in `shaders/lib/product_store.wgsl`.
+pub(super) mod after {
+    pub const BIAS: u32 = 1;
+    pub const GELU: u32 = 2;
+    pub const SILU: u32 = 4;
+    pub const GATED_BY: u32 = 8;
+    pub const GATE: u32 = 16;
+    pub const RESIDUAL: u32 = 32;
+}
+
+/// The bits of a weight's bias and an activation.
+pub(super) fn after_bits(w: &Weight, activation: Activation) -> u32 {
+    let bias = if w.bias.is_some() { after::BIAS } else { 0 };
+    bias | match activation {
+        Activation::None => 0,
+        Activation::Gelu => after::GELU,
+        Activation::Silu => after::SILU,
+    }
 }
 
 /// How a product is computed. All variants give the same result up to rounding.
@@ -73,7 +95,7 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant that the device can run.
-    pub fn available(gpu: &crate::gpu::Gpu) -> Vec<Self> {
+    pub fn available(gpu: &Gpu) -> Vec<Self> {
         let mut all = vec![Self::Tile { rows: 4 }, Self::Tile { rows: 8 }];
         if gpu.caps().subgroup_min.is_some_and(|size| size >= 8) {
             all.extend(
@@ -85,14 +107,19 @@ impl Variant {
         all
     }
 
-    /// The variant that measured best on this kind of device: broadcasts where loads are dear, tiles elsewhere.
-    fn preferred(gpu: &crate::gpu::Gpu) -> Self {
-        let broadcast = Self::Subgroup { row_groups: 2, lane_columns: 2 };
-        if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
+    /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
+    pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
+        let [small, large] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, lane_columns: 2 });
+        let tiles = [4, 8].map(|rows| Self::Tile { rows });
+        match gpu.caps().subgroup_min {
+            Some(8..) if gpu.is_cpu() => vec![large, small],
+            Some(8..) => vec![tiles[0], tiles[1], small],
+            _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
+        }
     }
 
-    /// The kernel of a product with `w`, bias included.
-    pub(super) fn kernel(self, w: &Weight, activation: Activation) -> Kernel {
+    /// The kernel of a product with weights of this type.
+    pub(super) fn kernel(self, weights: DType) -> Kernel {
         let kernel = match self {
             Self::Tile { rows } => Kernel::new("matmul_tile").set("TM", rows),
             Self::Subgroup { row_groups, lane_columns } => {
@@ -100,15 +127,21 @@ impl Variant {
             }
             Self::Rows { rows, columns4 } => Kernel::new("matmul_rows").set("ROWS", rows).set("COLUMNS4", columns4),
         };
-        kernel
-            .flag(match w.matrix.dtype() {
-                DType::F32 => "WEIGHT_F32",
-                DType::F16 => "WEIGHT_F16",
-                DType::BF16 => "WEIGHT_BF16",
-            })
-            .flag_if(w.bias.is_some(), "BIAS")
-            .flag_if(activation == Activation::Gelu, "GELU")
-            .flag_if(activation == Activation::Silu, "SILU")
+        kernel.flag(match weights {
+            DType::F32 => "WEIGHT_F32",
+            DType::F16 => "WEIGHT_F16",
+            DType::BF16 => "WEIGHT_BF16",
+        })
+    }
+
+    /// Workgroups for a result of `m` rows and `n4` groups of four columns.
+    pub(super) fn groups(self, m: usize, n4: usize) -> [u32; 3] {
+        let [rows, columns4] = self.tile();
+        let (along_rows, along_columns) = (m.div_ceil(rows) as u32, n4.div_ceil(columns4) as u32);
+        match self {
+            Self::Tile { .. } => [along_columns, along_rows, 1],
+            Self::Subgroup { .. } | Self::Rows { .. } => [along_rows, along_columns, 1],
+        }
     }
 
     /// Rows and groups of four columns that a workgroup makes.
@@ -121,10 +154,46 @@ impl Variant {
     }
 }
 
+impl Named for Variant {
+    fn name(self) -> String {
+        self.to_string()
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tile { rows } => write!(f, "tile {rows}"),
+            Self::Subgroup { row_groups, lane_columns } => write!(f, "subgroup {row_groups}x{lane_columns}"),
+            Self::Rows { rows, columns4 } => write!(f, "rows {rows}x{columns4}"),
+        }
+    }
+}
+
 /// The product `x w` with bias, activation and what follows. `x` is `[.., k]` f32; the result is `[.., n]` f32 (for the in-place
 /// forms, the residual).
 pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, then: Then) -> Result<Tensor> {
-    matmul_with(cx, Variant::preferred(cx.gpu()), x, w, activation, then)
+    let gpu = cx.gpu().clone();
+    let (available, candidates) = (Variant::available(&gpu), Variant::candidates(&gpu));
+    let variant = product_choice(&available, &candidates, x.rows(), w)
+        .decide(cx, |cx, variant| matmul_with(cx, variant, x, w, Activation::None, Then::Store).map(drop))?;
+    matmul_with(cx, variant, x, w, activation, then)
+}
+
+/// What [`matmul`] chooses among for `m` rows.
+pub(super) fn product_choice<'a>(
+    available: &'a [Variant],
+    candidates: &'a [Variant],
+    m: usize,
+    w: &Weight,
+) -> Choice<'a, Variant> {
+    let [rows, k, n] = [m, w.k(), w.n()].map(extent_class);
+    Choice {
+        class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.dtype()),
+        available,
+        candidates,
+        flops: 2.0 * m as f64 * w.k() as f64 * w.n() as f64,
+    }
 }
 
 /// [`matmul`] by a given variant.
@@ -148,32 +217,42 @@ pub fn matmul_with(
     if out.shape() != shape {
         return Err(GpuError::shape("matmul", format!("residual {:?} for a product {shape:?}", out.shape())));
     }
-    let mut kernel = variant.kernel(w, activation);
-    let mut tensors = vec![(1, x), (2, &w.matrix), (3, &out)];
-    tensors.extend(w.bias.as_ref().map(|bias| (4, bias)));
-    let mut gate_row = 0;
+    // What does not follow is not read: the weights stand in for it.
+    let (mut gates, mut times, mut gate_row) = (&w.matrix, &w.matrix, 0);
+    let mut bits = after_bits(w, activation);
     match then {
         Then::Store => {}
         Then::Times(other) => {
-            kernel = kernel.flag("GATED_BY");
-            tensors.push((6, other));
+            bits |= after::GATED_BY;
+            times = other;
         }
-        Then::AddTo(_) => kernel = kernel.flag("RESIDUAL"),
-        Then::AddGated { gates, row, .. } => {
-            kernel = kernel.flag("RESIDUAL").flag("GATE");
-            tensors.push((5, gates));
-            gate_row = row;
+        Then::AddTo(_) => bits |= after::RESIDUAL,
+        Then::AddGated { gates: matrix, row, .. } => {
+            bits |= after::RESIDUAL | after::GATE;
+            (gates, gate_row) = (matrix, row);
         }
     }
     let [m, k, n] = [x.rows(), w.k(), w.n()];
-    let params =
-        Params { m: m as u32, n4: n as u32 / 4, k4: k as u32 / 4, gate4: (gate_row * n / 4) as u32, scale: w.scale };
-    let [tile_rows, tile_columns] = variant.tile();
+    let params = Params {
+        m: m as u32,
+        n4: n as u32 / 4,
+        k4: k as u32 / 4,
+        gate4: (gate_row * n / 4) as u32,
+        scale: w.scale,
+        after: bits,
+    };
     cx.dispatch(&Dispatch {
-        kernel: &kernel,
-        tensors: &tensors,
+        kernel: &variant.kernel(w.matrix.dtype()),
+        tensors: &[
+            (1, x),
+            (2, &w.matrix),
+            (3, &out),
+            (4, w.bias.as_ref().unwrap_or(&w.matrix)),
+            (5, gates),
+            (6, times),
+        ],
         params: bytemuck::bytes_of(&params),
-        groups: [(n / 4).div_ceil(tile_columns) as u32, m.div_ceil(tile_rows) as u32, 1],
+        groups: variant.groups(m, n / 4),
         flops: 2.0 * m as f64 * k as f64 * n as f64,
     })?;
     Ok(out)
@@ -185,37 +264,110 @@ mod tests {
     use crate::ops::HostWeight;
     use crate::ops::testing::*;
 
-    #[test]
-    #[ignore]
-    fn speed() {
-        let gpu = crate::gpu::Gpu::open(&Default::default()).unwrap();
-        let mut cx = stream(&gpu);
-        for [m, k, n] in [[384, 1024, 1024], [80, 192, 768], [320, 192, 576]] {
-            let (x, _) = random_tensor(&mut cx, 1, &[m, k]);
-            let wv: Vec<f32> = random(2, k * n);
-            let bf: Vec<half::bf16> = wv.iter().map(|v| half::bf16::from_f32(*v)).collect();
-            let hw = HostWeight {
-                bytes: bytemuck::cast_slice::<_, u8>(&bf).to_vec().into(),
-                dtype: DType::BF16,
-                scale: 1.0,
-            };
-            for (hw, name) in [(HostWeight::from_f32(&wv), "f32"), (hw, "bf16")] {
-                let w = Weight::linear(&gpu, "w", &hw, [n, k], None).unwrap();
-                for v in Variant::available(&gpu) {
-                    matmul_with(&mut cx, v, &x, &w, Activation::None, Then::Store).unwrap();
-                    cx.finish().unwrap();
-                    let reps = (2e9 / (2.0 * (m * k * n) as f64)).ceil() as usize;
-                    let t = std::time::Instant::now();
-                    for _ in 0..reps {
-                        matmul_with(&mut cx, v, &x, &w, Activation::None, Then::Store).unwrap();
+    /// The CPU twin: `activation(x w scale + bias)`, in f64.
+    fn product_twin(
+        x: &[f32],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        n: usize,
+        scale: f64,
+        activation: Activation,
+    ) -> Vec<f64> {
+        let k = w.len() / n;
+        let mut out = Vec::new();
+        for row in x.chunks(k) {
+            for column in 0..n {
+                let sum: f64 = (0..k).map(|i| f64::from(row[i]) * f64::from(w[column * k + i])).sum();
+                let y = sum * scale + bias.map_or(0.0, |bias| f64::from(bias[column]));
+                out.push(match activation {
+                    Activation::None => y,
+                    Activation::Gelu => {
+                        0.5 * y * (1.0 + (0.797_884_560_802_865_4 * (y + 0.044_715 * y.powi(3))).tanh())
                     }
-                    cx.finish().unwrap();
-                    println!(
-                        "{m}x{k}x{n} {name} {v:?}: {:.1} GFLOP/s",
-                        reps as f64 * 2.0 * (m * k * n) as f64 / t.elapsed().as_secs_f64() / 1e9
-                    );
-                }
+                    Activation::Silu => y / (1.0 + (-y).exp()),
+                });
             }
         }
+        out
+    }
+
+    /// Every activation and everything that may follow, with and without bias; m and n are no multiples of any tile.
+    fn check(cx: &mut Stream, variant: Variant, dtype: DType) {
+        let [m, k, n] = [37, 20, 76];
+        let gpu = cx.gpu().clone();
+        let (x, values) = random_tensor(cx, 1, &[m, k]);
+        let weights: Vec<f32> = random(2, n * k).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => bytemuck::cast_slice(&weights).to_vec(),
+            DType::F16 => weights.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            DType::BF16 => weights.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        };
+        let host = HostWeight { bytes: bytes.into(), dtype, scale: 0.5 };
+        let bias_values = random(3, n);
+        let (factors, f) = random_tensor(cx, 4, &[m, n]);
+        let (gates, g) = random_tensor(cx, 5, &[3, n]);
+        for bias in [None, Some(bias_values.as_slice())] {
+            let w = Weight::linear(&gpu, "w", &host, [n, k], bias).unwrap();
+            for activation in [Activation::None, Activation::Gelu, Activation::Silu] {
+                let want = product_twin(&values, &weights, bias, n, 0.5, activation);
+                let (residual, r) = random_tensor(cx, 6, &[m, n]);
+                let mut compare = |then: Then, what: &str, want: &mut dyn Iterator<Item = f64>| {
+                    let got = matmul_with(cx, variant, &x, &w, activation, then).unwrap();
+                    let want: Vec<f32> = want.map(|v| v as f32).collect();
+                    let what = format!("{variant} {dtype:?} {activation:?} {what}, bias {}", bias.is_some());
+                    assert_close(&cx.read(&got).unwrap(), &want, 2e-6, &what);
+                };
+                compare(Then::Store, "stored", &mut want.iter().copied());
+                let times = &mut want.iter().zip(&f).map(|(y, f)| y * f64::from(*f));
+                compare(Then::Times(&factors), "times", times);
+                let sums = &mut want.iter().zip(&r).map(|(y, r)| y + f64::from(*r));
+                compare(Then::AddTo(&residual), "added", sums);
+            }
+            let want = product_twin(&values, &weights, bias, n, 0.5, Activation::None);
+            let (residual, r) = random_tensor(cx, 7, &[m, n]);
+            let then = Then::AddGated { residual: &residual, gates: &gates, row: 2 };
+            let got = matmul_with(cx, variant, &x, &w, Activation::None, then).unwrap();
+            let gate = |i: usize| f64::from(g[2 * n + i % n]);
+            let sums = want.iter().zip(&r).enumerate().map(|(i, (y, r))| (gate(i) * y + f64::from(*r)) as f32);
+            assert_close(&cx.read(&got).unwrap(), &sums.collect::<Vec<_>>(), 2e-6, &format!("{variant} gated"));
+        }
+    }
+
+    #[test]
+    fn whatever_follows_agrees_with_the_twin() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        // The tiles compile slowly on CPU drivers: one of them, below.
+        for variant in Variant::available(&gpu).into_iter().filter(|variant| !matches!(variant, Variant::Tile { .. })) {
+            check(&mut cx, variant, DType::BF16);
+        }
+        check(&mut cx, Variant::candidates(&gpu)[0], DType::F16);
+        check(&mut cx, Variant::candidates(&gpu)[0], DType::F32);
+    }
+
+    #[test]
+    fn whatever_follows_a_tile_agrees_with_the_twin() {
+        let (gpu, _turn) = base_gpu();
+        check(&mut stream(&gpu), Variant::Tile { rows: 4 }, DType::F32);
+    }
+
+    /// Choices made by measuring give what the rule gives, and the same one in the next process.
+    #[test]
+    fn tuned_products_are_right_and_stay_the_same() {
+        let (_, _turn) = gpu();
+        let folder = tempfile::tempdir().unwrap();
+        let choices = Some(folder.path().join("kernels.json"));
+        let mut results = Vec::new();
+        for choices in [None, choices.clone(), choices] {
+            let gpu = Gpu::open(&crate::gpu::GpuOptions { choices, ..Default::default() }).unwrap();
+            let mut cx = stream(&gpu);
+            let (x, _) = random_tensor(&mut cx, 1, &[96, 256]);
+            let w = Weight::linear(&gpu, "w", &HostWeight::from_f32(&random(2, 256 * 256)), [256, 256], None).unwrap();
+            let got = matmul(&mut cx, &x, &w, Activation::None, Then::Store).unwrap();
+            results.push(cx.read(&got).unwrap());
+        }
+        assert!(folder.path().join("kernels.json").is_file(), "a choice was made");
+        assert_close(&results[1], &results[0], 1e-6, "tuned against the rule");
+        assert_eq!(results[1], results[2], "two processes");
     }
 }

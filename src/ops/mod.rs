@@ -5,13 +5,17 @@
 //! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
 
 mod attention;
+pub mod bench;
 mod conv;
 mod elementwise;
 mod heads;
 mod image;
 mod matmul;
 mod norm;
+mod received;
+mod reduce;
 mod split;
+mod tune;
 mod weight;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
@@ -21,7 +25,12 @@ pub use heads::{HeadsPart, RopeTable, split_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, layer_norm, rms_norm};
+pub use received::{
+    Received, ReceivedVariant, attention_paid, attention_received, attention_received_with, received, sample_queries,
+    sampled_rows,
+};
+pub use reduce::{change, change_into};
 pub use weight::{HostWeight, Weight, vector};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

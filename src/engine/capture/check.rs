@@ -115,10 +115,11 @@ fn step(so_far: &Capture, step: &StepRecord) -> Checked {
 fn blocks(run: &RunInfo, records: &[BlockRecord]) -> Checked {
     let count = records.len();
     ensure(count == 0 || count == run.blocks, || format!("a step has {count} blocks, the model {}", run.blocks))?;
+    let map_fits = |map: &Option<Vec<f32>>| {
+        map.as_ref().is_none_or(|map| map.len() == run.tokens() && map.iter().all(|a| a.is_finite() && *a >= 0.0))
+    };
     let sane = |record: &BlockRecord| {
-        let map = record.received.as_ref();
-        let map_fits =
-            map.is_none_or(|map| map.len() == run.tokens() && map.iter().all(|a| a.is_finite() && *a >= 0.0));
+        let map_fits = map_fits(&record.received) && map_fits(&record.paid);
         let numbers = [record.change, record.seconds];
         map_fits && numbers.into_iter().flatten().all(|value| positive(value.into()))
     };

@@ -33,7 +33,8 @@ pub(crate) fn small() -> Capture {
         ..Capture::default()
     };
     for (step, plan) in plans.into_iter().enumerate() {
-        let record = |cell| BlockRecord { cell, change: Some(0.25), received: Some(vec![1.0; 8]), seconds: None };
+        let record =
+            |cell| BlockRecord { cell, change: Some(0.25), received: Some(vec![1.0; 8]), paid: None, seconds: None };
         let cond: Vec<_> = plan.cond.cells(2).into_iter().map(record).collect();
         let preview = Frames { width: 2, height: 2, frames: vec![vec![7; 12]; 2] };
         let (uncond, preview) = (cond.clone(), Some(preview));

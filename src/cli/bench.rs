@@ -1,0 +1,152 @@
+//! `ditscope bench`.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use crate::caching::StrategyConfig;
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Observe};
+use crate::gpu::{Gpu, Stream, StreamOptions};
+use crate::ops::bench::{self, KernelSpeed, Peak};
+
+use super::GpuArgs;
+use super::generate::{SUBMIT_BUDGET, demo_model};
+
+/// Steps that are measured; the first also compiles and is not counted.
+const STEPS: usize = 4;
+
+/// Arguments of `ditscope bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Measure only the kernels
+    #[arg(long)]
+    kernels: bool,
+    /// Measure a denoising step of this model, with its own sizes [default: the built-in demo model]
+    #[arg(long, value_name = "DIR", conflicts_with = "kernels")]
+    model: Option<PathBuf>,
+    /// Forget which kernels were chosen before, and choose anew: clips may differ from earlier ones in the last bits
+    #[arg(long)]
+    retune: bool,
+    /// Print one JSON object at the end, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// The speed of a model's denoising step.
+#[derive(Debug, serde::Serialize)]
+struct StepSpeed {
+    model: String,
+    size: [usize; 2],
+    frames: usize,
+    guidance_scale: f64,
+    /// Of the fastest step.
+    seconds: f64,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Report {
+    adapter: String,
+    peak: Peak,
+    kernels: Vec<KernelSpeed>,
+    step: Option<StepSpeed>,
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = match &args.model {
+        Some(model) => Some(model.clone()),
+        None if args.kernels => None,
+        None => Some(demo_model()?),
+    };
+    let gpu = args.gpu.open()?;
+    if args.retune {
+        gpu.choices().forget()?;
+    }
+    let mut cx = Stream::new(&gpu, StreamOptions::default());
+    let peak = bench::peak(&mut cx)?;
+    if !args.json {
+        println!("{}: {:.1} GFLOP/s, {:.1} GB/s at most", gpu.adapter_name(), peak.gflops, peak.gigabytes);
+    }
+    let mut kernels = Vec::new();
+    bench::kernels(&mut cx, &peak, &mut |speeds| {
+        if !args.json {
+            print_shape(speeds);
+        }
+        kernels.extend_from_slice(speeds);
+    })?;
+    drop(cx);
+    let adapter = gpu.adapter_name().to_owned();
+    let step = model.map(|model| step(gpu, model)).transpose()?;
+    if args.json {
+        println!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
+    } else if let Some(step) = step {
+        let [width, height] = step.size;
+        println!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
+    }
+    Ok(())
+}
+
+/// The variants of one shape; a star marks the one in use.
+fn print_shape(speeds: &[KernelSpeed]) {
+    if let Some(first) = speeds.first() {
+        println!("{} ({})", first.kernel, first.model);
+    }
+    for speed in speeds {
+        let star = if speed.chosen { '*' } else { ' ' };
+        println!(
+            "  {star} {:13} {:8.1} GFLOP/s {:3.0} % {:10.3} ms",
+            speed.variant,
+            speed.gflops,
+            100.0 * speed.peak_fraction,
+            1e3 * speed.seconds
+        );
+    }
+}
+
+/// The fastest of a few steps of a model at its own sizes.
+fn step(gpu: Gpu, model: PathBuf) -> anyhow::Result<StepSpeed> {
+    let defaults = Defaults::of_model(&model)?;
+    let request = GenerateRequest {
+        model: model.clone(),
+        prompt: "a cat walking on grass".into(),
+        negative_prompt: String::new(),
+        width: defaults.width,
+        height: defaults.height,
+        num_frames: defaults.num_frames,
+        num_inference_steps: STEPS,
+        guidance_scale: defaults.guidance_scale,
+        flow_shift: None,
+        scheduler: None,
+        grid: None,
+        seed: 0,
+        latents: None,
+        strategy: StrategyConfig::default(),
+        observe: Observe::default(),
+    };
+    let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
+    engine.generate(request)?;
+    let mut fastest = f64::INFINITY;
+    for event in engine.events() {
+        match event {
+            Event::Step(done) if done.record.step > 0 => {
+                fastest = fastest.min(done.record.seconds);
+                if done.record.step + 1 == STEPS {
+                    // What is left, decoding, is not measured.
+                    engine.control().cancel();
+                    return Ok(StepSpeed {
+                        model: model.display().to_string(),
+                        size: [defaults.width, defaults.height],
+                        frames: defaults.num_frames,
+                        guidance_scale: defaults.guidance_scale,
+                        seconds: fastest,
+                    });
+                }
+            }
+            Event::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    bail!("the engine stopped without a word")
+}

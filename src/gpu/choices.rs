@@ -1,0 +1,163 @@
+//! Which variant of a kernel suits an adapter, remembered on disk.
+//!
+//! A choice decides how sums are rounded, and the same seed must give the same clip, so a choice is made once: the first to be written
+//! stays until the adapter, its driver or this program change. Where choices cannot be kept there are none, and the callers' fixed
+//! rule holds.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Largest file that is read: a real one has some kilobytes.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Names of variants by kernel family and class of shapes.
+type Table = BTreeMap<String, String>;
+
+/// The file: tables by adapter.
+type Adapters = BTreeMap<String, Table>;
+
+/// The choices of one adapter.
+#[derive(Debug)]
+pub struct Choices {
+    /// `None` where choices are not to be measured.
+    path: Option<PathBuf>,
+    adapter: String,
+    table: Mutex<Table>,
+}
+
+impl Choices {
+    /// Those in a file for an adapter: none if the file is missing or broken, and none are ever made without a file.
+    pub(super) fn new(path: Option<PathBuf>, adapter: String) -> Self {
+        let table = path.as_deref().map(read).unwrap_or_default().remove(&adapter).unwrap_or_default();
+        Self { path, adapter, table: Mutex::new(table) }
+    }
+
+    /// Whether choices are made by measuring.
+    pub fn measured(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// The variant chosen for a class.
+    pub fn get(&self, class: &str) -> Option<String> {
+        self.lock().get(class).cloned()
+    }
+
+    /// Remembers a choice, and says which one holds: an earlier one that another process wrote meanwhile, or none if the file cannot
+    /// be written.
+    pub fn remember(&self, class: &str, variant: &str) -> Option<String> {
+        let path = self.path.as_deref()?;
+        let mut adapters = read(path);
+        let table = adapters.entry(self.adapter.clone()).or_default();
+        let holds = table.entry(class.into()).or_insert_with(|| variant.into()).clone();
+        if holds == variant && write(path, &adapters).is_err() {
+            return None;
+        }
+        self.lock().insert(class.into(), holds.clone());
+        Some(holds)
+    }
+
+    /// Forgets all choices of the adapter, here and in the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn forget(&self) -> std::io::Result<()> {
+        self.lock().clear();
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut adapters = read(path);
+        match adapters.remove(&self.adapter) {
+            Some(_) => write(path, &adapters),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        // Every change is a single call: the table is whole after any panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where choices are kept: `ditscope/kernels.json` in the user's cache folder; `None` if there is no such folder.
+pub fn choices_path() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = if cfg!(windows) {
+        folder("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))
+    };
+    cache.map(|cache| cache.join("ditscope").join("kernels.json"))
+}
+
+/// The file's tables; none if it is missing, too large or not what this program wrote.
+fn read(path: &Path) -> Adapters {
+    let small = std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() <= MAX_BYTES);
+    let text = if small { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Replaces the file; it appears whole or not at all.
+fn write(path: &Path, adapters: &Adapters) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&serde_json::to_vec_pretty(adapters)?)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &Path, adapter: &str) -> Choices {
+        Choices::new(Some(path.into()), adapter.into())
+    }
+
+    #[test]
+    fn the_first_choice_stays_for_every_process_and_adapters_do_not_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/kernels.json");
+        let (first, second) = (at(&path, "a"), at(&path, "a"));
+        assert_eq!(first.remember("class", "x").as_deref(), Some("x"));
+        assert_eq!(second.get("class"), None, "read when it was opened");
+        assert_eq!(second.remember("class", "y").as_deref(), Some("x"));
+        assert_eq!(second.get("class").as_deref(), Some("x"));
+        assert_eq!(at(&path, "b").remember("class", "z").as_deref(), Some("z"));
+        assert_eq!(at(&path, "a").get("class").as_deref(), Some("x"));
+        first.forget().unwrap();
+        assert_eq!(at(&path, "a").get("class"), None);
+        assert_eq!(at(&path, "b").get("class").as_deref(), Some("z"));
+    }
+
+    #[test]
+    fn broken_files_count_as_none_and_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernels.json");
+        for broken in ["", "{", "[1]", r#"{"a":{"class":3}}"#, "\u{0}\u{0}"] {
+            std::fs::write(&path, broken).unwrap();
+            let choices = at(&path, "a");
+            assert_eq!(choices.get("class"), None, "{broken:?}");
+            assert_eq!(choices.remember("class", "x").as_deref(), Some("x"));
+            assert_eq!(at(&path, "a").get("class").as_deref(), Some("x"));
+        }
+        std::fs::write(&path, vec![b' '; MAX_BYTES as usize + 1]).unwrap();
+        assert_eq!(at(&path, "a").get("class"), None);
+    }
+
+    #[test]
+    fn nothing_is_chosen_that_cannot_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let choices = at(&file.join("kernels.json"), "a");
+        assert!(choices.measured());
+        assert_eq!(choices.remember("class", "x"), None);
+        assert_eq!(choices.get("class"), None);
+        let off = Choices::new(None, "a".into());
+        assert!(!off.measured());
+        assert_eq!(off.remember("class", "x"), None);
+    }
+}

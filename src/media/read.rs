@@ -1,0 +1,373 @@
+//! Pictures in, as grey values: masks from other programs. Files come from anywhere, so sizes are checked before memory is asked for,
+//! and against what the file's bytes could hold.
+
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use super::{MAX_SIDE, MediaError};
+
+/// Bytes of one file at most.
+const MOST_BYTES: u64 = 256 << 20;
+/// Pixels of all frames together at most.
+const MOST_PIXELS: u64 = 96 << 20;
+/// Frames at most.
+const MOST_FRAMES: usize = 4096;
+/// Pixels that a byte of PNG may stand for: deflate shrinks 1032-fold at best, and a byte may hold 8 pixels.
+const PNG_RATIO: u64 = 1032 * 8;
+
+/// One picture in grey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrayFrame {
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// Rows from the top; brightness times opacity.
+    pub values: Vec<u8>,
+}
+
+/// The frames of a GIF, a PNG or an APNG, or of all PNG files of a folder in the order of the numbers in their names.
+///
+/// # Errors
+/// [`MediaError::Read`], and [`MediaError::Decode`] for what is no picture, broken, or larger than 96 million pixels in all.
+pub fn read_gray(path: &Path) -> Result<Vec<GrayFrame>, MediaError> {
+    let mut budget = Budget { pixels: MOST_PIXELS };
+    if !path.is_dir() {
+        return frames(path, &mut budget, MOST_FRAMES);
+    }
+    let read = |source| MediaError::Read { path: path.into(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(read)? {
+        let file = entry.map_err(read)?.path();
+        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+            files.push(file);
+        }
+    }
+    files.sort_by_cached_key(|file| natural_key(file));
+    if files.is_empty() || files.len() > MOST_FRAMES {
+        let reason = format!("the folder holds {} PNG files; 1 to {MOST_FRAMES} can be read", files.len());
+        return Err(MediaError::Decode { path: path.into(), reason });
+    }
+    let mut all = Vec::with_capacity(files.len());
+    for file in files {
+        all.extend(frames(&file, &mut budget, 1)?);
+    }
+    Ok(all)
+}
+
+/// Sorts `2.png` before `10.png`: runs of digits compare by their value, as (length without leading zeros, digits).
+fn natural_key(path: &Path) -> Vec<(usize, String)> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let runs: Vec<char> = name.chars().collect();
+    runs.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
+        .map(|run| {
+            let text: String = run.iter().collect();
+            if run[0].is_ascii_digit() {
+                let digits = text.trim_start_matches('0').to_owned();
+                (digits.len() + 1, digits)
+            } else {
+                (0, text)
+            }
+        })
+        .collect()
+}
+
+/// How many more pixels may be decoded.
+struct Budget {
+    pixels: u64,
+}
+
+impl Budget {
+    fn take(&mut self, width: u64, height: u64) -> Result<(), String> {
+        let side = 1..=u64::from(MAX_SIDE);
+        if !side.contains(&width) || !side.contains(&height) {
+            return Err(format!("a picture of {width}x{height} pixels; each side may be 1 to {MAX_SIDE}"));
+        }
+        match self.pixels.checked_sub(width * height) {
+            Some(left) => self.pixels = left,
+            None => return Err(format!("more than {MOST_PIXELS} pixels in all; use smaller or fewer pictures")),
+        }
+        Ok(())
+    }
+}
+
+fn frames(path: &Path, budget: &mut Budget, most: usize) -> Result<Vec<GrayFrame>, MediaError> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|source| MediaError::Read { path: path.into(), source })?;
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| MediaError::Read { path: PathBuf::from(path), source })?;
+    decode(&bytes, budget, most).map_err(|reason| MediaError::Decode { path: path.into(), reason })
+}
+
+fn decode(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<GrayFrame>, String> {
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("more than {MOST_BYTES} bytes"));
+    }
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        decode_png(bytes, budget, most)
+    } else if bytes.starts_with(b"GIF8") {
+        decode_gif(bytes, budget, most)
+    } else {
+        Err("neither a PNG nor a GIF".into())
+    }
+}
+
+/// A picture that frames are drawn on: grey and opacity.
+struct Screen {
+    width: usize,
+    pixels: Vec<[u8; 2]>,
+}
+
+/// A rectangle of new pixels for a [`Screen`].
+struct Patch<'a> {
+    at: [usize; 2],
+    size: [usize; 2],
+    /// Grey and opacity of each pixel.
+    pixels: &'a [[u8; 2]],
+    /// Blend by opacity, or replace.
+    blend: bool,
+}
+
+impl Screen {
+    fn new(width: usize, height: usize) -> Self {
+        Self { width, pixels: vec![[0; 2]; width * height] }
+    }
+
+    fn frame(&self) -> GrayFrame {
+        let value = |[gray, alpha]: &[u8; 2]| (u16::from(*gray) * u16::from(*alpha) / 255) as u8;
+        GrayFrame {
+            width: self.width,
+            height: self.pixels.len() / self.width.max(1),
+            values: self.pixels.iter().map(value).collect(),
+        }
+    }
+
+    /// Draws what lies on the screen.
+    fn draw(&mut self, patch: &Patch) {
+        for (row, pixels) in patch.pixels.chunks(patch.size[0].max(1)).enumerate().take(patch.size[1]) {
+            for (column, &[gray, alpha]) in pixels.iter().enumerate() {
+                let (x, y) = (patch.at[0] + column, patch.at[1] + row);
+                if x >= self.width {
+                    continue;
+                }
+                if let Some(pixel) = self.pixels.get_mut(y * self.width + x) {
+                    // Over: the old pixel shines through; exact for masks, whose opacity is all or nothing.
+                    *pixel = match (patch.blend, alpha) {
+                        (true, 0) => *pixel,
+                        (true, 1..=254) => {
+                            let share = u16::from(alpha);
+                            let mixed = (u16::from(gray) * share + u16::from(pixel[0]) * (255 - share)) / 255;
+                            [mixed as u8, pixel[1].max(alpha)]
+                        }
+                        _ => [gray, alpha],
+                    };
+                }
+            }
+        }
+    }
+
+    fn clear(&mut self, at: [usize; 2], size: [usize; 2]) {
+        let pixels = vec![[0; 2]; size[0] * size[1]];
+        self.draw(&Patch { at, size, pixels: &pixels, blend: false });
+    }
+}
+
+/// Brightness (ITU-R BT.601 weights) of 8-bit sRGB.
+fn gray(rgb: &[u8]) -> u8 {
+    let [r, g, b] = [0, 1, 2].map(|i| u32::from(rgb[i]));
+    ((299 * r + 587 * g + 114 * b + 500) / 1000) as u8
+}
+
+fn decode_png(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<GrayFrame>, String> {
+    use png::{BlendOp, ColorType, Decoder, DisposeOp, Limits, Transformations};
+    let text = |error: png::DecodingError| format!("the PNG does not decode: {error}");
+    let limits = Limits { bytes: 64 << 20 };
+    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(Transformations::normalize_to_color8());
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let mut reader = decoder.read_info().map_err(text)?;
+    let (width, height) = reader.info().size();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > bytes.len() as u64 * PNG_RATIO {
+        return Err(format!("{width}x{height} pixels cannot be in {} bytes", bytes.len()));
+    }
+    budget.take(width.into(), height.into())?;
+    let count = reader.info().animation_control().map_or(1, |control| control.num_frames as usize);
+    let mut screen = Screen::new(width as usize, height as usize);
+    let mut raw = vec![0; reader.output_buffer_size().ok_or("the PNG is too large")?];
+    let mut all = Vec::new();
+    while all.len() < count.min(most) {
+        let info = reader.next_frame(&mut raw).map_err(text)?;
+        let control = reader.info().frame_control().copied().filter(|_| reader.info().animation_control().is_some());
+        let size = [info.width as usize, info.height as usize];
+        let at = control.map_or([0; 2], |control| [control.x_offset as usize, control.y_offset as usize]);
+        let channels = info.color_type.samples();
+        let pixels: Vec<[u8; 2]> = raw[..info.buffer_size()]
+            .chunks_exact(channels)
+            .map(|pixel| match info.color_type {
+                ColorType::Rgb => [gray(pixel), 255],
+                ColorType::Rgba => [gray(pixel), pixel[3]],
+                ColorType::GrayscaleAlpha => [pixel[0], pixel[1]],
+                _ => [pixel[0], 255],
+            })
+            .collect();
+        if !all.is_empty() {
+            budget.take(width.into(), height.into())?;
+        }
+        let blend = control.is_some_and(|control| control.blend_op == BlendOp::Over);
+        let dispose = control.map_or(DisposeOp::None, |control| control.dispose_op);
+        let before = (dispose == DisposeOp::Previous).then(|| screen.pixels.clone());
+        screen.draw(&Patch { at, size, pixels: &pixels, blend });
+        all.push(screen.frame());
+        match (dispose, before) {
+            (DisposeOp::Background, _) => screen.clear(at, size),
+            (DisposeOp::Previous, Some(before)) => screen.pixels = before,
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+fn decode_gif(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<GrayFrame>, String> {
+    use gif::{ColorOutput, DecodeOptions, DisposalMethod, MemoryLimit};
+    let text = |error: gif::DecodingError| format!("the GIF does not decode: {error}");
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::RGBA);
+    if let Some(limit) = std::num::NonZeroU64::new(4 * MOST_PIXELS) {
+        options.set_memory_limit(MemoryLimit::Bytes(limit));
+    }
+    options.check_frame_consistency(true);
+    let mut decoder = options.read_info(Cursor::new(bytes)).map_err(text)?;
+    let (width, height) = (usize::from(decoder.width()), usize::from(decoder.height()));
+    budget.take(width as u64, height as u64)?;
+    let mut screen: Option<Screen> = None;
+    let mut all = Vec::new();
+    while all.len() < most {
+        let Some(frame) = decoder.read_next_frame().map_err(text)? else { break };
+        if screen.is_some() {
+            budget.take(width as u64, height as u64)?;
+        }
+        // Only once a frame has decoded: a header alone gets no memory.
+        let screen = screen.get_or_insert_with(|| Screen::new(width, height));
+        let at = [frame.left.into(), frame.top.into()];
+        let size = [frame.width.into(), frame.height.into()];
+        let pixels: Vec<[u8; 2]> = frame.buffer.chunks_exact(4).map(|pixel| [gray(pixel), pixel[3]]).collect();
+        let before = (frame.dispose == DisposalMethod::Previous).then(|| screen.pixels.clone());
+        screen.draw(&Patch { at, size, pixels: &pixels, blend: true });
+        all.push(screen.frame());
+        match (frame.dispose, before) {
+            (DisposalMethod::Background, _) => screen.clear(at, size),
+            (DisposalMethod::Previous, Some(before)) => screen.pixels = before,
+            _ => {}
+        }
+    }
+    if all.is_empty() { Err("the GIF has no frames".into()) } else { Ok(all) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Clip, write};
+    use proptest::prelude::*;
+
+    fn clip() -> Clip {
+        let frame = |t: usize| {
+            let bit = |i: usize| if i % 8 >= t && i % 8 < t + 3 { 255 } else { 0 };
+            (0..48).flat_map(|i| [bit(i); 3]).collect()
+        };
+        Clip::new(8, 6, 8, (0..5).map(frame).collect()).unwrap()
+    }
+
+    fn want() -> Vec<GrayFrame> {
+        let gray = |frame: &Vec<u8>| frame.chunks(3).map(|pixel| pixel[0]).collect();
+        clip().frames().iter().map(|frame| GrayFrame { width: 8, height: 6, values: gray(frame) }).collect()
+    }
+
+    #[test]
+    fn what_this_program_writes_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["clip.png", "clip.gif", "frames/"] {
+            let path = folder.path().join(name);
+            write(&path, &clip(), "").unwrap();
+            assert_eq!(read_gray(&path).unwrap(), want(), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_names_sort_by_value() {
+        let mut names = ["mask10.png", "mask2.png", "mask1.png", "mask002b.png"].map(PathBuf::from).to_vec();
+        names.sort_by_cached_key(|path| natural_key(path));
+        assert_eq!(names, ["mask1.png", "mask2.png", "mask002b.png", "mask10.png"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn transparent_pixels_are_no_foreground_and_palettes_are_resolved() {
+        let encode = |color: png::ColorType, data: &[u8], palette: Option<&[u8]>| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+            encoder.set_color(color);
+            if let Some(palette) = palette {
+                encoder.set_palette(palette.to_vec());
+            }
+            encoder.write_header().unwrap().write_image_data(data).unwrap();
+            decode(&bytes, &mut Budget { pixels: 100 }, 9).unwrap()[0].values.clone()
+        };
+        assert_eq!(encode(png::ColorType::Rgba, &[255, 255, 255, 0, 255, 255, 255, 255], None), [0, 255]);
+        assert_eq!(encode(png::ColorType::Indexed, &[0, 1], Some(&[0, 0, 0, 255, 255, 255])), [0, 255]);
+        assert_eq!(encode(png::ColorType::GrayscaleAlpha, &[100, 255, 100, 0], None), [100, 0]);
+    }
+
+    #[test]
+    fn sizes_that_the_bytes_cannot_hold_are_refused_before_memory_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.png");
+        let still = Clip::new(8, 6, 8, clip().frames()[..1].to_vec()).unwrap();
+        write(&path, &still, "").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[16..24].copy_from_slice(&[0, 0, 0x20, 0, 0, 0, 0x20, 0]);
+        let crc = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+        let message = decode(&bytes, &mut Budget { pixels: MOST_PIXELS }, 9).unwrap_err();
+        assert!(message.contains("8192x8192"), "{message}");
+        assert!(read_gray(&folder.path().join("none.png")).is_err());
+        let empty = folder.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        assert!(read_gray(&empty).is_err());
+    }
+
+    /// CRC-32 of PNG, bit by bit.
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        !bytes.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn broken_files_give_errors_or_frames_of_their_size(
+            gif in any::<bool>(),
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            static FILES: std::sync::OnceLock<[Vec<u8>; 2]> = std::sync::OnceLock::new();
+            let files = FILES.get_or_init(|| {
+                let folder = tempfile::tempdir().unwrap();
+                ["a.png", "a.gif"].map(|name| {
+                    write(&folder.path().join(name), &clip(), "").unwrap();
+                    std::fs::read(folder.path().join(name)).unwrap()
+                })
+            });
+            let mut bytes = files[usize::from(gif)].clone();
+            for (at, value) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(cut.index(bytes.len()).max(bytes.len() / 2));
+            if let Ok(frames) = decode(&bytes, &mut Budget { pixels: 1 << 20 }, 100) {
+                prop_assert!(frames.iter().all(|frame| frame.values.len() == frame.width * frame.height));
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The choice among a kernel's variants: measured on the adapter, once per class of shapes, or a fixed rule.
+//!
+//! Tuning costs a job little: classes of small calls follow the rule, and only variants that may win on the kind of device are
+//! tried (`ditscope bench` tries all).
+
+use std::time::Instant;
+
+use crate::gpu::{Gpu, Result, Stream};
+
+/// Calls below this many floating-point operations follow the rule: latency hides what could be gained.
+const WORTH_MEASURING: f64 = 1e7;
+/// Another variant must be this much faster than the rule's to be chosen: less is noise.
+const CLEARLY: f64 = 1.05;
+/// Seconds that a variant is measured for, after its first run.
+const SECONDS: f64 = 0.01;
+/// Measurements of which the best counts.
+const ROUNDS: usize = 3;
+
+/// A variant, by the name under which it is remembered.
+pub(super) trait Named: Copy + PartialEq {
+    fn name(self) -> String;
+}
+
+/// What is to be chosen.
+pub(super) struct Choice<'a, V> {
+    /// Kernel family and [`extent_class`]es.
+    pub class: String,
+    /// Every variant that the device can run.
+    pub available: &'a [V],
+    /// Those worth measuring; the first is the rule's.
+    pub candidates: &'a [V],
+    /// Floating-point operations of the call.
+    pub flops: f64,
+}
+
+/// Extents between powers of two share their choice; small ones, whose remainders leave lanes idle, are a class each.
+pub(super) fn extent_class(extent: usize) -> usize {
+    if extent <= 64 { extent } else { extent.next_power_of_two() }
+}
+
+impl<V: Named> Choice<'_, V> {
+    /// The variant to use. `run` does the work once by a given variant, without lasting effects.
+    pub(super) fn decide(&self, cx: &mut Stream, run: impl Fn(&mut Stream, V) -> Result<()>) -> Result<V> {
+        let rule = self.candidates[0];
+        let gpu = cx.gpu().clone();
+        if !gpu.choices().measured() || self.flops < WORTH_MEASURING || self.candidates.len() == 1 {
+            return Ok(rule);
+        }
+        if let Some(chosen) = self.remembered(&gpu) {
+            return Ok(chosen);
+        }
+        let mut measured = Vec::with_capacity(self.candidates.len());
+        for &variant in self.candidates {
+            measured.push((variant, seconds(cx, &mut |cx| run(cx, variant))?));
+        }
+        Ok(self.settle(&gpu, &measured))
+    }
+
+    /// The variant that holds after these were measured, in seconds: one remembered before, else the fastest if it can be remembered,
+    /// else the rule's.
+    pub(super) fn settle(&self, gpu: &Gpu, measured: &[(V, f64)]) -> V {
+        let rule = self.candidates[0];
+        if let Some(chosen) = self.remembered(gpu) {
+            return chosen;
+        }
+        let handicapped = |&(variant, seconds): &(V, f64)| if variant == rule { seconds } else { seconds * CLEARLY };
+        let fastest =
+            measured.iter().min_by(|a, b| handicapped(a).total_cmp(&handicapped(b))).map_or(rule, |best| best.0);
+        // A small call would follow the rule whatever is remembered.
+        let worth = gpu.choices().measured() && self.flops >= WORTH_MEASURING;
+        let held = worth.then(|| gpu.choices().remember(&self.class, &fastest.name())).flatten();
+        held.and_then(|name| self.by_name(&name)).unwrap_or(rule)
+    }
+
+    fn remembered(&self, gpu: &Gpu) -> Option<V> {
+        self.by_name(&gpu.choices().get(&self.class)?)
+    }
+
+    fn by_name(&self, name: &str) -> Option<V> {
+        self.available.iter().copied().find(|variant| variant.name() == name)
+    }
+}
+
+/// Seconds that one call takes: the best of a few rounds, each long enough that submitting and waiting weigh little.
+pub(super) fn seconds(cx: &mut Stream, run: &mut dyn FnMut(&mut Stream) -> Result<()>) -> Result<f64> {
+    // Compiles, and is not counted.
+    run(cx)?;
+    cx.finish()?;
+    let mut round = |cx: &mut Stream, calls: usize| -> Result<f64> {
+        let (start, processor) = (Instant::now(), processor_seconds(cx.gpu()));
+        for _ in 0..calls {
+            run(cx)?;
+        }
+        cx.finish()?;
+        let worked = processor.and_then(|before| Some(processor_seconds(cx.gpu())? - before));
+        // What other programs take from a CPU is not the kernel's: so its own time counts there, spread over the processors.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let seconds = worked.map_or(start.elapsed().as_secs_f64(), |worked| worked / processors);
+        Ok(seconds.max(1e-9) / calls as f64)
+    };
+    let first = round(cx, 1)?;
+    if first > 10.0 * SECONDS {
+        return Ok(first);
+    }
+    let calls = (SECONDS / ROUNDS as f64 / first.max(1e-6)).clamp(1.0, 100.0) as usize;
+    let mut best = first;
+    for _ in 0..ROUNDS {
+        best = best.min(round(cx, calls)?);
+    }
+    Ok(best)
+}
+
+/// Processor time of this process's threads, in seconds, where the device is a CPU and the system tells (Linux).
+fn processor_seconds(gpu: &Gpu) -> Option<f64> {
+    if !gpu.is_cpu() {
+        return None;
+    }
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        // A thread that ended meanwhile has no file any more.
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    (nanoseconds > 0.0).then_some(nanoseconds * 1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::gpu::GpuOptions;
+    use crate::ops::testing;
+
+    impl Named for u64 {
+        fn name(self) -> String {
+            format!("{self} ms")
+        }
+    }
+
+    const ALL: [u64; 4] = [6, 1, 30, 0];
+
+    fn choice(flops: f64) -> Choice<'static, u64> {
+        Choice { class: "work".into(), available: &ALL, candidates: &ALL[..3], flops }
+    }
+
+    /// A variant works for as many milliseconds; those that ran.
+    fn decide(cx: &mut Stream, choice: &Choice<u64>) -> (u64, Vec<u64>) {
+        let ran = RefCell::new(Vec::new());
+        let run = |cx: &mut Stream, variant: u64| {
+            ran.borrow_mut().push(variant);
+            // Work, not sleep: on a CPU it is work that is measured.
+            let (start, limit) = (processor_seconds(cx.gpu()), std::time::Duration::from_millis(variant));
+            let clock = Instant::now();
+            let done = |cx: &Stream| match (start, processor_seconds(cx.gpu())) {
+                (Some(start), Some(now)) => now - start >= limit.as_secs_f64(),
+                _ => clock.elapsed() >= limit,
+            };
+            while !done(cx) {}
+            Ok(())
+        };
+        let chosen = choice.decide(cx, run).unwrap();
+        let mut ran = ran.into_inner();
+        ran.dedup();
+        (chosen, ran)
+    }
+
+    #[test]
+    fn the_fastest_is_chosen_once_and_remembered() {
+        let (_, _turn) = testing::gpu();
+        let folder = tempfile::tempdir().unwrap();
+        let options = GpuOptions { choices: Some(folder.path().join("kernels.json")), ..Default::default() };
+        for ran in [vec![6, 1, 30], vec![]] {
+            let gpu = Gpu::open(&options).unwrap();
+            let mut cx = testing::stream(&gpu);
+            assert_eq!(decide(&mut cx, &choice(1.0)), (6, vec![]), "small calls follow the rule");
+            assert_eq!(decide(&mut cx, &choice(1e9)), (1, ran));
+        }
+        // A choice that this program does not know is measured again.
+        let text = std::fs::read_to_string(folder.path().join("kernels.json")).unwrap();
+        std::fs::write(folder.path().join("kernels.json"), text.replace("1 ms", "7 ms")).unwrap();
+        let mut cx = testing::stream(&Gpu::open(&options).unwrap());
+        assert_eq!(decide(&mut cx, &choice(1e9)).1, ALL[..3]);
+    }
+
+    #[test]
+    fn without_a_file_the_rule_holds() {
+        let (gpu, _turn) = testing::gpu();
+        assert_eq!(decide(&mut testing::stream(&gpu), &choice(1e9)), (6, vec![]));
+    }
+}

@@ -1,0 +1,378 @@
+//! Collects what is measured while videos are generated, and makes a profile of it.
+//!
+//! ```text
+//! begin(prompt, seed) ── received(..), delta_change(..), prediction_l1(..), residual_change(..) ── end(mask)    for every run
+//! finish() ── the profile and the maps that the report shows
+//! ```
+//! A mask is made from a late step, so a run's maps wait for it: `4 bytes * tokens * blocks * steps * branches` (Wan2.1 1.3B at 480p, 50
+//! steps, both branches: 390 MB). With a mask in hand from the start (a file, a painted one) each map is scored at once and dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ProfilingError;
+use super::mask::{Estimate, Mask};
+use super::partition::{Partition, TauRule};
+use super::profile::{
+    Agreement, Branch, FORMAT, MaskInfo, ModelId, Profile, Queries, RunSettings, ScoreMap, Scores, Stability,
+    StepBlock, VERSION,
+};
+use super::score::{FIXED_THRESHOLD, Score, score};
+use super::stability::{jaccard, kendall, pairwise, spearman};
+use super::statistics::mean_and_spread;
+
+/// What is known before anything runs.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The model.
+    pub model: ModelId,
+    /// How videos are generated.
+    pub settings: RunSettings,
+    /// Latent frames, token rows, token columns.
+    pub token_grid: [usize; 3],
+    /// Which queries take part.
+    pub queries: Queries,
+    /// How blocks are parted.
+    pub rule: TauRule,
+}
+
+/// Maps of the first run's conditional branch, for the report: the middle frame of every block at a few steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptMaps {
+    /// Token rows and columns.
+    pub extents: [usize; 2],
+    /// Which latent frame.
+    pub frame: usize,
+    /// Its mask.
+    pub mask: Vec<bool>,
+    /// By block and step.
+    pub maps: BTreeMap<(usize, usize), Vec<f32>>,
+}
+
+/// Of one prompt, seed and branch.
+#[derive(Debug)]
+struct Sample {
+    prompt: usize,
+    seed: u64,
+    branch: Branch,
+    /// `[step * blocks + block]`
+    scores: Vec<Option<Score>>,
+}
+
+#[derive(Debug)]
+struct Run {
+    prompt: usize,
+    seed: u64,
+    mask: Option<Mask>,
+    waiting: Vec<(usize, usize, Branch, Vec<f32>)>,
+    scores: BTreeMap<Branch, Vec<Option<Score>>>,
+}
+
+/// A running mean.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        if value.is_finite() && value >= 0.0 {
+            self.sum += value;
+            self.count += 1;
+        }
+    }
+
+    fn get(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / f64::from(self.count))
+    }
+}
+
+/// Collects runs.
+#[derive(Debug)]
+pub struct Recorder {
+    setup: Setup,
+    prompts: Vec<String>,
+    samples: Vec<Sample>,
+    masks: Vec<MaskInfo>,
+    run: Option<Run>,
+    kept: KeptMaps,
+    kept_steps: BTreeSet<usize>,
+    delta_change: Vec<Mean>,
+    prediction_l1: Vec<Mean>,
+    residual_change: Vec<Mean>,
+    agreement: Mean,
+}
+
+/// The steps whose maps a report shows: at most six, evenly spread, the first and the last among them (the paper's 0, 10, 20, 30, 40, 49).
+pub fn figure_steps(steps: usize) -> Vec<usize> {
+    let count = steps.min(6);
+    let mut list: Vec<usize> = (0..count).map(|i| if count > 1 { i * steps / (count - 1) } else { 0 }).collect();
+    list.iter_mut().for_each(|step| *step = (*step).min(steps - 1));
+    list.dedup();
+    list
+}
+
+impl Recorder {
+    /// A recorder without runs.
+    ///
+    /// # Errors
+    /// No blocks, steps or tokens.
+    pub fn new(setup: Setup) -> Result<Self, ProfilingError> {
+        let (steps, blocks) = (setup.settings.steps, setup.model.blocks);
+        let [frames, height, width] = setup.token_grid;
+        if steps == 0 || blocks == 0 || setup.token_grid.contains(&0) {
+            return Err(ProfilingError::Nothing("there are no steps, no blocks or no tokens"));
+        }
+        Ok(Self {
+            kept_steps: figure_steps(steps).into_iter().collect(),
+            kept: KeptMaps { extents: [height, width], frame: frames / 2, mask: Vec::new(), maps: BTreeMap::new() },
+            delta_change: vec![Mean::default(); steps * blocks],
+            prediction_l1: vec![Mean::default(); steps],
+            residual_change: vec![Mean::default(); steps],
+            agreement: Mean::default(),
+            prompts: Vec::new(),
+            samples: Vec::new(),
+            masks: Vec::new(),
+            run: None,
+            setup,
+        })
+    }
+
+    /// Begins a run; one that was begun and not ended is dropped. With a mask, maps are scored as they come.
+    ///
+    /// # Errors
+    /// A mask of another grid.
+    pub fn begin(&mut self, prompt: &str, seed: u64, mask: Option<&Estimate>) -> Result<(), ProfilingError> {
+        if let Some(estimate) = mask {
+            self.check_grid(&estimate.mask)?;
+        }
+        let index = self.prompts.iter().position(|known| known == prompt).unwrap_or_else(|| {
+            self.prompts.push(prompt.into());
+            self.prompts.len() - 1
+        });
+        let mask = mask.map(|estimate| estimate.mask.clone());
+        self.run = Some(Run { prompt: index, seed, mask, waiting: Vec::new(), scores: BTreeMap::new() });
+        Ok(())
+    }
+
+    /// Attention received by every token in one block at one step.
+    ///
+    /// # Errors
+    /// No run, a step or block that does not exist, or another number of tokens.
+    pub fn received(&mut self, step: usize, block: usize, branch: Branch, map: Vec<f32>) -> Result<(), ProfilingError> {
+        self.check_place(step, block)?;
+        let [frames, height, width] = self.setup.token_grid;
+        ProfilingError::check_size("attention received", frames * height * width, map.len())?;
+        let blocks = self.setup.model.blocks;
+        let places = self.setup.settings.steps * blocks;
+        let Some(run) = &mut self.run else {
+            return Err(ProfilingError::Nothing("a map came outside a run"));
+        };
+        if self.samples.is_empty() && branch == Branch::Cond && self.kept_steps.contains(&step) {
+            let frame = map[self.kept.frame * height * width..][..height * width].to_vec();
+            self.kept.maps.insert((block, step), frame);
+        }
+        match &run.mask {
+            Some(mask) => {
+                let scores = run.scores.entry(branch).or_insert_with(|| vec![None; places]);
+                scores[step * blocks + block] = score(&map, mask, FIXED_THRESHOLD);
+            }
+            None => run.waiting.push((step, block, branch, map)),
+        }
+        Ok(())
+    }
+
+    /// How much what a block adds changed since the step before: `[sum |new - old|, sum |old|]` of [`crate::ops::change`].
+    ///
+    /// # Errors
+    /// A step or block that does not exist.
+    pub fn delta_change(
+        &mut self,
+        step: usize,
+        block: usize,
+        [difference, old]: [f32; 2],
+    ) -> Result<(), ProfilingError> {
+        self.check_place(step, block)?;
+        let blocks = self.setup.model.blocks;
+        self.delta_change[step * blocks + block].add(f64::from(difference) / f64::from(old));
+        Ok(())
+    }
+
+    /// The mean absolute difference between the predictions of this step and of the one before.
+    ///
+    /// # Errors
+    /// A step that does not exist.
+    pub fn prediction_l1(&mut self, step: usize, mean: f64) -> Result<(), ProfilingError> {
+        self.check_place(step, 0)?;
+        self.prediction_l1[step].add(mean);
+        Ok(())
+    }
+
+    /// As [`Recorder::delta_change`], of what all blocks together add.
+    ///
+    /// # Errors
+    /// A step that does not exist.
+    pub fn residual_change(&mut self, step: usize, [difference, old]: [f32; 2]) -> Result<(), ProfilingError> {
+        self.check_place(step, 0)?;
+        self.residual_change[step].add(f64::from(difference) / f64::from(old));
+        Ok(())
+    }
+
+    /// A sampled map beside the exact one of the same block and step: their rank correlation goes into the profile.
+    pub fn compare_sampled(&mut self, sampled: &[f32], exact: &[f32]) {
+        let wide = |map: &[f32]| map.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+        // Means of values below zero are not kept, see Mean; a correlation below zero counts as none.
+        if let Some(correlation) = spearman(&wide(sampled), &wide(exact)) {
+            self.agreement.add(correlation.max(0.0));
+        }
+    }
+
+    /// Ends a run with its mask, scoring the maps that waited for it.
+    ///
+    /// # Errors
+    /// No run, or a mask of another grid.
+    pub fn end(&mut self, estimate: &Estimate) -> Result<(), ProfilingError> {
+        self.check_grid(&estimate.mask)?;
+        let Some(mut run) = self.run.take() else {
+            return Err(ProfilingError::Nothing("a run ended that had not begun"));
+        };
+        let blocks = self.setup.model.blocks;
+        let places = self.setup.settings.steps * blocks;
+        for (step, block, branch, map) in run.waiting.drain(..) {
+            let scores = run.scores.entry(branch).or_insert_with(|| vec![None; places]);
+            scores[step * blocks + block] = score(&map, &estimate.mask, FIXED_THRESHOLD);
+        }
+        if self.kept.mask.is_empty() {
+            let frame = self.kept.extents.iter().product::<usize>();
+            self.kept.mask = estimate.mask.bits()[self.kept.frame * frame..][..frame].to_vec();
+        }
+        self.masks.push(MaskInfo {
+            estimator: estimate.estimator,
+            confidence: estimate.confidence,
+            share: estimate.mask.share(),
+        });
+        let Run { prompt, seed, scores, .. } = run;
+        self.samples.extend(scores.into_iter().map(|(branch, scores)| Sample { prompt, seed, branch, scores }));
+        Ok(())
+    }
+
+    /// The profile of all ended runs, and the maps for its report.
+    ///
+    /// # Errors
+    /// [`ProfilingError::Nothing`] if a block was never scored: no maps, or masks without foreground or background.
+    pub fn finish(self) -> Result<(Profile, KeptMaps), ProfilingError> {
+        let blocks = self.setup.model.blocks;
+        let block_lift = self.lifts(|_, _| true).ok_or(ProfilingError::Nothing(
+            "some block has no score; are the masks empty or full? try another estimator",
+        ))?;
+        let masks = &self.masks;
+        let mean = |value: fn(&MaskInfo) -> f64| masks.iter().map(value).sum::<f64>() / masks.len().max(1) as f64;
+        let estimator = masks.first().map(|mask| mask.estimator).ok_or(ProfilingError::Nothing("no run has ended"))?;
+        let set = |of: fn(&Sample) -> u64| self.samples.iter().map(of).collect::<BTreeSet<u64>>();
+        let branches: BTreeSet<Branch> = self.samples.iter().map(|sample| sample.branch).collect();
+        let profile = Profile {
+            format: FORMAT.into(),
+            version: VERSION,
+            seeds: set(|sample| sample.seed).into_iter().collect(),
+            branches: branches.into_iter().collect(),
+            mask: MaskInfo { estimator, confidence: mean(|mask| mask.confidence), share: mean(|mask| mask.share) },
+            scores: Scores {
+                recall: self.score_map(|score| score.recall),
+                precision: self.score_map(|score| score.precision),
+                lift: self.score_map(|score| score.lift),
+                auc: self.score_map(|score| score.auc),
+            },
+            partition: Partition::new(&block_lift, self.setup.rule)?,
+            stability: self.stability(),
+            block_lift,
+            delta_change: self.delta_change.chunks(blocks).map(means).collect(),
+            prediction_l1: means(&self.prediction_l1),
+            residual_change: means(&self.residual_change),
+            sampled_agreement: self.agreement.get(),
+            prompts: self.prompts,
+            model: self.setup.model,
+            settings: self.setup.settings,
+            token_grid: self.setup.token_grid,
+            queries: self.setup.queries,
+        };
+        profile.to_json()?;
+        Ok((profile, self.kept))
+    }
+
+    fn score_map(&self, value: fn(&Score) -> f64) -> ScoreMap {
+        let (steps, blocks) = (self.setup.settings.steps, self.setup.model.blocks);
+        let at = |step: usize, block: usize| {
+            let scores = self.samples.iter().filter_map(move |sample| sample.scores[step * blocks + block].as_ref());
+            mean_and_spread(scores.map(value))
+        };
+        let map = |part: fn((f64, f64)) -> f64| -> StepBlock {
+            (0..steps).map(|step| (0..blocks).map(|block| at(step, block).map(part)).collect()).collect()
+        };
+        ScoreMap { mean: map(|pair| pair.0), spread: map(|pair| pair.1) }
+    }
+
+    /// Mean lift of each block over the chosen samples and steps; `None` unless every block has one.
+    fn lifts(&self, chosen: impl Fn(&Sample, usize) -> bool) -> Option<Vec<f64>> {
+        let blocks = self.setup.model.blocks;
+        let of_block = |block: usize| {
+            let places =
+                self.samples.iter().flat_map(|sample| (0..self.setup.settings.steps).map(move |step| (sample, step)));
+            let mut mean = Mean::default();
+            for (sample, step) in places.filter(|(sample, step)| chosen(sample, *step)) {
+                if let Some(score) = &sample.scores[step * blocks + block] {
+                    mean.add(score.lift);
+                }
+            }
+            mean.get()
+        };
+        (0..blocks).map(of_block).collect()
+    }
+
+    fn stability(&self) -> Stability {
+        let by = |key: fn(&Sample) -> u64| {
+            let keys: BTreeSet<u64> = self.samples.iter().map(key).collect();
+            self.agreement(keys.into_iter().filter_map(|value| self.lifts(|sample, _| key(sample) == value)).collect())
+        };
+        let steps = (0..self.setup.settings.steps).filter_map(|step| self.lifts(|_, at| at == step)).collect();
+        Stability {
+            steps: self.agreement(steps),
+            prompts: by(|sample| sample.prompt as u64),
+            seeds: by(|sample| sample.seed),
+            branches: by(|sample| sample.branch as u64),
+        }
+    }
+
+    fn agreement(&self, lifts: Vec<Vec<f64>>) -> Agreement {
+        let lists = lifts.iter().filter_map(|lifts| Partition::new(lifts, self.setup.rule).ok());
+        let lists: Vec<Vec<usize>> = lists.map(|partition| partition.foreground).collect();
+        Agreement {
+            spearman: pairwise(&lifts, |a, b| spearman(a, b)),
+            kendall: pairwise(&lifts, |a, b| kendall(a, b)),
+            jaccard: pairwise(&lists, |a, b| Some(jaccard(a, b))),
+        }
+    }
+
+    fn check_place(&self, step: usize, block: usize) -> Result<(), ProfilingError> {
+        let (steps, blocks) = (self.setup.settings.steps, self.setup.model.blocks);
+        if step < steps && block < blocks {
+            return Ok(());
+        }
+        Err(ProfilingError::Invalid(format!("block {block} at step {step} of {blocks} blocks and {steps} steps")))
+    }
+
+    fn check_grid(&self, mask: &Mask) -> Result<(), ProfilingError> {
+        if mask.grid() == self.setup.token_grid {
+            return Ok(());
+        }
+        let (own, other) = (self.setup.token_grid, mask.grid());
+        Err(ProfilingError::Invalid(format!("a mask of {other:?} tokens for a video of {own:?}")))
+    }
+}
+
+fn means(means: &[Mean]) -> Vec<Option<f64>> {
+    means.iter().map(|mean| mean.get()).collect()
+}
+
+#[cfg(test)]
+#[path = "recorder_tests.rs"]
+pub(super) mod tests;

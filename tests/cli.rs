@@ -1,0 +1,289 @@
+//! The program from outside: exit codes, one clear line on stderr when something fails, and whole files or none.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use common::Golden;
+use safetensors::Dtype;
+use serde_json::Value;
+
+/// A complete model folder with synthetic weights, made once.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let made = MODEL.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        Golden::load("pipeline").materialise(folder.path(), Dtype::F16);
+        folder
+    });
+    made.path()
+}
+
+/// A copy of [`model`] to damage.
+fn copy_of_model() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    copy(model(), folder.path());
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).expect("model folder") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+fn ditscope(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
+    // Without it some drivers' loaders complain on stderr.
+    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command
+}
+
+/// `ditscope generate` of a small clip of a model into `output`, with more arguments.
+fn generate(model: &Path, output: &Path, more: &[&str]) -> Command {
+    let mut command = ditscope(&["generate", "a cat walking on grass", "--json", "--no-tuning"]);
+    command.arg("--model").arg(model).arg("-o").arg(output).args(more);
+    for (option, value) in [("--size", "48x32"), ("--frames", "5"), ("--steps", "2")] {
+        if !more.contains(&option) {
+            command.args([option, value]);
+        }
+    }
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+/// Asserts exit code and one line on stderr that holds all `words`; nothing on stdout.
+#[track_caller]
+fn fails(command: Command, code: i32, words: &[&str]) {
+    let what = format!("{command:?}").chars().take(400).collect::<String>();
+    let output = run(command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{what}: {stderr}");
+    assert!(output.stdout.is_empty(), "{what}: {}", String::from_utf8_lossy(&output.stdout));
+    let line = stderr.strip_suffix('\n').unwrap_or(&stderr);
+    assert!(line.starts_with("error: ") && !line.contains('\n') && line.len() < 1000, "{what}: {stderr}");
+    for word in words {
+        assert!(line.contains(word), "{what}: \"{word}\" is not in: {line}");
+    }
+}
+
+/// A command that must fail and leave its output folder empty.
+#[track_caller]
+fn fails_without_output(model: &Path, more: &[&str], code: i32, words: &[&str]) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    fails(generate(model, &folder.path().join("clip.gif"), more), code, words);
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0, "half-written output");
+}
+
+fn json(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).expect("one JSON object on stdout")
+}
+
+#[test]
+fn every_format_is_written_and_the_summary_tells_all() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let beginnings: [(&str, &[u8]); 4] =
+        [("clip.gif", b"GIF89a"), ("clip.png", b"\x89PNG"), ("clip.y4m", b"YUV4MPEG2 "), ("clip.mp4", b"")];
+    for (name, beginning) in beginnings {
+        let path = folder.path().join(name);
+        let summary = json(&run(generate(model(), &path, &["--seed", "3"])));
+        assert!(fs::read(&path).expect("output").starts_with(beginning), "{name}");
+        assert_eq!(summary["output"], path.to_str().expect("UTF-8"));
+        assert_eq!(summary["prompt"], "a cat walking on grass");
+        assert_eq!(summary["size"], serde_json::json!([48, 32]));
+        assert_eq!((&summary["frames"], &summary["steps"], &summary["seed"]), (&5.into(), &2.into(), &3.into()));
+        for field in ["negative_prompt", "model", "guidance_scale", "strategy", "peak_memory"] {
+            assert!(!summary[field].is_null(), "{field}: {summary}");
+        }
+        for part in ["load", "text", "denoise", "decode", "total"] {
+            assert!(summary["seconds"][part].as_f64().is_some_and(|seconds| seconds >= 0.0), "{part}: {summary}");
+        }
+    }
+    assert_eq!(&fs::read(folder.path().join("clip.mp4")).expect("output")[4..8], b"ftyp");
+    let frames = folder.path().join("frames/");
+    let slash = PathBuf::from(format!("{}/", frames.display()));
+    json(&run(generate(model(), &slash, &[])));
+    assert!((0..5).all(|i| frames.join(format!("{i:04}.png")).is_file()));
+}
+
+#[test]
+fn saved_latents_give_the_same_clip() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let latents = at("latents.safetensors");
+    let latents = latents.to_str().expect("UTF-8");
+    json(&run(generate(model(), &at("first.y4m"), &["--seed", "7", "--save-latents", latents])));
+    json(&run(generate(model(), &at("again.y4m"), &["--seed", "8", "--latents", latents])));
+    json(&run(generate(model(), &at("other.y4m"), &["--seed", "8"])));
+    let clip = |name: &str| fs::read(at(name)).expect("output");
+    assert_eq!(clip("first.y4m"), clip("again.y4m"));
+    assert_ne!(clip("first.y4m"), clip("other.y4m"));
+    fails_without_output(model(), &["--latents", latents, "--frames", "9"], 2, &["latents"]);
+    fails_without_output(model(), &["--latents", "/nonexistent.safetensors"], 1, &["latents", "/nonexistent"]);
+    fs::write(at("broken"), b"not latents").expect("written");
+    let broken = at("broken");
+    fails_without_output(model(), &["--latents", broken.to_str().expect("UTF-8")], 1, &["latents", "broken"]);
+}
+
+#[test]
+fn impossible_requests_are_wrong_use() {
+    let too_long = "a".repeat(100_000);
+    let wrong: [(&[&str], &[&str]); 8] = [
+        (&["--steps", "0"], &["step"]),
+        (&["--size", "50x32"], &["width 50", "48"]),
+        (&["--size", "48x0"], &["height 0"]),
+        (&["--size", "48x1000000"], &["height 1000000"]),
+        (&["--frames", "6"], &["6 frames", "5"]),
+        (&["--frames", "0"], &["0 frames"]),
+        (&["--guidance-scale", "nan"], &["guidance"]),
+        (&["--flow-shift", "0"], &["shift"]),
+    ];
+    for (more, words) in wrong {
+        fails_without_output(model(), more, 2, words);
+    }
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let output = folder.path().join("clip.gif");
+    let mut command = ditscope(&["generate", &too_long, "--json", "--size", "48x32", "--frames", "5", "--steps", "1"]);
+    command.arg("--model").arg(model()).arg("-o").arg(&output);
+    fails(command, 2, &["20000", "characters"]);
+    fails(generate(model(), &folder.path().join("clip.avi"), &[]), 2, &["clip.avi", ".mp4"]);
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
+    // clap's own errors have more lines, and exit with 2 as well.
+    assert_eq!(run(ditscope(&["generate", "x", "--size", "big"])).status.code(), Some(2));
+    assert_eq!(run(ditscope(&["no-such-command"])).status.code(), Some(2));
+}
+
+#[test]
+fn damaged_models_are_refused_with_the_file_named() {
+    const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+    type Damage = fn(&Path);
+    let rewrite =
+        |change: fn(Vec<u8>) -> Vec<u8>| move |path: &Path| fs::write(path, change(fs::read(path).unwrap())).unwrap();
+    let remove: Damage = |path| fs::remove_file(path).unwrap();
+    let truncated = rewrite(|bytes| bytes[..bytes.len() / 2].to_vec());
+    let long_header = rewrite(|mut bytes| {
+        bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        bytes
+    });
+    // Offsets beyond the file, in a header of the same length.
+    let lying = rewrite(|bytes| {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap().replacen("[0,", "[9,", 1);
+        [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat()
+    });
+    let empty: Damage = |path| fs::write(path, "").unwrap();
+    let cases: [(&str, &dyn Fn(&Path)); 11] = [
+        (WEIGHTS, &remove),
+        (WEIGHTS, &truncated),
+        (WEIGHTS, &long_header),
+        (WEIGHTS, &lying),
+        (WEIGHTS, &empty),
+        ("transformer/config.json", &empty),
+        ("transformer/config.json", &|path| fs::write(path, r#"{"_class_name": "FluxTransformer2DModel"}"#).unwrap()),
+        ("vae/config.json", &truncated),
+        ("text_encoder/config.json", &|path| fs::write(path, "[]").unwrap()),
+        ("tokenizer/tokenizer.json", &truncated),
+        ("scheduler/scheduler_config.json", &|path| fs::write(path, r#"{"flow_shift": "three"}"#).unwrap()),
+    ];
+    for (file, damage) in cases {
+        let model = copy_of_model();
+        damage(&model.path().join(file));
+        let folder = file.split('/').next().expect("a folder");
+        fails_without_output(model.path(), &[], 1, &[folder]);
+        // `inspect` shows what it can of such a model, and never falls over.
+        let inspected = run(ditscope(&["inspect", model.path().to_str().expect("UTF-8")]));
+        assert!(matches!(inspected.status.code(), Some(0..=2)), "{file}: {:?}", inspected.status);
+    }
+    let wrong_size = copy_of_model();
+    let config = wrong_size.path().join("transformer/config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("\"ffn_dim\": 160", "\"ffn_dim\": 164");
+    fs::write(&config, text).unwrap();
+    fails_without_output(wrong_size.path(), &[], 1, &["ffn"]);
+    fails_without_output(Path::new("/nonexistent"), &[], 1, &["/nonexistent"]);
+    fails_without_output(tempfile::tempdir().expect("temporary folder").path(), &[], 1, &["no model in it"]);
+}
+
+#[test]
+fn no_adapter_is_said_with_what_to_do() {
+    fails_without_output(model(), &["--device", "nosuch"], 1, &["nosuch", "found"]);
+    if cfg!(target_os = "linux") {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut command = generate(model(), &folder.path().join("clip.gif"), &[]);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        fails(command, 1, &["no GPU adapter", "driver"]);
+        let mut command = ditscope(&["devices", "--json"]);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        assert_eq!(json(&run(command)), serde_json::json!([]));
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written_leave_nothing() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let missing = folder.path().join("missing/clip.gif");
+    fails(generate(model(), &missing, &[]), 1, &["missing/clip.gif"]);
+    assert!(!folder.path().join("missing").exists());
+    let file = folder.path().join("file");
+    fs::write(&file, "kept").expect("written");
+    fails(generate(model(), &file.join("clip.gif"), &[]), 1, &["clip.gif"]);
+    let full = folder.path().join("full");
+    fs::create_dir(&full).expect("folder");
+    fs::write(full.join("mine"), "kept").expect("written");
+    fails(generate(model(), &PathBuf::from(format!("{}/", full.display())), &[]), 2, &["not empty"]);
+    assert_eq!(fs::read(full.join("mine")).expect("still there"), b"kept");
+    let latents = folder.path().join("missing/latents.safetensors");
+    let output = folder.path().join("clip.gif");
+    fails(generate(model(), &output, &["--save-latents", latents.to_str().expect("UTF-8")]), 1, &["latents"]);
+    assert!(!output.exists());
+    assert_eq!(fs::read(&file).expect("still there"), b"kept");
+}
+
+/// On a file system of some kilobytes, where this user may mount one.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error_without_leftovers() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"])
+        .arg(folder.path())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let output = run(generate(model(), &folder.path().join("clip.y4m"), &[]));
+    let left = fs::read_dir(folder.path()).expect("folder").count();
+    Command::new("umount").arg(folder.path()).status().expect("umount");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.starts_with("error: ") && stderr.trim().lines().count() == 1 && stderr.contains("clip.y4m"),
+        "{stderr}"
+    );
+    assert_eq!(left, 0, "half-written output");
+}
+
+#[test]
+fn lists_are_valid_json() {
+    let devices = json(&run(ditscope(&["devices", "--json"])));
+    assert!(devices.as_array().is_some_and(|list| list.iter().all(|device| device["name"].is_string())));
+    let inspected = json(&run(ditscope(&["inspect", "--json", model().to_str().expect("UTF-8")])));
+    assert!(inspected.is_object());
+}
