@@ -179,7 +179,7 @@ fn grid(ui: &mut Ui, state: &mut State, cells: &Cells, area: Rect, row: f32, vie
     }
     let place = Place { inner, top: area.top(), width, row };
     marks(&painter, &palette, state, &place);
-    pointer(state, &response, cells, &place);
+    pointer(ui, state, &response, cells, &place);
     keys(ui, state, &response, cells);
     let name = cells::describe(state, cells);
     theme::named(&response, Role::Canvas, format!("Blocks by steps map. {name}"));
@@ -275,7 +275,10 @@ fn block_label(ui: &mut Ui, state: &mut State, block: usize, rect: Rect) {
     let place =
         Rect::from_min_max(pos2(rect.right() - 32.0, rect.top() + 1.5), pos2(rect.right() - 7.0, rect.bottom() - 1.5));
     let text = egui::RichText::new(letter).size(11.5);
-    let response = ui.put(place, egui::Button::selectable(cached, text).min_size(place.size()));
+    let mut small = ui.new_child(egui::UiBuilder::new().max_rect(place));
+    small.spacing_mut().button_padding = vec2(0.0, 0.0);
+    small.spacing_mut().interact_size.y = 0.0;
+    let response = small.put(place, egui::Button::new(text).selected(cached).min_size(place.size()));
     theme::named(&response, Role::Button, format!("Block {block}, {class}"));
     let tip = format!("Block {block} is {class} by ProfilingDiT. Click: make it {other}, and choose ProfilingDiT.");
     if response.on_hover_text(tip).clicked() {
@@ -306,13 +309,17 @@ fn select(state: &mut State, step: usize, block: usize) {
     state.view.selection = Some([step, step, block, block]);
 }
 
-fn pointer(state: &mut State, response: &Response, cells: &Cells, place: &Place) {
+fn pointer(ui: &Ui, state: &mut State, response: &Response, cells: &Cells, place: &Place) {
     let Some(at) = response.interact_pointer_pos() else { return };
     let (step, block) = place.cell(at, cells);
     if response.clicked() || response.drag_started() {
         response.request_focus();
+        // A drag is known for one only after the pointer has moved: it began where the button was pressed.
+        let from = ui.input(|input| input.pointer.press_origin()).unwrap_or(at);
+        let (step, block) = place.cell(from, cells);
         select(state, step, block);
-    } else if response.dragged()
+    }
+    if response.dragged()
         && let (Some(s), Some(b)) = (state.view.step, state.view.block)
     {
         state.view.selection = Some([s.min(step), s.max(step), b.min(block), b.max(block)]);

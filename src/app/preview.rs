@@ -240,7 +240,11 @@ fn attention_map(state: &State) -> Option<(&[f32], usize, usize)> {
 
 fn attention_of<'a>(runs: &'a Runs, view: &View, step: usize) -> Option<(&'a [f32], usize, usize)> {
     let (run, block) = (runs.current()?, view.block?);
-    let map = run.block(step, block, view.uncond)?.received.as_deref()?;
+    // A reused block attends to nothing: what it attended to when it ran last is what is reused.
+    let ran = run.capture.steps.iter().rev().filter(|record| record.step <= step);
+    let (step, map) = ran
+        .filter_map(|record| Some((record.step, run.block(record.step, block, view.uncond)?.received.as_deref()?)))
+        .next()?;
     (map.len() == run.capture.run.tokens() && !map.is_empty()).then_some((map, step, block))
 }
 

@@ -10,7 +10,7 @@ use super::theme::{self, Palette, section};
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
-    egui::ScrollArea::vertical().id_salt("strategy").auto_shrink([false, true]).show(ui, |ui| {
+    egui::ScrollArea::both().id_salt("strategy").auto_shrink(false).show(ui, |ui| {
         ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
         choice(ui, state);
         let blocks = state.blocks();

@@ -7,13 +7,15 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::capture::file::Writer;
-use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, SchedulerChoice, Stage};
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage};
 use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
 
 use super::strategy::{self, StrategyArgs};
 use super::{GpuArgs, WrongUse, latents};
 
+/// Queries that attention received is measured with in recorded runs.
+const SAMPLED: usize = 256;
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 
@@ -108,7 +110,11 @@ impl Args {
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
             strategy: strategy.transpose()?.unwrap_or_default(),
-            observe: Observe { changes: self.capture.is_some(), ..Observe::default() },
+            observe: Observe {
+                attention: self.capture.is_some().then_some(Received::Sampled(SAMPLED)),
+                changes: self.capture.is_some(),
+                times: false,
+            },
         })
     }
 }
