@@ -344,7 +344,7 @@ fn prediction(ui: &mut Ui, state: &mut State) {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| ui.label(value));
         });
     };
-    line(ui, "speed-up by FLOPs", speedup.map_or("known once the model is".into(), |speedup| format!("{speedup:.2}x")));
+    line(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
     line(ui, "hit rate", format!("{:.0} %", hits * 100.0));
     if let Some(memory) = state.prediction.delta_memory {
         line(ui, "memory for deltas", theme::bytes(memory));

@@ -106,13 +106,13 @@ fn pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl FnOnce(
     app.run_steps(1);
     let mut state = std::mem::take(&mut app.state_mut().state);
     change(&mut state);
+    state.prediction =
+        Prediction::of(&state.form, state.facts.as_ref().and_then(|facts| facts.as_ref().ok()), state.blocks());
     let mut harness = Harness::builder()
         .with_size(vec2(size[0], size[1]))
         .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
-        .with_context_setup(move |ctx| {
-            theme::install(ctx);
-            ctx.set_theme(if dark { egui::Theme::Dark } else { egui::Theme::Light });
-        })
+        .with_theme(if dark { egui::Theme::Dark } else { egui::Theme::Light })
+        .with_context_setup(theme::install)
         .build_ui_state(
             move |ui, state: &mut State| {
                 let fill = theme::Palette::of(ui).pane;
