@@ -2,32 +2,12 @@
 // products of a [16 TM, 32] and a [32, 32] tile in workgroup memory, TM x 4 results a thread: q k^T sums over chunks of 32
 // coordinates, p v makes chunks of 32 columns. Needs nothing beyond WebGPU's defaults (at most 15 KiB of workgroup memory).
 #import attention
+#import tile_product
 
-const ROWS = 16u * u32(TM);
-// Padded row of the left tile, against bank conflicts.
-const STRIDE = 9u;
+// `left` holds a chunk of q, then the weights p; `right` a chunk of k, then of v.
 
-// A chunk of q, then the weights p; and a chunk of k, then of v.
-var<workgroup> left: array<vec4<f32>, ROWS * STRIDE>;
-var<workgroup> right: array<vec4<f32>, 32 * 8>;
 // The largest score of each row among four keys.
 var<workgroup> tops: array<f32, ROWS * 8u>;
-
-// sums += (rows of `left`) (columns of `right`) over `depth4` groups of four of the inner extent.
-fn product(sums: ptr<function, array<vec4<f32>, TM>>, local: vec2<u32>, depth4: u32) {
-    for (var d = 0u; d < depth4; d++) {
-        let b0 = right[(d * 4u + 0u) * 8u + local.x];
-        let b1 = right[(d * 4u + 1u) * 8u + local.x];
-        let b2 = right[(d * 4u + 2u) * 8u + local.x];
-        let b3 = right[(d * 4u + 3u) * 8u + local.x];
-#repeat ROW TM
-        {
-            let a = left[(local.y * u32(TM) + u32(ROW)) * STRIDE + d];
-            (*sums)[ROW] = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, (*sums)[ROW]))));
-        }
-#end
-    }
-}
 
 @compute @workgroup_size(8, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {

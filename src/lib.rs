@@ -6,6 +6,7 @@ pub mod cli;
 pub mod engine;
 pub mod gpu;
 pub mod media;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod sampling;

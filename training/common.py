@@ -26,15 +26,21 @@ def save_atomically(path, obj):
     temporary.replace(path)
 
 
+def busy_seconds():
+    """Time that this process had all its threads' cores to itself: what a budget counts, so that other work on the
+    machine makes a run longer, not worse."""
+    return time.process_time() / torch.get_num_threads()
+
+
 class Progress:
-    """Wall-clock budget of a run that may be resumed, with a log line every few seconds."""
+    """Time budget of a run that may be resumed, with a log line every few seconds."""
 
     def __init__(self, budget, spent=0.0, every=20):
-        self.budget, self.before, self.start = budget, spent, time.time()
+        self.budget, self.before, self.start = budget, spent, busy_seconds()
         self.every, self.last, self.sums, self.count = every, time.time(), {}, 0
 
     def spent(self):
-        return self.before + time.time() - self.start
+        return self.before + busy_seconds() - self.start
 
     def fraction(self):
         return min(1.0, self.spent() / self.budget)

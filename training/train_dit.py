@@ -54,8 +54,9 @@ def flow_loss(nets, x, captions):
     sigma = sample.shifted(torch.sigmoid(torch.randn(len(x))))
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(x)
-    v = sample.velocity(nets, (1 - s) * x + s * noise, sigma, captions)
-    return (v - (noise - x)).square().mean()
+    with torch.autocast("cpu", torch.bfloat16):
+        v = sample.velocity(nets, (1 - s) * x + s * noise, sigma, captions)
+    return (v.float() - (noise - x)).square().mean()
 
 
 def is_matrix(name, p):
@@ -103,7 +104,8 @@ def main():
     if path.exists():
         saved = torch.load(path, weights_only=False)
         nets.load_state_dict(saved["nets"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"]:  # an export, which restore.py starts from, has none
+            optimizer.load_state_dict(saved["optimizer"])
         ema.weights, ema.steps, step = saved["ema"], saved["step"], saved["step"]
         seen, spent = saved["seen"], saved["spent"]
         torch.manual_seed(step)

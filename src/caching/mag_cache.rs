@@ -25,14 +25,14 @@ impl MagCache {
     /// Which steps are computed. Ratios of another number of steps are resampled at the nearest index, as the method does.
     pub fn computed(&self, steps: usize) -> Vec<bool> {
         let full = (steps as f64 * self.retention) as usize;
-        let (mut product, mut skips, mut error) = (1.0, 0, 0.0);
+        let (mut product, mut skips, mut error) = (1.0f64, 0, 0.0f64);
         let decide = |step: usize| {
             if step < full.max(1) {
                 return true;
             }
             product *= self.ratio(step, steps);
             skips += 1;
-            error += (1.0 - product as f64).abs();
+            error += (1.0f64 - product).abs();
             if error < self.threshold && skips <= self.max_skips {
                 return false;
             }

@@ -101,9 +101,20 @@ pub struct BlockRecord {
     /// Attention received by each token, mean 1 (ProfilingDiT eq. 5 as meant), where it was profiled.
     #[serde(default, with = "super::compact::halves")]
     pub received: Option<Vec<f32>>,
+    /// Share of its cross-attention that each token pays to the prompt's subject, where it was profiled.
+    #[serde(default, with = "super::compact::halves")]
+    pub paid: Option<Vec<f32>>,
     /// GPU seconds, where they were measured.
     #[serde(default)]
     pub seconds: Option<f32>,
+}
+
+impl BlockRecord {
+    /// Records without measurements.
+    pub fn of_cells(cells: Vec<Cell>) -> Vec<Self> {
+        let record = |cell| Self { cell, change: None, received: None, paid: None, seconds: None };
+        cells.into_iter().map(record).collect()
+    }
 }
 
 /// GPU time of one kernel within a step.

@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Instant;
 
 use crate::caching::{
     Action, BranchPlan, CacheError, Decision, DeltaStore, Forecast, Observation, OutputKind, ProbeResult, Segment,
     StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
-use crate::model::wan::transformer::{Pass, TextContext, WanTransformer};
-use crate::ops::RopeTable;
+use crate::model::wan::transformer::{AttentionWatch, Pass, TextContext, WanTransformer};
+use crate::ops::{self, RopeTable};
 use crate::sampling::{Buffer, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
@@ -36,9 +37,13 @@ struct Output {
     latents: Vec<f32>,
 }
 
-/// Deltas for measuring only: of every block and of the whole stack.
+/// What is measured of a branch: its blocks' deltas from step to step, and its attention.
 struct Meter {
-    blocks: DeltaStore,
+    observe: Observe,
+    /// Deltas of every block and of the whole stack, kept for measuring only.
+    deltas: DeltaStore,
+    /// Context rows of the prompt's subject.
+    subject: Vec<usize>,
 }
 
 /// What belongs to the prompt or to the negative prompt.
@@ -47,7 +52,7 @@ struct Branch {
     deltas: DeltaStore,
     /// Predictions that the transformer made, newest first.
     outputs: VecDeque<Output>,
-    meter: Option<Meter>,
+    meter: Meter,
 }
 
 /// What a branch did in a step.
@@ -72,7 +77,6 @@ pub(super) struct Denoiser<'a> {
     rope: RopeTable,
     guidance: Guidance,
     shape: [usize; 4],
-    observe: Observe,
     cond: Branch,
     uncond: Option<Branch>,
     probes: Probes,
@@ -92,18 +96,19 @@ impl<'a> Denoiser<'a> {
         model: &'a WanTransformer,
         (features, negative): (&[f32], Option<&[f32]>),
         (guidance, shape): (Guidance, [usize; 4]),
-        observe: Observe,
+        (observe, subject): (Observe, Vec<usize>),
         depth: usize,
     ) -> Result<Self> {
-        let mut branch = |text: &[f32]| -> Result<Branch> {
-            let meter = observe.changes.then(|| Meter { blocks: DeltaStore::new(2) });
+        let mut branch = |text: &[f32], subject: Vec<usize>| -> Result<Branch> {
+            let meter = Meter { observe, deltas: DeltaStore::new(2), subject };
             let context = model.prepare_text(cx, text)?;
             Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
-        let (cond, uncond) = (branch(features)?, negative.map(branch).transpose()?);
+        let cond = branch(features, subject)?;
+        let uncond = negative.map(|text| branch(text, Vec::new())).transpose()?;
         let rope = model.rope(cx, [shape[1], shape[2], shape[3]])?;
         let (probes, last_velocity) = (Probes::default(), None);
-        Ok(Self { model, rope, guidance, shape, observe, cond, uncond, probes, last_velocity })
+        Ok(Self { model, rope, guidance, shape, cond, uncond, probes, last_velocity })
     }
 
     /// The guided velocity for a sample, made as the strategy decides.
@@ -116,7 +121,7 @@ impl<'a> Denoiser<'a> {
         timestep: f32,
     ) -> Result<Predicted> {
         let latents = cx.upload("latents", sample, &self.shape)?;
-        let input = Input { model: self.model, rope: &self.rope, observe: self.observe, latents, sample, timestep };
+        let input = Input { model: self.model, rope: &self.rope, latents, sample, timestep };
         let blocks = self.model.config().num_layers;
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
@@ -167,7 +172,6 @@ impl<'a> Denoiser<'a> {
 struct Input<'a> {
     model: &'a WanTransformer,
     rope: &'a RopeTable,
-    observe: Observe,
     latents: Tensor,
     sample: &'a [f32],
     timestep: f32,
@@ -192,11 +196,7 @@ impl Branch {
         started: Option<(Pass, usize)>,
     ) -> Result<BranchDone> {
         let count = input.model.config().num_layers;
-        let mut blocks: Vec<BlockRecord> = plan
-            .cells(count)
-            .into_iter()
-            .map(|cell| BlockRecord { cell, change: None, received: None, seconds: None })
-            .collect();
+        let mut blocks = BlockRecord::of_cells(plan.cells(count));
         let segments = match plan {
             BranchPlan::Output(kind, forecast) => {
                 let velocity = self.forecast(*kind, forecast, input.sample)?;
@@ -209,25 +209,26 @@ impl Branch {
             Some((pass, done)) => (pass, done),
             None => (input.begin(cx, &context)?, 0),
         };
-        let before = self.meter.is_some().then(|| copy(cx, pass.hidden_states())).transpose()?;
+        let whole = done == 0 && plan.is_full(count) && self.meter.observe.changes;
+        let before = whole.then(|| copy(cx, pass.hidden_states())).transpose()?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {
                 continue;
             }
+            let (deltas, meter) = (&mut self.deltas, &mut self.meter);
             match action {
-                Action::Compute => run_blocks(cx, input, &pass, rest, self.meter.as_mut(), &mut blocks)?,
+                Action::Compute => meter.run_blocks(cx, input, &pass, rest, &mut blocks)?,
                 Action::Store => {
-                    let (deltas, meter) = (&mut self.deltas, self.meter.as_mut());
-                    let work = |cx: &mut Stream| run_blocks(cx, input, &pass, rest, meter, &mut blocks);
+                    let work = |cx: &mut Stream| meter.run_blocks(cx, input, &pass, rest, &mut blocks);
                     deltas.record(cx, range.clone(), pass.hidden_states(), work)?;
                 }
-                Action::Reuse(forecast) => self.deltas.apply(cx, range, forecast, pass.hidden_states())?,
+                Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
         let (residual_change, magnitude_ratio) = match before {
-            Some(before) if plan.is_full(count) => self.residual(cx, before, pass.hidden_states(), count)?,
-            _ => (None, None),
+            Some(before) => self.meter.residual(cx, before, pass.hidden_states(), count)?,
+            None => (None, None),
         };
         let velocity = input.model.finish(cx, &pass)?;
         let velocity = cx.read(&velocity)?;
@@ -253,25 +254,6 @@ impl Branch {
         Ok(velocity)
     }
 
-    /// How the whole stack's residual changed since it was last measured, and the ratio of the magnitudes.
-    fn residual(
-        &mut self,
-        cx: &mut Stream,
-        before: Tensor,
-        after: &Tensor,
-        count: usize,
-    ) -> Result<(Option<f64>, Option<f64>)> {
-        let Some(meter) = &mut self.meter else { return Ok((None, None)) };
-        let whole = 0..count;
-        meter.blocks.keep(cx, whole.clone(), before, after)?;
-        let [new, old] = meter.blocks.get(&whole) else { return Ok((None, None)) };
-        let (width, new, old) = (after.columns(), cx.read(new)?, cx.read(old)?);
-        let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
-        let (sum, rows) = ratios.fold((0.0, 0usize), |(sum, rows), ratio| (sum + ratio, rows + 1));
-        Ok((Some(distance(&new, &old) / size(&old)), Some(sum / rows.max(1) as f64)))
-    }
-
     /// What EasyCache watches, after a step that the transformer computed in full.
     fn observation(&self, plan: &BranchPlan, count: usize) -> Option<Observation> {
         let newest = self.outputs.front().filter(|_| plan.is_full(count))?;
@@ -284,41 +266,87 @@ impl Branch {
     }
 }
 
-/// Runs blocks; where wanted, one by one, measured.
-fn run_blocks(
-    cx: &mut Stream,
-    input: &Input,
-    pass: &Pass,
-    range: Range<usize>,
-    mut meter: Option<&mut Meter>,
-    records: &mut [BlockRecord],
-) -> Result<()> {
-    if meter.is_none() && !input.observe.times {
-        return Ok(input.model.run_blocks(cx, pass, range)?);
-    }
-    for block in range {
-        let start = std::time::Instant::now();
-        if input.observe.times {
-            cx.finish()?;
-        }
-        let one = block..block + 1;
-        match meter.as_deref_mut() {
-            Some(meter) => {
-                let work = |cx: &mut Stream| Ok::<_, EngineError>(input.model.run_blocks(cx, pass, one.clone())?);
-                meter.blocks.record(cx, one.clone(), pass.hidden_states(), work)?;
-                if let [new, old] = meter.blocks.get(&one) {
-                    let (new, old) = (cx.read(new)?, cx.read(old)?);
-                    records[block].change = Some((distance(&new, &old) / size(&old)) as f32);
-                }
+impl Meter {
+    /// Runs blocks; where wanted, one by one, measured.
+    fn run_blocks(
+        &mut self,
+        cx: &mut Stream,
+        input: &Input,
+        pass: &Pass,
+        range: Range<usize>,
+        records: &mut [BlockRecord],
+    ) -> Result<()> {
+        let mut watch = self.observe.attention.map(|mode| AttentionWatch::new(mode, self.subject.clone()));
+        if !self.observe.changes && !self.observe.times {
+            input.model.run_blocks(cx, pass, range, watch.as_mut())?;
+        } else {
+            for block in range {
+                self.run_block(cx, input, pass, block, (watch.as_mut(), &mut records[block]))?;
             }
-            None => input.model.run_blocks(cx, pass, one)?,
         }
-        if input.observe.times {
-            cx.finish()?;
-            records[block].seconds = Some(start.elapsed().as_secs_f32());
+        if let Some(watch) = watch {
+            for (block, map) in &watch.received {
+                records[*block].received = Some(cx.read(map)?);
+            }
+            for (block, map) in &watch.paid {
+                records[*block].paid = Some(cx.read(map)?);
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn run_block(
+        &mut self,
+        cx: &mut Stream,
+        input: &Input,
+        pass: &Pass,
+        block: usize,
+        (watch, record): (Option<&mut AttentionWatch>, &mut BlockRecord),
+    ) -> Result<()> {
+        let one = block..block + 1;
+        if self.observe.times {
+            cx.finish()?;
+        }
+        let start = Instant::now();
+        let before = self.observe.changes.then(|| copy(cx, pass.hidden_states())).transpose()?;
+        input.model.run_blocks(cx, pass, one.clone(), watch)?;
+        if self.observe.times {
+            cx.finish()?;
+            record.seconds = Some(start.elapsed().as_secs_f32());
+        }
+        if let Some(before) = before {
+            self.deltas.keep(cx, one.clone(), before, pass.hidden_states())?;
+            record.change = self.change(cx, &one)?.map(|change| change as f32);
+        }
+        Ok(())
+    }
+
+    /// Relative change between the last two deltas of a run.
+    fn change(&self, cx: &mut Stream, run: &Range<usize>) -> Result<Option<f64>> {
+        let [new, old] = self.deltas.get(run) else { return Ok(None) };
+        let sums = ops::change(cx, new, old)?;
+        let sums = cx.read(&sums)?;
+        Ok(Some(f64::from(sums[0]) / f64::from(sums[1])))
+    }
+
+    /// How the whole stack's residual changed since it was last measured, and the mean over tokens of the ratio of its magnitudes.
+    fn residual(
+        &mut self,
+        cx: &mut Stream,
+        before: Tensor,
+        after: &Tensor,
+        count: usize,
+    ) -> Result<(Option<f64>, Option<f64>)> {
+        let whole = 0..count;
+        self.deltas.keep(cx, whole.clone(), before, after)?;
+        let change = self.change(cx, &whole)?;
+        let [new, old] = self.deltas.get(&whole) else { return Ok((None, None)) };
+        let (width, new, old) = (after.columns(), cx.read(new)?, cx.read(old)?);
+        let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
+        let (sum, rows) = ratios.fold((0.0, 0usize), |(sum, rows), ratio| (sum + ratio, rows + 1));
+        Ok((change, Some(sum / rows.max(1) as f64)))
+    }
 }
 
 fn copy(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
@@ -331,7 +359,7 @@ impl Probes {
     /// Runs the first blocks and compares their delta with earlier ones.
     fn measure(&mut self, cx: &mut Stream, input: &Input, pass: &Pass, blocks: usize) -> Result<ProbeResult> {
         let before = cx.read(pass.hidden_states())?;
-        input.model.run_blocks(cx, pass, 0..blocks)?;
+        input.model.run_blocks(cx, pass, 0..blocks, None)?;
         let mut delta = cx.read(pass.hidden_states())?;
         delta.iter_mut().zip(&before).for_each(|(after, before)| *after -= before);
         let relative = |to: &Vec<f32>| distance(&delta, to) / size(to);

@@ -22,7 +22,9 @@ use crate::weights::Checkpoint;
 
 use super::capture::{KernelRecord, RunInfo};
 use super::denoiser::{Denoiser, distance, size};
-use super::{Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone};
+use super::{
+    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone, subject_of,
+};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -97,7 +99,9 @@ impl Job<'_> {
         self.report(Event::Stage(Stage::Denoise))?;
         let initial = self.initial_latents(shape);
         let start = Instant::now();
-        let latents = self.denoise(&transformer, &setup, (&features, negative.as_deref()), &initial)?;
+        let subject = self.subject_rows(&files)?;
+        let text = (features.as_slice(), negative.as_deref());
+        let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
         self.seconds.denoise = start.elapsed().as_secs_f64();
         drop(transformer);
         self.gpu.release_free_memory();
@@ -156,6 +160,18 @@ impl Job<'_> {
         features
     }
 
+    /// Context rows of the prompt's subject; none where nothing is profiled or no subject is found.
+    fn subject_rows(&self, files: &ModelFiles) -> Result<Vec<usize>> {
+        let prompt = &self.request.prompt;
+        let Some(subject) = self.request.observe.attention.and_then(|_| subject_of(prompt)) else {
+            return Ok(Vec::new());
+        };
+        let tokenizer = Tokenizer::load(files.tokenizer()?)?;
+        // Words are tokenised one by one, so that a prefix has the prompt's first tokens, and then the end token.
+        let rows = |end: usize| Ok::<_, EngineError>(tokenizer.encode(&prompt[..end], MAX_SEQUENCE_LENGTH)?.len() - 1);
+        Ok((rows(subject.start)?..rows(subject.end)?).collect())
+    }
+
     fn initial_latents(&self, shape: [usize; 4]) -> Vec<f32> {
         match &self.request.latents {
             Some(latents) => latents.clone(),
@@ -168,6 +184,7 @@ impl Job<'_> {
         transformer: &WanTransformer,
         setup: &Setup,
         features: (&[f32], Option<&[f32]>),
+        subject: Vec<usize>,
         initial: &[f32],
     ) -> Result<Vec<f32>> {
         let (scheduler, shape) = (setup.scheduler.as_ref(), setup.shape);
@@ -175,7 +192,7 @@ impl Job<'_> {
         let expected = strategy.preview().unwrap_or_default();
         self.report(Event::Started(Box::new(self.run_info(setup, features.0, expected.clone())?)))?;
         let depth = needed_depth(&expected);
-        let (guidance, observe) = (setup.guidance, self.request.observe);
+        let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let mut denoiser = Denoiser::new(&mut self.cx, transformer, features, (guidance, shape), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();

@@ -15,6 +15,7 @@ mod error;
 mod generate;
 mod preview;
 mod request;
+mod subject;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,6 +31,7 @@ pub use defaults::Defaults;
 pub use error::EngineError;
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe, SchedulerChoice};
+pub use subject::subject_of;
 
 /// Seconds spent in each part of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

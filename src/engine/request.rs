@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::caching::StrategyConfig;
 use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConfig, VaeConfig};
+use crate::ops::Received;
 use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
 
 use super::EngineError;
@@ -21,6 +22,8 @@ pub enum SchedulerChoice {
 /// What to measure on the way. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
+    /// Attention received by every token in every computed block, and that which tokens pay to the prompt's subject.
+    pub attention: Option<Received>,
     /// How every block's delta, the whole residual and its magnitude change from step to step. Keeps two deltas of every block.
     pub changes: bool,
     /// GPU time of every block: waits for the GPU after each, which costs some speed.

@@ -18,6 +18,7 @@
 //! A file appears whole or not at all: everything is written beside its place and renamed.
 
 mod color;
+pub mod figure;
 mod gif;
 mod h264;
 mod mp4;

@@ -225,7 +225,7 @@ pub fn attention_with(cx: &mut Stream, variant: AttentionVariant, call: &Attenti
 
 impl Attention<'_> {
     /// Heads, queries, keys and head dimension, after checking that all shapes agree.
-    fn extents(&self) -> Result<[usize; 4]> {
+    pub(super) fn extents(&self) -> Result<[usize; 4]> {
         let wrong = |what: &str| {
             let shapes = format!("q {:?}, k {:?}, v {:?}", self.q.shape(), self.k.shape(), self.v.shape());
             Err(GpuError::shape("attention", format!("{what}: {shapes}")))

@@ -13,6 +13,7 @@ use super::split::{fitting, ranges, window};
 pub struct RopeTable {
     /// `[tokens, head_dim]`: cosine and sine of every pair in turn.
     rotations: Tensor,
+    grid: [usize; 3],
 }
 
 impl RopeTable {
@@ -23,7 +24,12 @@ impl RopeTable {
         }
         let values = rotations(grid, head_dim);
         let shape = [grid.iter().product(), head_dim];
-        Ok(Self { rotations: cx.upload("rope", &values, &shape)? })
+        Ok(Self { rotations: cx.upload("rope", &values, &shape)?, grid })
+    }
+
+    /// Frames, rows and columns of tokens.
+    pub fn grid(&self) -> [usize; 3] {
+        self.grid
     }
 
     /// Tokens of the grid.

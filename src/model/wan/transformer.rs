@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::gpu::{Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows, attention,
-    layer_norm, matmul, patchify, silu, split_heads, token_grid, unpatchify,
+    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, Received, RopeTable, Then, Weight, add_rows,
+    attention, attention_paid, layer_norm, matmul, patchify, received, silu, split_heads, token_grid, unpatchify,
 };
 use crate::weights::Checkpoint;
 
@@ -96,6 +96,26 @@ pub struct Pass<'a> {
     modulations: Tensor,
     /// Extents of the latents: frames, height, width.
     extents: [usize; 3],
+}
+
+/// What to read off the attention of the blocks of one pass, and what was read.
+#[derive(Debug)]
+pub struct AttentionWatch {
+    /// Which queries count for what a token receives.
+    pub mode: Received,
+    /// Context rows (tokens of the prompt) whose share of the cross-attention is wanted; none if empty.
+    pub paid_to: Vec<usize>,
+    /// Self-attention received by each token, `[tokens]`, by block.
+    pub received: Vec<(usize, Tensor)>,
+    /// Cross-attention that each token pays to `paid_to`, `[tokens]`, by block.
+    pub paid: Vec<(usize, Tensor)>,
+}
+
+impl AttentionWatch {
+    /// A watch that has seen nothing.
+    pub fn new(mode: Received, paid_to: Vec<usize>) -> Self {
+        Self { mode, paid_to, received: Vec::new(), paid: Vec::new() }
+    }
 }
 
 impl Pass<'_> {
@@ -204,14 +224,20 @@ impl WanTransformer {
         Ok(Pass { context, rope, x, embedded, modulations, extents: [frames, height, width] })
     }
 
-    /// Runs some blocks.
+    /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
     ///
     /// # Errors
     /// What the GPU reports.
-    pub fn run_blocks(&self, cx: &mut Stream, pass: &Pass, blocks: Range<usize>) -> Result<(), ModelError> {
+    pub fn run_blocks(
+        &self,
+        cx: &mut Stream,
+        pass: &Pass,
+        blocks: Range<usize>,
+        mut watch: Option<&mut AttentionWatch>,
+    ) -> Result<(), ModelError> {
         for index in blocks {
-            self.self_attention(cx, index, &pass.x, pass)?;
-            self.cross_attention(cx, index, &pass.x, pass)?;
+            self.self_attention(cx, index, &pass.x, pass, watch.as_deref_mut())?;
+            self.cross_attention(cx, index, &pass.x, pass, watch.as_deref_mut())?;
             self.feed_forward(cx, index, &pass.x, pass)?;
         }
         Ok(())
@@ -242,7 +268,7 @@ impl WanTransformer {
         rope: &RopeTable,
     ) -> Result<Tensor, ModelError> {
         let pass = self.begin(cx, latents, timestep, context, rope)?;
-        self.run_blocks(cx, &pass, 0..self.blocks.len())?;
+        self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
         self.finish(cx, &pass)
     }
 
@@ -266,7 +292,14 @@ impl WanTransformer {
         Ok((embedded, modulation.reshape(&[row::COUNT, self.config.dim()])))
     }
 
-    fn self_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+    fn self_attention(
+        &self,
+        cx: &mut Stream,
+        index: usize,
+        x: &Tensor,
+        pass: &Pass,
+        watch: Option<&mut AttentionWatch>,
+    ) -> Result<(), ModelError> {
         let block = &self.blocks[index];
         let first = index * row::COUNT;
         let modulated = LayerNormThen::Modulate {
@@ -283,12 +316,22 @@ impl WanTransformer {
         let call =
             Attention { q: &heads[0], k: &heads[1], v: &heads[2], scale: self.scale(), bias: None, log_sum: None };
         let attended = attention(cx, &call)?;
+        if let Some(watch) = watch {
+            watch.received.push((index, received(cx, &call, watch.mode, pass.rope.grid())?));
+        }
         let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_SELF };
         matmul(cx, &attended, &block.self_out, Activation::None, gated)?;
         Ok(())
     }
 
-    fn cross_attention(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
+    fn cross_attention(
+        &self,
+        cx: &mut Stream,
+        index: usize,
+        x: &Tensor,
+        pass: &Pass,
+        watch: Option<&mut AttentionWatch>,
+    ) -> Result<(), ModelError> {
         let block = &self.blocks[index];
         let normed = match &block.cross_norm {
             Some([weight, bias]) => layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?,
@@ -301,6 +344,9 @@ impl WanTransformer {
         let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
         let call = Attention { q: &heads[0], k, v, scale: self.scale(), bias: Some(bias), log_sum: None };
         let attended = attention(cx, &call)?;
+        if let Some(watch) = watch.filter(|watch| !watch.paid_to.is_empty()) {
+            watch.paid.push((index, attention_paid(cx, &call, &watch.paid_to)?));
+        }
         matmul(cx, &attended, &block.cross_out, Activation::None, Then::AddTo(x))?;
         Ok(())
     }

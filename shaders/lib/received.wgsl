@@ -1,0 +1,57 @@
+// What the kernels of attention received share: each key's sum of softmax weights over some query rows of a head, from the
+// logarithms of the rows' sums that the attention left behind. In powers of two; `scale` is multiplied by log2 e.
+
+struct Params {
+    // Query rows of the whole tensors.
+    n_q: u32,
+    // Keys in groups of four, as the rows of k are padded.
+    n_k4: u32,
+    // First query row of this dispatch, and the one after its last: every workgroup sums over all of them.
+    first_query: u32,
+    end_query: u32,
+    // First group of four keys of this dispatch, and the one after its last.
+    first_key4: u32,
+    end_key4: u32,
+    // First head of this dispatch.
+    first_head: u32,
+    // Where the first head's first row lies in the bound part of q and k, and its sums in that of the result, in groups of four.
+    q4: u32,
+    k4: u32,
+    parts4: u32,
+    scale: f32,
+}
+
+const LOG2_E = 1.4426950408889634;
+// Groups of four in a row of q and a column of k.
+const D4 = u32(HEAD_DIM) / 4u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+// [heads, n_q, d]
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+// [heads, d, n_k]: keys contiguous
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+// [heads, n_q]
+@group(0) @binding(3) var<storage, read> log_sum: array<f32>;
+// [heads, n_k] of one part of the query rows
+@group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>;
+
+// First group of four of a query row; rows past the end repeat the last.
+fn q_row(head: u32, query: u32) -> u32 {
+    return params.q4 + (head * params.n_q + min(query, params.end_query - 1u) - params.first_query) * D4;
+}
+
+// First group of four of coordinate 0 of k.
+fn k_head(head: u32) -> u32 {
+    return params.k4 + head * u32(HEAD_DIM) * params.n_k4;
+}
+
+// log2 of a query row's sum; so large for rows past the end that their weights become 0.
+fn row_log2(head: u32, query: u32) -> f32 {
+    let row = min(query, params.end_query - 1u);
+    return select(1e30, LOG2_E * log_sum[(params.first_head + head) * params.n_q + row], query < params.end_query);
+}
+
+// Weights of four keys for a query row.
+fn weights4(product: vec4<f32>, log2_sum: f32) -> vec4<f32> {
+    return exp2(fma(product, vec4(params.scale), vec4(-log2_sum)));
+}

@@ -1,0 +1,68 @@
+// Attention received, for devices without fast workgroup memory: one subgroup of 8 lanes makes the sums of 32 KEY_GROUPS keys of a
+// head, 8 ROW_GROUPS query rows a turn. The lanes lie along the keys; the rows of q are spread by broadcast (see
+// attention_subgroup). Needs subgroups of at least 8 lanes.
+#import received
+
+const ROWS = 8u * u32(ROW_GROUPS);
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let lane = local.x;
+    let head = group.y;
+    let first4 = params.first_key4 + group.x * 8u * u32(KEY_GROUPS) + lane;
+#repeat C KEY_GROUPS
+    let k_column_$C = k_head(head) + min(first4 + u32(C) * 8u, params.n_k4 - 1u);
+    var sums_$C = vec4(0.0);
+#end
+    for (var query = params.first_query; query < params.end_query; query += ROWS) {
+        var products: array<array<vec4<f32>, KEY_GROUPS>, 8 * ROW_GROUPS>;
+#repeat G ROW_GROUPS
+        let q_row_$G = q_row(head, query + u32(G) * 8u + lane);
+        let log2_$G = row_log2(head, query + u32(G) * 8u + lane);
+#end
+        for (var d4 = 0u; d4 < D4; d4++) {
+#repeat G ROW_GROUPS
+            let q_$G = q[q_row_$G + d4];
+#end
+#repeat KK 4
+            {
+#repeat C KEY_GROUPS
+                let k_$C = k[k_column_$C + (d4 * 4u + u32(KK)) * params.n_k4];
+#end
+#repeat G ROW_GROUPS
+#repeat R 8
+                {
+                    let a = vec4(subgroupBroadcast(q_$G[KK], u32(R)));
+#repeat C KEY_GROUPS
+                    products[G * 8 + R][C] = fma(a, k_$C, products[G * 8 + R][C]);
+#end
+                }
+#end
+#end
+            }
+#end
+        }
+        // A turn's rows are summed first: long sums of small numbers lose less so.
+#repeat C KEY_GROUPS
+        var turn_$C = vec4(0.0);
+#end
+#repeat G ROW_GROUPS
+#repeat R 8
+        {
+            let log2_sum = subgroupBroadcast(log2_$G, u32(R));
+#repeat C KEY_GROUPS
+            turn_$C += weights4(products[G * 8 + R][C], log2_sum);
+#end
+        }
+#end
+#end
+#repeat C KEY_GROUPS
+        sums_$C += turn_$C;
+#end
+    }
+#repeat C KEY_GROUPS
+    if first4 + u32(C) * 8u < params.end_key4 {
+        parts[params.parts4 + head * params.n_k4 + first4 + u32(C) * 8u - params.first_key4] = sums_$C;
+    }
+#end
+}

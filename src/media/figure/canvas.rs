@@ -1,0 +1,177 @@
+//! SVG text, piece by piece, and its pixels.
+
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+
+use resvg::{tiny_skia, usvg};
+
+use crate::media::{MAX_SIDE, MediaError};
+
+/// Text and lines.
+pub(super) const INK: &str = "#1f2328";
+/// Ticks and what is said beside.
+pub(super) const FAINT: &str = "#57606a";
+/// Lines behind the data.
+pub(super) const GRID: &str = "#dfe3e8";
+
+/// Size of titles, labels and numbers, in pixels.
+pub(super) const TITLE: f64 = 17.0;
+pub(super) const LABEL: f64 = 14.0;
+pub(super) const NUMBER: f64 = 12.5;
+
+/// Where a text lies against its point.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// A finished figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Svg {
+    text: String,
+    width: f64,
+    height: f64,
+}
+
+impl Svg {
+    /// The SVG document.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Width and height in CSS pixels.
+    pub fn size(&self) -> (f64, f64) {
+        (self.width, self.height)
+    }
+
+    /// The figure as a PNG of `scale` pixels a CSS pixel: 2 suits screens and slides. Text is set in the built-in font, so the picture
+    /// is the same on every machine.
+    ///
+    /// # Errors
+    /// A scale that is not positive, or sides beyond [`MAX_SIDE`].
+    pub fn to_png(&self, scale: f64) -> Result<Vec<u8>, MediaError> {
+        let side = |length: f64| (length * scale).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
+        let (width, height) = (side(self.width), side(self.height));
+        if ![width, height].iter().all(|side| (1..=MAX_SIDE).contains(side)) {
+            return Err(MediaError::Size { width, height });
+        }
+        let failed = |reason: String| MediaError::Encode { format: "figure", reason };
+        let options = usvg::Options { font_family: FONT.into(), fontdb: fonts(), ..usvg::Options::default() };
+        let tree = usvg::Tree::from_str(&self.text, &options).map_err(|error| failed(error.to_string()))?;
+        let mut pixels =
+            tiny_skia::Pixmap::new(width, height).ok_or_else(|| failed("no memory for its pixels".into()))?;
+        let transform = tiny_skia::Transform::from_scale(scale as f32, scale as f32);
+        resvg::render(&tree, transform, &mut pixels.as_mut());
+        pixels.encode_png().map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Family name of the built-in font.
+const FONT: &str = "Ubuntu Light";
+
+fn fonts() -> Arc<usvg::fontdb::Database> {
+    static FONTS: OnceLock<Arc<usvg::fontdb::Database>> = OnceLock::new();
+    let load = || {
+        let mut fonts = usvg::fontdb::Database::new();
+        fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
+        // For signs that the first lacks.
+        fonts.load_font_data(epaint_default_fonts::HACK_REGULAR.to_vec());
+        fonts.set_sans_serif_family(FONT);
+        Arc::new(fonts)
+    };
+    FONTS.get_or_init(load).clone()
+}
+
+/// About how wide a text is, in pixels.
+pub(super) fn text_width(text: &str, size: f64) -> f64 {
+    text.chars().count() as f64 * size * 0.54
+}
+
+/// An SVG in the making. Coordinates are pixels from the top left.
+pub(super) struct Canvas {
+    text: String,
+    width: f64,
+    height: f64,
+}
+
+impl Canvas {
+    pub(super) fn new(width: f64, height: f64, title: &str) -> Self {
+        let mut canvas = Self { text: String::new(), width, height };
+        canvas.put(format_args!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} \
+             {height:.0}\" role=\"img\" font-family=\"'Ubuntu Light', Ubuntu, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif\">\n\
+             <title>{}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
+            escape(title)
+        ));
+        canvas
+    }
+
+    pub(super) fn finish(mut self) -> Svg {
+        self.text.push_str("</svg>\n");
+        Svg { text: self.text, width: self.width.round(), height: self.height.round() }
+    }
+
+    /// Appends raw SVG.
+    pub(super) fn put(&mut self, svg: std::fmt::Arguments) {
+        // Writing to a String cannot fail.
+        let _ = self.text.write_fmt(svg);
+    }
+
+    pub(super) fn label(&mut self, [x, y]: [f64; 2], size: f64, color: &str, anchor: Anchor, text: &str) {
+        let anchor = anchor_name(anchor);
+        self.put(format_args!(
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{color}\" stroke=\"{color}\" stroke-width=\"0.2\" \
+             text-anchor=\"{anchor}\">{}</text>\n",
+            escape(text)
+        ));
+    }
+
+    /// A text that reads upwards, centred at its point.
+    pub(super) fn upright(&mut self, [x, y]: [f64; 2], size: f64, color: &str, text: &str) {
+        self.put(format_args!(
+            "<text transform=\"translate({x:.1} {y:.1}) rotate(-90)\" font-size=\"{size}\" fill=\"{color}\" stroke=\"{color}\" \
+             stroke-width=\"0.2\" text-anchor=\"middle\">{}</text>\n",
+            escape(text)
+        ));
+    }
+
+    pub(super) fn line(&mut self, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], color: &str, width: f64) {
+        self.put(format_args!(
+            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\" stroke-width=\"{width}\"/>\n"
+        ));
+    }
+
+    /// An unfilled box.
+    pub(super) fn frame(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2]) {
+        self.put(format_args!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"none\" stroke=\"{FAINT}\" \
+             stroke-width=\"1\"/>\n"
+        ));
+    }
+}
+
+fn anchor_name(anchor: Anchor) -> &'static str {
+    match anchor {
+        Anchor::Start => "start",
+        Anchor::Middle => "middle",
+        Anchor::End => "end",
+    }
+}
+
+/// Text that cannot end its element; control characters, which XML forbids, become spaces.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}

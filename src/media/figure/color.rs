@@ -1,0 +1,88 @@
+//! Perceptually uniform colour maps, and the palette of series.
+
+/// From a number in 0..=1 to a colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ColorMap {
+    /// Dark blue over green to yellow, lightness rising evenly; for amounts. Eleven points of viridis (van der Walt and Smith 2015,
+    /// released as CC0), linear between them.
+    #[default]
+    Viridis,
+    /// Blue over white to orange, as dark at both ends; for values on two sides of a middle. Made in Oklab.
+    Diverging,
+    /// Near black to white, even in lightness.
+    Gray,
+}
+
+const VIRIDIS: [[u8; 3]; 11] = [
+    [68, 1, 84],
+    [72, 36, 117],
+    [65, 68, 135],
+    [53, 95, 141],
+    [42, 120, 142],
+    [33, 145, 140],
+    [34, 168, 132],
+    [68, 191, 112],
+    [122, 209, 81],
+    [189, 223, 38],
+    [253, 231, 37],
+];
+
+/// Ends and middle of [`ColorMap::Diverging`] in Oklab: lightness, green-red, blue-yellow.
+const DIVERGING: [[f64; 3]; 3] = [[0.42, -0.035, -0.125], [0.97, 0.0, 0.0], [0.42, 0.085, 0.087]];
+
+/// Colours of series, after Okabe and Ito (2008): told apart with every kind of colour vision, all dark enough on white.
+const SERIES: [&str; 6] = ["#0072b2", "#d55e00", "#007a5a", "#9a4f80", "#7a6200", "#222222"];
+
+impl ColorMap {
+    /// sRGB of a number in 0..=1; outside it, of the nearer end; of NaN, of 0.
+    pub fn rgb(self, value: f64) -> [u8; 3] {
+        let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
+        match self {
+            Self::Viridis => {
+                let at = value * (VIRIDIS.len() - 1) as f64;
+                let below = (at as usize).min(VIRIDIS.len() - 2);
+                let mix = |i: usize| {
+                    let [a, b] = [VIRIDIS[below][i], VIRIDIS[below + 1][i]].map(f64::from);
+                    (a + (b - a) * (at - below as f64)).round() as u8
+                };
+                [mix(0), mix(1), mix(2)]
+            }
+            Self::Diverging => {
+                let (from, to, by) = match value < 0.5 {
+                    true => (DIVERGING[0], DIVERGING[1], value * 2.0),
+                    false => (DIVERGING[1], DIVERGING[2], value * 2.0 - 1.0),
+                };
+                oklab_to_srgb([0, 1, 2].map(|i| from[i] + (to[i] - from[i]) * by))
+            }
+            Self::Gray => oklab_to_srgb([0.12 + 0.88 * value, 0.0, 0.0]),
+        }
+    }
+
+    /// As `#rrggbb`.
+    pub fn hex(self, value: f64) -> String {
+        let [r, g, b] = self.rgb(value);
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
+}
+
+/// The colour of series `index`; they repeat, markers and dashes then tell.
+pub(super) fn series(index: usize) -> &'static str {
+    SERIES[index % SERIES.len()]
+}
+
+/// Oklab (Ottosson 2020) to 8-bit sRGB, clipped.
+fn oklab_to_srgb([lightness, a, b]: [f64; 3]) -> [u8; 3] {
+    let l = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);
+    let m = (lightness - 0.105_561_345_8 * a - 0.063_854_172_8 * b).powi(3);
+    let s = (lightness - 0.089_484_177_5 * a - 1.291_485_548_0 * b).powi(3);
+    let linear = [
+        4.076_741_662_1 * l - 3.307_711_591_3 * m + 0.230_969_929_2 * s,
+        -1.268_438_004_6 * l + 2.609_757_401_1 * m - 0.341_319_396_5 * s,
+        -0.004_196_086_3 * l - 0.703_418_614_7 * m + 1.707_614_701_0 * s,
+    ];
+    linear.map(|x| {
+        let x = x.clamp(0.0, 1.0);
+        let encoded = if x <= 0.003_130_8 { 12.92 * x } else { 1.055 * x.powf(1.0 / 2.4) - 0.055 };
+        (255.0 * encoded).round() as u8
+    })
+}

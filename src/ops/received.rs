@@ -1,0 +1,408 @@
+//! Attention received and paid, for profiling: column and row sums of the softmax matrix without the matrix.
+//!
+//! The attention leaves the logarithm of each query row's sum behind ([`Attention::log_sum`]); a second kernel makes the weights
+//! exp(q k^T scale - log-sum) again, tile by tile, and keeps one sum a key. What is summed by whom follows from the shapes alone, so
+//! a result is the same on every run of one device.
+
+use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+
+use super::attention::{Attention, attention};
+use super::split::{fitting, ranges, window};
+
+/// How many queries take part in what a key receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// All of them.
+    Exact,
+    /// This many, spread by [`sampled_rows`]; all of them if there are no more.
+    Sampled(usize),
+}
+
+/// How attention received is computed. All variants give the same result up to rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReceivedVariant {
+    /// Tiles in workgroup memory, `16 * rows` query rows a turn.
+    Tile {
+        /// Query rows a thread.
+        rows: u32,
+    },
+    /// One subgroup of 8 lanes, queries spread by broadcast.
+    Subgroup {
+        /// Groups of 8 query rows a turn.
+        row_groups: u32,
+        /// Groups of four keys a lane.
+        key_groups: u32,
+    },
+}
+
+impl ReceivedVariant {
+    /// Every variant that the device can run.
+    pub fn available(gpu: &Gpu) -> Vec<Self> {
+        let tiles = [2, 4].map(|rows| Self::Tile { rows });
+        if gpu.caps().subgroup_min.is_none_or(|size| size < 8) {
+            return tiles.to_vec();
+        }
+        let subgroups =
+            [(1, 1), (2, 1), (1, 2)].map(|(row_groups, key_groups)| Self::Subgroup { row_groups, key_groups });
+        [&subgroups[..], &tiles[..]].concat()
+    }
+
+    fn preferred(gpu: &Gpu) -> Self {
+        // Measured on the CPU driver, 2000 tokens of 128: 80 ms against 90 and 100 of the other subgroup variants, tiles 780 and 380,
+        // the attention itself 370.
+        let broadcast = Self::Subgroup { row_groups: 2, key_groups: 1 };
+        if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
+    }
+
+    /// Keys of a workgroup.
+    fn keys(self) -> usize {
+        match self {
+            Self::Tile { .. } => 32,
+            Self::Subgroup { key_groups, .. } => 32 * key_groups as usize,
+        }
+    }
+
+    fn kernel(self, d: usize) -> Kernel {
+        match self {
+            Self::Tile { rows } => Kernel::new("received_tile").set("TM", rows),
+            Self::Subgroup { row_groups, key_groups } => {
+                Kernel::new("received_subgroup").set("ROW_GROUPS", row_groups).set("KEY_GROUPS", key_groups)
+            }
+        }
+        .set("HEAD_DIM", d)
+    }
+}
+
+/// Attention received by every key, `[n_k]` f32: `n_k * mean over heads and queries of P[q, k]`, so 1 on average (ProfilingDiT, eq. 5
+/// as meant). `call` is the attention just computed, without a bias; its log-sum is used if it has one, or else computed for the
+/// queries that take part. `grid` (frames, lines, columns of tokens) places the queries for [`Received::Sampled`].
+///
+/// # Errors
+/// Shapes that do not fit, a bias, or a device that cannot hold one head's keys in a binding.
+pub fn received(cx: &mut Stream, call: &Attention, mode: Received, grid: [usize; 3]) -> Result<Tensor> {
+    let n_q = call.extents()?[1];
+    match mode {
+        Received::Sampled(count) if count < n_q => {
+            let rows = sampled_rows(grid, count);
+            if grid.iter().product::<usize>() != n_q || rows.is_empty() {
+                return Err(GpuError::shape("received", format!("{count} of {n_q} queries on a grid {grid:?}")));
+            }
+            let q = sample_queries(cx, call.q, &rows)?;
+            let log_sum = call.log_sum.map(|log_sum| sample_queries(cx, log_sum, &rows)).transpose()?;
+            with_log_sum(cx, &Attention { q: &q, log_sum: log_sum.as_ref(), ..*call }, attention_received)
+        }
+        _ => with_log_sum(cx, call, attention_received),
+    }
+}
+
+/// Calls `next` with the log-sum that `call` brings, or with a computed one.
+fn with_log_sum<T>(
+    cx: &mut Stream,
+    call: &Attention,
+    next: impl FnOnce(&mut Stream, &Attention) -> Result<T>,
+) -> Result<T> {
+    if call.log_sum.is_some() {
+        return next(cx, call);
+    }
+    let [heads, n_q, ..] = call.extents()?;
+    let log_sum = cx.empty("log-sum", &[heads, n_q], DType::F32)?;
+    let call = Attention { log_sum: Some(&log_sum), ..*call };
+    attention(cx, &call)?;
+    next(cx, &call)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct ReceivedParams {
+    n_q: u32,
+    n_k4: u32,
+    first_query: u32,
+    end_query: u32,
+    first_key4: u32,
+    end_key4: u32,
+    first_head: u32,
+    q4: u32,
+    k4: u32,
+    parts4: u32,
+    scale: f32,
+}
+
+/// Attention received over all queries of `call`, whose log-sum must have been computed; see [`received()`].
+pub fn attention_received(cx: &mut Stream, call: &Attention) -> Result<Tensor> {
+    attention_received_with(cx, ReceivedVariant::preferred(cx.gpu()), call)
+}
+
+/// Bytes of partial sums at most.
+const MOST_PARTS: u64 = 32 << 20;
+/// Query rows of a part at least: fewer would make more partial sums to write than weights to sum.
+const LEAST_PART: usize = 256;
+
+/// [`attention_received`] by a given variant.
+pub fn attention_received_with(cx: &mut Stream, variant: ReceivedVariant, call: &Attention) -> Result<Tensor> {
+    let [heads, n_q, n_k, d] = call.extents()?;
+    let Some(log_sum) = call.log_sum.filter(|_| call.bias.is_none()) else {
+        return Err(GpuError::shape("attention_received", "needs the log-sum of an attention without a bias"));
+    };
+    let n_k4 = n_k.next_multiple_of(4);
+    let max_binding = cx.gpu().caps().max_binding;
+    // How the queries are cut depends on shapes and limits, never on the measured speed: the order of sums must not.
+    let most_parts = fitting(max_binding.min(MOST_PARTS), 4 * heads * n_k4).max(1);
+    let part_rows = n_q.div_ceil(most_parts).next_multiple_of(8).max(LEAST_PART).min(n_q);
+    let part_rows = part_rows.min(fitting(max_binding, 4 * d).max(1));
+    let part_count = n_q.div_ceil(part_rows);
+    let parts = cx.empty("received, parts", &[part_count * heads, n_k4], DType::F32)?;
+    let kernel = variant.kernel(d);
+    let key_flops = 2.0 * (part_rows * (d + 4)) as f64;
+    for part in 0..part_count {
+        let queries = part * part_rows..((part + 1) * part_rows).min(n_q);
+        let affordable = (cx.dispatch_budget() / key_flops) as usize;
+        let most_keys = affordable.clamp(variant.keys(), 65_535 * variant.keys());
+        let most_keys = most_keys.min(n_k4.next_multiple_of(variant.keys()));
+        let bindable = fitting(max_binding, 4 * d * n_k4).min(fitting(max_binding, 4 * n_q * d).max(1));
+        let most_heads = (affordable / most_keys).min(bindable).min(65_535);
+        for some in ranges(heads, most_heads, 1) {
+            for keys in ranges(n_k4, most_keys, variant.keys()) {
+                let q_rows = (some.len() - 1) * n_q + queries.len();
+                let (q, q4) = window(call.q, (some.start * n_q + queries.start) * d, q_rows * d);
+                let (k, k4) = window(call.k, some.start * d * n_k4, some.len() * d * n_k4);
+                let start = (part * heads + some.start) * n_k4 + keys.start;
+                let (sums, parts4) = window(&parts, start, (some.len() - 1) * n_k4 + keys.len());
+                let params = ReceivedParams {
+                    n_q: n_q as u32,
+                    n_k4: n_k4 as u32 / 4,
+                    first_query: queries.start as u32,
+                    end_query: queries.end as u32,
+                    first_key4: keys.start as u32 / 4,
+                    end_key4: keys.end as u32 / 4,
+                    first_head: some.start as u32,
+                    q4,
+                    k4,
+                    parts4,
+                    scale: call.scale * std::f32::consts::LOG2_E,
+                };
+                cx.dispatch(&Dispatch {
+                    kernel: &kernel,
+                    tensors: &[(1, &q), (2, &k), (3, log_sum), (4, &sums)],
+                    params: bytemuck::bytes_of(&params),
+                    groups: [keys.len().div_ceil(variant.keys()) as u32, some.len() as u32, 1],
+                    flops: key_flops * (keys.len() * some.len()) as f64,
+                })?;
+            }
+        }
+    }
+    sum_rows(cx, &parts, n_k, n_k as f32 / (heads * n_q) as f32)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct PaidParams {
+    n_q: u32,
+    n_k4: u32,
+    first_query: u32,
+    end_query: u32,
+    first_head: u32,
+    chosen: u32,
+    q4: u32,
+    k4: u32,
+    scale: f32,
+    bias_head_stride: u32,
+    bias_query_stride: u32,
+    bias_offset: u32,
+}
+
+/// Attention paid by every query to the chosen `keys`, `[n_q]` f32: the softmax weights of these keys summed, mean over heads, so
+/// between 0 and 1. For masks from the words of a subject: `call` is a cross-attention, its bias included; its log-sum is used if it
+/// has one, or else computed. A key that is named twice counts once.
+///
+/// # Errors
+/// Shapes that do not fit, no key, or one that does not exist.
+pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &[usize]) -> Result<Tensor> {
+    let n_k = call.extents()?[2];
+    let mut keys: Vec<u32> = keys.iter().map(|key| *key as u32).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.last().is_none_or(|last| *last as usize >= n_k) {
+        return Err(GpuError::shape("attention_paid", format!("keys {keys:?} of {n_k}")));
+    }
+    let keys = upload_indices(cx, &keys)?;
+    with_log_sum(cx, call, |cx, call| paid(cx, call, &keys))
+}
+
+fn paid(cx: &mut Stream, call: &Attention, keys: &Tensor) -> Result<Tensor> {
+    let [heads, n_q, n_k, d] = call.extents()?;
+    let Some(log_sum) = call.log_sum else {
+        return Err(GpuError::shape("attention_paid", "needs the log-sum of the attention"));
+    };
+    let n_k4 = n_k.next_multiple_of(4);
+    let parts = cx.empty("paid, heads", &[heads, n_q], DType::F32)?;
+    let kernel = Kernel::new("attention_paid").set("HEAD_DIM", d).flag_if(call.bias.is_some(), "BIAS");
+    let row_flops = (2 * d * keys.len()) as f64;
+    let max_binding = cx.gpu().caps().max_binding;
+    let affordable = ((cx.dispatch_budget() / row_flops) as usize).max(64);
+    let most_rows = affordable.min(fitting(max_binding, 4 * d)).min(65_535 * 64).min(n_q);
+    let bindable = fitting(max_binding, 4 * d * n_k4).min(fitting(max_binding, 4 * n_q * d).max(1));
+    let most_heads = (affordable / most_rows.max(1)).min(bindable).min(65_535);
+    for queries in ranges(n_q, most_rows, 64) {
+        for some in ranges(heads, most_heads, 1) {
+            let q_rows = (some.len() - 1) * n_q + queries.len();
+            let (q, q4) = window(call.q, (some.start * n_q + queries.start) * d, q_rows * d);
+            let (k, k4) = window(call.k, some.start * d * n_k4, some.len() * d * n_k4);
+            let params = PaidParams {
+                n_q: n_q as u32,
+                n_k4: n_k4 as u32 / 4,
+                first_query: queries.start as u32,
+                end_query: queries.end as u32,
+                first_head: some.start as u32,
+                chosen: keys.len() as u32,
+                q4,
+                k4,
+                scale: call.scale * std::f32::consts::LOG2_E,
+                bias_head_stride: call.bias.map_or(0, |bias| bias.head_stride as u32),
+                bias_query_stride: call.bias.map_or(0, |bias| bias.query_stride as u32),
+                bias_offset: call.bias.map_or(0, |bias| bias.offset as u32),
+            };
+            let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, keys), (5, &parts)];
+            tensors.extend(call.bias.map(|bias| (6, bias.tensor)));
+            cx.dispatch(&Dispatch {
+                kernel: &kernel,
+                tensors: &tensors,
+                params: bytemuck::bytes_of(&params),
+                groups: [queries.len().div_ceil(64) as u32, some.len() as u32, 1],
+                flops: row_flops * (queries.len() * some.len()) as f64,
+            })?;
+        }
+    }
+    sum_rows(cx, &parts, n_q, 1.0 / heads as f32)
+}
+
+/// `factor` times the sum over the rows of a matrix, of its first `columns`: `[columns]`. The matrix must fit a binding.
+fn sum_rows(cx: &mut Stream, x: &Tensor, columns: usize, factor: f32) -> Result<Tensor> {
+    #[repr(C)]
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    struct Params {
+        rows: u32,
+        columns: u32,
+        stride: u32,
+        y_start: u32,
+        factor: f32,
+    }
+    let out = cx.empty("sums of rows", &[columns], DType::F32)?;
+    let params =
+        Params { rows: x.rows() as u32, columns: columns as u32, stride: x.columns() as u32, y_start: 0, factor };
+    cx.dispatch(&Dispatch {
+        kernel: &Kernel::new("sum_rows"),
+        tensors: &[(1, x), (2, &out)],
+        params: bytemuck::bytes_of(&params),
+        groups: fold_groups(columns.div_ceil(64)),
+        flops: 4.0 * x.len() as f64,
+    })?;
+    Ok(out)
+}
+
+/// Chosen rows of every head: of `[heads, n, d]` the `[heads, rows, d]`, of `[heads, n]` the `[heads, rows]`.
+///
+/// # Errors
+/// Another number of axes, no rows, or a row that does not exist.
+pub fn sample_queries(cx: &mut Stream, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    #[repr(C)]
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    struct Params {
+        count: u32,
+        chosen: u32,
+        n: u32,
+        columns: u32,
+        x_start: u32,
+        y_start: u32,
+    }
+    let (heads, n, shape) = match *x.shape() {
+        [heads, n] => (heads, n, vec![heads, rows.len()]),
+        [heads, n, d] => (heads, n, vec![heads, rows.len(), d]),
+        _ => return Err(GpuError::shape("sample_queries", format!("{:?}", x.shape()))),
+    };
+    if rows.is_empty() || x.is_empty() || rows.iter().any(|row| *row as usize >= n) || x.dtype() != DType::F32 {
+        return Err(GpuError::shape("sample_queries", format!("{} rows of {:?}", rows.len(), x.shape())));
+    }
+    let columns = x.len() / (heads * n);
+    let out = cx.empty("sampled rows", &shape, DType::F32)?;
+    let indices = upload_indices(cx, rows)?;
+    let head_len = n.max(rows.len()) * columns;
+    for some in ranges(heads, fitting(cx.gpu().caps().max_binding, 4 * head_len), 1) {
+        let (from, x_start) = element_window(x, some.start * n * columns, some.len() * n * columns);
+        let count = some.len() * rows.len() * columns;
+        let (to, y_start) = element_window(&out, some.start * rows.len() * columns, count);
+        let params = Params {
+            count: count as u32,
+            chosen: rows.len() as u32,
+            n: n as u32,
+            columns: columns as u32,
+            x_start,
+            y_start,
+        };
+        cx.dispatch(&Dispatch {
+            kernel: &Kernel::new("gather_rows"),
+            tensors: &[(1, &from), (2, &indices), (3, &to)],
+            params: bytemuck::bytes_of(&params),
+            groups: fold_groups(count.div_ceil(64)),
+            flops: count as f64,
+        })?;
+    }
+    Ok(out)
+}
+
+/// A [`window`] that begins at any element, with the lead-in in elements.
+fn element_window(tensor: &Tensor, start: usize, count: usize) -> (Tensor, u32) {
+    let first = start / 4 * 4;
+    let (view, lead4) = window(tensor, first, start + count - first);
+    (view, lead4 * 4 + (start - first) as u32)
+}
+
+/// Integers in a tensor: their bits travel as f32, which nothing on the way computes with.
+fn upload_indices(cx: &mut Stream, indices: &[u32]) -> Result<Tensor> {
+    let bits: Vec<f32> = indices.iter().map(|index| f32::from_bits(*index)).collect();
+    cx.upload("indices", &bits, &[indices.len()])
+}
+
+/// `count` tokens of a grid (frames, lines, columns), spread evenly over all three and always the same: the grid is halved along its
+/// longest axis until each part holds one, which a hash of the part picks. All of them if there are no more; sorted.
+pub fn sampled_rows(grid: [usize; 3], count: usize) -> Vec<u32> {
+    let tokens = grid.iter().product::<usize>();
+    let mut rows = Vec::with_capacity(count.min(tokens));
+    if tokens > 0 && count > 0 {
+        sample_part(grid, [0; 3], grid, count.min(tokens), &mut rows);
+    }
+    rows.sort_unstable();
+    rows
+}
+
+/// Samples `count` (at least one, at most all) tokens of the part of `grid` at `start` with these `extents`.
+fn sample_part(grid: [usize; 3], start: [usize; 3], extents: [usize; 3], count: usize, rows: &mut Vec<u32>) {
+    let index = |[t, h, w]: [usize; 3]| (t * grid[1] + h) * grid[2] + w;
+    if count == 1 {
+        // Fibonacci hashing of the part's corner; jitter keeps samples from lining up with the columns of the grid.
+        let mut hash = (index(start) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = [0, 1, 2].map(|axis| {
+            hash = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            start[axis] + (hash >> 40) as usize % extents[axis]
+        });
+        rows.push(index(place) as u32);
+        return;
+    }
+    let axis = (0..3).max_by_key(|axis| extents[*axis]).unwrap_or(0);
+    let half = extents[axis] / 2;
+    // Rounded to the nearest: neither half gets more samples than it has tokens.
+    let first_count = (2 * count * half + extents[axis]) / (2 * extents[axis]);
+    let (mut first, mut second, mut middle) = (extents, extents, start);
+    first[axis] = half;
+    second[axis] -= half;
+    middle[axis] += half;
+    if first_count > 0 {
+        sample_part(grid, start, first, first_count, rows);
+    }
+    if count > first_count {
+        sample_part(grid, middle, second, count - first_count, rows);
+    }
+}
+
+#[cfg(test)]
+#[path = "received_tests.rs"]
+mod tests;

@@ -1,0 +1,312 @@
+//! Attention received and paid against twins on the CPU.
+
+use super::*;
+use crate::gpu::{GpuOptions, StreamOptions};
+use crate::ops::AttentionBias;
+use crate::ops::testing::*;
+
+/// Extents, and the size of q (large: peaked softmax).
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    heads: usize,
+    n_q: usize,
+    n_k: usize,
+    d: usize,
+    sharpness: f32,
+}
+
+const CASES: [Case; 7] = [
+    Case { heads: 1, n_q: 1, n_k: 1, d: 32, sharpness: 1.0 },
+    Case { heads: 2, n_q: 33, n_k: 65, d: 64, sharpness: 1.0 },
+    Case { heads: 3, n_q: 37, n_k: 31, d: 40, sharpness: 3.0 },
+    Case { heads: 2, n_q: 70, n_k: 103, d: 48, sharpness: 1.0 },
+    Case { heads: 2, n_q: 9, n_k: 130, d: 128, sharpness: 1.0 },
+    // The largest weight of a row is about 1.
+    Case { heads: 1, n_q: 50, n_k: 200, d: 32, sharpness: 100.0 },
+    // Two parts of queries, the second not full.
+    Case { heads: 2, n_q: 300, n_k: 37, d: 4, sharpness: 30.0 },
+];
+
+struct Operands {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_values: Vec<f32>,
+    k_values: Vec<f32>,
+}
+
+impl Operands {
+    fn new(cx: &mut Stream, case: &Case) -> Self {
+        let Case { heads, n_q, n_k, d, sharpness } = *case;
+        let q_values: Vec<f32> = random(1, heads * n_q * d).iter().map(|x| x * sharpness).collect();
+        let k_values = random(2, heads * n_k * d);
+        let n_k4 = n_k.next_multiple_of(4);
+        let mut transposed = vec![0.0; heads * d * n_k4];
+        for (i, value) in k_values.iter().enumerate() {
+            transposed[(i / (n_k * d) * d + i % d) * n_k4 + i / d % n_k] = *value;
+        }
+        Self {
+            q: cx.upload("q", &q_values, &[heads, n_q, d]).unwrap(),
+            k: cx.upload("k", &transposed, &[heads, d, n_k4]).unwrap(),
+            v: random_tensor(cx, 3, &[heads, n_k, d]).0,
+            q_values,
+            k_values,
+        }
+    }
+
+    fn call(&self, case: &Case) -> Attention<'_> {
+        let scale = 1.0 / (case.d as f32).sqrt();
+        Attention { q: &self.q, k: &self.k, v: &self.v, scale, bias: None, log_sum: None }
+    }
+
+    /// CPU twin: the softmax matrix `[heads, n_q, n_k]` in f64, with a bias per key.
+    fn weights(&self, case: &Case, bias: &[f32]) -> Vec<f64> {
+        let Case { heads, n_q, n_k, d, .. } = *case;
+        let mut all = Vec::with_capacity(heads * n_q * n_k);
+        for row in 0..heads * n_q {
+            let q = &self.q_values[row * d..][..d];
+            let score = |key: usize| {
+                let k = &self.k_values[(row / n_q * n_k + key) * d..][..d];
+                let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                dot / (d as f64).sqrt() + bias.get(key).map_or(0.0, |bias| f64::from(*bias))
+            };
+            let scores: Vec<f64> = (0..n_k).map(score).collect();
+            let top = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = scores.iter().map(|score| (score - top).exp()).sum();
+            all.extend(scores.iter().map(|score| (score - top).exp() / sum));
+        }
+        all
+    }
+}
+
+/// CPU twin of [`received()`] over some query rows.
+fn received_cpu(case: &Case, weights: &[f64], rows: &[u32]) -> Vec<f32> {
+    let Case { heads, n_q, n_k, .. } = *case;
+    let weight = |head: usize, row: u32, key: usize| weights[(head * n_q + row as usize) * n_k + key];
+    let factor = n_k as f64 / (heads * rows.len()) as f64;
+    let sum = |key: usize| (0..heads).flat_map(|head| rows.iter().map(move |row| weight(head, *row, key))).sum::<f64>();
+    (0..n_k).map(|key| (factor * sum(key)) as f32).collect()
+}
+
+fn limit(case: &Case) -> f64 {
+    2e-6 * f64::from(case.sharpness).max(1.0)
+}
+
+fn check(cx: &mut Stream, case: &Case, variants: &[ReceivedVariant]) {
+    let operands = Operands::new(cx, case);
+    let rows: Vec<u32> = (0..case.n_q as u32).collect();
+    let want = received_cpu(case, &operands.weights(case, &[]), &rows);
+    let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], DType::F32).unwrap();
+    let call = Attention { log_sum: Some(&log_sum), ..operands.call(case) };
+    attention(cx, &call).unwrap();
+    for &variant in variants {
+        let got = attention_received_with(cx, variant, &call).unwrap();
+        let got = cx.read(&got).unwrap();
+        assert_close(&got, &want, limit(case), &format!("{case:?} {variant:?}"));
+        let mean = got.iter().map(|a| f64::from(*a)).sum::<f64>() / got.len() as f64;
+        assert!((mean - 1.0).abs() < 1e-4, "{case:?} {variant:?}: mean {mean}");
+    }
+}
+
+#[test]
+fn every_subgroup_variant_agrees_with_the_twin() {
+    let (gpu, _turn) = gpu();
+    let mut variants = ReceivedVariant::available(&gpu);
+    variants.retain(|variant| matches!(variant, ReceivedVariant::Subgroup { .. }));
+    let mut cx = stream(&gpu);
+    for case in CASES {
+        check(&mut cx, &case, &variants);
+    }
+}
+
+/// Few cases: CPU drivers take seconds to compile a kernel with barriers.
+#[test]
+fn tiles_agree_with_the_twin_on_the_base_tier() {
+    let (gpu, _turn) = base_gpu();
+    let variants = ReceivedVariant::available(&gpu);
+    assert!(variants.iter().all(|variant| matches!(variant, ReceivedVariant::Tile { .. })));
+    let mut cx = stream(&gpu);
+    check(&mut cx, &CASES[2], &variants);
+    check(&mut cx, &CASES[6], &variants[..1]);
+}
+
+#[test]
+fn splits_at_the_limits_change_no_bit() {
+    let (_, _turn) = gpu();
+    let options = GpuOptions { poison: true, checked_shaders: true, max_binding: Some(12_000), ..Default::default() };
+    let gpu = Gpu::open(&options).unwrap();
+    let case = Case { heads: 6, n_q: 75, n_k: 71, d: 40, sharpness: 1.0 };
+    let budgets = [std::time::Duration::from_nanos(20_000), StreamOptions::default().budget];
+    let results = budgets.map(|budget| {
+        let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
+        let operands = Operands::new(&mut cx, &case);
+        let want = received_cpu(&case, &operands.weights(&case, &[]), &(0..75).collect::<Vec<_>>());
+        let got = received(&mut cx, &operands.call(&case), Received::Exact, [1, 1, 75]).unwrap();
+        let got = cx.read(&got).unwrap();
+        assert_close(&got, &want, limit(&case), "split");
+        got
+    });
+    assert_eq!(results[0], results[1]);
+}
+
+#[test]
+fn sampled_queries_agree_with_the_twin_with_and_without_a_log_sum() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    let case = Case { heads: 3, n_q: 120, n_k: 121, d: 32, sharpness: 4.0 };
+    let operands = Operands::new(&mut cx, &case);
+    let log_sum = cx.empty("log-sum", &[3, 120], DType::F32).unwrap();
+    let call = operands.call(&case);
+    let with = Attention { log_sum: Some(&log_sum), ..call };
+    attention(&mut cx, &with).unwrap();
+    let weights = operands.weights(&case, &[]);
+    for count in [1, 17, 119, 500] {
+        let rows = sampled_rows([4, 5, 6], count);
+        assert_eq!(rows.len(), count.min(120));
+        for call in [&call, &with] {
+            let got = received(&mut cx, call, Received::Sampled(count), [4, 5, 6]).unwrap();
+            let want = received_cpu(&case, &weights, &rows);
+            assert_close(&cx.read(&got).unwrap(), &want, limit(&case), &format!("{count} samples"));
+        }
+    }
+    let wrong = received(&mut cx, &call, Received::Sampled(8), [4, 5, 7]);
+    assert!(matches!(wrong, Err(GpuError::Shape { .. })));
+    let wrong = received(&mut cx, &call, Received::Sampled(0), [4, 5, 6]);
+    assert!(matches!(wrong, Err(GpuError::Shape { .. })));
+}
+
+/// What profiling asks of the attention must not change its result.
+#[test]
+fn attention_is_the_same_bit_for_bit_with_a_log_sum() {
+    for open in [gpu, base_gpu] {
+        let (gpu, _turn) = open();
+        let mut cx = stream(&gpu);
+        let case = Case { heads: 2, n_q: 70, n_k: 103, d: 32, sharpness: 5.0 };
+        let operands = Operands::new(&mut cx, &case);
+        let log_sum = cx.empty("log-sum", &[2, 70], DType::F32).unwrap();
+        let call = operands.call(&case);
+        let plain = attention(&mut cx, &call).unwrap();
+        let with = attention(&mut cx, &Attention { log_sum: Some(&log_sum), ..call }).unwrap();
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(cx.read(&plain).unwrap()), bits(cx.read(&with).unwrap()));
+    }
+}
+
+#[test]
+fn attention_paid_agrees_with_the_twin() {
+    let (gpu, _turn) = gpu();
+    let options = GpuOptions { poison: true, checked_shaders: true, max_binding: Some(20_000), ..Default::default() };
+    let small = Gpu::open(&options).unwrap();
+    let budget = std::time::Duration::from_nanos(20_000);
+    let streams = [stream(&gpu), Stream::new(&small, StreamOptions { budget, ..Default::default() })];
+    for mut cx in streams {
+        for (case, keys) in [(CASES[1], vec![64, 3, 3, 10]), (CASES[2], vec![30]), (CASES[3], (0..103).collect())] {
+            let operands = Operands::new(&mut cx, &case);
+            let bias: Vec<f32> = random(7, case.n_k).iter().map(|x| 3.0 * x).collect();
+            let table = cx.upload("bias", &bias, &[case.n_k]).unwrap();
+            let key_bias = AttentionBias { tensor: &table, head_stride: 0, query_stride: 0, offset: 0 };
+            for bias_of in [None, Some(key_bias)] {
+                let call = Attention { bias: bias_of, ..operands.call(&case) };
+                let got = attention_paid(&mut cx, &call, &keys).unwrap();
+                let weights = operands.weights(&case, if bias_of.is_some() { &bias } else { &[] });
+                let mut chosen = keys.clone();
+                chosen.sort_unstable();
+                chosen.dedup();
+                let paid = |query: usize| {
+                    let head = |head: usize| &weights[(head * case.n_q + query) * case.n_k..][..case.n_k];
+                    let sum = |head_row: &[f64]| chosen.iter().map(|key| head_row[*key]).sum::<f64>();
+                    ((0..case.heads).map(|h| sum(head(h))).sum::<f64>() / case.heads as f64) as f32
+                };
+                let want: Vec<f32> = (0..case.n_q).map(paid).collect();
+                assert_close(&cx.read(&got).unwrap(), &want, limit(&case), &format!("{case:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_keys_rows_and_biases_are_refused() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    let case = CASES[2];
+    let operands = Operands::new(&mut cx, &case);
+    let call = operands.call(&case);
+    for keys in [vec![], vec![31], vec![0, 4000]] {
+        assert!(matches!(attention_paid(&mut cx, &call, &keys), Err(GpuError::Shape { .. })), "{keys:?}");
+    }
+    for rows in [vec![], vec![37]] {
+        assert!(matches!(sample_queries(&mut cx, &operands.q, &rows), Err(GpuError::Shape { .. })), "{rows:?}");
+    }
+    assert!(matches!(attention_received(&mut cx, &call), Err(GpuError::Shape { .. })), "no log-sum");
+    let table = cx.zeros("bias", &[31], DType::F32).unwrap();
+    let bias = Some(AttentionBias { tensor: &table, head_stride: 0, query_stride: 0, offset: 0 });
+    let biased = received(&mut cx, &Attention { bias, ..call }, Received::Exact, [1, 1, 37]);
+    assert!(matches!(biased, Err(GpuError::Shape { .. })));
+}
+
+#[test]
+fn samples_are_distinct_and_spread_over_the_grid() {
+    for grid in [[5, 8, 8], [21, 30, 52], [1, 1, 7], [3, 1, 2], [2, 3, 3], [21, 17, 1]] {
+        let tokens: usize = grid.iter().product();
+        for count in [1, 2, 5, 8, 17, 100, 256, tokens - 1, tokens, tokens + 1] {
+            let rows = sampled_rows(grid, count);
+            assert_eq!(rows.len(), count.min(tokens), "{grid:?} {count}");
+            assert!(rows.windows(2).all(|pair| pair[0] < pair[1]) && (rows[rows.len() - 1] as usize) < tokens);
+        }
+    }
+    // A Wan grid: every frame has its share, every eighth of the lines and of the columns too.
+    let rows = sampled_rows([21, 30, 52], 256);
+    let count = |of: &dyn Fn(u32) -> usize, n: usize| {
+        let mut counts = vec![0; n];
+        rows.iter().for_each(|row| counts[of(*row)] += 1);
+        counts
+    };
+    for counts in [
+        count(&|row| row as usize / (30 * 52), 21),
+        count(&|row| row as usize / 52 % 30 * 8 / 30, 8),
+        count(&|row| row as usize % 52 * 8 / 52, 8),
+    ] {
+        let mean = 256 / counts.len();
+        assert!(counts.iter().all(|n| (mean / 3..=mean * 2 + 1).contains(n)), "{counts:?}");
+    }
+}
+
+/// Prints how long attention received takes beside the attention, by the processor time of two cores.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn cost_beside_the_attention() {
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let mut cx = stream(&gpu);
+    for (heads, grid, d) in [(6, [5, 8, 8], 32), (2, [5, 20, 20], 128)] {
+        let n = grid.iter().product();
+        let case = Case { heads, n_q: n, n_k: n, d, sharpness: 1.0 };
+        let operands = Operands::new(&mut cx, &case);
+        let log_sum = cx.empty("log-sum", &[heads, n], DType::F32).unwrap();
+        let call = Attention { log_sum: Some(&log_sum), ..operands.call(&case) };
+        let mut seconds = |what: &str, run: &mut dyn FnMut(&mut Stream)| {
+            run(&mut cx);
+            cx.finish().unwrap();
+            let start = processor_seconds();
+            let turns = (2_000_000_000 / (heads * n * n * d)).max(1);
+            (0..turns).for_each(|_| run(&mut cx));
+            cx.finish().unwrap();
+            let seconds = (processor_seconds() - start) / turns as f64;
+            println!("{heads} x {n} x {d} {what}: {:.2} ms", 1e3 * seconds);
+        };
+        seconds("attention", &mut |cx| drop(attention(cx, &call).unwrap()));
+        for variant in ReceivedVariant::available(&gpu) {
+            let what = format!("received, exact, {variant:?}");
+            seconds(&what, &mut |cx| drop(attention_received_with(cx, variant, &call).unwrap()));
+        }
+        let sampled = Received::Sampled(256);
+        seconds("received, 256 samples", &mut |cx| drop(received(cx, &call, sampled, grid).unwrap()));
+    }
+}
+
+/// User and system time of this process (Linux; 0 elsewhere).
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks =
+        |field: usize| stat.split_whitespace().nth(field).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(13) + ticks(14)) / 100.0
+}

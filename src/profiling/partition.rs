@@ -1,0 +1,207 @@
+//! Foreground and background blocks (ProfilingDiT, eq. 7), and lists of blocks as text.
+
+use serde::{Deserialize, Serialize};
+
+use super::ProfilingError;
+use super::statistics::otsu;
+
+/// How the threshold tau between the classes is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TauRule {
+    /// Otsu's threshold over the blocks' scores.
+    #[default]
+    Otsu,
+    /// The score below which this share of the blocks lies, 0 to 1.
+    Quantile(f64),
+    /// A number.
+    Value(f64),
+    /// So that the background is this many blocks: those with the lowest scores.
+    Lowest(usize),
+}
+
+/// Every block in one of two classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// How the threshold was found.
+    pub rule: TauRule,
+    /// The threshold: a block is foreground if its score is at least this.
+    pub tau: f64,
+    /// Blocks that attend to the foreground, ascending.
+    pub foreground: Vec<usize>,
+    /// The others, ascending: what ProfilingDiT caches.
+    pub background: Vec<usize>,
+}
+
+impl Partition {
+    /// Parts blocks by their mean scores. With [`TauRule::Lowest`], of blocks with equal scores the deeper ones stay foreground. If
+    /// all scores are equal, [`TauRule::Otsu`] puts all into the foreground: nothing says which to cache.
+    ///
+    /// # Errors
+    /// No blocks, a score that is not finite, or a rule's number out of its range.
+    pub fn new(scores: &[f64], rule: TauRule) -> Result<Self, ProfilingError> {
+        let invalid = |what: String| Err(ProfilingError::Invalid(what));
+        if scores.is_empty() || scores.iter().any(|score| !score.is_finite()) {
+            return invalid(format!("{} block scores, all of which must be finite", scores.len()));
+        }
+        let mut sorted = scores.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let least_of = |count: usize| match sorted.get(count) {
+            Some(score) => *score,
+            None => sorted[sorted.len() - 1].next_up(),
+        };
+        let tau = match rule {
+            TauRule::Otsu => otsu(scores).map_or(sorted[0], |(tau, _)| tau),
+            TauRule::Quantile(share) if (0.0..=1.0).contains(&share) => {
+                least_of((share * scores.len() as f64).round() as usize)
+            }
+            TauRule::Value(tau) if tau.is_finite() => tau,
+            TauRule::Lowest(count) if count <= scores.len() => least_of(count),
+            _ => return invalid(format!("tau by {rule:?} of {} blocks", scores.len())),
+        };
+        let mut foreground: Vec<bool> = scores.iter().map(|score| *score >= tau).collect();
+        if let TauRule::Lowest(count) = rule {
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+            order.iter().enumerate().for_each(|(rank, block)| foreground[*block] = rank >= count);
+        }
+        let of = |class: bool| (0..scores.len()).filter(|block| foreground[*block] == class).collect();
+        Ok(Self { rule, tau, foreground: of(true), background: of(false) })
+    }
+
+    /// Fails unless each of `blocks` blocks is in exactly one class, both lists ascend, and tau is finite.
+    pub fn check(&self, blocks: usize) -> Result<(), ProfilingError> {
+        let ascends = |list: &[usize]| list.windows(2).all(|pair| pair[0] < pair[1]);
+        let mut seen = vec![0u8; blocks];
+        for block in self.foreground.iter().chain(&self.background) {
+            match seen.get_mut(*block) {
+                Some(count) => *count = count.saturating_add(1),
+                None => {
+                    return Err(ProfilingError::Invalid(format!("block {block} of a model with {blocks} is in the partition")));
+                }
+            }
+        }
+        if let Some(block) = seen.iter().position(|count| *count != 1) {
+            let classes = seen[block];
+            return Err(ProfilingError::Invalid(format!("block {block} is in {classes} classes of the partition, not in one")));
+        }
+        if !ascends(&self.foreground) || !ascends(&self.background) || !self.tau.is_finite() {
+            return Err(ProfilingError::Invalid("the partition's lists must ascend and its tau be finite".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a list such as "0-5,9,12" of blocks below `blocks`: ascending, each once. Spaces are allowed, the empty text is no block.
+///
+/// # Errors
+/// What does not parse, and blocks that the model does not have.
+pub fn parse_blocks(list: &str, blocks: usize) -> Result<Vec<usize>, ProfilingError> {
+    let fail = |reason: String| {
+        let list = list.chars().take(60).collect();
+        Err(ProfilingError::BlockList { list, reason })
+    };
+    let mut chosen = vec![false; blocks];
+    for part in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
+            return fail(format!("\"{}\" is neither a number nor a range", part.chars().take(20).collect::<String>()));
+        };
+        if first > last {
+            return fail(format!("the range {first}-{last} runs backwards"));
+        }
+        if last >= blocks {
+            return fail(format!("there is no block {last}; the model has blocks 0-{}", blocks.saturating_sub(1)));
+        }
+        chosen[first..=last].fill(true);
+    }
+    Ok((0..blocks).filter(|block| chosen[*block]).collect())
+}
+
+/// Writes ascending blocks as [`parse_blocks`] reads them.
+pub fn print_blocks(blocks: &[usize]) -> String {
+    let runs = blocks.chunk_by(|a, b| a + 1 == *b).map(|run| match *run {
+        [first, .., last] => format!("{first}-{last}"),
+        [only] => only.to_string(),
+        [] => String::new(),
+    });
+    runs.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SCORES: [f64; 5] = [1.4, 0.8, 0.9, 1.5, 0.8];
+
+    #[test]
+    fn every_rule_parts_as_it_says() {
+        let background = |rule| Partition::new(&SCORES, rule).unwrap().background;
+        assert_eq!(background(TauRule::Otsu), [1, 2, 4]);
+        assert_eq!(background(TauRule::Value(0.9)), [1, 4]);
+        assert_eq!(background(TauRule::Quantile(0.4)), [1, 4]);
+        assert_eq!(background(TauRule::Quantile(0.0)), [0; 0]);
+        assert_eq!(background(TauRule::Quantile(1.0)), [0, 1, 2, 3, 4]);
+        for (count, want) in [(0, vec![]), (1, vec![1]), (3, vec![1, 2, 4]), (5, vec![0, 1, 2, 3, 4])] {
+            assert_eq!(background(TauRule::Lowest(count)), want);
+        }
+    }
+
+    #[test]
+    fn equal_scores_and_wrong_numbers() {
+        assert_eq!(Partition::new(&[1.0; 3], TauRule::Otsu).unwrap().foreground, [0, 1, 2]);
+        let wrong =
+            [TauRule::Quantile(1.1), TauRule::Quantile(f64::NAN), TauRule::Value(f64::INFINITY), TauRule::Lowest(6)];
+        for rule in wrong {
+            assert!(Partition::new(&SCORES, rule).is_err(), "{rule:?}");
+        }
+        assert!(Partition::new(&[], TauRule::Otsu).is_err());
+        assert!(Partition::new(&[1.0, f64::NAN], TauRule::Otsu).is_err());
+    }
+
+    #[test]
+    fn a_partition_holds_every_block_once() {
+        let right = Partition { rule: TauRule::Otsu, tau: 1.0, foreground: vec![0, 2], background: vec![1] };
+        right.check(3).unwrap();
+        assert!(right.check(4).is_err() && right.check(2).is_err());
+        assert!(Partition { background: vec![1, 2], ..right.clone() }.check(3).is_err());
+        assert!(Partition { foreground: vec![2, 0], ..right.clone() }.check(3).is_err());
+        assert!(Partition { tau: f64::NAN, ..right }.check(3).is_err());
+    }
+
+    #[test]
+    fn lists_are_read_and_written() {
+        assert_eq!(parse_blocks(" 0-2, 9 ,12,1", 30).unwrap(), [0, 1, 2, 9, 12]);
+        assert_eq!(parse_blocks("", 3).unwrap(), [0; 0]);
+        assert_eq!(print_blocks(&[0, 1, 2, 9, 12, 13]), "0-2,9,12-13");
+        for wrong in ["3", "1-", "-1", "a", "2-1", "0,,1", "0-99999999999999999999", "0-1-2", ","] {
+            let message = parse_blocks(wrong, 3).unwrap_err().to_string();
+            assert!(!message.contains('\n') && message.contains("0-5,9,12"), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_survives_writing_and_reading(bits in proptest::collection::vec(any::<bool>(), 0..80)) {
+            let list: Vec<usize> = (0..bits.len()).filter(|i| bits[*i]).collect();
+            prop_assert_eq!(parse_blocks(&print_blocks(&list), bits.len()).unwrap(), list);
+        }
+
+        #[test]
+        fn no_text_breaks_the_reader(text in ".{0,60}", blocks in 0usize..50) {
+            if let Ok(list) = parse_blocks(&text, blocks) {
+                prop_assert!(list.iter().all(|block| *block < blocks));
+            }
+        }
+
+        #[test]
+        fn every_partition_is_one(scores in proptest::collection::vec(-1e9..1e9f64, 1..60), share in 0.0..=1.0f64) {
+            let count = (share * scores.len() as f64) as usize;
+            for rule in [TauRule::Otsu, TauRule::Quantile(share), TauRule::Value(share), TauRule::Lowest(count)] {
+                Partition::new(&scores, rule).unwrap().check(scores.len()).unwrap();
+            }
+        }
+    }
+}
