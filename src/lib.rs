@@ -1,6 +1,7 @@
 //! **ditscope**: a scope for video diffusion transformers.
 #![warn(missing_docs)]
 
+pub mod app;
 pub mod caching;
 pub mod cli;
 pub mod engine;

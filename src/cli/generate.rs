@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::engine::capture::file::Writer;
 use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, SchedulerChoice, Stage};
 use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
@@ -13,8 +14,6 @@ use crate::sampling::Grid;
 use super::strategy::{self, StrategyArgs};
 use super::{GpuArgs, WrongUse, latents};
 
-/// The prompt of the paper's figures.
-const PAPER_PROMPT: &str = "a cat walking on grass";
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 
@@ -62,6 +61,9 @@ pub struct Args {
     /// Keep the initial latents (safetensors, key `latents`)
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
+    /// Record the run, to be opened in the window: every step, block and preview
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
     /// Print one JSON object at the end, and nothing else
     #[arg(long)]
     json: bool,
@@ -77,36 +79,13 @@ enum Solver {
     Euler,
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
+pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let (width, height) = text.split_once(['x', 'X']).ok_or("write it as WIDTHxHEIGHT, for example 64x64")?;
     let number = |text: &str| text.parse().map_err(|_| format!("\"{text}\" is no number of pixels"));
     Ok((number(width)?, number(height)?))
 }
 
 impl Args {
-    /// What the program does when it is started without arguments.
-    pub fn paper() -> Self {
-        Self {
-            prompt: PAPER_PROMPT.into(),
-            negative_prompt: String::new(),
-            model: None,
-            output: None,
-            steps: None,
-            guidance_scale: None,
-            flow_shift: None,
-            frames: None,
-            size: None,
-            seed: 0,
-            scheduler: None,
-            reference_sigmas: false,
-            latents: None,
-            save_latents: None,
-            json: false,
-            strategy: StrategyArgs::default(),
-            gpu: GpuArgs::default(),
-        }
-    }
-
     fn request(&self, model: PathBuf, defaults: &Defaults) -> anyhow::Result<GenerateRequest> {
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
         let num_inference_steps = self.steps.unwrap_or(defaults.num_inference_steps);
@@ -129,7 +108,7 @@ impl Args {
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
             strategy: strategy.transpose()?.unwrap_or_default(),
-            observe: Observe::default(),
+            observe: Observe { changes: self.capture.is_some(), ..Observe::default() },
         })
     }
 }
@@ -154,7 +133,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
-    let generated = follow(&engine, args.json)?;
+    let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
+    let generated = follow(&engine, args.json, recorder)?;
     if let Some(path) = &args.save_latents {
         latents::write(path, &generated.initial_latents, generated.latent_shape)?;
     }
@@ -179,11 +159,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows progress until the job ends.
-fn follow(engine: &Engine, quiet: bool) -> anyhow::Result<Generated> {
+/// Shows progress and records the run until the job ends.
+fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow::Result<Generated> {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
     bar.set_style(ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len} {eta}").context("progress bar")?);
     for event in engine.events() {
+        if let Some(recorder) = &mut recorder {
+            event.records().iter().try_for_each(|record| recorder.write(record))?;
+        }
+        // A run that failed is a run as well.
+        if matches!(event, Event::Finished(_) | Event::Failed(_))
+            && let Some(recorder) = recorder.take()
+        {
+            recorder.finish()?;
+        }
         match event {
             Event::Stage(stage) => bar.set_message(match stage {
                 Stage::Load => "loading",

@@ -5,8 +5,10 @@ mod devices;
 mod generate;
 mod inspect;
 mod latents;
+mod screenshot;
 pub mod shaders;
 mod strategy;
+mod window;
 
 use std::process::ExitCode;
 
@@ -15,12 +17,15 @@ use clap::{Parser, Subcommand};
 use crate::engine::EngineError;
 use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 
-/// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU.
+/// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
 #[derive(Debug, Parser)]
 #[command(version, about)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    /// A recorded run to open in the window
+    capture: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +38,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Measure the kernels and a denoising step on a GPU.
     Bench(bench::Args),
+    /// Draw the window with a recorded run as a picture; needs no display
+    Screenshot(screenshot::Args),
     /// List the shaders, or write them out in another language.
     Shaders(shaders::Args),
 }
@@ -82,7 +89,8 @@ pub fn main() -> ExitCode {
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),
-        None => generate::run(&generate::Args::paper()),
+        Some(Command::Screenshot(args)) => screenshot::run(&args),
+        None => window::run(cli.capture),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

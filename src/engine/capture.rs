@@ -5,6 +5,11 @@
 //! file  ── records ───────────────┘
 //! ```
 
+pub(crate) mod check;
+pub mod file;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::caching::{Cell, ForwardCost, StepPlan, StrategyConfig, hit_rate};
@@ -59,6 +64,9 @@ pub struct RunInfo {
     pub latent_shape: [usize; 4],
     /// Work of one forward pass.
     pub cost: Option<ForwardCost>,
+    /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step to the next, where changes are
+    /// measured; 0 at the first.
+    pub signal_changes: Vec<[f64; 2]>,
 }
 
 impl RunInfo {

@@ -23,9 +23,10 @@ pub mod halves {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Writes the values as one byte string.
+    /// Writes the values as one byte string. What is too large for half precision becomes its largest number, not infinity.
     pub fn serialize<S: Serializer>(values: &Option<Vec<f32>>, to: S) -> Result<S::Ok, S::Error> {
-        let bytes = |value: &f32| f16::from_f32(*value).to_le_bytes();
+        let largest = f16::MAX.to_f32();
+        let bytes = |value: &f32| f16::from_f32(value.clamp(-largest, largest)).to_le_bytes();
         let packed = values.as_ref().map(|values| values.iter().flat_map(bytes).collect::<Vec<u8>>());
         packed.map(serde_bytes::ByteBuf::from).serialize(to)
     }

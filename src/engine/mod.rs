@@ -12,7 +12,9 @@ mod control;
 mod defaults;
 mod denoiser;
 mod error;
+mod facts;
 mod generate;
+mod masks;
 mod preview;
 mod request;
 mod subject;
@@ -24,11 +26,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
+pub use crate::ops::Received;
 
-pub use capture::{Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
+pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
 pub use defaults::Defaults;
 pub use error::EngineError;
+pub use facts::Facts;
+pub use masks::estimate_masks;
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe, SchedulerChoice};
 pub use subject::subject_of;

@@ -18,6 +18,7 @@
 //! A file appears whole or not at all: everything is written beside its place and renamed.
 
 mod color;
+mod colormap;
 pub mod figure;
 mod gif;
 mod h264;
@@ -31,6 +32,7 @@ mod y4m;
 
 use std::path::{Path, PathBuf};
 
+pub use colormap::Colormap;
 pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
 pub use sheet::contact_sheet;

@@ -1,0 +1,276 @@
+//! What the user asks for: everything that becomes a request.
+
+use std::path::PathBuf;
+
+use crate::caching::{
+    DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepPlan, StepSchedule,
+    StrategyConfig, StrategyInputs, hit_rate,
+};
+use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
+
+/// The settings of the next generation. Lasts from one start to the next.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Form {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// What to show.
+    pub prompt: String,
+    /// What not to show.
+    pub negative_prompt: String,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Width and height in pixels.
+    pub size: [usize; 2],
+    /// Frames.
+    pub frames: usize,
+    /// Guidance.
+    pub guidance: f64,
+    /// All strategies with their settings, so that none is lost by looking at another.
+    pub strategies: Vec<StrategyConfig>,
+    /// The chosen one.
+    pub chosen: usize,
+    /// Measure how blocks change from step to step.
+    pub changes: bool,
+    /// Measure what every block attends to.
+    pub attention: bool,
+    /// Measure GPU times.
+    pub times: bool,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        let defaults = Defaults::default();
+        Self {
+            model: PathBuf::new(),
+            prompt: "a cat walking on grass".into(),
+            negative_prompt: String::new(),
+            seed: 0,
+            steps: defaults.num_inference_steps,
+            size: [defaults.width, defaults.height],
+            frames: defaults.num_frames,
+            guidance: defaults.guidance_scale,
+            strategies: strategies(defaults.num_inference_steps),
+            chosen: 0,
+            changes: true,
+            attention: true,
+            times: false,
+        }
+    }
+}
+
+/// Every strategy with good settings for a number of steps.
+pub fn strategies(steps: usize) -> Vec<StrategyConfig> {
+    let scaled = |of_fifty: usize| (of_fifty * steps / 50).max(1);
+    let every_second = StepSchedule { warm_up: scaled(6), last: 1, intervals: Intervals::Uniform(2) };
+    let profiling = ProfilingSettings {
+        blocks: vec![Vec::new()],
+        schedule: StepSchedule::for_steps(steps),
+        ..ProfilingSettings::default()
+    };
+    vec![
+        StrategyConfig::Off,
+        StrategyConfig::Profiling(profiling),
+        StrategyConfig::Uniform(every_second),
+        StrategyConfig::TeaCache { threshold: 0.05, ret_steps: false, coefficients: None },
+        StrategyConfig::MagCache(MagCache::default()),
+        StrategyConfig::EasyCache(EasyCache { first: scaled(10), ..EasyCache::default() }),
+        StrategyConfig::DbCache(DbCache { warm_up: scaled(8), ..DbCache::default() }),
+        StrategyConfig::DiCache(DiCache::default()),
+        StrategyConfig::DeltaDit(DeltaDit::default()),
+        StrategyConfig::FewerSteps { steps: (steps / 2).max(1) },
+    ]
+}
+
+impl Form {
+    /// Takes over a model with the settings that suit it.
+    pub fn use_model(&mut self, model: PathBuf, defaults: &Defaults) {
+        self.model = model;
+        self.steps = defaults.num_inference_steps;
+        self.size = [defaults.width, defaults.height];
+        self.frames = defaults.num_frames;
+        self.guidance = defaults.guidance_scale;
+        let chosen = self.strategy().name().to_owned();
+        self.strategies = strategies(self.steps);
+        self.chosen = self.strategies.iter().position(|each| each.name() == chosen).unwrap_or(0);
+    }
+
+    /// Mends what a damaged or older settings file may hold.
+    pub fn mend(&mut self) {
+        let names: Vec<_> = strategies(self.steps).iter().map(std::mem::discriminant).collect();
+        let known = self.strategies.len() >= names.len()
+            && names.iter().zip(&self.strategies).all(|(name, each)| *name == std::mem::discriminant(each));
+        if !known {
+            self.strategies = strategies(self.steps);
+        }
+        if let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1)
+            && settings.blocks.is_empty()
+        {
+            settings.blocks.push(Vec::new());
+        }
+        self.chosen = self.chosen.min(self.strategies.len() - 1);
+        self.steps = self.steps.clamp(1, 1000);
+        self.size = self.size.map(|side| side.clamp(8, 4096));
+        self.frames = self.frames.clamp(1, 1001);
+        if !self.guidance.is_finite() {
+            self.guidance = Defaults::default().guidance_scale;
+        }
+    }
+
+    /// The chosen strategy.
+    pub fn strategy(&self) -> &StrategyConfig {
+        static OFF: StrategyConfig = StrategyConfig::Off;
+        self.strategies.get(self.chosen).unwrap_or(&OFF)
+    }
+
+    /// Chooses a plan made by hand, in place of an earlier one of the same title.
+    pub fn use_plan(&mut self, title: &str, plans: Vec<StepPlan>) {
+        let plan = StrategyConfig::Plan { title: title.into(), plans };
+        let same = |each: &StrategyConfig| matches!(each, StrategyConfig::Plan { title: other, .. } if other == title);
+        match self.strategies.iter().position(same) {
+            Some(index) => (self.strategies[index], self.chosen) = (plan, index),
+            None => {
+                self.strategies.push(plan);
+                self.chosen = self.strategies.len() - 1;
+            }
+        }
+    }
+
+    /// The blocks that ProfilingDiT caches: the background blocks.
+    pub fn cached_blocks(&self) -> &[usize] {
+        match self.strategies.get(1) {
+            Some(StrategyConfig::Profiling(settings)) => settings.blocks.first().map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
+    /// Chooses ProfilingDiT with these blocks cached or not.
+    pub fn cache_block(&mut self, block: usize, cached: bool) {
+        let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1) else { return };
+        if settings.blocks.is_empty() {
+            settings.blocks.push(Vec::new());
+        }
+        let list = &mut settings.blocks[0];
+        list.retain(|other| *other != block);
+        if cached {
+            list.push(block);
+            list.sort_unstable();
+        }
+        self.chosen = 1;
+    }
+
+    /// Whether there is an uncond branch.
+    pub fn guided(&self) -> bool {
+        self.guidance != 1.0
+    }
+
+    /// The request.
+    pub fn request(&self) -> GenerateRequest {
+        GenerateRequest {
+            model: self.model.clone(),
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            width: self.size[0],
+            height: self.size[1],
+            num_frames: self.frames,
+            num_inference_steps: self.steps,
+            guidance_scale: self.guidance,
+            flow_shift: None,
+            scheduler: None,
+            grid: None,
+            seed: self.seed,
+            latents: None,
+            strategy: self.strategy().clone(),
+            observe: Observe {
+                changes: self.changes,
+                times: self.times,
+                attention: self.attention.then_some(Received::Sampled(256)),
+            },
+        }
+    }
+}
+
+/// What a strategy is expected to do, before it runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prediction {
+    /// What each step will do; empty where that is decided while it runs, or where the settings cannot work.
+    pub plans: Vec<StepPlan>,
+    /// Why the settings cannot work.
+    pub error: Option<String>,
+    /// Work without reuse divided by work with it.
+    pub flop_speedup: Option<f64>,
+    /// Share of block executions avoided.
+    pub hit_rate: f64,
+    /// Bytes of stored deltas.
+    pub delta_memory: Option<u64>,
+}
+
+impl Prediction {
+    /// For a form, and for its model where that is known.
+    pub fn of(form: &Form, facts: Option<&Facts>, blocks: usize) -> Self {
+        let steps = form.strategy().steps(form.steps).min(1000);
+        let inputs = StrategyInputs { steps, blocks, signal_changes: Vec::new() };
+        // TeaCache's plan hangs on the time embedding, which only the model knows.
+        if matches!(form.strategy(), StrategyConfig::TeaCache { .. }) {
+            let error = form.strategy().build(&inputs).err().map(|error| error.to_string());
+            return Self { error, ..Self::default() };
+        }
+        let plans = match form.strategy().build(&inputs) {
+            Ok(strategy) => strategy.preview().unwrap_or_default(),
+            Err(error) => return Self { error: Some(error.to_string()), ..Self::default() },
+        };
+        let guided = form.guided();
+        let full = form.steps as f64 / steps.max(1) as f64;
+        let speedup = facts.filter(|_| !plans.is_empty()).map(|facts| facts.cost.speedup(&plans, guided) * full);
+        Self {
+            error: None,
+            flop_speedup: speedup,
+            hit_rate: hit_rate(&plans, blocks, guided),
+            delta_memory: facts.filter(|_| !plans.is_empty()).map(|facts| facts.delta_memory(&plans, guided)),
+            plans,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_strategy_predicts_or_says_why_not() {
+        let mut form = Form::default();
+        for index in 0..form.strategies.len() {
+            form.chosen = index;
+            let prediction = Prediction::of(&form, None, 8);
+            let name = form.strategy().name();
+            let needs_calibration = matches!(name, "teacache" | "magcache");
+            assert_eq!(prediction.error.is_some(), needs_calibration, "{name}: {:?}", prediction.error);
+            let fixed = matches!(name, "off" | "profiling" | "uniform" | "deltadit" | "fewer-steps");
+            assert_eq!(!prediction.plans.is_empty(), fixed, "{name}");
+        }
+    }
+
+    #[test]
+    fn damaged_settings_are_mended() {
+        let mut form = Form { strategies: Vec::new(), chosen: 99, steps: 0, guidance: f64::NAN, ..Form::default() };
+        form.mend();
+        assert_eq!((form.strategies.len(), form.steps), (10, 1));
+        form.strategies.swap(0, 4);
+        form.mend();
+        assert_eq!(form.strategies[0], StrategyConfig::Off);
+        form.request();
+    }
+
+    #[test]
+    fn blocks_are_cached_one_by_one() {
+        let mut form = Form::default();
+        form.cache_block(3, true);
+        form.cache_block(1, true);
+        form.cache_block(3, true);
+        assert_eq!((form.cached_blocks(), form.strategy().name()), (&[1, 3][..], "profiling"));
+        form.cache_block(1, false);
+        assert_eq!(form.cached_blocks(), [3]);
+    }
+}

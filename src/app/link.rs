@@ -1,0 +1,224 @@
+//! Everything that happens beside the window's thread: the engine, files, dialogs. Each tells the window by one channel and wakes it,
+//! so the window neither waits nor repaints for nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::engine::capture::file;
+use crate::engine::{Capture, Engine, Event, Facts, GenerateRequest};
+use crate::media::{self, Clip};
+
+/// Opens the device and starts the engine on it; with the adapter's name.
+pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<(Engine, String)> + Send + Sync>;
+
+/// What the window is told.
+pub enum Told {
+    /// The engine is there, or why not.
+    Opened(Result<(Engine, String), String>),
+    /// The engine's event.
+    Event(Box<Event>),
+    /// What is known of a request.
+    Facts(Result<Facts, String>),
+    /// A capture was read, or why not.
+    Loaded(PathBuf, Result<Box<file::Loaded>, String>),
+    /// A model's folder was chosen.
+    Model(PathBuf),
+    /// A capture was saved.
+    Saved(PathBuf),
+    /// Something was done, in plain words.
+    Done(String),
+    /// Something did not work, in plain words.
+    Failed(String),
+}
+
+/// The window's end of it. The receiver is dropped before the engine, so that no event holds the engine up when it ends.
+pub struct Link {
+    told: Receiver<Told>,
+    teller: Teller,
+    open: OpenEngine,
+    engine: Option<Engine>,
+    pending: Option<GenerateRequest>,
+}
+
+/// The other end: goes into threads.
+#[derive(Clone)]
+struct Teller {
+    to: Sender<Told>,
+    ctx: egui::Context,
+}
+
+impl Teller {
+    /// Whether the window still listens.
+    fn tell(&self, what: Told) -> bool {
+        let heard = self.to.send(what).is_ok();
+        self.ctx.request_repaint();
+        heard
+    }
+
+    /// Does something on a thread of its own.
+    fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let teller = self.clone();
+        let spawned = std::thread::Builder::new().name("window helper".into()).spawn(move || work(&teller));
+        if let Err(error) = spawned {
+            // Nobody else listens to this thread's own messages, so the channel cannot be full of them.
+            self.to.try_send(Told::Failed(format!("the system refuses another thread: {error}"))).ok();
+        }
+    }
+}
+
+impl Link {
+    /// Messages kept for a window that is busy; then the tellers wait.
+    const MESSAGES: usize = 64;
+
+    /// A link that opens the engine with `open` when the first job comes.
+    pub fn new(ctx: egui::Context, open: OpenEngine) -> Self {
+        let (to, told) = bounded(Self::MESSAGES);
+        Self { told, teller: Teller { to, ctx }, open, engine: None, pending: None }
+    }
+
+    /// The next message, if there is one.
+    pub fn next(&self) -> Option<Told> {
+        self.told.try_recv().ok()
+    }
+
+    /// The engine, once it is open.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
+    }
+
+    /// Starts a job, after the engine was opened; whether it was.
+    pub fn generate(&mut self, request: GenerateRequest) -> Result<bool, String> {
+        if let Some(engine) = &self.engine {
+            return engine.generate(request).map(|()| true).map_err(|error| error.to_string());
+        }
+        self.pending = Some(request);
+        let open = self.open.clone();
+        self.teller.spawn(move |teller| {
+            let opened = open().map_err(|error| format!("{error:#}"));
+            teller.tell(Told::Opened(opened));
+        });
+        Ok(false)
+    }
+
+    /// Takes an opened engine over: forwards its events and starts the job that waited for it.
+    pub fn opened(&mut self, engine: Engine) -> Result<(), String> {
+        let events = engine.events().clone();
+        self.teller.spawn(move |teller| {
+            for event in events {
+                if !teller.tell(Told::Event(Box::new(event))) {
+                    return;
+                }
+            }
+        });
+        let started = match self.pending.take() {
+            Some(request) => engine.generate(request).map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        self.engine = Some(engine);
+        started
+    }
+
+    /// Gives up an engine whose device is lost: the next job opens another. It ends on a thread of its own.
+    pub fn close_engine(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            self.teller.spawn(move |_| drop(engine));
+        }
+    }
+
+    /// Forgets a job that waits for the engine.
+    pub fn forget_pending(&mut self) {
+        self.pending = None;
+    }
+
+    /// Finds out what is known of a request.
+    pub fn facts(&self, request: GenerateRequest) {
+        self.teller.spawn(move |teller| {
+            let facts = Facts::of(&request).map_err(|error| error.to_string());
+            teller.tell(Told::Facts(facts));
+        });
+    }
+
+    /// Reads a capture.
+    pub fn load(&self, path: PathBuf) {
+        self.teller.spawn(move |teller| {
+            let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
+            teller.tell(Told::Loaded(path, loaded));
+        });
+    }
+
+    /// Lets the user choose a capture.
+    pub fn choose_capture(&self) {
+        let dialog =
+            rfd::AsyncFileDialog::new().set_title("Open a capture").add_filter("Captures", &["capture", "partial"]);
+        self.ask(dialog.pick_file(), |teller, path| {
+            let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
+            teller.tell(Told::Loaded(path, loaded));
+        });
+    }
+
+    /// Lets the user choose a model's folder.
+    pub fn choose_model(&self) {
+        let dialog = rfd::AsyncFileDialog::new().set_title("Choose a model folder");
+        self.ask(dialog.pick_folder(), |teller, path| {
+            teller.tell(Told::Model(path));
+        });
+    }
+
+    /// Lets the user save a capture.
+    pub fn save_capture(&self, capture: Capture) {
+        let dialog = rfd::AsyncFileDialog::new().set_title("Save the capture").add_filter("Captures", &["capture"]);
+        self.ask(dialog.set_file_name("run.capture").save_file(), move |teller, path| {
+            teller.tell(match file::save(&path, &capture) {
+                Ok(()) => Told::Saved(path),
+                Err(error) => Told::Failed(error.to_string()),
+            });
+        });
+    }
+
+    /// Lets the user save a clip; `settings` go into it.
+    pub fn save_clip(&self, clip: Clip, settings: String) {
+        let dialog = rfd::AsyncFileDialog::new()
+            .set_title("Save the clip")
+            .add_filter("MP4", &["mp4"])
+            .add_filter("Animated PNG", &["png", "apng"])
+            .add_filter("GIF", &["gif"])
+            .add_filter("Y4M", &["y4m"]);
+        self.ask(dialog.set_file_name("clip.mp4").save_file(), move |teller, path| {
+            teller.tell(done(&path, media::write(&path, &clip, &settings)));
+        });
+    }
+
+    /// Lets the user save a map as a figure or a table, by the file's name.
+    pub fn save_map(&self, svg: String, csv: String) {
+        let dialog = rfd::AsyncFileDialog::new()
+            .set_title("Export the map")
+            .add_filter("SVG figure", &["svg"])
+            .add_filter("CSV table", &["csv"]);
+        self.ask(dialog.set_file_name("map.svg").save_file(), move |teller, path| {
+            let table = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+            teller.tell(done(&path, std::fs::write(&path, if table { csv } else { svg })));
+        });
+    }
+
+    /// Waits for a dialog on a thread of its own.
+    fn ask(
+        &self,
+        dialog: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
+        then: impl FnOnce(&Teller, PathBuf) + Send + 'static,
+    ) {
+        self.teller.spawn(move |teller| {
+            if let Some(chosen) = pollster::block_on(dialog) {
+                then(teller, chosen.path().to_owned());
+            }
+        });
+    }
+}
+
+fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {
+    match result {
+        Ok(()) => Told::Done(format!("Saved {}", path.display())),
+        Err(error) => Told::Failed(format!("{} could not be saved: {error}", path.display())),
+    }
+}

@@ -1,0 +1,434 @@
+//! Pane "Blocks x steps": one cell a block and step, coloured by what was measured or is planned. Click shows a block's attention,
+//! drag selects, space switches reuse in the plan of the next run.
+
+use egui::accesskit::Role;
+use egui::{Align2, Color32, EventFilter, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+
+use crate::caching::Cell;
+use crate::media::Colormap;
+
+use super::cells::{Cells, Value};
+use super::plan_edit::{ReuseGrid, TITLE};
+use super::state::{Action, Level, State};
+use super::theme::{self, Palette};
+use super::{cells, legend};
+
+/// What the colours mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Colouring {
+    /// Computed, stored, reused.
+    #[default]
+    Reuse,
+    /// How much a block's delta changed since it was last measured.
+    Change,
+    /// GPU time.
+    Time,
+}
+
+impl Colouring {
+    /// All of them, in the order of the buttons.
+    pub const ALL: [Self; 3] = [Self::Reuse, Self::Change, Self::Time];
+
+    /// The button's text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reuse => "Reuse",
+            Self::Change => "Change",
+            Self::Time => "Time",
+        }
+    }
+
+    /// What a value is, with its unit.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Reuse => "what the block did",
+            Self::Change => "relative change of the block's delta since it was last measured",
+            Self::Time => "GPU time of the block, ms",
+        }
+    }
+
+    /// A value with its digits.
+    pub fn format(self, value: f32) -> String {
+        match self {
+            Self::Reuse => String::new(),
+            Self::Change => format!("{value:.3}"),
+            Self::Time => format!("{value:.2}"),
+        }
+    }
+
+    /// What has to be done to see it.
+    fn how_to(self) -> &'static str {
+        match self {
+            Self::Reuse => "Generate a clip, or open a capture.",
+            Self::Change => "Turn on \"Block changes\" under Measure in the strategy pane, then generate.",
+            Self::Time => "Turn on \"GPU times\" under Measure in the strategy pane, then generate.",
+        }
+    }
+}
+
+/// Points for a block's name and its F/B button, and for its hit rate.
+const LEFT: f32 = 66.0;
+const RIGHT: f32 = 46.0;
+const AXIS: f32 = 18.0;
+const LEGEND: f32 = 38.0;
+const LOWEST_ROW: f32 = 18.0;
+const HIGHEST_ROW: f32 = 34.0;
+
+/// Draws the pane.
+pub fn ui(ui: &mut Ui, state: &mut State) {
+    controls(ui, state);
+    let cells = Cells::of(state);
+    if cells.steps == 0 || cells.blocks == 0 {
+        let what = "Press Generate, or choose a strategy whose plan is known: its blocks and steps appear here.";
+        theme::empty(ui, "No blocks and steps yet", what);
+        return;
+    }
+    if !cells.any() && state.view.colouring != Colouring::Reuse {
+        let title = format!("Nothing was measured for \"{}\"", state.view.colouring.name());
+        theme::empty(ui, &title, state.view.colouring.how_to());
+        return;
+    }
+    let space = ui.available_size();
+    let row = ((space.y - AXIS - LEGEND - 6.0) / cells.blocks as f32).clamp(LOWEST_ROW, HIGHEST_ROW);
+    let height = (row * cells.blocks as f32).min(space.y - AXIS - LEGEND - 6.0).max(LOWEST_ROW);
+    egui::ScrollArea::vertical().id_salt("map rows").max_height(height).auto_shrink([false, true]).show_viewport(
+        ui,
+        |ui, viewport| {
+            let size = vec2(ui.available_width(), row * cells.blocks as f32);
+            let (area, _) = ui.allocate_exact_size(size, Sense::hover());
+            grid(ui, state, &cells, area, row, viewport);
+        },
+    );
+    let (axis_rect, _) = ui.allocate_exact_size(vec2(space.x, AXIS), Sense::hover());
+    axis(ui, &cells, columns(axis_rect));
+    let (legend_rect, _) = ui.allocate_exact_size(vec2(space.x, LEGEND - 4.0), Sense::hover());
+    show_legend(ui, state, &cells, legend_rect);
+}
+
+fn columns(area: Rect) -> Rect {
+    Rect::from_x_y_ranges(area.left() + LEFT..=(area.right() - RIGHT).max(area.left() + LEFT + 8.0), area.y_range())
+}
+
+fn controls(ui: &mut Ui, state: &mut State) {
+    let guided = state.runs.current().is_some_and(|run| run.capture.run.guided());
+    let comparable = state.runs.comparable().is_some();
+    let recorded = state.runs.current().is_some();
+    let view = &mut state.view;
+    ui.horizontal_wrapped(|ui| {
+        ui.selectable_value(&mut view.plan, false, "Recorded").on_hover_text("What the run on show did");
+        ui.selectable_value(&mut view.plan, true, "Next plan")
+            .on_hover_text("What the next run will do; space edits it");
+        ui.separator();
+        for colouring in Colouring::ALL {
+            let button = egui::Button::selectable(view.colouring == colouring, colouring.name());
+            let enabled = !view.plan || colouring == Colouring::Reuse;
+            if ui.add_enabled(enabled, button).on_hover_text(colouring.meaning()).clicked() {
+                view.colouring = colouring;
+            }
+        }
+        if guided && !view.plan {
+            ui.separator();
+            ui.selectable_value(&mut view.uncond, false, "Prompt").on_hover_text("The branch of the prompt (cond)");
+            ui.selectable_value(&mut view.uncond, true, "Negative")
+                .on_hover_text("The branch of the negative prompt (uncond)");
+        }
+        if comparable && !view.plan && view.colouring != Colouring::Reuse {
+            ui.checkbox(&mut view.subtract, "Minus baseline");
+        }
+        if recorded && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
+            state.actions.push(Action::SaveMap);
+        }
+    });
+}
+
+fn grid(ui: &mut Ui, state: &mut State, cells: &Cells, area: Rect, row: f32, viewport: Rect) {
+    let palette = Palette::of(ui);
+    let inner = columns(area);
+    let id = ui.scope_id().with("map grid");
+    let response = ui.interact(inner, id, Sense::click_and_drag());
+    let first = (viewport.top() / row).floor().max(0.0) as usize;
+    let last = ((viewport.bottom() / row).ceil() as usize).min(cells.blocks);
+    // Never thinner than 2 points: what would be is left out.
+    let stride = (cells.steps as f32 * 2.0 / inner.width()).ceil().max(1.0) as usize;
+    let width = inner.width() / cells.steps as f32;
+    let painter = ui.painter_at(inner);
+    painter.rect_filled(inner, 2.0, palette.well);
+    for block in first..last {
+        let top = area.top() + block as f32 * row;
+        for step in (0..cells.steps).step_by(stride) {
+            let left = inner.left() + step as f32 * width;
+            let rect = Rect::from_min_size(pos2(left, top), vec2(width * stride as f32, row));
+            draw_cell(&painter, &palette, cells, rect.shrink(if width > 5.0 { 0.75 } else { 0.25 }), step, block);
+        }
+        block_label(ui, state, block, Rect::from_min_size(pos2(area.left(), top), vec2(LEFT, row)));
+        let rate = format!("{:.0} %", cells.hit_rate(block) * 100.0);
+        let at = pos2(area.right() - 4.0, top + row / 2.0);
+        ui.painter().text(at, Align2::RIGHT_CENTER, rate, FontId::proportional(11.5), palette.weak);
+    }
+    let place = Place { inner, top: area.top(), width, row };
+    marks(&painter, &palette, state, &place);
+    pointer(state, &response, cells, &place);
+    keys(ui, state, &response, cells);
+    let name = cells::describe(state, cells);
+    theme::named(&response, Role::Canvas, format!("Blocks by steps map. {name}"));
+    hover(state, response, cells, &place);
+}
+
+/// Where cells lie.
+struct Place {
+    inner: Rect,
+    top: f32,
+    width: f32,
+    row: f32,
+}
+
+impl Place {
+    fn cell(&self, at: egui::Pos2, cells: &Cells) -> (usize, usize) {
+        let step = ((at.x - self.inner.left()) / self.width).max(0.0) as usize;
+        let block = ((at.y - self.top) / self.row).max(0.0) as usize;
+        (step.min(cells.steps - 1), block.min(cells.blocks - 1))
+    }
+
+    fn rect(&self, [s0, s1, b0, b1]: [usize; 4]) -> Rect {
+        let x = |step: usize| self.inner.left() + step as f32 * self.width;
+        let y = |block: usize| self.top + block as f32 * self.row;
+        Rect::from_min_max(pos2(x(s0), y(b0)), pos2(x(s1 + 1), y(b1 + 1)))
+    }
+}
+
+fn draw_cell(painter: &egui::Painter, palette: &Palette, cells: &Cells, rect: Rect, step: usize, block: usize) {
+    let Some(Value { cell, value, planned }) = cells.get(step, block) else { return };
+    match value {
+        Some(value) => {
+            let (map, t) = cells.scale(value);
+            painter.rect_filled(rect, 1.0, theme::mapped(map, t));
+        }
+        None if cells.colouring == Colouring::Reuse => {
+            let color = cell_color(palette, cell);
+            if planned {
+                let faint = theme::mix(palette.well, color, 0.45);
+                painter.rect_filled(rect, 1.0, faint);
+            } else {
+                painter.rect_filled(rect, 1.0, color);
+            }
+            cell_mark(painter, palette, rect, cell);
+        }
+        None if cell == Cell::Reused => cell_mark_faint(painter, palette, rect),
+        None => {}
+    }
+}
+
+/// The colour of what a block did.
+pub(super) fn cell_color(palette: &Palette, cell: Cell) -> Color32 {
+    match cell {
+        Cell::Computed => palette.computed,
+        Cell::Stored => palette.stored,
+        Cell::Reused => palette.reused,
+    }
+}
+
+/// What tells the kinds apart without colour: a reused cell is thin, a stored one has a bar below.
+pub(super) fn cell_mark(painter: &egui::Painter, palette: &Palette, rect: Rect, cell: Cell) {
+    match cell {
+        Cell::Computed => {}
+        Cell::Stored => {
+            let bar = Rect::from_min_max(pos2(rect.left(), rect.bottom() - (rect.height() * 0.22).max(2.0)), rect.max);
+            painter.rect_filled(bar, 0.0, palette.text);
+        }
+        Cell::Reused => {
+            let hole = rect.shrink2(vec2(0.0, rect.height() * 0.28));
+            for part in
+                [Rect::from_min_max(rect.min, hole.right_top()), Rect::from_min_max(hole.left_bottom(), rect.max)]
+            {
+                painter.rect_filled(part, 0.0, palette.well);
+            }
+        }
+    }
+}
+
+fn cell_mark_faint(painter: &egui::Painter, palette: &Palette, rect: Rect) {
+    let y = rect.center().y;
+    painter.hline(rect.x_range(), y, Stroke::new(1.5, palette.reused));
+}
+
+fn block_label(ui: &mut Ui, state: &mut State, block: usize, rect: Rect) {
+    let palette = Palette::of(ui);
+    let selected = state.view.block == Some(block);
+    let color = if selected { palette.accent } else { palette.text };
+    let at = pos2(rect.left() + 2.0, rect.center().y);
+    ui.painter().text(at, Align2::LEFT_CENTER, format!("b{block}"), FontId::monospace(12.0), color);
+    let cached = state.form.cached_blocks().contains(&block);
+    let (letter, class, other) =
+        if cached { ("B", "background: cached", "foreground") } else { ("F", "foreground: computed", "background") };
+    let place =
+        Rect::from_min_max(pos2(rect.right() - 32.0, rect.top() + 1.5), pos2(rect.right() - 7.0, rect.bottom() - 1.5));
+    let text = egui::RichText::new(letter).size(11.5);
+    let response = ui.put(place, egui::Button::selectable(cached, text).min_size(place.size()));
+    theme::named(&response, Role::Button, format!("Block {block}, {class}"));
+    let tip = format!("Block {block} is {class} by ProfilingDiT. Click: make it {other}, and choose ProfilingDiT.");
+    if response.on_hover_text(tip).clicked() {
+        state.form.cache_block(block, !cached);
+    }
+}
+
+/// Selection and position.
+fn marks(painter: &egui::Painter, palette: &Palette, state: &State, place: &Place) {
+    if !state.view.plan
+        && let Some(step) = state.shown_step()
+    {
+        let x = place.inner.left() + (step as f32 + 0.5) * place.width;
+        let tip = pos2(x, place.inner.bottom());
+        let triangle = vec![tip + vec2(-5.0, 0.0), tip + vec2(5.0, 0.0), tip + vec2(0.0, -6.0)];
+        painter.add(egui::Shape::convex_polygon(triangle, palette.text, Stroke::new(1.0, palette.pane)));
+    }
+    if let Some(selection) = state.view.selection {
+        let rect = place.rect(selection).expand(0.5);
+        painter.rect_stroke(rect, 2.0, Stroke::new(4.0, palette.pane), StrokeKind::Inside);
+        painter.rect_stroke(rect, 2.0, Stroke::new(2.0, palette.text), StrokeKind::Inside);
+    }
+}
+
+fn select(state: &mut State, step: usize, block: usize) {
+    state.view.step = Some(step);
+    state.view.block = Some(block);
+    state.view.selection = Some([step, step, block, block]);
+}
+
+fn pointer(state: &mut State, response: &Response, cells: &Cells, place: &Place) {
+    let Some(at) = response.interact_pointer_pos() else { return };
+    let (step, block) = place.cell(at, cells);
+    if response.clicked() || response.drag_started() {
+        response.request_focus();
+        select(state, step, block);
+    } else if response.dragged()
+        && let (Some(s), Some(b)) = (state.view.step, state.view.block)
+    {
+        state.view.selection = Some([s.min(step), s.max(step), b.min(block), b.max(block)]);
+    }
+}
+
+fn keys(ui: &Ui, state: &mut State, response: &Response, cells: &Cells) {
+    if !response.has_focus() {
+        return;
+    }
+    let filter = EventFilter { horizontal_arrows: true, vertical_arrows: true, ..EventFilter::default() };
+    ui.memory_mut(|memory| memory.set_focus_lock_filter(response.id, filter));
+    let (dx, dy, extend, space) = ui.input(|input| {
+        let one = |key| i64::from(input.key_pressed(key));
+        let across = one(Key::ArrowRight) - one(Key::ArrowLeft);
+        (across, one(Key::ArrowDown) - one(Key::ArrowUp), input.modifiers.shift, input.key_pressed(Key::Space))
+    });
+    if (dx, dy) != (0, 0) {
+        let move_by =
+            |from: usize, by: i64, count: usize| (from as i64).saturating_add(by).clamp(0, count as i64 - 1) as usize;
+        match state.view.selection.filter(|_| extend) {
+            Some([s0, s1, b0, b1]) => {
+                let (s1, b1) = (move_by(s1, dx, cells.steps).max(s0), move_by(b1, dy, cells.blocks).max(b0));
+                state.view.selection = Some([s0, s1, b0, b1]);
+            }
+            None => {
+                let step = move_by(state.view.step.unwrap_or(0), dx, cells.steps);
+                let block = move_by(state.view.block.unwrap_or(0), dy, cells.blocks);
+                select(state, step, block);
+            }
+        }
+    }
+    if space {
+        toggle_reuse(state, cells);
+    }
+}
+
+/// Switches reuse of the selected cells in the plan of the next run.
+fn toggle_reuse(state: &mut State, cells: &Cells) {
+    let Some([s0, s1, b0, b1]) = state.view.selection else {
+        state.log.add(Level::Note, "Select cells of the map first: click, drag or use the arrow keys.");
+        return;
+    };
+    let blocks = state.blocks();
+    let mut plans = state.prediction.plans.clone();
+    if plans.len() != state.form.steps || blocks != cells.blocks {
+        // The strategy decides on the way, or makes fewer steps: the plan starts from nothing reused.
+        plans = vec![crate::caching::StepPlan::compute(blocks); state.form.steps.min(1000)];
+    }
+    let mut edited = ReuseGrid::of(&plans, blocks);
+    edited.toggle(s0..s1 + 1, b0..b1 + 1);
+    state.form.use_plan(TITLE, edited.plans());
+    if !state.view.plan {
+        state.view.plan = true;
+        state
+            .log
+            .add(Level::Note, "The map now shows the plan of the next run: space switches reuse of the selection.");
+    }
+    if s0 == 0 {
+        state.log.add(Level::Note, "Step 0 is always computed: there is nothing to reuse yet.");
+    }
+}
+
+fn hover(state: &State, response: Response, cells: &Cells, place: &Place) {
+    let Some(at) = response.hover_pos() else { return };
+    let (step, block) = place.cell(at, cells);
+    response.on_hover_ui_at_pointer(|ui| {
+        ui.label(egui::RichText::new(format!("block {block}, step {step}")).strong());
+        for line in cells::details(state, cells, step, block) {
+            ui.label(line);
+        }
+    });
+}
+
+fn axis(ui: &Ui, cells: &Cells, area: Rect) {
+    let palette = Palette::of(ui);
+    let width = area.width() / cells.steps as f32;
+    let every =
+        [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].into_iter().find(|n| *n as f32 * width >= 26.0).unwrap_or(2000);
+    for step in (0..cells.steps).step_by(every) {
+        let at = pos2(area.left() + (step as f32 + 0.5) * width, area.top() + 3.0);
+        ui.painter().text(at, Align2::CENTER_TOP, step.to_string(), FontId::proportional(11.0), palette.weak);
+    }
+    let left = pos2(area.left() - 8.0, area.top() + 3.0);
+    ui.painter().text(left, Align2::RIGHT_TOP, "step", FontId::proportional(11.0), palette.weak);
+    let right = pos2(area.right() + RIGHT - 4.0, area.top() + 3.0);
+    ui.painter().text(right, Align2::RIGHT_TOP, "hit rate", FontId::proportional(11.0), palette.weak);
+}
+
+fn show_legend(ui: &mut Ui, state: &State, cells: &Cells, area: Rect) {
+    let palette = Palette::of(ui);
+    if cells.colouring != Colouring::Reuse {
+        let text = if cells.subtracted {
+            format!("{}, minus the baseline's", cells.colouring.meaning())
+        } else {
+            cells.colouring.meaning().into()
+        };
+        legend::bar(ui, area, cells.map, &text, cells.range, &|value| cells.colouring.format(value));
+        return;
+    }
+    let mut ui =
+        ui.new_child(egui::UiBuilder::new().max_rect(area).layout(egui::Layout::left_to_right(egui::Align::Min)));
+    for (cell, text) in
+        [(Cell::Computed, "computed"), (Cell::Stored, "computed, delta stored"), (Cell::Reused, "reused")]
+    {
+        legend::swatch(&mut ui, cell_color(&palette, cell), text, |painter, rect| {
+            cell_mark(painter, &palette, rect, cell)
+        });
+    }
+    if cells.planned && !state.view.plan {
+        ui.label(egui::RichText::new("(faint: planned)").size(11.5).color(palette.weak));
+    }
+}
+
+/// The range of a sequential or diverging map over values.
+pub(super) fn range(values: impl Iterator<Item = f32>, middle: Option<f32>) -> (Colormap, [f32; 2]) {
+    let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+    for value in values {
+        (low, high) = (low.min(value), high.max(value));
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    match middle {
+        Some(middle) => {
+            let reach = (high - middle).max(middle - low).max(1e-6);
+            (Colormap::Diverging, [middle - reach, middle + reach])
+        }
+        None => (Colormap::Sequential, [0.0, high.max(1e-9)]),
+    }
+}

@@ -1,0 +1,518 @@
+//! Room `app`: the window. It draws captures, live or recorded, and edits the next request; it knows the engine, never the GPU.
+//!
+//! ```text
+//! panes ── Action ──> App ── request ──> link ── engine's thread, files, dialogs
+//!   ^── State <── observe ── Told <────────┘        (wakes the window)
+//! ```
+//! One file a pane: `preview`, `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
+
+mod cells;
+mod export;
+mod form;
+mod layout;
+mod legend;
+mod link;
+mod log;
+mod map;
+mod numbers;
+mod plan_edit;
+mod preview;
+mod runs;
+#[cfg(test)]
+mod sample;
+mod screenshot;
+mod state;
+mod steps;
+mod strategy;
+#[cfg(test)]
+mod tests;
+mod theme;
+mod top_bar;
+
+use std::path::{Path, PathBuf};
+
+use crate::caching::StrategyConfig;
+use crate::engine::{Capture, Defaults, EngineError, Event, Facts};
+use crate::media::Clip;
+
+use cells::Cells;
+use form::{Form, Prediction};
+use layout::Layout;
+use link::{Link, Told};
+use runs::Run;
+use state::{Action, Job, Level, Prefs, State, View};
+
+pub use link::OpenEngine;
+pub use screenshot::{Screenshot, screenshot};
+
+/// What the window starts with.
+#[derive(Clone)]
+pub struct Options {
+    /// Opens the device and starts the engine, when the first job comes.
+    pub open_engine: OpenEngine,
+    /// The model that ships with the program.
+    pub demo_model: Option<PathBuf>,
+    /// A capture to show.
+    pub capture: Option<PathBuf>,
+    /// A capture shown where none is named, so that the window is alive before anything ran.
+    pub demo_capture: Option<PathBuf>,
+}
+
+/// Opens the window and stays until it is closed.
+///
+/// # Errors
+/// No window can be opened.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let mut setup = eframe::egui_wgpu::WgpuSetup::without_display_handle();
+    if let eframe::egui_wgpu::WgpuSetup::CreateNew(new) = &mut setup {
+        // Not OpenGL: what can generate has Vulkan, Metal or DirectX 12, and that draws the window too.
+        new.instance_descriptor.backends = eframe::wgpu::Backends::PRIMARY;
+    }
+    let viewport = egui::ViewportBuilder::default()
+        .with_title("ditscope")
+        .with_app_id("ditscope")
+        .with_inner_size([1440.0, 900.0])
+        .with_min_inner_size([640.0, 420.0])
+        .with_drag_and_drop(true);
+    let native = eframe::NativeOptions {
+        viewport,
+        wgpu_options: eframe::egui_wgpu::WgpuConfiguration { wgpu_setup: setup, ..Default::default() },
+        ..Default::default()
+    };
+    eframe::run_native("ditscope", native, Box::new(move |cc| Ok(Box::new(App::new(cc, options)))))
+        .map_err(|error| anyhow::anyhow!("the window could not be opened: {error}"))
+}
+
+const FORM_KEY: &str = "form v1";
+const VIEW_KEY: &str = "view v1";
+const PREFS_KEY: &str = "prefs v1";
+
+/// What the facts of a request hang on.
+type FactsKey = (PathBuf, [usize; 2], usize, usize);
+
+/// The window.
+pub struct App {
+    state: State,
+    layout: Layout,
+    link: Link,
+    facts_of: Option<FactsKey>,
+    predicted: Option<(Form, bool)>,
+    /// Theme and zoom as they were set last.
+    applied: Option<(egui::ThemePreference, f32)>,
+}
+
+impl App {
+    /// The window as it was left, or as it is at first.
+    pub fn new(cc: &eframe::CreationContext<'_>, options: Options) -> Self {
+        theme::install(&cc.egui_ctx);
+        let stored = |key: &str| cc.storage.and_then(|storage| storage.get_string(key));
+        let read = |key: &str| stored(key).unwrap_or_default();
+        let layout =
+            serde_json::from_str::<Layout>(&read(layout::KEY)).ok().filter(Layout::is_valid).unwrap_or_default();
+        let mut state = State {
+            form: serde_json::from_str::<Form>(&read(FORM_KEY)).unwrap_or_default(),
+            view: serde_json::from_str::<View>(&read(VIEW_KEY)).unwrap_or_default(),
+            prefs: serde_json::from_str::<Prefs>(&read(PREFS_KEY)).unwrap_or_default(),
+            demo_model: options.demo_model,
+            ..State::default()
+        };
+        state.form.mend();
+        state.prefs.zoom = if state.prefs.zoom.is_finite() { state.prefs.zoom.clamp(0.5, 3.0) } else { 1.0 };
+        let link = Link::new(cc.egui_ctx.clone(), options.open_engine);
+        let mut app = Self { state, layout, link, facts_of: None, predicted: None, applied: None };
+        app.choose_first_model();
+        if let Some(path) = options.capture {
+            app.link.load(path);
+            app.state.prefs.hints_seen = true;
+        } else if let Some(path) = options.demo_capture {
+            app.show_demo(&path);
+        }
+        app
+    }
+
+    /// The model of last time if it is still there, else the demo model.
+    fn choose_first_model(&mut self) {
+        if self.state.form.model.join("model_index.json").is_file() || self.state.form.model.is_dir() {
+            return;
+        }
+        match self.state.demo_model.clone() {
+            Some(demo) => self.use_model(demo),
+            None => self.state.log.add(Level::Note, "Choose a model folder at the top left, or open a capture."),
+        }
+    }
+
+    fn show_demo(&mut self, path: &Path) {
+        // A missing or unreadable demo is no user's concern: the window just starts empty.
+        if let Ok(loaded) = crate::engine::capture::file::open(path) {
+            self.state.runs.add(loaded.capture, false, None);
+            self.state
+                .log
+                .add(Level::Note, "This is a recorded run of the built-in model. Press Generate to make your own.");
+        }
+    }
+
+    fn use_model(&mut self, folder: PathBuf) {
+        match Defaults::of_model(&folder) {
+            Ok(defaults) => {
+                self.state.form.use_model(folder.clone(), &defaults);
+                self.state.prefs.remember_model(&folder);
+            }
+            Err(error) => self.state.log.add(Level::Error, error.to_string()),
+        }
+    }
+
+    fn add_loaded(&mut self, path: PathBuf, capture: Capture, damage: Option<String>) {
+        if let Some(damage) = damage {
+            let name = path.display();
+            self.state.log.add(Level::Warning, format!("{name} is shown as far as it can be read: {damage}"));
+        }
+        for warning in capture.warnings.clone() {
+            self.state.log.add(Level::Warning, warning);
+        }
+        self.state.prefs.remember_capture(&path);
+        self.state.runs.add(capture, false, Some(path));
+        self.forget_selection();
+    }
+
+    /// Puts the settings of the run on show into the form, where the form's model is none of this machine's.
+    fn take_over_run(&mut self) {
+        let Some(run) = self.state.runs.current() else { return };
+        let info = &run.capture.run;
+        let form = &mut self.state.form;
+        form.prompt.clone_from(&info.prompt);
+        form.negative_prompt.clone_from(&info.negative_prompt);
+        (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
+        (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
+        form.strategies = form::strategies(form.steps);
+        let kind = std::mem::discriminant(&info.strategy);
+        match form.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
+            Some(index) => (form.strategies[index], form.chosen) = (info.strategy.clone(), index),
+            None => {
+                form.strategies.push(info.strategy.clone());
+                form.chosen = form.strategies.len() - 1;
+            }
+        }
+        if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
+            // The deltas' size is not in a capture.
+            let facts = Facts { blocks: info.blocks, token_grid: info.token_grid, delta_bytes: 0, cost };
+            self.state.facts = Some(Ok(facts));
+        }
+        form.mend();
+    }
+
+    fn forget_selection(&mut self) {
+        let view = &mut self.state.view;
+        (view.step, view.selection, view.frame, view.plan) = (None, None, 0, false);
+    }
+
+    fn told(&mut self, told: Told) {
+        let log = &mut self.state.log;
+        match told {
+            Told::Opened(Ok((engine, adapter))) => {
+                self.state.adapter = Some(adapter);
+                match self.link.opened(engine) {
+                    Ok(()) => self.begin(),
+                    Err(error) => self.fail(error),
+                }
+            }
+            Told::Opened(Err(error)) => {
+                self.link.forget_pending();
+                self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
+            }
+            Told::Event(event) => self.event(*event),
+            Told::Facts(facts) => {
+                if let Err(error) = &facts {
+                    log.add(Level::Warning, error.clone());
+                }
+                self.state.facts = Some(facts);
+            }
+            Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
+            Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
+            Told::Model(path) => self.use_model(path),
+            Told::Saved(path) => {
+                log.add(Level::Note, format!("Saved {}", path.display()));
+                self.state.prefs.remember_capture(&path);
+            }
+            Told::Done(text) => log.add(Level::Note, text),
+        }
+    }
+
+    fn begin(&mut self) {
+        self.state.job = Job::Running { run: None, stage: None, paused: false };
+    }
+
+    fn fail(&mut self, error: String) {
+        self.state.job = Job::Idle;
+        self.state.log.add(Level::Error, error);
+    }
+
+    fn event(&mut self, event: Event) {
+        let Job::Running { run, stage, .. } = &mut self.state.job else { return };
+        match &event {
+            Event::Started(_) => {
+                let mut capture = Capture::default();
+                capture.observe(&event);
+                *run = Some(self.state.runs.add(capture, true, None));
+                self.forget_selection();
+                return;
+            }
+            Event::Stage(now) => *stage = Some(*now),
+            Event::Warning(text) => self.state.log.add(Level::Warning, text.clone()),
+            _ => {}
+        }
+        let run = *run;
+        if let Some(id) = run {
+            self.state.runs.change(id, |run| run.capture.observe(&event));
+        }
+        match event {
+            Event::Finished(_) => self.finished(run),
+            Event::Failed(error) => self.failed(run, &error),
+            _ => {}
+        }
+    }
+
+    fn finished(&mut self, run: Option<u64>) {
+        self.state.job = Job::Idle;
+        let Some(id) = run else { return };
+        self.state.runs.change(id, |run| run.live = false);
+        let off = self.state.runs.get(id).is_some_and(|run| run.capture.run.strategy == StrategyConfig::Off);
+        if off && self.state.runs.baseline().is_none() {
+            self.state.runs.set_baseline(Some(id));
+            self.state
+                .log
+                .add(Level::Note, "Done. This run is the baseline now: choose a strategy and generate again.");
+        } else {
+            self.state.log.add(Level::Note, "Done.");
+        }
+    }
+
+    fn failed(&mut self, run: Option<u64>, error: &EngineError) {
+        self.state.job = Job::Idle;
+        if let Some(id) = run {
+            self.state.runs.change(id, |run| run.live = false);
+        }
+        match error {
+            EngineError::Cancelled => self.state.log.add(Level::Note, "Cancelled. What was done until then is kept."),
+            EngineError::Gpu(_) => {
+                self.link.close_engine();
+                self.state.log.add(Level::Error, format!("{error}. The GPU is opened anew with the next run."));
+            }
+            other => self.state.log.add(Level::Error, other.to_string()),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Generate if !self.state.job.busy() => self.generate(),
+            Action::Generate => {}
+            Action::Pause | Action::Resume => self.pause(action == Action::Pause),
+            Action::Cancel => {
+                if let Some(engine) = self.link.engine() {
+                    engine.control().cancel();
+                }
+            }
+            Action::OpenCapture => self.link.choose_capture(),
+            Action::Open(path) => self.link.load(path),
+            Action::ChooseModel => self.link.choose_model(),
+            Action::UseModel(path) => self.use_model(path),
+            Action::SaveCapture | Action::SaveClip | Action::SaveMap => self.save(&action),
+            Action::ResetLayout => self.layout = Layout::default(),
+        }
+    }
+
+    fn generate(&mut self) {
+        match self.link.generate(self.state.form.request()) {
+            Ok(true) => self.begin(),
+            Ok(false) => self.state.job = Job::Opening,
+            Err(error) => {
+                self.link.close_engine();
+                self.fail(error);
+            }
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        let Some(engine) = self.link.engine() else { return };
+        if pause {
+            engine.control().pause()
+        } else {
+            engine.control().resume()
+        }
+        if let Job::Running { paused, .. } = &mut self.state.job {
+            *paused = pause;
+        }
+    }
+
+    fn save(&mut self, action: &Action) {
+        let Some(run) = self.state.runs.current() else { return };
+        match action {
+            Action::SaveCapture => self.link.save_capture(run.capture.clone()),
+            Action::SaveClip => match clip(run) {
+                Ok(clip) => self.link.save_clip(clip, settings(run)),
+                Err(error) => self.state.log.add(Level::Error, error),
+            },
+            _ => {
+                let cells = Cells::of(&self.state);
+                let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
+                self.link.save_map(export::svg(&cells, &title), export::csv(&cells));
+            }
+        }
+    }
+
+    fn shortcuts(&mut self, ctx: &egui::Context) {
+        let busy = self.state.job.busy();
+        let paused = self.state.job.paused();
+        let has_run = self.state.runs.current().is_some();
+        let pressed = |keys| ctx.input_mut(|input| input.consume_shortcut(&keys));
+        for (keys, action, enabled) in [
+            (top_bar::GENERATE, Action::Generate, !busy),
+            (top_bar::OPEN, Action::OpenCapture, true),
+            (top_bar::SAVE, Action::SaveCapture, has_run && !busy),
+            (top_bar::PAUSE, if paused { Action::Resume } else { Action::Pause }, busy),
+            (top_bar::CANCEL, Action::Cancel, busy),
+        ] {
+            if pressed(keys) && enabled {
+                self.state.ask(action);
+            }
+        }
+    }
+
+    /// What was dropped on the window: captures, or a model's folder.
+    fn dropped(&mut self, ctx: &egui::Context) {
+        let paths: Vec<PathBuf> =
+            ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
+        for path in paths {
+            self.state.ask(if path.is_dir() { Action::UseModel(path) } else { Action::Open(path) });
+        }
+    }
+
+    /// Theme and zoom follow the preferences; the zoom keys change the preferences.
+    fn apply_prefs(&mut self, ctx: &egui::Context) {
+        let prefs = &mut self.state.prefs;
+        match self.applied {
+            Some((_, zoom)) if zoom == prefs.zoom && (ctx.zoom_factor() - zoom).abs() > 1e-3 => {
+                prefs.zoom = ctx.zoom_factor()
+            }
+            _ => {}
+        }
+        let wanted = (prefs.theme, prefs.zoom);
+        // While the zoom slider is dragged the window would move under the pointer.
+        let dragging = ctx.input(|input| input.pointer.any_down());
+        if self.applied != Some(wanted) && !(dragging && self.applied.is_some_and(|(theme, _)| theme == prefs.theme)) {
+            ctx.set_theme(prefs.theme);
+            ctx.set_zoom_factor(prefs.zoom);
+            self.applied = Some(wanted);
+        }
+    }
+
+    /// Asks for facts where the model or size changed, and predicts where anything did.
+    fn predict(&mut self) {
+        let form = &self.state.form;
+        let key = (form.model.clone(), form.size, form.frames, form.prompt.split_whitespace().count());
+        if !form.model.as_os_str().is_empty() && self.facts_of.as_ref() != Some(&key) {
+            self.link.facts(form.request());
+            self.facts_of = Some(key);
+        }
+        let facts = self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok());
+        let known = facts.is_some();
+        if self.predicted.as_ref().is_none_or(|(of, knew)| of != form || *knew != known) || known_changed(&self.state) {
+            self.state.prediction = Prediction::of(form, facts, self.state.blocks());
+            self.predicted = Some((form.clone(), known));
+        }
+    }
+}
+
+/// Whether the prediction is for another number of blocks than the model has.
+fn known_changed(state: &State) -> bool {
+    state.prediction.plans.first().is_some_and(|plan| !plan.cond.fits(state.blocks()))
+}
+
+/// A run's clip, to be written.
+fn clip(run: &Run) -> Result<Clip, String> {
+    let frames = run.capture.clip.as_ref().ok_or("This run has no clip yet.")?;
+    let (width, height) = (frames.width as u32, frames.height as u32);
+    Clip::new(width, height, run.capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
+}
+
+/// A run's settings as JSON, for the files that it becomes.
+fn settings(run: &Run) -> String {
+    let info = &run.capture.run;
+    serde_json::json!({
+        "program": info.program,
+        "model": info.model,
+        "model_id": info.model_id,
+        "prompt": info.prompt,
+        "negative_prompt": info.negative_prompt,
+        "seed": info.seed,
+        "noise": info.noise,
+        "size": [info.width, info.height],
+        "frames": info.num_frames,
+        "steps": info.steps(),
+        "guidance_scale": info.guidance_scale,
+        "flow_shift": info.flow_shift,
+        "scheduler": info.scheduler,
+        "strategy": info.strategy,
+    })
+    .to_string()
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, ctx: &egui::Context, _: &mut eframe::Frame) {
+        while let Some(told) = self.link.next() {
+            self.told(told);
+        }
+        self.dropped(ctx);
+        self.shortcuts(ctx);
+        self.predict();
+    }
+
+    fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+        self.apply_prefs(ui.ctx());
+        let palette = theme::Palette::of(ui);
+        let bar = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 7));
+        egui::Panel::top("top bar").frame(bar).show(ui, |ui| top_bar::ui(ui, &mut self.state, &mut self.layout));
+        let status = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 3));
+        egui::Panel::bottom("status bar").frame(status).show(ui, |ui| log::status_bar(ui, &mut self.state));
+        let window = egui::Frame::new().fill(palette.window).inner_margin(4.0);
+        egui::CentralPanel::default().frame(window).show(ui, |ui| {
+            log::hints(ui, &mut self.state);
+            self.layout.ui(ui, &mut self.state);
+        });
+        drop_target(ui);
+        for action in std::mem::take(&mut self.state.actions) {
+            self.act(action);
+        }
+    }
+
+    fn save(&mut self, storage: &mut dyn eframe::Storage) {
+        let mut put = |key: &str, value: Result<String, serde_json::Error>| {
+            // What cannot be written is forgotten: the window then starts as at first.
+            if let Ok(value) = value {
+                storage.set_string(key, value);
+            }
+        };
+        put(layout::KEY, serde_json::to_string(&self.layout));
+        put(FORM_KEY, serde_json::to_string(&self.state.form));
+        put(VIEW_KEY, serde_json::to_string(&self.state.view));
+        put(PREFS_KEY, serde_json::to_string(&self.state.prefs));
+    }
+}
+
+/// Says what a drop will do while something is dragged over the window.
+fn drop_target(ui: &egui::Ui) {
+    if ui.input(|input| input.raw.hovered_files.is_empty()) {
+        return;
+    }
+    let rect = ui.ctx().content_rect();
+    let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
+    let painter = ui.ctx().layer_painter(layer);
+    painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
+    let text = "Drop a capture to open it, or a model folder to use it";
+    painter.text(
+        rect.center(),
+        egui::Align2::CENTER_CENTER,
+        text,
+        egui::FontId::proportional(22.0),
+        egui::Color32::WHITE,
+    );
+}

@@ -1,0 +1,437 @@
+//! Pane "Preview": frames as they denoise and the clip, with attention and mask over them, beside other runs.
+
+use std::collections::HashMap;
+
+use egui::accesskit::Role;
+use egui::{Color32, ColorImage, Pos2, Rect, Sense, Stroke, TextureHandle, TextureOptions, Ui, Vec2, pos2, vec2};
+
+use crate::engine::Frames;
+use crate::media::Colormap;
+
+use super::legend;
+use super::runs::{MOST_SHOWN, Run, Runs};
+use super::state::{Action, Compare, State, View};
+use super::theme;
+
+/// What a texture shows: a new one is made when this changes.
+#[derive(Clone, Debug, PartialEq)]
+enum Content {
+    Frame { run: u64, version: u64, step: Option<usize>, frame: usize },
+    Difference { runs: [(u64, u64); 2], step: Option<usize>, frame: usize },
+    Attention { run: u64, version: u64, step: usize, block: usize, uncond: bool, frame: usize, opacity: u8, top: u32 },
+}
+
+/// The textures in use, one a slot.
+#[derive(Default)]
+pub struct Pictures(HashMap<(u8, usize), (Content, TextureHandle)>);
+
+impl Pictures {
+    fn get(
+        &mut self,
+        ctx: &egui::Context,
+        slot: (u8, usize),
+        content: Content,
+        options: TextureOptions,
+        make: impl FnOnce() -> ColorImage,
+    ) -> egui::TextureId {
+        if let Some((shown, texture)) = self.0.get(&slot)
+            && *shown == content
+        {
+            return texture.id();
+        }
+        let texture = ctx.load_texture(format!("preview {slot:?}"), make(), options);
+        let id = texture.id();
+        self.0.insert(slot, (content, texture));
+        id
+    }
+}
+
+/// The frames of a run that the view asks for: the clip, or the estimate of a step.
+pub(super) fn frames(run: &Run, step: Option<usize>) -> Option<(&Frames, Option<usize>)> {
+    let usable = |frames: &&Frames| !frames.frames.is_empty();
+    let clip = run.capture.clip.as_ref().filter(usable).map(|clip| (clip, None));
+    let upto = |limit: usize| {
+        let steps = run.capture.steps.iter().rev().filter(|record| record.step <= limit);
+        steps.filter_map(|record| Some((record.preview.as_ref().filter(usable)?, Some(record.step)))).next()
+    };
+    match step {
+        Some(step) => upto(step).or(clip),
+        None => clip.or_else(|| upto(usize::MAX)),
+    }
+}
+
+/// The frame of the token grid that a frame of the clip comes from: the first one has its own, later ones come in groups.
+pub(super) fn latent_frame(frame: usize, frames: usize, latent_frames: usize) -> usize {
+    let last = latent_frames.saturating_sub(1);
+    if frames <= latent_frames { frame.min(last) } else { (frame * last).div_ceil(frames - 1).min(last) }
+}
+
+/// Draws the pane.
+pub fn ui(ui: &mut Ui, state: &mut State) {
+    let Some(run) = state.runs.current() else {
+        theme::empty(ui, "No run yet", "Press Generate above, or drop a capture file on the window.");
+        return;
+    };
+    let Some((shown, step)) = frames(run, state.view.step) else {
+        let (title, text) = if run.live {
+            ("Loading the model and encoding the prompt", "The first estimate appears after the first step.")
+        } else {
+            ("This run has no pictures", "It ended before its first step, or was recorded without previews.")
+        };
+        theme::empty(ui, title, text);
+        return;
+    };
+    let count = shown.frames.len();
+    let fps =
+        f64::from(run.capture.run.fps.clamp(1, 240)) * count as f64 / run.capture.run.num_frames.max(count) as f64;
+    state.view.frame = state.view.frame.min(count - 1);
+    controls(ui, state, step);
+    egui::Panel::bottom("preview transport")
+        .frame(egui::Frame::NONE)
+        .show_separator_line(false)
+        .show(ui, |ui| transport(ui, &mut state.view, count, fps));
+    pictures(ui, state);
+}
+
+fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
+    let comparable = state.runs.comparable().is_some();
+    let several = state.runs.shown().len() > 1;
+    let has_clip = state.runs.current().is_some_and(|run| run.capture.clip.is_some());
+    let has_mask = state.runs.current().is_some_and(|run| !run.capture.masks.is_empty());
+    let attention = attention_map(state).is_some();
+    let view = &mut state.view;
+    ui.horizontal_wrapped(|ui| {
+        if has_clip && ui.selectable_label(step.is_none(), "Clip").clicked() {
+            view.step = None;
+        }
+        match step {
+            Some(step) => ui.label(format!("estimate after step {step}")),
+            None => ui.label("the decoded frames"),
+        };
+        if several {
+            ui.separator();
+            for (mode, text, enabled) in [
+                (Compare::Single, "One", true),
+                (Compare::Split, "Split", comparable),
+                (Compare::Difference, "Difference", comparable),
+                (Compare::SideBySide, "Side by side", true),
+            ] {
+                let label = egui::Button::selectable(view.compare == mode, text);
+                if ui.add_enabled(enabled, label).clicked() {
+                    view.compare = mode;
+                }
+            }
+        }
+        if attention {
+            ui.separator();
+            let label = ui.label("Attention");
+            let slider =
+                egui::Slider::new(&mut view.opacity, 0.0..=1.0).custom_formatter(|v, _| format!("{:.0} %", v * 100.0));
+            ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");
+        }
+        if has_mask {
+            ui.checkbox(&mut view.outline, "Mask outline");
+        }
+        if has_clip && ui.button("Save clip...").on_hover_text("MP4, APNG, GIF or PNG frames").clicked() {
+            state.actions.push(Action::SaveClip);
+        }
+    });
+}
+
+fn transport(ui: &mut Ui, view: &mut View, count: usize, fps: f64) {
+    let now = ui.input(|input| input.time);
+    if view.playing && count > 1 {
+        let due = ((now - view.frame_since) * fps) as usize;
+        if due > 0 {
+            view.frame_since = now;
+            let next = view.frame + 1;
+            view.playing = view.looping || next < count;
+            view.frame = if next < count || !view.looping { next.min(count - 1) } else { 0 };
+        }
+        ui.ctx().request_repaint_after_secs((1.0 / fps) as f32);
+    }
+    ui.add_space(4.0);
+    ui.horizontal(|ui| {
+        let (text, name) = if view.playing { ("\u{23f8}", "Pause playback") } else { ("\u{25b6}", "Play") };
+        let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));
+        theme::named(&play, Role::Button, name);
+        let typing = ui.ctx().egui_wants_keyboard_input();
+        if play.clicked() || (!typing && ui.input(|input| input.key_pressed(egui::Key::K))) {
+            view.playing = !view.playing && count > 1;
+            view.frame_since = now;
+        }
+        ui.checkbox(&mut view.looping, "Loop");
+        let label = ui.label("Frame");
+        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(40.0);
+        let mut number = view.frame + 1;
+        let slider =
+            egui::Slider::new(&mut number, 1..=count.max(1)).custom_formatter(move |v, _| format!("{v} / {count}"));
+        if ui.add(slider).labelled_by(label.id).changed() {
+            view.frame = number - 1;
+            view.playing = false;
+        }
+    });
+}
+
+/// The largest rectangle of a picture's shape in the middle of another.
+fn fit(area: Rect, width: usize, height: usize) -> Rect {
+    let scale = (area.width() / width.max(1) as f32).min(area.height() / height.max(1) as f32).max(0.0);
+    Rect::from_center_size(area.center(), vec2(width as f32 * scale, height as f32 * scale))
+}
+
+fn color_image(frames: &Frames, frame: usize) -> ColorImage {
+    ColorImage::from_rgb([frames.width, frames.height], &frames.frames[frame])
+}
+
+/// A picture of a run in a slot, or `None` where it has no such frame.
+fn picture(
+    ui: &Ui,
+    pictures: &mut Pictures,
+    slot: usize,
+    run: &Run,
+    view: &View,
+) -> Option<(egui::TextureId, usize, usize)> {
+    let (shown, step) = frames(run, view.step)?;
+    let frame = view.frame.min(shown.frames.len() - 1);
+    let content = Content::Frame { run: run.id, version: if step.is_some() { 0 } else { run.version }, step, frame };
+    let id = pictures.get(ui.ctx(), (0, slot), content, TextureOptions::LINEAR, || color_image(shown, frame));
+    Some((id, shown.width, shown.height))
+}
+
+fn pictures(ui: &mut Ui, state: &mut State) {
+    let area = ui.available_rect_before_wrap().shrink2(vec2(0.0, 2.0));
+    if area.width() < 20.0 || area.height() < 20.0 {
+        return;
+    }
+    let compare = match state.view.compare {
+        Compare::Split | Compare::Difference if state.runs.comparable().is_none() => Compare::Single,
+        other => other,
+    };
+    match compare {
+        Compare::Single => single(ui, state, area),
+        Compare::Split => split(ui, state, area),
+        Compare::Difference => difference(ui, state, area),
+        Compare::SideBySide => side_by_side(ui, state, area),
+    }
+}
+
+const UV: Rect = Rect { min: Pos2::ZERO, max: pos2(1.0, 1.0) };
+
+fn single(ui: &mut Ui, state: &mut State, area: Rect) {
+    let overlay = state.view.opacity > 0.0 && attention_map(state).is_some();
+    let (area, below) = if overlay { area.split_top_bottom_at_y(area.bottom() - 34.0) } else { (area, area) };
+    let State { runs, view, pictures, .. } = state;
+    let Some(run) = runs.current() else { return };
+    let Some((id, width, height)) = picture(ui, pictures, 0, run, view) else { return };
+    let rect = fit(area, width, height);
+    let response = ui.allocate_rect(rect, Sense::hover());
+    ui.painter().image(id, rect, UV, Color32::WHITE);
+    theme::named(&response, Role::Image, format!("Preview of run {}, frame {}", run.title(), view.frame + 1));
+    if overlay {
+        attention(ui, state, rect, below);
+    }
+    outline(ui, state, rect);
+}
+
+/// The selected block's attention map on the step that is shown, and which step and block these are.
+fn attention_map(state: &State) -> Option<(&[f32], usize, usize)> {
+    attention_of(&state.runs, &state.view, state.shown_step()?)
+}
+
+fn attention_of<'a>(runs: &'a Runs, view: &View, step: usize) -> Option<(&'a [f32], usize, usize)> {
+    let (run, block) = (runs.current()?, view.block?);
+    let map = run.block(step, block, view.uncond)?.received.as_deref()?;
+    (map.len() == run.capture.run.tokens() && !map.is_empty()).then_some((map, step, block))
+}
+
+fn attention(ui: &mut Ui, state: &mut State, rect: Rect, below: Rect) {
+    let Some(step) = state.shown_step() else { return };
+    let State { runs, view, pictures, .. } = state;
+    let Some((map, step, block)) = attention_of(runs, view, step) else { return };
+    let Some(run) = runs.current() else { return };
+    let [frames_of_grid, height, width] = run.capture.run.token_grid;
+    let count = frames(run, view.step).map_or(1, |(shown, _)| shown.frames.len());
+    let frame = latent_frame(view.frame, count, frames_of_grid);
+    let Some(values) = map.get(frame * height * width..(frame + 1) * height * width) else { return };
+    let top = map.iter().copied().fold(0.0, f32::max).max(f32::MIN_POSITIVE);
+    let opacity = view.opacity;
+    let make = || {
+        let pixel = |value: &f32| {
+            let t = value / top;
+            let [r, g, b] = Colormap::Sequential.color(t);
+            // Where little is received the frame stays visible.
+            Color32::from_rgba_unmultiplied(r, g, b, ((0.25 + 0.75 * t) * opacity * 255.0) as u8)
+        };
+        ColorImage::new([width, height], values.iter().map(pixel).collect())
+    };
+    let content = Content::Attention {
+        run: run.id,
+        version: run.version,
+        step,
+        block,
+        uncond: view.uncond,
+        frame,
+        opacity: (opacity * 255.0) as u8,
+        top: top.to_bits(),
+    };
+    let id = pictures.get(ui.ctx(), (1, 0), content, TextureOptions::NEAREST, make);
+    ui.painter().image(id, rect, UV, Color32::WHITE);
+    let text = format!("attention received by a token: block {block}, step {step} (mean 1)");
+    legend::bar(ui, below.shrink2(vec2(4.0, 0.0)), Colormap::Sequential, &text, [0.0, top], &|v| format!("{v:.1}"));
+}
+
+/// The border of the mask, black and white so that it shows on anything.
+fn outline(ui: &Ui, state: &State, rect: Rect) {
+    let Some(run) = state.runs.current() else { return };
+    let Some(mask) = run.capture.masks.last().filter(|_| state.view.outline) else { return };
+    let [frames_of_grid, height, width] = run.capture.run.token_grid;
+    let count = frames(run, state.view.step).map_or(1, |(shown, _)| shown.frames.len());
+    let frame = latent_frame(state.view.frame, count, frames_of_grid);
+    let Some(bits) = mask.tokens.get(frame * height * width..(frame + 1) * height * width) else { return };
+    let cell = vec2(rect.width() / width.max(1) as f32, rect.height() / height.max(1) as f32);
+    let corner = |y: usize, x: usize| rect.min + vec2(x as f32 * cell.x, y as f32 * cell.y);
+    let inside = |y: Option<usize>, x: Option<usize>| match (y, x) {
+        (Some(y), Some(x)) if y < height && x < width => bits[y * width + x],
+        _ => false,
+    };
+    let mut lines = Vec::new();
+    for y in 0..=height {
+        for x in 0..=width {
+            if inside(y.checked_sub(1), Some(x)) != inside(Some(y), Some(x)) {
+                lines.push([corner(y, x), corner(y, x + 1)]);
+            }
+            if inside(Some(y), x.checked_sub(1)) != inside(Some(y), Some(x)) {
+                lines.push([corner(y, x), corner(y + 1, x)]);
+            }
+        }
+    }
+    for (width, color) in [(3.5, Color32::BLACK), (1.5, Color32::WHITE)] {
+        for line in &lines {
+            ui.painter().line_segment(*line, Stroke::new(width, color));
+        }
+    }
+}
+
+/// A name on a picture.
+fn tag(ui: &Ui, at: Pos2, align: egui::Align2, text: &str) {
+    let font = egui::FontId::proportional(12.0);
+    let galley = ui.painter().layout_no_wrap(text.into(), font, Color32::WHITE);
+    let rect = align.anchor_size(at, galley.size() + Vec2::splat(8.0));
+    ui.painter().rect_filled(rect, 3.0, Color32::from_black_alpha(190));
+    ui.painter().galley(rect.min + Vec2::splat(4.0), galley, Color32::WHITE);
+}
+
+fn split(ui: &mut Ui, state: &mut State, area: Rect) {
+    let State { runs, view, pictures, .. } = state;
+    let Some((baseline, current)) = runs.comparable() else { return };
+    let (left, right) = (picture(ui, pictures, 0, baseline, view), picture(ui, pictures, 1, current, view));
+    let (Some((left, width, height)), Some((right, ..))) = (left, right) else {
+        theme::empty(ui, "Nothing to compare yet", "The two runs have no frame in common so far.");
+        return;
+    };
+    let rect = fit(area, width, height);
+    let mut response = ui.allocate_rect(rect, Sense::click_and_drag());
+    if let Some(pointer) = response.interact_pointer_pos() {
+        view.split = ((pointer.x - rect.left()) / rect.width()).clamp(0.0, 1.0);
+    }
+    if response.has_focus() {
+        let by = ui.input(|input| {
+            f32::from(
+                i8::from(input.key_pressed(egui::Key::ArrowRight)) - i8::from(input.key_pressed(egui::Key::ArrowLeft)),
+            )
+        });
+        view.split = (view.split + by * 0.05).clamp(0.0, 1.0);
+        let filter = egui::EventFilter { horizontal_arrows: true, ..Default::default() };
+        ui.memory_mut(|memory| memory.set_focus_lock_filter(response.id, filter));
+    }
+    response = response.on_hover_cursor(egui::CursorIcon::ResizeHorizontal);
+    response
+        .widget_info(|| egui::WidgetInfo::slider(true, view.split.into(), "Split between baseline and current run"));
+    let x = rect.left() + rect.width() * view.split;
+    let part = |from: f32, to: f32| {
+        let place =
+            Rect::from_x_y_ranges(rect.left() + rect.width() * from..=rect.left() + rect.width() * to, rect.y_range());
+        (place, Rect::from_min_max(pos2(from, 0.0), pos2(to, 1.0)))
+    };
+    let ((left_rect, left_uv), (right_rect, right_uv)) = (part(0.0, view.split), part(view.split, 1.0));
+    ui.painter().image(left, left_rect, left_uv, Color32::WHITE);
+    ui.painter().image(right, right_rect, right_uv, Color32::WHITE);
+    for (width, color) in [(4.0, Color32::BLACK), (2.0, Color32::WHITE)] {
+        ui.painter().vline(x, rect.y_range(), Stroke::new(width, color));
+    }
+    ui.painter().circle(pos2(x, rect.center().y), 8.0, Color32::WHITE, Stroke::new(2.0, Color32::BLACK));
+    tag(ui, rect.left_top() + Vec2::splat(6.0), egui::Align2::LEFT_TOP, &format!("baseline {}", baseline.title()));
+    tag(ui, rect.right_top() + vec2(-6.0, 6.0), egui::Align2::RIGHT_TOP, &current.title());
+}
+
+/// Largest difference of a channel that the colours tell apart.
+const DIFFERENCE_TOP: f32 = 64.0;
+
+fn difference(ui: &mut Ui, state: &mut State, area: Rect) {
+    let (area, below) = area.split_top_bottom_at_y(area.bottom() - 34.0);
+    let State { runs, view, pictures, .. } = state;
+    let Some((baseline, current)) = runs.comparable() else { return };
+    let (Some((a, step_a)), Some((b, step_b))) = (frames(baseline, view.step), frames(current, view.step)) else {
+        return;
+    };
+    let alike = (a.width, a.height, a.frames.len()) == (b.width, b.height, b.frames.len());
+    if !alike || step_a.is_some() != step_b.is_some() {
+        theme::empty(ui, "Nothing to compare yet", "The two runs have no frame in common so far.");
+        return;
+    }
+    let frame = view.frame.min(a.frames.len() - 1);
+    let runs = [(baseline.id, baseline.version), (current.id, current.version)];
+    let content = Content::Difference { runs, step: step_b, frame };
+    let id = pictures.get(ui.ctx(), (2, 0), content, TextureOptions::LINEAR, || {
+        let pairs = a.frames[frame].chunks_exact(3).zip(b.frames[frame].chunks_exact(3));
+        let most = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+        let pixels = pairs.map(|pair| theme::mapped(Colormap::Sequential, f32::from(most(pair)) / DIFFERENCE_TOP));
+        ColorImage::new([a.width, a.height], pixels.collect())
+    });
+    let rect = fit(area, a.width, a.height);
+    let response = ui.allocate_rect(rect, Sense::hover());
+    ui.painter().image(id, rect, UV, Color32::WHITE);
+    theme::named(&response, Role::Image, "Difference between baseline and current run");
+    let text = format!("{} minus {}: largest difference of a channel, of 255", current.title(), baseline.title());
+    let format =
+        |value: f32| if value >= DIFFERENCE_TOP { format!("{value:.0} and more") } else { format!("{value:.0}") };
+    legend::bar(ui, below.shrink2(vec2(4.0, 0.0)), Colormap::Sequential, &text, [0.0, DIFFERENCE_TOP], &format);
+}
+
+fn side_by_side(ui: &mut Ui, state: &mut State, area: Rect) {
+    let State { runs, view, pictures, .. } = state;
+    let shown = runs.shown();
+    let count = shown.len().clamp(1, MOST_SHOWN);
+    let columns = if area.width() / area.height() > 1.2 || count <= 2 { count } else { 2 };
+    let rows = count.div_ceil(columns);
+    let size = vec2(area.width() / columns as f32, area.height() / rows as f32);
+    for (index, run) in shown.iter().enumerate() {
+        let at = area.min + vec2((index % columns) as f32 * size.x, (index / columns) as f32 * size.y);
+        let Some((id, width, height)) = picture(ui, pictures, index, run, view) else { continue };
+        let rect = fit(Rect::from_min_size(at, size).shrink(3.0), width, height);
+        let response = ui.allocate_rect(rect, Sense::hover());
+        ui.painter().image(id, rect, UV, Color32::WHITE);
+        theme::named(&response, Role::Image, format!("Preview of run {}", run.title()));
+        tag(ui, rect.left_top() + Vec2::splat(5.0), egui::Align2::LEFT_TOP, &run.title());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_the_clip_find_their_latent_frame() {
+        let found: Vec<usize> = (0..17).map(|frame| latent_frame(frame, 17, 5)).collect();
+        assert_eq!(found, [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]);
+        assert_eq!((0..5).map(|frame| latent_frame(frame, 5, 5)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!((latent_frame(0, 1, 1), latent_frame(9, 3, 0), latent_frame(7, 8, 1)), (0, 0, 0));
+    }
+
+    #[test]
+    fn pictures_keep_their_shape() {
+        let area = Rect::from_min_size(pos2(10.0, 10.0), vec2(200.0, 100.0));
+        assert_eq!(fit(area, 64, 64).size(), vec2(100.0, 100.0));
+        assert_eq!(fit(area, 0, 0).size(), Vec2::ZERO);
+    }
+}

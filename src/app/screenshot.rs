@@ -1,0 +1,69 @@
+//! The window as a picture, drawn without a display.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::engine::capture::file;
+
+use super::state::View;
+use super::{App, Options};
+
+/// What to draw.
+#[derive(Clone, Debug)]
+pub struct Screenshot {
+    /// The capture on show.
+    pub capture: PathBuf,
+    /// Another one, as the baseline.
+    pub baseline: Option<PathBuf>,
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    /// Pixels per point: 2 for 200 %.
+    pub scale: f32,
+    /// Dark, or light.
+    pub dark: bool,
+    /// Block and step whose attention is shown.
+    pub cell: Option<[usize; 2]>,
+}
+
+/// Largest side of a picture, in pixels.
+const LARGEST_SIDE: u32 = 8192;
+
+/// RGBA rows of the picture, and its width and height.
+///
+/// # Errors
+/// The capture cannot be opened, the size is too small or large, or no device can draw.
+pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
+    let [width, height] = wanted.size;
+    if !(200..=LARGEST_SIDE).contains(&width) || !(200..=LARGEST_SIDE).contains(&height) {
+        bail!("a picture of {width}x{height} pixels cannot be made: each side must be 200 to {LARGEST_SIDE}");
+    }
+    let baseline = wanted.baseline.as_deref().map(file::open).transpose()?;
+    let loaded = file::open(&wanted.capture)?;
+    let no_engine = || anyhow::bail!("a screenshot generates nothing");
+    let options = Options { open_engine: Arc::new(no_engine), demo_model: None, capture: None, demo_capture: None };
+    let mut harness = egui_kittest::Harness::builder()
+        .with_size(egui::vec2(width as f32, height as f32) / wanted.scale)
+        .with_pixels_per_point(wanted.scale)
+        .wgpu()
+        .build_eframe(|cc| App::new(cc, options));
+    let app = harness.state_mut();
+    app.state.prefs.theme = if wanted.dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
+    app.state.prefs.hints_seen = true;
+    app.state.view = View::default();
+    if let Some(baseline) = baseline {
+        let id = app.state.runs.add(baseline.capture, false, None);
+        app.state.runs.set_baseline(Some(id));
+    }
+    app.add_loaded(wanted.capture.clone(), loaded.capture, loaded.damage);
+    app.take_over_run();
+    if let Some([block, step]) = wanted.cell {
+        (app.state.view.block, app.state.view.step) = (Some(block), Some(step));
+        app.state.view.selection = Some([step, step, block, block]);
+    }
+    // Sizes settle within a few frames; nothing moves after that.
+    harness.run_steps(6);
+    let image = harness.render().map_err(anyhow::Error::msg).context("no device could draw the window")?;
+    Ok((image.as_raw().clone(), image.width(), image.height()))
+}

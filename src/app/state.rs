@@ -1,0 +1,287 @@
+//! What the window knows: panes draw it and change it, nothing else is shared between them.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use crate::engine::{Facts, Stage};
+
+use super::form::{Form, Prediction};
+use super::map::Colouring;
+use super::preview::Pictures;
+use super::runs::Runs;
+
+/// What a pane asks of the window.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Start the generation of the form.
+    Generate,
+    /// Hold it.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it.
+    Cancel,
+    /// Choose a capture to open.
+    OpenCapture,
+    /// Open this one.
+    Open(PathBuf),
+    /// Choose a model's folder.
+    ChooseModel,
+    /// Use this one.
+    UseModel(PathBuf),
+    /// Save the current run's capture.
+    SaveCapture,
+    /// Save the current run's clip.
+    SaveClip,
+    /// Save the map as SVG, or its values as CSV.
+    SaveMap,
+    /// The layout as it was at first.
+    ResetLayout,
+}
+
+/// Where the engine is.
+#[derive(Clone, Debug, Default)]
+pub enum Job {
+    /// Nothing runs.
+    #[default]
+    Idle,
+    /// The device is being opened.
+    Opening,
+    /// A job runs.
+    Running {
+        /// Its run, once it has started to denoise.
+        run: Option<u64>,
+        /// What it does.
+        stage: Option<Stage>,
+        /// Held by the user.
+        paused: bool,
+    },
+}
+
+impl Job {
+    /// Whether a job runs or is about to.
+    pub fn busy(&self) -> bool {
+        !matches!(self, Self::Idle)
+    }
+
+    /// Whether the user holds it.
+    pub fn paused(&self) -> bool {
+        matches!(self, Self::Running { paused: true, .. })
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// For information.
+    Note,
+    /// Worth knowing.
+    Warning,
+    /// Something did not work.
+    Error,
+}
+
+/// Newest messages.
+#[derive(Clone, Debug, Default)]
+pub struct Log(VecDeque<(Level, String)>);
+
+impl Log {
+    const MOST: usize = 500;
+
+    /// Adds a message.
+    pub fn add(&mut self, level: Level, text: impl Into<String>) {
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((level, text.into()));
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &(Level, String)> {
+        self.0.iter()
+    }
+}
+
+/// How the preview compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Compare {
+    /// The current run alone.
+    #[default]
+    Single,
+    /// Baseline left, current right of a line that can be moved.
+    Split,
+    /// What differs, amplified.
+    Difference,
+    /// All shown runs.
+    SideBySide,
+}
+
+/// What is looked at, and how. Lasts.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct View {
+    /// The step on show; the clip, or the newest step, if `None`.
+    #[serde(skip)]
+    pub step: Option<usize>,
+    /// The block whose attention is shown.
+    #[serde(skip)]
+    pub block: Option<usize>,
+    /// Selected cells of the map: steps and blocks, both with their ends.
+    #[serde(skip)]
+    pub selection: Option<[usize; 4]>,
+    /// The frame on show, from 0.
+    #[serde(skip)]
+    pub frame: usize,
+    /// Frames go by.
+    #[serde(skip)]
+    pub playing: bool,
+    /// When the frame on show came up, in the context's seconds.
+    #[serde(skip)]
+    pub frame_since: f64,
+    /// From the last frame on to the first.
+    pub looping: bool,
+    /// The negative prompt's branch.
+    pub uncond: bool,
+    /// What the map's colours mean.
+    pub colouring: Colouring,
+    /// The map shows the plan of the next run in place of what was recorded.
+    pub plan: bool,
+    /// The map shows the difference to the baseline.
+    pub subtract: bool,
+    /// Opacity of the attention over the frame; 0 for none.
+    pub opacity: f32,
+    /// Outline of the mask.
+    pub outline: bool,
+    /// How the preview compares.
+    pub compare: Compare,
+    /// Place of the split line, 0 to 1.
+    pub split: f32,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            step: None,
+            block: None,
+            selection: None,
+            frame: 0,
+            playing: false,
+            frame_since: 0.0,
+            looping: true,
+            uncond: false,
+            colouring: Colouring::Reuse,
+            plan: false,
+            subtract: false,
+            opacity: 0.6,
+            outline: true,
+            compare: Compare::Single,
+            split: 0.5,
+        }
+    }
+}
+
+/// What lasts besides form and view.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Prefs {
+    /// Dark, light, or the system's.
+    pub theme: egui::ThemePreference,
+    /// Everything larger or smaller.
+    pub zoom: f32,
+    /// The first-start hints were dismissed.
+    pub hints_seen: bool,
+    /// Captures opened or saved, newest first.
+    pub recent: Vec<PathBuf>,
+    /// Models used, newest first.
+    pub models: Vec<PathBuf>,
+}
+
+impl Default for Prefs {
+    fn default() -> Self {
+        let theme = egui::ThemePreference::System;
+        Self { theme, zoom: 1.0, hints_seen: false, recent: Vec::new(), models: Vec::new() }
+    }
+}
+
+impl Prefs {
+    const MOST: usize = 10;
+
+    /// Puts a capture on top of the recent ones.
+    pub fn remember_capture(&mut self, path: &Path) {
+        remember(&mut self.recent, path);
+    }
+
+    /// Puts a model on top of the recent ones.
+    pub fn remember_model(&mut self, path: &Path) {
+        remember(&mut self.models, path);
+    }
+}
+
+fn remember(list: &mut Vec<PathBuf>, path: &Path) {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    list.retain(|other| *other != path);
+    list.insert(0, path);
+    list.truncate(Prefs::MOST);
+}
+
+/// Similarity of the current run's clip to the baseline's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likeness {
+    /// dB; infinite for equal clips.
+    pub psnr: f64,
+    /// 1 for equal clips.
+    pub ssim: f64,
+}
+
+/// Everything.
+#[derive(Default)]
+pub struct State {
+    /// What to generate.
+    pub form: Form,
+    /// The runs.
+    pub runs: Runs,
+    /// What is looked at.
+    pub view: View,
+    /// What lasts.
+    pub prefs: Prefs,
+    /// Messages.
+    pub log: Log,
+    /// The engine.
+    pub job: Job,
+    /// The adapter's name, once it is open.
+    pub adapter: Option<String>,
+    /// What is known of the form's model and size, or why nothing is.
+    pub facts: Option<Result<Facts, String>>,
+    /// What the form's strategy is expected to do.
+    pub prediction: Prediction,
+    /// Of the current run to the baseline.
+    pub likeness: Option<Likeness>,
+    /// Textures of the preview.
+    pub pictures: Pictures,
+    /// What panes asked for in this frame.
+    pub actions: Vec<Action>,
+    /// The model that ships with the program.
+    pub demo_model: Option<PathBuf>,
+}
+
+impl State {
+    /// Blocks of the form's model; of the current run while the model is not known.
+    pub fn blocks(&self) -> usize {
+        match &self.facts {
+            Some(Ok(facts)) => facts.blocks,
+            _ => self.runs.current().map_or(0, |run| run.capture.run.blocks),
+        }
+    }
+
+    /// Asks the window for something.
+    pub fn ask(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// The step that is shown: the selected one, or the newest that was recorded.
+    pub fn shown_step(&self) -> Option<usize> {
+        let run = self.runs.current()?;
+        let newest = run.capture.steps.last().map(|step| step.step);
+        self.view.step.filter(|step| run.step(*step).is_some()).or(newest)
+    }
+}

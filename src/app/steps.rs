@@ -1,0 +1,130 @@
+//! Pane "Steps": how much each step changes the prediction, and how long it takes.
+
+use egui::{Color32, Id, RichText, Ui};
+use egui_plot::{Bar, BarChart, HoverPosition, Line, MarkerShape, Plot, PlotPoints, Points, VLine};
+
+use crate::caching::Cell;
+
+use super::map::cell_color;
+use super::runs::Run;
+use super::state::State;
+use super::theme::{self, Palette};
+
+/// Draws the pane.
+pub fn ui(ui: &mut Ui, state: &mut State) {
+    let Some(run) = state.runs.current().filter(|run| !run.capture.steps.is_empty()) else {
+        theme::empty(ui, "No steps yet", "Curves of change and time grow here while a run goes on.");
+        return;
+    };
+    let palette = Palette::of(ui);
+    let half = ((ui.available_height() - 66.0) / 2.0).max(48.0);
+    let shown = state.shown_step();
+    ui.label(RichText::new("L1 distance between predictions").size(11.5).color(palette.weak));
+    let changed = change(ui, run, state.runs.comparable().map(|(baseline, _)| baseline), shown, half);
+    ui.label(RichText::new("ms per step").size(11.5).color(palette.weak));
+    let timed = times(ui, run, shown, half);
+    if let Some(step) = changed.or(timed) {
+        state.view.step = Some(step);
+    }
+}
+
+/// What a step did as a whole: the most that any block of the prompt's branch did.
+fn kind(run: &Run, index: usize) -> Cell {
+    let Some(plan) = run.capture.steps.get(index).and_then(|step| step.plan.as_ref()) else { return Cell::Computed };
+    let cells = plan.cond.cells(run.capture.run.blocks);
+    let reused = cells.iter().filter(|cell| **cell == Cell::Reused).count();
+    match reused {
+        0 if cells.contains(&Cell::Stored) => Cell::Stored,
+        0 => Cell::Computed,
+        _ => Cell::Reused,
+    }
+}
+
+fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
+    let steps = run.capture.run.steps().max(1) as f64;
+    Plot::new(name)
+        .height(height)
+        .default_x_bounds(-0.6, steps - 0.4)
+        .include_y(0.0)
+        .link_axis(Id::unique("steps"), [true, false])
+        .allow_scroll(false)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_boxed_zoom(false)
+        .show_background(false)
+        .set_margin_fraction(egui::vec2(0.02, 0.14))
+        .y_axis_min_width(34.0)
+        .label_formatter(|at| match at {
+            HoverPosition::NearDataPoint { plot_name, position, .. } => {
+                Some(format!("step {:.0}\n{plot_name}: {:.4}", position.x, position.y))
+            }
+            HoverPosition::Elsewhere { .. } => None,
+        })
+}
+
+/// The step that was clicked.
+fn clicked(plot: &egui_plot::PlotUi<'_>, steps: usize) -> Option<usize> {
+    let at = plot.pointer_coordinate().filter(|_| plot.response().clicked())?;
+    Some((at.x.round().max(0.0) as usize).min(steps.saturating_sub(1)))
+}
+
+fn change(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usize>, height: f32) -> Option<usize> {
+    let palette = Palette::of(ui);
+    let curve = |run: &Run| -> Vec<[f64; 2]> {
+        run.capture.steps.iter().filter_map(|step| Some([step.step as f64, step.prediction_change?])).collect()
+    };
+    let own = curve(run);
+    // Marks on the axis: what each step did.
+    let ticks = |wanted: Cell| -> Vec<[f64; 2]> {
+        let steps = run.capture.steps.iter().enumerate().filter(|(index, _)| kind(run, *index) == wanted);
+        steps.map(|(_, step)| [step.step as f64, 0.0]).collect()
+    };
+    let steps = run.capture.run.steps();
+    plot("change of predictions", run, height)
+        .show_axes([false, true])
+        .show(ui, |plot| {
+            if let Some(step) = shown {
+                plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
+            }
+            if let Some(baseline) = baseline {
+                let line = Line::new("baseline", PlotPoints::from(curve(baseline)));
+                plot.line(line.color(palette.weak).width(1.0).style(egui_plot::LineStyle::dashed_loose()));
+            }
+            plot.line(Line::new("change", PlotPoints::from(own.clone())).color(palette.accent).width(2.0));
+            plot.points(Points::new("change", PlotPoints::from(own)).color(palette.accent).radius(2.5));
+            for (cell, shape) in [
+                (Cell::Computed, MarkerShape::Square),
+                (Cell::Stored, MarkerShape::Square),
+                (Cell::Reused, MarkerShape::Cross),
+            ] {
+                let marks = Points::new("plan", PlotPoints::from(ticks(cell))).shape(shape);
+                plot.points(marks.color(cell_color(&palette, cell)).radius(4.0).allow_hover(false));
+            }
+            clicked(plot, steps)
+        })
+        .inner
+}
+
+fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<usize> {
+    let palette = Palette::of(ui);
+    let bar = |(index, step): (usize, &crate::engine::StepRecord)| {
+        let color: Color32 = cell_color(&palette, kind(run, index));
+        let width = if kind(run, index) == Cell::Reused { 0.45 } else { 0.8 };
+        Bar::new(step.step as f64, step.seconds * 1e3).width(width).fill(color).stroke(egui::Stroke::NONE)
+    };
+    let bars = run.capture.steps.iter().enumerate().map(bar).collect();
+    let steps = run.capture.run.steps();
+    plot("time of steps", run, height)
+        .x_axis_formatter(|mark, _| {
+            if mark.value.fract() == 0.0 && mark.value >= 0.0 { format!("{:.0}", mark.value) } else { String::new() }
+        })
+        .show(ui, |plot| {
+            if let Some(step) = shown {
+                plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
+            }
+            let name = |bar: &Bar, _: &BarChart| format!("step {:.0}\n{:.0} ms", bar.argument, bar.value);
+            plot.bar_chart(BarChart::new("ms", bars).element_formatter(Box::new(name)));
+            clicked(plot, steps)
+        })
+        .inner
+}

@@ -1,0 +1,425 @@
+//! Pane "Strategy": which features are reused, with what settings, and what that is expected to do.
+
+use egui::{DragValue, RichText, Sense, Slider, Ui, vec2};
+
+use crate::caching::{Carry, Cell, Intervals, Lists, MagCache, ProfilingSettings, StepSchedule, StrategyConfig};
+
+use super::map::{cell_color, cell_mark};
+use super::state::{Level, State};
+use super::theme::{self, Palette, section};
+
+/// Draws the pane.
+pub fn ui(ui: &mut Ui, state: &mut State) {
+    egui::ScrollArea::vertical().id_salt("strategy").auto_shrink([false, true]).show(ui, |ui| {
+        ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
+        choice(ui, state);
+        let blocks = state.blocks();
+        let steps = state.form.steps;
+        let ratios = measured_ratios(state);
+        let chosen = state.form.chosen;
+        if let Some(strategy) = state.form.strategies.get_mut(chosen) {
+            ui.add_space(4.0);
+            settings(ui, strategy, steps, blocks, ratios.as_deref());
+        }
+        prediction(ui, state);
+        measure(ui, state);
+    });
+}
+
+/// What a strategy does, in a line.
+fn what(strategy: &StrategyConfig) -> (&'static str, &'static str) {
+    match strategy {
+        StrategyConfig::Off => ("Off", "Every block computes in every step."),
+        StrategyConfig::Profiling(_) => {
+            ("ProfilingDiT", "Blocks that attend to the background are reused between computed steps.")
+        }
+        StrategyConfig::Uniform(_) => ("Uniform", "All blocks are reused between computed steps."),
+        StrategyConfig::TeaCache { .. } => ("TeaCache", "Reuses while the time embedding has changed little."),
+        StrategyConfig::MagCache(_) => ("MagCache", "Reuses while the residual's magnitude has changed little."),
+        StrategyConfig::EasyCache(_) => ("EasyCache", "Reuses while the output is expected to have changed little."),
+        StrategyConfig::DbCache(_) => {
+            ("DBCache", "The first blocks run; the middle is reused while they changed little.")
+        }
+        StrategyConfig::DiCache(_) => ("DiCache", "A probe of few blocks decides on the rest."),
+        StrategyConfig::DeltaDit(_) => ("Delta-DiT", "Rear blocks are reused early, front blocks late."),
+        StrategyConfig::FewerSteps { .. } => {
+            ("Fewer steps", "No reuse, fewer steps: the control that others have to beat.")
+        }
+        StrategyConfig::Plan { .. } => ("My plan", "The plan edited in the map."),
+    }
+}
+
+fn choice(ui: &mut Ui, state: &mut State) {
+    let palette = Palette::of(ui);
+    let mut chosen = state.form.chosen;
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
+        for (index, strategy) in state.form.strategies.iter().enumerate() {
+            let (name, tip) = what(strategy);
+            if ui.selectable_label(index == chosen, name).on_hover_text(tip).clicked() {
+                chosen = index;
+            }
+        }
+    });
+    state.form.chosen = chosen;
+    ui.label(RichText::new(what(state.form.strategy()).1).color(palette.weak));
+}
+
+/// A labelled slider for a whole number.
+fn whole(ui: &mut Ui, name: &str, value: &mut usize, range: std::ops::RangeInclusive<usize>, tip: &str) {
+    let label = ui.label(name).on_hover_text(tip);
+    ui.add(Slider::new(value, range)).labelled_by(label.id).on_hover_text(tip);
+    ui.end_row();
+}
+
+/// A labelled slider.
+fn real(ui: &mut Ui, name: &str, value: &mut f64, range: std::ops::RangeInclusive<f64>, tip: &str) {
+    let label = ui.label(name).on_hover_text(tip);
+    ui.add(Slider::new(value, range).fixed_decimals(2)).labelled_by(label.id).on_hover_text(tip);
+    ui.end_row();
+}
+
+fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: usize, ratios: Option<&[f64]>) {
+    egui::Grid::new("strategy settings").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| match strategy {
+        StrategyConfig::Off => {}
+        StrategyConfig::Profiling(settings) => profiling(ui, settings, steps, blocks),
+        StrategyConfig::Uniform(schedule) => self::schedule(ui, schedule, steps),
+        StrategyConfig::TeaCache { threshold, ret_steps, .. } => {
+            real(ui, "threshold", threshold, 0.0..=0.5, "The accumulated change at which a step is computed again");
+            ui.label("signal");
+            ui.checkbox(ret_steps, "time projection")
+                .on_hover_text("The method's \"ret steps\" variant: five computed steps first");
+            ui.end_row();
+        }
+        StrategyConfig::MagCache(settings) => mag_cache(ui, settings, ratios),
+        StrategyConfig::EasyCache(settings) => {
+            real(
+                ui,
+                "threshold",
+                &mut settings.threshold,
+                0.0..=0.5,
+                "Accumulated relative change that computes again",
+            );
+            whole(ui, "first steps", &mut settings.first, 0..=steps, "Steps at the start that are computed");
+            whole(ui, "last steps", &mut settings.last, 0..=steps, "Steps at the end that are computed");
+        }
+        StrategyConfig::DbCache(settings) => {
+            let most = blocks.max(2) - 1;
+            real(
+                ui,
+                "threshold",
+                &mut settings.threshold,
+                0.0..=0.5,
+                "Change of the first blocks below which the middle is reused",
+            );
+            whole(ui, "front blocks", &mut settings.front, 1..=most, "Fn: blocks at the front that always run");
+            whole(ui, "back blocks", &mut settings.back, 0..=most, "Bn: blocks at the back that always run");
+            whole(ui, "warm-up", &mut settings.warm_up, 0..=steps, "Steps at the start that are computed");
+            whole(ui, "most in a row", &mut settings.max_skips, 0..=steps, "Reused steps in a row; 0 for no limit");
+        }
+        StrategyConfig::DiCache(settings) => {
+            real(
+                ui,
+                "threshold",
+                &mut settings.threshold,
+                0.0..=0.5,
+                "Accumulated change of the probe that computes again",
+            );
+            whole(ui, "probe blocks", &mut settings.probe, 1..=blocks.max(2) - 1, "Blocks that always run");
+            real(
+                ui,
+                "computed first",
+                &mut settings.retention,
+                0.0..=1.0,
+                "Share of the steps at the start that is computed",
+            );
+        }
+        StrategyConfig::DeltaDit(settings) => {
+            real(ui, "share", &mut settings.share, 0.0..=1.0, "Share of the blocks that is reused");
+            real(
+                ui,
+                "boundary",
+                &mut settings.boundary,
+                0.0..=1.0,
+                "Share of the steps after which front blocks are reused",
+            );
+            schedule(ui, &mut settings.schedule, steps);
+        }
+        StrategyConfig::FewerSteps { steps: fewer } => {
+            whole(ui, "steps", fewer, 1..=steps, "Denoising steps in place of the number above");
+        }
+        StrategyConfig::Plan { plans, .. } => {
+            ui.label("made for");
+            ui.label(format!("{} steps", plans.len()));
+            ui.end_row();
+        }
+    });
+}
+
+fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks: usize) {
+    if let Some(list) = settings.blocks.first_mut() {
+        let label =
+            ui.label("cached").on_hover_text("Background blocks: the B buttons of the map, or a list such as 0-5,9");
+        block_list(ui, list, blocks, label.id);
+        ui.end_row();
+    }
+    schedule(ui, &mut settings.schedule, steps);
+    ui.label("delta").on_hover_text("How a stored delta is carried to later steps");
+    ui.horizontal(|ui| {
+        ui.selectable_value(&mut settings.carry, Carry::Hold, "hold").on_hover_text("As it is (the paper)");
+        ui.selectable_value(&mut settings.carry, Carry::Extrapolate, "extrapolate").on_hover_text("From the last two");
+    });
+    ui.end_row();
+    if settings.blocks.len() > 1 {
+        ui.label("lists");
+        ui.horizontal(|ui| {
+            ui.selectable_value(&mut settings.lists, Lists::One, "first");
+            ui.selectable_value(&mut settings.lists, Lists::Split, "split");
+            ui.selectable_value(&mut settings.lists, Lists::Alternate, "alternate");
+        });
+        ui.end_row();
+    }
+}
+
+/// `0-5,9`.
+pub(super) fn list_text(blocks: &[usize]) -> String {
+    let runs = crate::caching::runs_of(blocks, usize::MAX);
+    let text = |run: &std::ops::Range<usize>| match run.len() {
+        1 => run.start.to_string(),
+        _ => format!("{}-{}", run.start, run.end - 1),
+    };
+    runs.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A list as text back to blocks below `count`; `None` where it does not parse.
+pub(super) fn parse_list(text: &str, count: usize) -> Option<Vec<usize>> {
+    let mut blocks = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= count {
+            return None;
+        }
+        blocks.extend(first..=last);
+    }
+    blocks.sort_unstable();
+    blocks.dedup();
+    Some(blocks)
+}
+
+/// The list as editable text: what is typed lasts until it parses.
+fn block_list(ui: &mut Ui, list: &mut Vec<usize>, blocks: usize, label: egui::Id) {
+    let id = ui.scope_id().with("block list");
+    let typed: Option<String> = ui.data(|data| data.get_temp(id));
+    let mut text = typed.unwrap_or_else(|| list_text(list));
+    let wrong = parse_list(&text, blocks).is_none();
+    let color = wrong.then_some(Palette::of(ui).bad);
+    let field = egui::TextEdit::singleline(&mut text)
+        .hint_text("none; for example 0-5,9")
+        .desired_width(150.0)
+        .text_color_opt(color);
+    let response = ui.add(field).labelled_by(label);
+    if response.changed()
+        && let Some(parsed) = parse_list(&text, blocks)
+    {
+        *list = parsed;
+    }
+    if response.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, text));
+    } else {
+        ui.data_mut(|data| data.remove::<String>(id));
+    }
+    if wrong {
+        response.on_hover_text(format!("Write numbers and ranges below {blocks}, such as 0-5,9"));
+    }
+}
+
+fn schedule(ui: &mut Ui, schedule: &mut StepSchedule, steps: usize) {
+    whole(ui, "warm-up", &mut schedule.warm_up, 0..=steps, "s0: the steps up to this one are computed");
+    whole(ui, "last steps", &mut schedule.last, 0..=steps, "Steps at the end that are computed");
+    ui.label("intervals").on_hover_text("Steps from a computed one to the next");
+    let (mut max, mut min, rounding) = match schedule.intervals {
+        Intervals::Decreasing { max, min, rounding } | Intervals::Increasing { max, min, rounding } => {
+            (max, min, rounding)
+        }
+        Intervals::Uniform(every) => (every as f64, every as f64, Default::default()),
+        Intervals::Explicit(_) => (2.0, 2.0, Default::default()),
+    };
+    let mut kind = match schedule.intervals {
+        Intervals::Decreasing { .. } => 0,
+        Intervals::Increasing { .. } => 1,
+        Intervals::Uniform(_) => 2,
+        Intervals::Explicit(_) => 3,
+    };
+    let before = kind;
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = 4.0;
+        ui.selectable_value(&mut kind, 0, "falling").on_hover_text("From Tmax to Tmin (the paper)");
+        ui.selectable_value(&mut kind, 1, "rising").on_hover_text("From Tmin to Tmax");
+        ui.selectable_value(&mut kind, 2, "equal").on_hover_text("Always the same");
+    });
+    ui.end_row();
+    let longest = steps.max(2) as f64;
+    match kind {
+        0 | 1 => {
+            real(ui, "Tmax", &mut max, 1.0..=longest, "Longest interval, in steps");
+            real(ui, "Tmin", &mut min, 1.0..=longest, "Shortest interval, in steps");
+            if kind != before || (max, min) != (bounds(&schedule.intervals)) {
+                min = min.min(max);
+                schedule.intervals = if kind == 0 {
+                    Intervals::Decreasing { max, min, rounding }
+                } else {
+                    Intervals::Increasing { max, min, rounding }
+                };
+            }
+        }
+        2 => {
+            let mut every = (max.round() as usize).max(1);
+            whole(ui, "every", &mut every, 1..=steps.max(2), "Steps from a computed one to the next");
+            schedule.intervals = Intervals::Uniform(every);
+        }
+        _ => {}
+    }
+}
+
+fn bounds(intervals: &Intervals) -> (f64, f64) {
+    match *intervals {
+        Intervals::Decreasing { max, min, .. } | Intervals::Increasing { max, min, .. } => (max, min),
+        _ => (f64::NAN, f64::NAN),
+    }
+}
+
+fn mag_cache(ui: &mut Ui, settings: &mut MagCache, ratios: Option<&[f64]>) {
+    real(ui, "threshold", &mut settings.threshold, 0.0..=0.5, "Accumulated error at which a step is computed again");
+    whole(ui, "most in a row", &mut settings.max_skips, 1..=20, "K: skips in a row at most");
+    real(
+        ui,
+        "computed first",
+        &mut settings.retention,
+        0.0..=1.0,
+        "R: share of the steps at the start that is computed",
+    );
+    ui.label("calibration");
+    let text = if settings.ratios.is_empty() { "Calibrate from the run on show" } else { "Calibrate again" };
+    let button = ui.add_enabled(ratios.is_some(), egui::Button::new(text));
+    let button = button.on_disabled_hover_text("Needs a finished run without reuse that measured block changes");
+    if button.clicked()
+        && let Some(ratios) = ratios
+    {
+        settings.ratios = ratios.to_vec();
+    }
+    ui.end_row();
+}
+
+/// MagCache's calibration from the current run: a finished one in which nothing was reused.
+fn measured_ratios(state: &State) -> Option<Vec<f64>> {
+    let run = state.runs.current()?;
+    let complete = run.capture.steps.len() == run.capture.run.steps() && run.capture.hit_rate() == 0.0;
+    let ratios: Vec<f64> = run.capture.steps.iter().skip(1).map(|step| step.magnitude_ratio).collect::<Option<_>>()?;
+    (complete && !ratios.is_empty()).then(|| std::iter::once(1.0).chain(ratios).collect())
+}
+
+fn prediction(ui: &mut Ui, state: &mut State) {
+    let palette = Palette::of(ui);
+    section(ui, "EXPECTED");
+    if let Some(error) = &state.prediction.error {
+        let tip = match state.form.strategy() {
+            StrategyConfig::MagCache(_) => " Run \"Off\" with block changes measured, then calibrate here.",
+            _ => "",
+        };
+        ui.label(RichText::new(format!("{error}.{tip}")).color(palette.warn));
+        return;
+    }
+    let plans = &state.prediction.plans;
+    if plans.is_empty() {
+        let text = "This strategy decides while it runs; the map shows what it did.";
+        ui.label(RichText::new(text).color(palette.weak));
+        return;
+    }
+    plan_strip(ui, state);
+    let (speedup, hits) = (state.prediction.flop_speedup, state.prediction.hit_rate);
+    let line = |ui: &mut Ui, name: &str, value: String| {
+        ui.horizontal(|ui| {
+            ui.label(RichText::new(name).color(palette.weak));
+            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| ui.label(value));
+        });
+    };
+    line(ui, "speed-up by FLOPs", speedup.map_or("known once the model is".into(), |speedup| format!("{speedup:.2}x")));
+    line(ui, "hit rate", format!("{:.0} %", hits * 100.0));
+    if let Some(memory) = state.prediction.delta_memory {
+        line(ui, "memory for deltas", theme::bytes(memory));
+    }
+}
+
+/// One tick a step: computed, partly reused, reused.
+fn plan_strip(ui: &mut Ui, state: &State) {
+    let palette = Palette::of(ui);
+    let (plans, blocks) = (&state.prediction.plans, state.blocks());
+    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 22.0), Sense::hover());
+    let width = rect.width() / plans.len().max(1) as f32;
+    let mut computed = 0;
+    for (step, plan) in plans.iter().enumerate() {
+        let cells = plan.cond.cells(blocks);
+        let reused = cells.iter().filter(|cell| **cell == Cell::Reused).count();
+        computed += usize::from(reused == 0);
+        let cell = match reused {
+            0 if cells.contains(&Cell::Stored) => Cell::Stored,
+            0 => Cell::Computed,
+            _ => Cell::Reused,
+        };
+        let left = rect.left() + step as f32 * width;
+        let tick = egui::Rect::from_min_max(
+            egui::pos2(left, rect.top()),
+            egui::pos2(left + (width - 1.0).max(0.5), rect.bottom()),
+        );
+        ui.painter().rect_filled(tick, 0.0, cell_color(&palette, cell));
+        cell_mark(ui.painter(), &palette, tick, cell);
+    }
+    let text = format!("{computed} of {} steps compute every block", plans.len());
+    theme::named(&response, egui::accesskit::Role::Image, format!("Plan: {text}"));
+    response.on_hover_text(&text);
+    ui.label(RichText::new(text).size(11.5).color(palette.weak));
+}
+
+fn measure(ui: &mut Ui, state: &mut State) {
+    section(ui, "MEASURE");
+    ui.checkbox(&mut state.form.attention, "Attention")
+        .on_hover_text("What every block attends to, from 256 queries a head, and a mask of the foreground");
+    ui.checkbox(&mut state.form.changes, "Block changes")
+        .on_hover_text("How every block changes from step to step; keeps two more deltas of each");
+    ui.checkbox(&mut state.form.times, "GPU times")
+        .on_hover_text("Of every block and kernel; waits for the GPU after each, which costs some speed");
+    section(ui, "GUIDANCE");
+    ui.horizontal(|ui| {
+        let label = ui.label("scale");
+        let scale = DragValue::new(&mut state.form.guidance).range(1.0..=20.0).speed(0.1).fixed_decimals(1);
+        ui.add(scale).labelled_by(label.id).on_hover_text("1 for none: then only the prompt's branch runs");
+    });
+    let label = ui.label("Negative prompt");
+    let field = egui::TextEdit::multiline(&mut state.form.negative_prompt).desired_rows(2).desired_width(f32::INFINITY);
+    ui.add(field.hint_text("what not to show")).labelled_by(label.id);
+    if ui
+        .button("Default settings")
+        .on_hover_text("Every strategy back to good settings for this number of steps")
+        .clicked()
+    {
+        state.form.strategies = super::form::strategies(state.form.steps);
+        state.form.chosen = state.form.chosen.min(state.form.strategies.len() - 1);
+        state.log.add(Level::Note, "All strategies have their default settings again.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_blocks_read_as_they_are_written() {
+        assert_eq!(list_text(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(parse_list(" 0-2, 5,7-8 ", 9), Some(vec![0, 1, 2, 5, 7, 8]));
+        assert_eq!(parse_list("", 9), Some(vec![]));
+        for wrong in ["9", "2-1", "a", "0-99999999999", "-"] {
+            assert_eq!(parse_list(wrong, 9), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The bar on top: model, prompt, seed, steps, size, and what starts and stops.
+
+use egui::accesskit::Role;
+use egui::{Button, DragValue, Key, KeyboardShortcut, Modifiers, RichText, Ui};
+
+use crate::engine::Stage;
+
+use super::layout::{Layout, Pane};
+use super::state::{Action, Job, State};
+use super::theme::{self, Palette};
+
+/// Starts a generation.
+pub const GENERATE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Enter);
+/// Opens a capture.
+pub const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
+/// Saves the capture on show.
+pub const SAVE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::S);
+/// Holds a generation, or goes on.
+pub const PAUSE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::P);
+/// Ends it.
+pub const CANCEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Period);
+
+/// Draws the bar.
+pub fn ui(ui: &mut Ui, state: &mut State, layout: &mut Layout) {
+    ui.horizontal(|ui| {
+        file_menu(ui, state);
+        view_menu(ui, state, layout);
+        model_menu(ui, state);
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            buttons(ui, state);
+            if ui.available_width() > 620.0 {
+                numbers(ui, state);
+            }
+            prompt(ui, state);
+        });
+    });
+    if ui.available_width() < 1050.0 {
+        ui.horizontal_wrapped(|ui| numbers_in_order(ui, state));
+    }
+}
+
+fn file_menu(ui: &mut Ui, state: &mut State) {
+    ui.menu_button("File", |ui| {
+        let shortcut = |ui: &Ui, keys: &KeyboardShortcut| ui.ctx().format_shortcut(keys);
+        let keys = shortcut(ui, &OPEN);
+        if ui.add(Button::new("Open capture...").shortcut_text(keys)).clicked() {
+            state.ask(Action::OpenCapture);
+        }
+        ui.menu_button("Open recent", |ui| {
+            if state.prefs.recent.is_empty() {
+                ui.label("Captures that were opened or saved appear here.");
+            }
+            for path in state.prefs.recent.clone() {
+                let name = path
+                    .file_name()
+                    .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+                if ui.button(name).on_hover_text(path.display().to_string()).clicked() {
+                    state.ask(Action::Open(path));
+                }
+            }
+        });
+        let finished = state.runs.current().is_some_and(|run| !run.live);
+        let clip = state.runs.current().is_some_and(|run| run.capture.clip.is_some());
+        ui.separator();
+        let keys = shortcut(ui, &SAVE);
+        if ui.add_enabled(finished, Button::new("Save capture...").shortcut_text(keys)).clicked() {
+            state.ask(Action::SaveCapture);
+        }
+        if ui.add_enabled(clip, Button::new("Save clip...")).clicked() {
+            state.ask(Action::SaveClip);
+        }
+        if ui.add_enabled(state.runs.current().is_some(), Button::new("Export map...")).clicked() {
+            state.ask(Action::SaveMap);
+        }
+        ui.separator();
+        if ui.button("Quit").clicked() {
+            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+    });
+}
+
+fn view_menu(ui: &mut Ui, state: &mut State, layout: &mut Layout) {
+    ui.menu_button("View", |ui| {
+        for pane in Pane::ALL {
+            let mut visible = layout.is_open(pane);
+            if ui.checkbox(&mut visible, pane.title()).changed() {
+                layout.set_open(pane, visible);
+            }
+        }
+        if ui.button("Reset layout").clicked() {
+            state.ask(Action::ResetLayout);
+        }
+        ui.separator();
+        ui.label("Theme");
+        ui.horizontal(|ui| state.prefs.theme.buttons(ui));
+        ui.separator();
+        let label = ui.label("Zoom");
+        let zoom = egui::Slider::new(&mut state.prefs.zoom, 0.75..=2.0).step_by(0.05);
+        ui.add(zoom.custom_formatter(|value, _| format!("{:.0} %", value * 100.0))).labelled_by(label.id);
+        ui.separator();
+        keys_table(ui);
+        ui.separator();
+        if ui.button("Show the hints again").clicked() {
+            state.prefs.hints_seen = false;
+        }
+    });
+}
+
+fn keys_table(ui: &mut Ui) {
+    ui.label(RichText::new("Keys").strong());
+    let weak = Palette::of(ui).weak;
+    egui::Grid::new("keys").num_columns(2).show(ui, |ui| {
+        let format = |keys: &KeyboardShortcut| ui.ctx().format_shortcut(keys);
+        for (keys, what) in [
+            (format(&GENERATE), "generate"),
+            (format(&PAUSE), "pause, resume"),
+            (format(&CANCEL), "cancel"),
+            ("K".into(), "play, stop"),
+            ("arrows".into(), "move in the map"),
+            ("space".into(), "switch reuse of the selection"),
+        ] {
+            ui.label(RichText::new(keys).monospace());
+            ui.label(RichText::new(what).color(weak));
+            ui.end_row();
+        }
+    });
+}
+
+fn model_menu(ui: &mut Ui, state: &mut State) {
+    let folder =
+        state.form.model.file_name().map_or_else(|| "no model".into(), |name| name.to_string_lossy().into_owned());
+    let response = ui.menu_button(format!("{folder} \u{23f7}"), |ui| {
+        let demo = state.demo_model.clone();
+        if let Some(demo) = &demo
+            && ui.button("Built-in demo model").clicked()
+        {
+            state.ask(Action::UseModel(demo.clone()));
+        }
+        for path in state.prefs.models.clone() {
+            let name =
+                path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+            if Some(&path) != demo.as_ref() && ui.button(name).on_hover_text(path.display().to_string()).clicked() {
+                state.ask(Action::UseModel(path));
+            }
+        }
+        if ui.button("Choose a model folder...").clicked() {
+            state.ask(Action::ChooseModel);
+        }
+    });
+    theme::named(&response.response, Role::Button, format!("Model: {folder}"));
+    response.response.on_hover_text(state.form.model.display().to_string());
+}
+
+fn prompt(ui: &mut Ui, state: &mut State) {
+    let width = ui.available_width();
+    let field =
+        egui::TextEdit::singleline(&mut state.form.prompt).hint_text("What to show").desired_width(width - 12.0);
+    let response = ui.add(field);
+    response.widget_info(|| {
+        let mut info = egui::WidgetInfo::labeled(Role::TextInput, true, "Prompt");
+        info.current_text_value = Some(state.form.prompt.clone());
+        info
+    });
+    if response.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) && !state.job.busy() {
+        state.ask(Action::Generate);
+    }
+}
+
+/// Right to left: they stand before the buttons at the right end.
+fn numbers(ui: &mut Ui, state: &mut State) {
+    if ui.ctx().content_rect().width() < 1050.0 {
+        return;
+    }
+    size(ui, state);
+    steps(ui, state);
+    seed(ui, state);
+}
+
+fn numbers_in_order(ui: &mut Ui, state: &mut State) {
+    seed(ui, state);
+    steps(ui, state);
+    size(ui, state);
+}
+
+fn seed(ui: &mut Ui, state: &mut State) {
+    let response = ui.add(DragValue::new(&mut state.form.seed).prefix("seed ").speed(1.0));
+    response.on_hover_text("The same seed and settings give the same clip");
+}
+
+fn steps(ui: &mut Ui, state: &mut State) {
+    let response = ui.add(DragValue::new(&mut state.form.steps).prefix("steps ").range(1..=200));
+    response.on_hover_text("Denoising steps");
+}
+
+fn size(ui: &mut Ui, state: &mut State) {
+    let [width, height] = state.form.size;
+    let text = format!("{width} x {height}, {} frames \u{23f7}", state.form.frames);
+    let response = ui.menu_button(text, |ui| {
+        for (width, height, frames) in [(64, 64, 17), (128, 128, 17), (832, 480, 33), (832, 480, 81), (1280, 720, 81)] {
+            if ui.button(format!("{width} x {height}, {frames} frames")).clicked() {
+                (state.form.size, state.form.frames) = ([width, height], frames);
+            }
+        }
+        ui.separator();
+        egui::Grid::new("size").num_columns(2).show(ui, |ui| {
+            for (index, name) in ["width", "height"].into_iter().enumerate() {
+                let label = ui.label(name);
+                let value = DragValue::new(&mut state.form.size[index]).range(16..=4096).speed(16.0).suffix(" px");
+                ui.add(value).labelled_by(label.id);
+                ui.end_row();
+            }
+            let label = ui.label("frames");
+            ui.add(DragValue::new(&mut state.form.frames).range(1..=1001).speed(4.0)).labelled_by(label.id);
+            ui.end_row();
+        });
+    });
+    theme::named(&response.response, Role::Button, format!("Size: {width} x {height}, {} frames", state.form.frames));
+}
+
+/// What the engine does, in a word or two.
+fn doing(job: &Job) -> &'static str {
+    match job {
+        Job::Idle => "",
+        Job::Opening => "opening the GPU",
+        Job::Running { paused: true, .. } => "paused",
+        Job::Running { stage, .. } => match stage {
+            None => "starting",
+            Some(Stage::Load) => "loading",
+            Some(Stage::Text) => "reading the prompt",
+            Some(Stage::Denoise) => "denoising",
+            Some(Stage::Decode) => "decoding",
+        },
+    }
+}
+
+/// Right to left.
+fn buttons(ui: &mut Ui, state: &mut State) {
+    let palette = Palette::of(ui);
+    if !state.job.busy() {
+        let text = RichText::new("Generate").strong().color(palette.on_accent);
+        let ready = !state.form.model.as_os_str().is_empty() && !matches!(state.facts, Some(Err(_)));
+        let button = ui.add_enabled(ready, Button::new(text).fill(palette.accent));
+        let why = match &state.facts {
+            Some(Err(why)) => why.clone(),
+            _ => "Choose a model first".into(),
+        };
+        let button = button.on_disabled_hover_text(why);
+        if button.on_hover_text(ui.ctx().format_shortcut(&GENERATE)).clicked() {
+            state.ask(Action::Generate);
+        }
+        return;
+    }
+    let running = matches!(state.job, Job::Running { .. });
+    if ui.add_enabled(running, Button::new("Cancel")).clicked() {
+        state.ask(Action::Cancel);
+    }
+    let (text, action) = if state.job.paused() { ("Resume", Action::Resume) } else { ("Pause", Action::Pause) };
+    if ui.add_enabled(running, Button::new(text)).clicked() {
+        state.ask(action);
+    }
+    ui.label(RichText::new(doing(&state.job)).color(palette.weak));
+}

@@ -1,0 +1,55 @@
+//! `ditscope` without a command: the window.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::{self, Options};
+use crate::engine::Engine;
+
+use super::{GpuArgs, WrongUse, generate};
+
+/// Longest GPU time of one submit beside a window that wants to draw 60 frames a second.
+const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
+
+/// Whether a window could be opened here.
+fn has_display() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY")
+}
+
+/// Opens the window, with a recorded run if one is named.
+pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
+    if !has_display() {
+        let hint = match &capture {
+            Some(capture) => format!("ditscope screenshot {} -o window.png", capture.display()),
+            None => "ditscope generate \"a cat walking on grass\"".into(),
+        };
+        return Err(WrongUse(format!("there is no display to open the window on; try: {hint}")).into());
+    }
+    if let Some(capture) = &capture
+        && !capture.exists()
+    {
+        return Err(WrongUse(format!("there is neither a command nor a file called {}", capture.display())).into());
+    }
+    // A device of its own: the window's draws while the engine's computes, and a lost one takes nothing else along.
+    let open_engine = || {
+        let gpu = GpuArgs::default().open()?;
+        let adapter = gpu.adapter_name().to_owned();
+        Ok((Engine::start(gpu, SUBMIT_BUDGET)?, adapter))
+    };
+    app::run(Options {
+        open_engine: Arc::new(open_engine),
+        demo_model: generate::demo_model().ok(),
+        capture,
+        demo_capture: demo_capture(),
+    })
+}
+
+/// The recorded run that ships with the program, beside the demo model.
+fn demo_capture() -> Option<PathBuf> {
+    const PLACE: &str = "assets/demo.capture";
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PLACE)));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLACE);
+    [Some(PathBuf::from(PLACE)), beside, Some(source)].into_iter().flatten().find(|path| path.is_file())
+}

@@ -1,0 +1,145 @@
+//! Whether records from a file make sense together, so that whatever draws a capture may trust its sizes.
+
+use crate::caching::{Action, BranchPlan, StepPlan, StrategyConfig};
+
+use super::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
+
+/// Most steps of a run.
+pub(crate) const MOST_STEPS: usize = 10_000;
+/// Most blocks of a model.
+pub(crate) const MOST_BLOCKS: usize = 1_000;
+const MOST_TOKENS: usize = 1 << 24;
+const MOST_FRAMES: usize = 10_000;
+const LARGEST_SIDE: usize = 8192;
+const MOST_FORECAST: usize = 16;
+const MOST_LISTS: usize = 16;
+/// Warnings, masks, kernels.
+const MOST_ENTRIES: usize = 10_000;
+
+type Checked = Result<(), String>;
+
+fn ensure(holds: bool, wrong: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(wrong()) }
+}
+
+fn product(extents: &[usize], most: usize) -> Option<usize> {
+    extents.iter().try_fold(1usize, |product, extent| product.checked_mul(*extent)).filter(|product| *product <= most)
+}
+
+fn positive(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+/// The description of a run.
+pub(super) fn run(run: &RunInfo) -> Checked {
+    ensure(run.blocks <= MOST_BLOCKS, || format!("it claims {} blocks", run.blocks))?;
+    ensure(run.steps() <= MOST_STEPS, || format!("it claims {} steps", run.steps()))?;
+    ensure(run.sigmas.iter().all(|sigma| sigma.is_finite()), || "a sigma is not a number".into())?;
+    ensure(product(&run.token_grid, MOST_TOKENS).is_some(), || format!("it claims {:?} tokens", run.token_grid))?;
+    let latents = product(&run.latent_shape, MOST_TOKENS * 256);
+    ensure(latents.is_some(), || format!("it claims latents of {:?}", run.latent_shape))?;
+    let sides = run.width <= LARGEST_SIDE && run.height <= LARGEST_SIDE && run.num_frames <= MOST_FRAMES;
+    ensure(sides, || format!("it claims {} frames of {}x{}", run.num_frames, run.width, run.height))?;
+    ensure(run.guidance_scale.is_finite() && run.flow_shift.is_finite(), || "a setting is not a number".into())?;
+    if let Some(cost) = run.cost {
+        let sane = positive(cost.block) && positive(cost.outside) && cost.blocks == run.blocks;
+        ensure(sane, || "its cost is not that of its model".into())?;
+    }
+    ensure(run.expected.len() <= MOST_STEPS, || "its plan is too long".into())?;
+    run.expected.iter().try_for_each(|expected| plan(expected, run.blocks))?;
+    strategy(&run.strategy)
+}
+
+fn strategy(config: &StrategyConfig) -> Checked {
+    match config {
+        StrategyConfig::FewerSteps { steps } => ensure(*steps <= MOST_STEPS, || format!("it claims {steps} steps")),
+        StrategyConfig::Profiling(settings) => {
+            let lists = &settings.blocks;
+            let sane = lists.len() <= MOST_LISTS && lists.iter().all(|list| list.len() <= MOST_BLOCKS);
+            ensure(sane, || "its lists of blocks are too long".into())
+        }
+        StrategyConfig::Plan { plans, .. } => {
+            ensure(plans.len() <= MOST_STEPS, || "its plan is too long".into())?;
+            // For whatever number of blocks, the segments must follow each other.
+            let blocks = |plan: &BranchPlan| match plan {
+                BranchPlan::Blocks(segments) => segments.last().map_or(0, |segment| segment.blocks.end),
+                BranchPlan::Output(..) => 0,
+            };
+            plans.iter().try_for_each(|each| plan(each, blocks(&each.cond).max(blocks(&each.uncond))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn plan(plan: &StepPlan, blocks: usize) -> Checked {
+    let sane = |branch: &BranchPlan| {
+        let shallow = match branch {
+            BranchPlan::Output(_, forecast) => forecast.depth() <= MOST_FORECAST,
+            BranchPlan::Blocks(segments) => segments.iter().all(|segment| match &segment.action {
+                Action::Reuse(forecast) => forecast.depth() <= MOST_FORECAST,
+                _ => true,
+            }),
+        };
+        shallow && blocks <= MOST_BLOCKS && branch.fits(blocks)
+    };
+    ensure(plan.branches(true).all(sane), || "a plan is not for its model".into())
+}
+
+/// Any record but the first, in a capture that holds all records before it.
+pub(super) fn record(so_far: &Capture, record: &Record) -> Checked {
+    match record {
+        Record::Run(info) => run(info),
+        Record::Step(done) => step(so_far, done),
+        Record::Mask(found) => mask(so_far, found),
+        Record::Warning(_) => ensure(so_far.warnings.len() < MOST_ENTRIES, || "it has too many warnings".into()),
+        Record::Clip(clip) => frames(clip),
+        Record::Outcome(end) => outcome(end),
+    }
+}
+
+fn step(so_far: &Capture, step: &StepRecord) -> Checked {
+    let (run, number) = (&so_far.run, step.step);
+    let next = so_far.steps.last().map_or(0, |last| last.step + 1);
+    ensure(number >= next && number < run.steps(), || format!("step {number} is not where it belongs"))?;
+    ensure(positive(step.seconds), || format!("step {number} took no time that exists"))?;
+    let optional = [step.prediction_change, step.relative_change, step.residual_change, step.magnitude_ratio];
+    ensure(optional.into_iter().flatten().all(positive), || format!("a measure of step {number} is not a number"))?;
+    step.plan.iter().try_for_each(|done| plan(done, run.blocks))?;
+    blocks(run, &step.cond)?;
+    blocks(run, &step.uncond)?;
+    step.preview.iter().try_for_each(frames)?;
+    let times = step.kernels.iter().all(|kernel| positive(kernel.seconds) && positive(kernel.flops));
+    ensure(times && step.kernels.len() <= MOST_ENTRIES, || format!("the kernels of step {number} make no sense"))
+}
+
+fn blocks(run: &RunInfo, records: &[BlockRecord]) -> Checked {
+    let count = records.len();
+    ensure(count == 0 || count == run.blocks, || format!("a step has {count} blocks, the model {}", run.blocks))?;
+    let sane = |record: &BlockRecord| {
+        let map = record.received.as_ref();
+        let map_fits =
+            map.is_none_or(|map| map.len() == run.tokens() && map.iter().all(|a| a.is_finite() && *a >= 0.0));
+        let numbers = [record.change, record.seconds];
+        map_fits && numbers.into_iter().flatten().all(|value| positive(value.into()))
+    };
+    ensure(records.iter().all(sane), || "a block's record does not fit the run".into())
+}
+
+fn mask(so_far: &Capture, mask: &MaskRecord) -> Checked {
+    ensure(so_far.masks.len() < MOST_ENTRIES, || "it has too many masks".into())?;
+    let fits = mask.tokens.len() == so_far.run.tokens() && mask.confidence.is_finite();
+    ensure(fits, || "a mask does not fit the run".into())
+}
+
+fn frames(frames: &Frames) -> Checked {
+    let sides = frames.width <= LARGEST_SIDE && frames.height <= LARGEST_SIDE && frames.frames.len() <= MOST_FRAMES;
+    let bytes = frames.width.saturating_mul(frames.height).saturating_mul(3);
+    let whole = sides && bytes > 0 && frames.frames.iter().all(|frame| frame.len() == bytes);
+    ensure(whole, || "its frames are not as large as they claim".into())
+}
+
+fn outcome(outcome: &Outcome) -> Checked {
+    let times = &outcome.seconds;
+    let all = [times.load, times.text, times.denoise, times.decode, times.total];
+    ensure(all.into_iter().all(positive), || "its times make no sense".into())
+}

@@ -1,0 +1,279 @@
+//! Capture files: see `docs/capture-format.md`.
+//!
+//! ```text
+//! magic (8 bytes)  version (u32)  then chunks to the end:  tag (4)  length (u32)  crc32 (u32)  deflate(CBOR of one Record)
+//! ```
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
+
+use super::{Capture, Record};
+
+/// First bytes of a capture: not text, and changed by whatever translates line ends.
+const MAGIC: [u8; 8] = *b"\x89DITCAP\n";
+/// The version that is written. Readers take this one and older ones.
+const VERSION: u32 = 1;
+/// Longest compressed chunk, in bytes.
+const LONGEST_CHUNK: u32 = 512 << 20;
+/// Largest unpacked clip: 720p, 10 s and more.
+const LARGEST_CLIP: u64 = 1 << 30;
+/// Largest unpacked record of any other kind: a step of the largest known model with all its maps takes 15 MiB.
+const LARGEST_RECORD: u64 = 64 << 20;
+/// Largest unpacked capture.
+const LARGEST_CAPTURE: u64 = 8 << 30;
+
+/// What can go wrong with capture files.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is no capture of ditscope", .0.display())]
+    Foreign(PathBuf),
+    /// The file was written by a later version of the program.
+    #[error("{} is a capture of format {version}, this program reads up to {VERSION}: update ditscope to open it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// Not even the description of the run can be read.
+    #[error("{} holds nothing that can be shown: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A record could not be packed.
+    #[error("the capture cannot be written: {0}")]
+    Encode(String),
+}
+
+/// A capture from a file.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What could be read.
+    pub capture: Capture,
+    /// Why there may be more in the file than that, in plain words.
+    pub damage: Option<String>,
+}
+
+fn tag(record: &Record) -> [u8; 4] {
+    *match record {
+        Record::Run(_) => b"RUN ",
+        Record::Step(_) => b"STEP",
+        Record::Mask(_) => b"MASK",
+        Record::Warning(_) => b"WARN",
+        Record::Clip(_) => b"CLIP",
+        Record::Outcome(_) => b"END ",
+    }
+}
+
+/// Most bytes that a chunk may unpack to; `None` for a chunk that this version does not know.
+fn limit(tag: [u8; 4]) -> Option<u64> {
+    match &tag {
+        b"CLIP" => Some(LARGEST_CLIP),
+        b"RUN " | b"STEP" | b"MASK" | b"WARN" | b"END " => Some(LARGEST_RECORD),
+        _ => None,
+    }
+}
+
+/// Writes a capture while the run goes on. Until [`Writer::finish`] the records are in `PATH.partial`, which opens like any capture:
+/// nothing is lost if the program ends early.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    partial: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Writer {
+    /// Starts a file.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn create(path: &Path) -> Result<Self, CaptureError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        let start = || {
+            let mut file = BufWriter::new(File::create(&partial)?);
+            file.write_all(&MAGIC)?;
+            file.write_all(&VERSION.to_le_bytes())?;
+            file.flush()?;
+            Ok(file)
+        };
+        let file = start().map_err(|source| CaptureError::Io { path: partial.clone(), source })?;
+        Ok(Self { path: path.into(), partial, file })
+    }
+
+    /// Adds a record; it is in the file when this returns.
+    ///
+    /// # Errors
+    /// The operating system refuses, or the record is too large for the format.
+    pub fn write(&mut self, record: &Record) -> Result<(), CaptureError> {
+        let payload = pack(record)?;
+        let length = u32::try_from(payload.len()).ok().filter(|length| *length <= LONGEST_CHUNK);
+        let length = length.ok_or_else(|| CaptureError::Encode("a record is too large".into()))?;
+        let mut put = || {
+            self.file.write_all(&tag(record))?;
+            self.file.write_all(&length.to_le_bytes())?;
+            self.file.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
+            self.file.write_all(&payload)?;
+            self.file.flush()
+        };
+        put().map_err(|source| CaptureError::Io { path: self.partial.clone(), source })
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// The operating system refuses; then the records stay in `PATH.partial`.
+    pub fn finish(self) -> Result<(), CaptureError> {
+        let Self { path, partial, file } = self;
+        let done = || {
+            file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+            std::fs::rename(&partial, &path)
+        };
+        done().map_err(|source| CaptureError::Io { path: path.clone(), source })
+    }
+}
+
+fn pack(record: &Record) -> Result<Vec<u8>, CaptureError> {
+    let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
+    ciborium::into_writer(record, &mut packer).map_err(|error| CaptureError::Encode(error.to_string()))?;
+    packer.finish().map_err(|error| CaptureError::Encode(error.to_string()))
+}
+
+/// Writes a whole capture.
+///
+/// # Errors
+/// Those of [`Writer`].
+pub fn save(path: &Path, capture: &Capture) -> Result<(), CaptureError> {
+    let mut writer = Writer::create(path)?;
+    for record in capture.records() {
+        writer.write(&record)?;
+    }
+    writer.finish()
+}
+
+/// Reads a capture file. A file that is damaged or cut off gives what comes before the damage.
+///
+/// # Errors
+/// The file cannot be read, is no capture, is of a later version, or is damaged before its first step.
+pub fn open(path: &Path) -> Result<Loaded, CaptureError> {
+    let io = |source| CaptureError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(io)?;
+    read(BufReader::new(file), path)
+}
+
+/// Reads a capture from anywhere; `path` is for messages.
+///
+/// # Errors
+/// See [`open`].
+pub fn read(mut from: impl Read, path: &Path) -> Result<Loaded, CaptureError> {
+    let mut head = [0; 12];
+    if let Err(source) = from.read_exact(&mut head) {
+        return Err(match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => CaptureError::Foreign(path.into()),
+            _ => CaptureError::Io { path: path.into(), source },
+        });
+    }
+    if head[..8] != MAGIC {
+        return Err(CaptureError::Foreign(path.into()));
+    }
+    let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    if version > VERSION {
+        return Err(CaptureError::Newer { path: path.into(), version });
+    }
+    let mut reader = Reader { from, unpacked: 0 };
+    let mut capture = None;
+    let damage = reader.records(&mut capture).err();
+    match capture {
+        Some(capture) => Ok(Loaded { capture, damage }),
+        None => {
+            let reason = damage.unwrap_or_else(|| "it has no records".into());
+            Err(CaptureError::Unreadable { path: path.into(), reason })
+        }
+    }
+}
+
+/// A chunk's tag and payload.
+type Chunk = ([u8; 4], Vec<u8>);
+
+struct Reader<R> {
+    from: R,
+    unpacked: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// Puts all records into `capture`, up to the end or to the first one that makes no sense: then says why.
+    fn records(&mut self, capture: &mut Option<Capture>) -> Result<(), String> {
+        while let Some((tag, payload)) = self.chunk()? {
+            let Some(limit) = limit(tag) else { continue };
+            let record = self.unpack(&payload, limit)?;
+            match (&mut *capture, record) {
+                (None, Record::Run(run)) => {
+                    super::check::run(&run)?;
+                    *capture = Some(Capture { run: *run, ..Capture::default() });
+                }
+                (None, _) => return Err("its first record does not describe a run".into()),
+                (Some(_), Record::Run(_)) => return Err("a second run begins in it".into()),
+                (Some(capture), record) => {
+                    super::check::record(capture, &record)?;
+                    capture.push(record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next chunk, or `None` at the end of the file.
+    fn chunk(&mut self) -> Result<Option<Chunk>, String> {
+        const CUT: &str = "the file ends in the middle of a record";
+        let mut head = Vec::new();
+        self.from.by_ref().take(12).read_to_end(&mut head).map_err(|error| error.to_string())?;
+        let [t0, t1, t2, t3, l0, l1, l2, l3, c0, c1, c2, c3] = head[..] else {
+            return if head.is_empty() { Ok(None) } else { Err(CUT.into()) };
+        };
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        if length > LONGEST_CHUNK {
+            return Err("a record claims to be longer than any can be".into());
+        }
+        // Grows with what is there, whatever the length claims.
+        let mut payload = Vec::new();
+        self.from.by_ref().take(length.into()).read_to_end(&mut payload).map_err(|error| error.to_string())?;
+        if payload.len() < length as usize {
+            return Err(CUT.into());
+        }
+        if crc32fast::hash(&payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
+            return Err("a record is damaged (its checksum is wrong)".into());
+        }
+        Ok(Some(([t0, t1, t2, t3], payload)))
+    }
+
+    fn unpack(&mut self, payload: &[u8], limit: u64) -> Result<Record, String> {
+        let limit = limit.min(LARGEST_CAPTURE.saturating_sub(self.unpacked));
+        let mut bytes = Vec::new();
+        let unpacked = ZlibDecoder::new(payload).take(limit + 1).read_to_end(&mut bytes);
+        unpacked.map_err(|_| "a record cannot be unpacked")?;
+        self.unpacked += bytes.len() as u64;
+        if bytes.len() as u64 > limit {
+            return Err("a record unpacks to more than any can hold".into());
+        }
+        ciborium::from_reader(&bytes[..]).map_err(|_| "a record cannot be understood".into())
+    }
+}

@@ -1,0 +1,85 @@
+//! What is known of a generation before it runs: for predictions beside a plan that is being edited.
+
+use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan};
+use crate::model::wan::files::ModelFiles;
+use crate::ops::token_grid;
+
+use super::generate::forward_cost;
+use super::{EngineError, GenerateRequest};
+
+/// Sizes and costs of a request for its model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Blocks of the transformer.
+    pub blocks: usize,
+    /// Tokens along frames, height, width.
+    pub token_grid: [usize; 3],
+    /// Bytes of the delta of one run of blocks in one branch.
+    pub delta_bytes: u64,
+    /// Work of one forward pass; the length of the text is estimated from its words.
+    pub cost: ForwardCost,
+}
+
+impl Facts {
+    /// Reads the model's configurations; its weights are opened but not read.
+    ///
+    /// # Errors
+    /// The folder holds no model, or the model cannot make what is asked for.
+    pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
+        let files = ModelFiles::find(&request.model)?;
+        let (config, _) = files.transformer()?;
+        let (vae, _) = files.vae()?;
+        let shape = request.latent_shape(&config, &vae)?;
+        let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size).map_err(EngineError::from)?;
+        let tokens: usize = token_grid.iter().product();
+        // The end of the text, and one row that stands for all padding.
+        let text = request.prompt.split_whitespace().count() + 2;
+        Ok(Self {
+            blocks: config.num_layers,
+            token_grid,
+            delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
+            cost: forward_cost(&config, tokens, text),
+        })
+    }
+
+    /// Bytes that the deltas stored by a plan take at most.
+    pub fn delta_memory(&self, plans: &[StepPlan], guided: bool) -> u64 {
+        let mut kept: Vec<(usize, &std::ops::Range<usize>, usize)> = Vec::new();
+        for plan in plans {
+            for (branch, plan) in plan.branches(guided).enumerate() {
+                let BranchPlan::Blocks(segments) = plan else { continue };
+                for segment in segments {
+                    let depth = match &segment.action {
+                        Action::Compute => continue,
+                        Action::Store => 1,
+                        Action::Reuse(forecast) => forecast.depth(),
+                    };
+                    match kept.iter_mut().find(|(b, run, _)| *b == branch && **run == segment.blocks) {
+                        Some((_, _, most)) => *most = depth.max(*most),
+                        None => kept.push((branch, &segment.blocks, depth)),
+                    }
+                }
+            }
+        }
+        kept.iter().map(|(_, _, depth)| *depth as u64 * self.delta_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caching::{Carry, ProfilingSettings};
+
+    #[test]
+    fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
+        let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 4 };
+        let facts = Facts { blocks: 4, token_grid: [1; 3], delta_bytes: 10, cost };
+        assert_eq!(facts.delta_memory(&vec![StepPlan::compute(4); 8], true), 0);
+        let mut settings = ProfilingSettings { blocks: vec![vec![0, 1, 3]], ..Default::default() };
+        settings.schedule.warm_up = 2;
+        assert_eq!(facts.delta_memory(&settings.plans(20, 4), false), 2 * 10);
+        assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 4 * 10);
+        settings.carry = Carry::Extrapolate;
+        assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 8 * 10);
+    }
+}
