@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::CacheError;
 
 /// Measured on full runs of one model, sampler and number of steps; means over prompts and seeds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Noise level of each step, and 0 after the last.
     pub sigmas: Vec<f64>,
@@ -50,6 +50,49 @@ impl Calibration {
             return Ok(());
         }
         Err(CacheError::Settings("the calibration holds values that are no numbers, or sigmas that do not fall".into()))
+    }
+
+    /// The calibration for another schedule of the same model: predictions between two measured sigmas are taken for a mixture of their
+    /// neighbours. `None` for fewer than two sigmas, or ones that do not fall.
+    pub fn resampled(&self, sigmas: &[f64]) -> Option<Self> {
+        if sigmas.len() < 2 || !sigmas.windows(2).all(|pair| pair[0] > pair[1]) || self.steps() == 0 {
+            return None;
+        }
+        if sigmas == self.sigmas {
+            return Some(self.clone());
+        }
+        let places: Vec<(usize, usize, f64)> =
+            sigmas[..sigmas.len() - 1].iter().map(|sigma| self.place(*sigma)).collect();
+        let at = |(low, high, share): (usize, usize, f64)| [(low, 1.0 - share), (high, share)];
+        let mixed = |a: &(usize, usize, f64), b: &(usize, usize, f64)| -> f64 {
+            let terms = at(*a).into_iter().flat_map(|(i, w)| at(*b).map(|(j, u)| w * u * self.gram[i][j]));
+            terms.sum()
+        };
+        // The magnitude between two steps changes by as much as between the measured ones nearest to them.
+        let ratio = |pair: &[(usize, usize, f64)]| {
+            let position = |place: &(usize, usize, f64)| place.0 as f64 + place.2;
+            let span = position(&pair[1]) - position(&pair[0]);
+            self.magnitude_ratios[pair[1].1].powf(span)
+        };
+        Some(Self {
+            sigmas: sigmas.to_vec(),
+            gram: places.iter().map(|a| places.iter().map(|b| mixed(a, b)).collect()).collect(),
+            magnitude_ratios: std::iter::once(1.0).chain(places.windows(2).map(ratio)).collect(),
+            ..self.clone()
+        })
+    }
+
+    /// The two measured steps around a sigma, and the share of the second.
+    fn place(&self, sigma: f64) -> (usize, usize, f64) {
+        let last = self.steps() - 1;
+        match (1..=last).find(|step| self.sigmas[*step] <= sigma) {
+            _ if sigma >= self.sigmas[0] => (0, 0, 0.0),
+            Some(high) => {
+                let (above, below) = (self.sigmas[high - 1], self.sigmas[high]);
+                (high - 1, high, (above - sigma) / (above - below))
+            }
+            None => (last, last, 0.0),
+        }
     }
 
     /// The PSNR to expect of a plan whose latents are off by a squared error: interpolated between measured outcomes, 10 dB a
@@ -132,6 +175,18 @@ mod tests {
         assert_eq!(calibration.expected_psnr(1e-5).map(f64::round), Some(56.0));
         assert_eq!(calibration.expected_psnr(1e-1).map(f64::round), Some(20.0));
         assert_eq!(Calibration { outcomes: vec![], ..calibration }.expected_psnr(1.0), None);
+    }
+
+    #[test]
+    fn resampling_mixes_neighbours() {
+        let calibration = calibration();
+        assert_eq!(calibration.resampled(&calibration.sigmas), Some(calibration.clone()));
+        let finer = calibration.resampled(&[1.0, 0.75, 0.5, 0.0]).unwrap();
+        assert!(finer.check().is_ok());
+        assert_eq!(finer.gram[1][1], 0.25 * (1.0 + 0.5 + 0.5 + 1.0));
+        assert_eq!((finer.gram[0][2], finer.gram[0][1]), (0.5, 0.75));
+        assert!((finer.magnitude_ratios[1] - 0.9f64.sqrt()).abs() < 1e-12);
+        assert!(calibration.resampled(&[0.5, 0.5]).is_none());
     }
 
     #[test]

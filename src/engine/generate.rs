@@ -23,7 +23,8 @@ use crate::weights::Checkpoint;
 use super::capture::{KernelRecord, RunInfo};
 use super::denoiser::{Denoiser, distance, size};
 use super::{
-    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone, subject_of,
+    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
+    estimate_masks, subject_of,
 };
 
 type Result<T> = std::result::Result<T, EngineError>;
