@@ -172,6 +172,7 @@ fn impossible_requests_are_wrong_use() {
 fn damaged_models_are_refused_with_the_file_named() {
     const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
     type Damage = fn(&Path);
+    type Case<'a> = (&'static str, &'a dyn Fn(&Path));
     let rewrite =
         |change: fn(Vec<u8>) -> Vec<u8>| move |path: &Path| fs::write(path, change(fs::read(path).unwrap())).unwrap();
     let remove: Damage = |path| fs::remove_file(path).unwrap();
@@ -187,7 +188,7 @@ fn damaged_models_are_refused_with_the_file_named() {
         [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat()
     });
     let empty: Damage = |path| fs::write(path, "").unwrap();
-    let cases: [(&str, &dyn Fn(&Path)); 11] = [
+    let cases: [Case; 11] = [
         (WEIGHTS, &remove),
         (WEIGHTS, &truncated),
         (WEIGHTS, &long_header),

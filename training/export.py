@@ -25,6 +25,8 @@ from encode import encode_clips
 from vae import VAE_CONFIG, VideoVAE
 
 CARD = Path(__file__).with_name("model_card.md")
+# What the program uses where the user gives no settings.
+DEFAULTS = {"width": 64, "height": 64, "num_frames": 17, "num_inference_steps": 30, "guidance_scale": 4.0, "fps": 8}
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
     "_diffusers_version": "0.35.0",
@@ -125,6 +127,7 @@ def export(state, out):
     tokenizer.save(fresh / "tokenizer")
     fresh.joinpath("model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
     fresh.joinpath("preview.json").write_text(json.dumps(preview, indent=1) + "\n")
+    fresh.joinpath("ditscope.json").write_text(json.dumps(DEFAULTS) + "\n")
     write_card(fresh, state)
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

@@ -8,9 +8,6 @@ use crate::caching::{
 };
 use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
 
-/// Queries that attention received is measured with: spread over frames, lines and columns.
-const SAMPLED: usize = 256;
-
 /// The settings of the next generation. Lasts from one start to the next.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -35,10 +32,10 @@ pub struct Form {
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
     pub chosen: usize,
-    /// Measure what every block attends to.
-    pub attention: bool,
     /// Measure how blocks change from step to step.
     pub changes: bool,
+    /// Measure what every block attends to.
+    pub attention: bool,
     /// Measure GPU times.
     pub times: bool,
 }
@@ -57,8 +54,8 @@ impl Default for Form {
             guidance: defaults.guidance_scale,
             strategies: strategies(defaults.num_inference_steps),
             chosen: 0,
-            attention: true,
             changes: true,
+            attention: true,
             times: false,
         }
     }
@@ -187,9 +184,9 @@ impl Form {
             latents: None,
             strategy: self.strategy().clone(),
             observe: Observe {
-                attention: self.attention.then_some(Received::Sampled(SAMPLED)),
                 changes: self.changes,
                 times: self.times,
+                attention: self.attention.then_some(Received::Sampled(256)),
             },
         }
     }
@@ -231,7 +228,9 @@ impl Prediction {
             error: None,
             flop_speedup: speedup,
             hit_rate: hit_rate(&plans, blocks, guided),
-            delta_memory: facts.filter(|_| !plans.is_empty()).map(|facts| facts.delta_memory(&plans, guided)),
+            delta_memory: facts
+                .filter(|facts| !plans.is_empty() && facts.delta_bytes > 0)
+                .map(|facts| facts.delta_memory(&plans, guided)),
             plans,
         }
     }

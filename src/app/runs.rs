@@ -72,14 +72,19 @@ impl Run {
 
     /// What was saved against a baseline of as many steps; without one against the run's own full steps.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
-        let mine = self.denoise_seconds();
         let steps = self.capture.steps.len();
-        let theirs = match baseline {
+        let (mine, theirs) = match baseline {
             Some(other) if other.id != self.id => {
-                let done = other.capture.run.steps() == other.capture.steps.len();
-                done.then(|| other.denoise_seconds() * steps as f64 / self.capture.run.steps().max(1) as f64)?
+                let all = other.capture.run.steps();
+                let theirs = other.denoise_seconds() * steps as f64 / self.capture.run.steps().max(1) as f64;
+                (self.denoise_seconds(), (all == other.capture.steps.len()).then_some(theirs)?)
             }
-            _ => self.full_step_seconds()? * steps as f64,
+            _ => {
+                // Steps that compiled kernels took long for a reason that no reuse changes: none counts more than a full one.
+                let full = self.full_step_seconds()?;
+                let mine = self.capture.steps.iter().map(|step| step.seconds.min(full)).sum::<f64>();
+                (mine, full * steps as f64)
+            }
         };
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
     }

@@ -384,7 +384,7 @@ fn plan_strip(ui: &mut Ui, state: &State) {
 fn measure(ui: &mut Ui, state: &mut State) {
     section(ui, "MEASURE");
     ui.checkbox(&mut state.form.attention, "Attention")
-        .on_hover_text("What every computed block attends to, from 256 sampled queries");
+        .on_hover_text("What every block attends to, from 256 queries a head, and a mask of the foreground");
     ui.checkbox(&mut state.form.changes, "Block changes")
         .on_hover_text("How every block changes from step to step; keeps two more deltas of each");
     ui.checkbox(&mut state.form.times, "GPU times")

@@ -57,7 +57,14 @@ fn fill(app: &mut App, dark: bool) {
     app.take_over_run();
     let info = sample::capture(Kind::Off).run;
     let cost = info.cost.unwrap();
-    app.state.facts = Some(Ok(Facts { blocks: 8, token_grid: info.token_grid, delta_bytes: 320 * 256 * 4, cost }));
+    app.state.facts = Some(Ok(Facts {
+        blocks: 8,
+        token_grid: info.token_grid,
+        delta_bytes: 320 * 256 * 4,
+        sigmas: info.sigmas,
+        model_id: info.model_id,
+        cost,
+    }));
     (app.state.view.block, app.state.view.step) = (Some(5), Some(10));
     app.state.view.selection = Some([10, 10, 5, 5]);
 }

@@ -6,12 +6,14 @@
 //!  (one file a method)                 <── observe ────── numbers
 //! ```
 
+mod calibration;
 mod config;
 mod delta_store;
 mod easy_cache;
 mod error;
 mod mag_cache;
 mod plan;
+mod planner;
 mod probing;
 mod profiling_dit;
 mod schedule;
@@ -19,12 +21,14 @@ mod step_skip;
 mod strategy;
 mod tea_cache;
 
+pub use calibration::{Calibration, GramRecorder};
 pub use config::{StrategyConfig, StrategyInputs, warnings};
 pub use delta_store::DeltaStore;
 pub use easy_cache::EasyCache;
 pub use error::CacheError;
 pub use mag_cache::MagCache;
 pub use plan::{Action, BranchPlan, Cell, Forecast, ForwardCost, OutputKind, Segment, StepPlan, hit_rate};
+pub use planner::{Planned, Planner};
 pub use probing::{DbCache, DiCache};
 pub use profiling_dit::{Carry, Lists, ProfilingSettings, runs_of};
 pub use schedule::{Intervals, Rounding, StepSchedule, indices};

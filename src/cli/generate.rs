@@ -6,16 +6,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::caching::StrategyConfig;
 use crate::engine::capture::file::Writer;
-use crate::engine::{Defaults, Engine, Event, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage};
+use crate::engine::{
+    Capture, Defaults, Engine, Event, Facts, GenerateRequest, Generated, Observe, SchedulerChoice, Stage,
+};
 use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
 
-use super::strategy::{self, StrategyArgs};
+use super::strategy::StrategyArgs;
 use super::{GpuArgs, WrongUse, latents};
 
-/// Queries that attention received is measured with in recorded runs.
-const SAMPLED: usize = 256;
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 
@@ -91,7 +92,6 @@ impl Args {
     fn request(&self, model: PathBuf, defaults: &Defaults) -> anyhow::Result<GenerateRequest> {
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
         let num_inference_steps = self.steps.unwrap_or(defaults.num_inference_steps);
-        let strategy = self.strategy.strategy.as_deref().map(|text| strategy::parse(text, num_inference_steps));
         Ok(GenerateRequest {
             model,
             prompt: self.prompt.clone(),
@@ -109,12 +109,8 @@ impl Args {
             grid: self.reference_sigmas.then_some(Grid::Reference),
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
-            strategy: strategy.transpose()?.unwrap_or_default(),
-            observe: Observe {
-                attention: self.capture.is_some().then_some(Received::Sampled(SAMPLED)),
-                changes: self.capture.is_some(),
-                times: false,
-            },
+            strategy: StrategyConfig::Off,
+            observe: Observe { changes: self.capture.is_some(), ..Observe::default() },
         })
     }
 }
@@ -132,7 +128,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => demo_model()?,
     };
     let defaults = Defaults::of_model(&model)?;
-    let request = args.request(model, &defaults)?;
+    let mut request = args.request(model, &defaults)?;
+    let facts = Facts::of(&request)?;
+    let profile = args.strategy.read_profile(&request.model)?;
+    let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
+    request.strategy = strategy;
     let gpu = args.gpu.open()?;
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
@@ -140,11 +140,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
-    let generated = follow(&engine, args.json, recorder)?;
+    let (generated, capture) = follow(&engine, args.json, recorder)?;
     if let Some(path) = &args.save_latents {
         latents::write(path, &generated.initial_latents, generated.latent_shape)?;
     }
-    let summary = summary(&output, &request, &generated);
+    let summary = summary(&output, &request, &generated, &capture, expected);
     media::write(&output, &clip(&generated, defaults.fps)?, &summary.to_string())?;
     if args.json {
         println!("{summary}");
@@ -161,15 +161,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             seconds.denoise,
             seconds.decode
         );
+        if let (Some(speedup), true) = (capture.flop_speedup(), request.strategy != StrategyConfig::Off) {
+            let expected = expected.map_or(String::new(), |psnr| format!(", {psnr:.0} dB expected"));
+            println!(
+                "{}: {:.0} % of the blocks reused, {speedup:.2} times less work in denoising{expected}",
+                request.strategy.name(),
+                100.0 * capture.hit_rate()
+            );
+        }
     }
     Ok(())
 }
 
+/// How progress looks in every command.
+pub(super) fn bar_style() -> anyhow::Result<ProgressStyle> {
+    ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {eta}").context("progress bar")
+}
+
 /// Shows progress and records the run until the job ends.
-fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow::Result<Generated> {
+fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow::Result<(Generated, Capture)> {
+    let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
-    bar.set_style(ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len} {eta}").context("progress bar")?);
+    bar.set_style(bar_style()?);
     for event in engine.events() {
+        capture.observe(&event);
         if let Some(recorder) = &mut recorder {
             event.records().iter().try_for_each(|record| recorder.write(record))?;
         }
@@ -194,7 +209,7 @@ fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow:
             Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
             Event::Finished(generated) => {
                 bar.finish_and_clear();
-                return Ok(*generated);
+                return Ok((*generated, capture));
             }
             Event::Failed(error) => {
                 bar.finish_and_clear();
@@ -212,7 +227,13 @@ fn clip(generated: &Generated, fps: u32) -> anyhow::Result<Clip> {
 }
 
 /// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
-fn summary(output: &Path, request: &GenerateRequest, generated: &Generated) -> serde_json::Value {
+fn summary(
+    output: &Path,
+    request: &GenerateRequest,
+    generated: &Generated,
+    capture: &Capture,
+    expected: Option<f64>,
+) -> serde_json::Value {
     serde_json::json!({
         "output": output.display().to_string(),
         "prompt": request.prompt,
@@ -225,7 +246,10 @@ fn summary(output: &Path, request: &GenerateRequest, generated: &Generated) -> s
         "guidance_scale": request.guidance_scale,
         "flow_shift": request.flow_shift,
         "scheduler": request.scheduler,
-        "strategy": "off",
+        "strategy": request.strategy.name(),
+        "expected_psnr": expected,
+        "hit_rate": capture.hit_rate(),
+        "flop_speedup": capture.flop_speedup(),
         "seconds": generated.seconds,
         "peak_memory": generated.peak_memory,
     })

@@ -1,10 +1,14 @@
 //! Room `cli`: the subcommands.
 
 mod bench;
+mod compare;
 mod devices;
 mod generate;
 mod inspect;
+mod job;
 mod latents;
+mod plan;
+mod profile;
 mod screenshot;
 pub mod shaders;
 mod strategy;
@@ -32,14 +36,20 @@ struct Cli {
 enum Command {
     /// Make a video from a prompt.
     Generate(Box<generate::Args>),
+    /// Measure what each block of a model attends to and how its predictions hang together
+    Profile(Box<profile::Args>),
+    /// Print the plan for a speed-up or a quality, and what it is expected to do
+    Plan(plan::Args),
+    /// Run strategies over prompts and report speed against fidelity
+    Compare(Box<compare::Args>),
     /// List the GPUs and what they can do.
     Devices(devices::Args),
     /// Say what a model folder holds, and what it lacks.
     Inspect(inspect::Args),
-    /// Draw the window with a recorded run as a picture; needs no display
-    Screenshot(screenshot::Args),
     /// Measure the kernels and a denoising step on a GPU.
     Bench(bench::Args),
+    /// Draw the window with a recorded run as a picture; needs no display
+    Screenshot(screenshot::Args),
     /// List the shaders, or write them out in another language.
     Shaders(shaders::Args),
 }
@@ -85,6 +95,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Generate(args)) => generate::run(&args),
+        Some(Command::Profile(args)) => profile::run(&args),
+        Some(Command::Plan(args)) => plan::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

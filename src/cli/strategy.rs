@@ -1,26 +1,92 @@
 //! Strategies on the command line: `--strategy NAME[:KEY=VALUE,...]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 use crate::caching::{
-    DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepSchedule, StrategyConfig,
+    Calibration, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, Planner, ProfilingSettings,
+    StepSchedule, StrategyConfig,
 };
+use crate::profiling::profile::Profile;
 
 use super::WrongUse;
 
-/// Names with their settings, for help and messages.
+/// Names, for help and messages.
 pub const STRATEGIES: &str =
     "off, profiling, uniform, teacache, magcache, easycache, dbcache, dicache, deltadit, fewer-steps";
 
 /// Options about reuse.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StrategyArgs {
-    /// How features are reused, NAME or NAME:KEY=VALUE,... : off, profiling (blocks=0-5/9, warm-up, max, min, carry),
-    /// uniform (every, warm-up, last), teacache (threshold, ret), magcache (threshold, skips, retention), easycache
-    /// (threshold, first, last), dbcache (threshold, front, back, warm-up), dicache (threshold, probe, retention),
-    /// deltadit (share, boundary, every), fewer-steps (steps), or a .json file that holds a strategy
-    #[arg(long, value_name = "STRATEGY")]
+    /// How features are reused, NAME or NAME:KEY=VALUE,... : off, profiling (list=background|foreground|split|alternate|
+    /// random|depth|stable or blocks=0-5/9, warm-up, max, min, every, carry), uniform (every, warm-up, last), teacache
+    /// (threshold, ret), magcache (threshold, skips, retention), easycache (threshold, first, last), dbcache (threshold,
+    /// front, back, warm-up), dicache (threshold, probe, retention), deltadit (share, boundary, every), fewer-steps (steps),
+    /// or a .json file that holds a strategy
+    #[arg(long, value_name = "STRATEGY", conflicts_with_all = ["speedup", "min_psnr"])]
     pub strategy: Option<String>,
+    /// Plan the least loss at this speed-up of the denoising
+    #[arg(long, value_name = "X", conflicts_with = "min_psnr")]
+    pub speedup: Option<f64>,
+    /// Plan the greatest speed-up that is expected to keep this many dB to the clip without reuse
+    #[arg(long, value_name = "DB")]
+    pub min_psnr: Option<f64>,
+    /// Profile of the model, made by `ditscope profile` [default: profile.json in the model's folder]
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+}
+
+impl StrategyArgs {
+    /// The profile that is named, or that the model brings.
+    ///
+    /// # Errors
+    /// The file cannot be read as a profile.
+    pub fn read_profile(&self, model: &Path) -> anyhow::Result<Option<Profile>> {
+        let own = model.join("profile.json");
+        match &self.profile {
+            Some(path) => Ok(Some(Profile::read(path).with_context(|| format!("cannot use {}", path.display()))?)),
+            None if own.is_file() => Ok(Some(Profile::read(&own)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The strategy that is asked for, for a run over these sigmas; and what it is expected to keep, in dB.
+    ///
+    /// # Errors
+    /// An impossible request, or a calibration that is missing.
+    pub fn resolve(
+        &self,
+        sigmas: &[f64],
+        blocks: usize,
+        profile: Option<&Profile>,
+    ) -> anyhow::Result<(StrategyConfig, Option<f64>)> {
+        if self.speedup.is_none() && self.min_psnr.is_none() {
+            let steps = sigmas.len().saturating_sub(1);
+            let text = self.strategy.as_deref().unwrap_or("off");
+            return Ok((parse(text, steps, profile)?, None));
+        }
+        let calibration = calibration(profile, sigmas)?;
+        let planner = Planner::new(&calibration)?;
+        let planned = match (self.speedup, self.min_psnr) {
+            (Some(speedup), _) => planner.for_speedup(speedup)?,
+            (None, Some(psnr)) => planner.for_psnr(psnr)?,
+            (None, None) => return Ok((StrategyConfig::Off, None)),
+        };
+        let expected = calibration.expected_psnr(planned.error);
+        Ok((StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) }, expected))
+    }
+}
+
+/// A profile's calibration for these sigmas.
+///
+/// # Errors
+/// There is no profile, or it was made without a calibration.
+pub fn calibration(profile: Option<&Profile>, sigmas: &[f64]) -> anyhow::Result<Calibration> {
+    let missing =
+        "a plan needs the model's profile: make one with `ditscope profile -o profile.json` and name it with --profile";
+    let calibration = profile.and_then(|profile| profile.calibration.as_ref()).ok_or(WrongUse(missing.into()))?;
+    calibration.resampled(sigmas).context("the profile's calibration does not fit this sampler")
 }
 
 /// `KEY=VALUE` pairs that are taken one by one; what is left over is a mistake.
@@ -74,7 +140,7 @@ fn block_list(text: &str) -> Result<Vec<usize>, WrongUse> {
 ///
 /// # Errors
 /// An unknown name or setting, a value that does not parse, or a file that holds no strategy.
-pub fn parse(text: &str, steps: usize) -> anyhow::Result<StrategyConfig> {
+pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Result<StrategyConfig> {
     if text.ends_with(".json") {
         return read_file(&PathBuf::from(text));
     }
@@ -84,14 +150,17 @@ pub fn parse(text: &str, steps: usize) -> anyhow::Result<StrategyConfig> {
     let config = match name {
         "off" => StrategyConfig::Off,
         "profiling" => {
-            let blocks = vec![block_list(&set.take("blocks", String::new())?)?];
+            let given = block_list(&set.take("blocks", String::new())?)?;
+            let list = set.take("list", "background".to_string())?;
+            let (blocks, lists) =
+                if given.is_empty() { block_lists(&list, profile)? } else { (vec![given], Lists::One) };
             let carry = match set.take("carry", "hold".to_string())?.as_str() {
-                "hold" => crate::caching::Carry::Hold,
-                "extrapolate" => crate::caching::Carry::Extrapolate,
+                "hold" => Carry::Hold,
+                "extrapolate" => Carry::Extrapolate,
                 other => return Err(WrongUse(format!("carry is hold or extrapolate, not {other}")).into()),
             };
             let schedule = schedule(&mut set, paper)?;
-            StrategyConfig::Profiling(ProfilingSettings { blocks, schedule, carry, ..Default::default() })
+            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry })
         }
         "uniform" => {
             let uniform = StepSchedule { warm_up: 1, last: 1, intervals: Intervals::Uniform(2) };
@@ -101,7 +170,8 @@ pub fn parse(text: &str, steps: usize) -> anyhow::Result<StrategyConfig> {
             threshold: set.take("threshold", 0.05)?,
             ret_steps: set.take("ret", false)?,
             coefficients: None,
-        },
+        }
+        .calibrated(profile),
         "magcache" => {
             let default = MagCache::default();
             StrategyConfig::MagCache(MagCache {
@@ -110,6 +180,7 @@ pub fn parse(text: &str, steps: usize) -> anyhow::Result<StrategyConfig> {
                 retention: set.take("retention", default.retention)?,
                 ratios: Vec::new(),
             })
+            .calibrated(profile)
         }
         "easycache" => {
             let default = EasyCache::default();
@@ -168,8 +239,74 @@ fn schedule(set: &mut Settings, default: StepSchedule) -> Result<StepSchedule, W
     Ok(StepSchedule { warm_up, last, intervals })
 }
 
-fn read_file(path: &std::path::Path) -> anyhow::Result<StrategyConfig> {
-    use anyhow::Context;
+/// What a profile knows that a strategy needs.
+trait Calibrated {
+    fn calibrated(self, profile: Option<&Profile>) -> Self;
+}
+
+impl Calibrated for StrategyConfig {
+    fn calibrated(mut self, profile: Option<&Profile>) -> Self {
+        let Some(known) = profile.and_then(|profile| profile.calibration.as_ref()) else { return self };
+        match &mut self {
+            Self::TeaCache { ret_steps, coefficients, .. } => {
+                *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
+            }
+            Self::MagCache(settings) => settings.ratios = known.magnitude_ratios.clone(),
+            _ => {}
+        }
+        self
+    }
+}
+
+/// The cached blocks by name: lists of the profile, and controls of the same length.
+fn block_lists(list: &str, profile: Option<&Profile>) -> anyhow::Result<(Vec<Vec<usize>>, Lists)> {
+    let profile = profile.ok_or_else(|| {
+        WrongUse("profiling needs a profile (--profile, from `ditscope profile`) or a list such as blocks=2-9".into())
+    })?;
+    let (background, foreground) = (profile.partition.background.clone(), profile.partition.foreground.clone());
+    let (count, blocks) = (background.len(), profile.model.blocks);
+    Ok(match list {
+        "background" => (vec![background], Lists::One),
+        "foreground" => (vec![foreground], Lists::One),
+        "split" => (vec![foreground, background], Lists::Split),
+        "alternate" => (vec![foreground, background], Lists::Alternate),
+        "random" => (vec![random_list(count, blocks)], Lists::One),
+        // As many blocks, spread evenly over the depth.
+        "depth" => (vec![(0..count).map(|i| (2 * i + 1) * blocks / (2 * count.max(1))).collect()], Lists::One),
+        "stable" => (vec![stable_list(profile, count)], Lists::One),
+        other => {
+            let known = "background, foreground, split, alternate, random, depth, stable";
+            return Err(WrongUse(format!("there is no list called {other}: choose one of {known}")).into());
+        }
+    })
+}
+
+/// `count` of `blocks` blocks, chosen by a fixed seed.
+fn random_list(count: usize, blocks: usize) -> Vec<usize> {
+    let mut order: Vec<(u64, usize)> = (0..blocks)
+        .map(|block| {
+            (
+                (block as u64 + 1)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(31)
+                    .wrapping_mul(0xbf58_476d_1ce4_e5b9),
+                block,
+            )
+        })
+        .collect();
+    order.sort_unstable();
+    order.into_iter().take(count).map(|(_, block)| block).collect()
+}
+
+/// The `count` blocks whose deltas change least from step to step.
+fn stable_list(profile: &Profile, count: usize) -> Vec<usize> {
+    let change = |block: usize| profile.delta_change.iter().filter_map(|step| step[block]).sum::<f64>();
+    let mut order: Vec<(f64, usize)> = (0..profile.model.blocks).map(|block| (change(block), block)).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    order.into_iter().take(count).map(|(_, block)| block).collect()
+}
+
+fn read_file(path: &Path) -> anyhow::Result<StrategyConfig> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} holds no strategy", path.display()))
 }
@@ -180,15 +317,17 @@ mod tests {
 
     #[test]
     fn strategies_parse_with_their_settings() {
-        assert_eq!(parse("off", 50).unwrap(), StrategyConfig::Off);
-        let StrategyConfig::Profiling(profiling) = parse("profiling:blocks=0-2/5,max=8", 50).unwrap() else { panic!() };
+        assert_eq!(parse("off", 50, None).unwrap(), StrategyConfig::Off);
+        let StrategyConfig::Profiling(profiling) = parse("profiling:blocks=0-2/5,max=8", 50, None).unwrap() else {
+            panic!()
+        };
         assert_eq!(profiling.blocks, [[0, 1, 2, 5]]);
         assert!(matches!(profiling.schedule.intervals, Intervals::Decreasing { max: 8.0, min: 3.0, .. }));
-        let StrategyConfig::Uniform(schedule) = parse("uniform:every=3,warm-up=6", 50).unwrap() else { panic!() };
+        let StrategyConfig::Uniform(schedule) = parse("uniform:every=3,warm-up=6", 50, None).unwrap() else { panic!() };
         assert_eq!(schedule, StepSchedule { warm_up: 6, last: 1, intervals: Intervals::Uniform(3) });
-        assert_eq!(parse("fewer-steps:steps=20", 50).unwrap(), StrategyConfig::FewerSteps { steps: 20 });
-        for name in STRATEGIES.split(", ") {
-            assert_eq!(parse(name, 50).unwrap().name(), name);
+        assert_eq!(parse("fewer-steps:steps=20", 50, None).unwrap(), StrategyConfig::FewerSteps { steps: 20 });
+        for name in STRATEGIES.split(", ").filter(|name| *name != "profiling") {
+            assert_eq!(parse(name, 50, None).unwrap().name(), name);
         }
     }
 
@@ -200,9 +339,10 @@ mod tests {
             ("easycache:threshold=much", "much"),
             ("uniform:3", "KEY=VALUE"),
             ("profiling:blocks=5-2", "5-2"),
+            ("profiling", "--profile"),
             ("profiling:blocks=0-99999999", "list of blocks"),
         ] {
-            let message = parse(text, 50).unwrap_err().to_string();
+            let message = parse(text, 50, None).unwrap_err().to_string();
             assert!(message.contains(hint), "{text}: {message}");
         }
     }

@@ -64,6 +64,9 @@ pub struct RunInfo {
     pub latent_shape: [usize; 4],
     /// Work of one forward pass.
     pub cost: Option<ForwardCost>,
+    /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step to the next, where changes are
+    /// measured; 0 at the first.
+    pub signal_changes: Vec<[f64; 2]>,
 }
 
 impl RunInfo {

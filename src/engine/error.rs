@@ -27,6 +27,9 @@ pub enum EngineError {
     /// The GPU.
     #[error(transparent)]
     Gpu(GpuError),
+    /// Masks or scores.
+    #[error(transparent)]
+    Profiling(#[from] crate::profiling::ProfilingError),
     /// The user ended the job.
     #[error("cancelled")]
     Cancelled,

@@ -16,6 +16,10 @@ pub struct Facts {
     pub token_grid: [usize; 3],
     /// Bytes of the delta of one run of blocks in one branch.
     pub delta_bytes: u64,
+    /// Noise level of each step of the request without fewer steps, and 0 after the last.
+    pub sigmas: Vec<f64>,
+    /// Fingerprint of the transformer's weights.
+    pub model_id: String,
     /// Work of one forward pass; the length of the text is estimated from its words.
     pub cost: ForwardCost,
 }
@@ -27,14 +31,17 @@ impl Facts {
     /// The folder holds no model, or the model cannot make what is asked for.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
         let files = ModelFiles::find(&request.model)?;
-        let (config, _) = files.transformer()?;
+        let (config, weights) = files.transformer()?;
         let (vae, _) = files.vae()?;
         let shape = request.latent_shape(&config, &vae)?;
         let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size).map_err(EngineError::from)?;
         let tokens: usize = token_grid.iter().product();
         // The end of the text, and one row that stands for all padding.
         let text = request.prompt.split_whitespace().count() + 2;
+        let scheduler = request.scheduler(&files.scheduler()?)?;
         Ok(Self {
+            sigmas: scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            model_id: weights.fingerprint(),
             blocks: config.num_layers,
             token_grid,
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
@@ -73,7 +80,8 @@ mod tests {
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
         let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 4 };
-        let facts = Facts { blocks: 4, token_grid: [1; 3], delta_bytes: 10, cost };
+        let facts =
+            Facts { blocks: 4, token_grid: [1; 3], delta_bytes: 10, sigmas: Vec::new(), model_id: String::new(), cost };
         assert_eq!(facts.delta_memory(&vec![StepPlan::compute(4); 8], true), 0);
         let mut settings = ProfilingSettings { blocks: vec![vec![0, 1, 3]], ..Default::default() };
         settings.schedule.warm_up = 2;

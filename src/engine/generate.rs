@@ -23,7 +23,8 @@ use crate::weights::Checkpoint;
 use super::capture::{KernelRecord, RunInfo};
 use super::denoiser::{Denoiser, distance, size};
 use super::{
-    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone, subject_of,
+    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
+    estimate_masks, subject_of,
 };
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -190,13 +191,22 @@ impl Job<'_> {
         let (scheduler, shape) = (setup.scheduler.as_ref(), setup.shape);
         let mut strategy = self.strategy(transformer, scheduler)?;
         let expected = strategy.preview().unwrap_or_default();
-        self.report(Event::Started(Box::new(self.run_info(setup, features.0, expected.clone())?)))?;
+        let mut info = self.run_info(setup, features.0, expected.clone())?;
+        if self.request.observe.changes {
+            let signals =
+                [false, true].map(|projected| self.signal_changes(transformer, scheduler.timesteps(), projected));
+            let [embedding, projection] = signals;
+            info.signal_changes = embedding?.into_iter().zip(projection?).map(|(e, p)| [e, p]).collect();
+        }
+        let grid = info.token_grid;
+        self.report(Event::Started(Box::new(info)))?;
         let depth = needed_depth(&expected);
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let mut denoiser = Denoiser::new(&mut self.cx, transformer, features, (guidance, shape), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
+        let mut watched = Vec::new();
         for (step, &timestep) in scheduler.timesteps().iter().enumerate() {
             let start = Instant::now();
             let now = StepContext { step, steps, latent_step };
@@ -210,6 +220,9 @@ impl Job<'_> {
             predicted.record.kernels = self.kernel_records()?;
             predicted.record.seconds = start.elapsed().as_secs_f64();
             plans.extend(predicted.record.plan.clone());
+            if self.request.observe.attention.is_some() {
+                watched.push(predicted.record.clone());
+            }
             let velocity = predicted.velocity;
             let done = StepDone { steps, record: predicted.record, latents, x0, velocity };
             self.report(Event::Step(Box::new(done)))?;
@@ -217,7 +230,13 @@ impl Job<'_> {
         for text in warnings(&self.request.strategy, &plans, transformer.config().num_layers) {
             self.report(Event::Warning(text))?;
         }
-        Ok(sampler.sample().to_vec())
+        let latents = sampler.sample().to_vec();
+        if !watched.is_empty() {
+            for estimate in estimate_masks(&latents, shape, grid, &watched)? {
+                self.report(Event::Mask((&estimate).into()))?;
+            }
+        }
+        Ok(latents)
     }
 
     fn strategy(&mut self, transformer: &WanTransformer, scheduler: &dyn Scheduler) -> Result<Box<dyn Strategy>> {
@@ -238,7 +257,7 @@ impl Job<'_> {
         let mut last: Option<Vec<f32>> = None;
         for &timestep in timesteps {
             let signal = transformer.time_signal(&mut self.cx, timestep, projected)?;
-            changes.push(last.as_ref().map_or(f64::INFINITY, |last| distance(&signal, last) / size(last)));
+            changes.push(last.as_ref().map_or(0.0, |last| distance(&signal, last) / size(last)));
             last = Some(signal);
         }
         Ok(changes)
@@ -273,6 +292,7 @@ impl Job<'_> {
             token_grid,
             latent_shape: shape,
             cost: Some(forward_cost(config, token_grid.iter().product(), text_rows)),
+            signal_changes: Vec::new(),
         })
     }
 

@@ -10,7 +10,8 @@ pub fn subject_of(prompt: &str) -> Option<Range<usize>> {
     let is = |index: usize, list: &[&str]| list.contains(&prompt[words[index].clone()].to_lowercase().as_str());
     let verb = (1..words.len()).find(|index| {
         let word = &prompt[words[*index].clone()];
-        word.len() > 4 && word.to_lowercase().ends_with("ing") && !is(index - 1, ARTICLES)
+        let verb = word.len() > 4 && word.to_lowercase().ends_with("ing");
+        verb && !is(index - 1, ARTICLES) && !comma_before(prompt, &words, *index)
     });
     let start = match verb {
         Some(verb) => (0..verb).rev().find(|index| is(*index, ARTICLES)).map_or(0, |article| article + 1),

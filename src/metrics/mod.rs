@@ -145,6 +145,18 @@ pub fn compare(a: &Frames, b: &Frames) -> Result<Fidelity, MetricsError> {
     })
 }
 
+/// PSNR of two clips in dB, without the dearer metrics; infinite for equal clips.
+///
+/// # Errors
+/// [`MetricsError::DifferentSize`], [`MetricsError::DifferentLength`].
+pub fn clip_psnr(a: &Frames, b: &Frames) -> Result<f64, MetricsError> {
+    if a.len() != b.len() {
+        return Err(MetricsError::DifferentLength { a: a.len(), b: b.len() });
+    }
+    let errors = a.frames().zip(b.frames()).map(|(a, b)| mean_squared_error(a, b)).collect::<Result<Vec<_>, _>>()?;
+    Ok(decibels(mean(&errors)))
+}
+
 /// PSNR of two frames in dB, with 1 as the peak; infinite for equal frames.
 ///
 /// # Errors

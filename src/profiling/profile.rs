@@ -17,6 +17,7 @@
 //! | `delta_change` | `[step][block]`: the sum of the absolute change of what the block adds since the step before, by the sum of what it added then; null at step 0 |
 //! | `prediction_l1` | `[step]`: mean absolute difference of consecutive predictions (the paper's Fig. 4); null at step 0 |
 //! | `residual_change` | `[step]`: as `delta_change`, of what all blocks together add |
+//! | `calibration` | what MagCache, TeaCache and the planner need, or null; see [`crate::caching::Calibration`] |
 //! | `stability` | how much the blocks' order and the foreground lists agree between `steps`, `prompts`, `seeds`, `branches`: mean pairwise `spearman`, `kendall` (of mean lifts) and `jaccard` (of lists), or null |
 
 use std::io::Read;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::ProfilingError;
 use super::mask::Estimator;
 use super::partition::{Partition, TauRule};
+use crate::caching::Calibration;
 
 /// [`Profile::format`].
 pub const FORMAT: &str = "ditscope-profile";
@@ -188,6 +190,8 @@ pub struct Profile {
     pub prediction_l1: Vec<Option<f64>>,
     pub residual_change: Vec<Option<f64>>,
     pub stability: Stability,
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
 }
 
 /// What every version has.
@@ -292,6 +296,12 @@ impl Profile {
         }
         self.check_words()?;
         self.check_numbers()?;
+        if let Some(calibration) = &self.calibration {
+            calibration.check().or_else(|error| invalid(error.to_string()))?;
+            if calibration.steps() != steps {
+                return invalid(format!("its calibration has {} steps, the runs {steps}", calibration.steps()));
+            }
+        }
         for (name, map) in self.scores.all() {
             let most = if name == "lift" { f64::MAX } else { 1.0 };
             check_matrix(&format!("scores.{name}.mean"), &map.mean, steps, blocks, most)?;

@@ -36,6 +36,7 @@ pub(crate) fn sample() -> Profile {
         scores: Scores { recall: map(1.0), precision: map(1.0), lift: map(3.0), auc: map(1.2) },
         partition: Partition::new(&block_lift, TauRule::Otsu).unwrap(),
         block_lift,
+        calibration: None,
         delta_change: vec![
             vec![None; blocks],
             vec![Some(0.3); blocks],

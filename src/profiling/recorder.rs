@@ -294,6 +294,7 @@ impl Recorder {
             settings: self.setup.settings,
             token_grid: self.setup.token_grid,
             queries: self.setup.queries,
+            calibration: None,
         };
         profile.to_json()?;
         Ok((profile, self.kept))

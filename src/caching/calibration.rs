@@ -1,0 +1,216 @@
+//! What a model's own runs say about how its predictions hang together: the numbers that calibrated rules and the planner need.
+
+use serde::{Deserialize, Serialize};
+
+use super::CacheError;
+
+/// Measured on full runs of one model, sampler and number of steps; means over prompts and seeds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Noise level of each step, and 0 after the last.
+    pub sigmas: Vec<f64>,
+    /// `gram[i][j]`: inner product of the guided predictions of steps i and j, divided by the number of values.
+    pub gram: Vec<Vec<f64>>,
+    /// MagCache's gamma: ratio of the residual's magnitude to that of the step before; 1 at step 0.
+    pub magnitude_ratios: Vec<f64>,
+    /// TeaCache's polynomial for the time embedding, highest power first.
+    pub tea_embedding: Option<[f64; 5]>,
+    /// TeaCache's polynomial for the time projection (`ret_steps`).
+    pub tea_projection: Option<[f64; 5]>,
+    /// Measured outcomes of plans: predicted squared error of the latents, and PSNR in dB.
+    pub outcomes: Vec<(f64, f64)>,
+}
+
+/// Steps that a calibration may have: far more than anyone samples with.
+const MOST_STEPS: usize = 2000;
+
+impl Calibration {
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.gram.len()
+    }
+
+    /// Fails unless all sizes agree and all numbers are finite.
+    ///
+    /// # Errors
+    /// [`CacheError::Settings`], saying what is wrong.
+    pub fn check(&self) -> Result<(), CacheError> {
+        let steps = self.steps();
+        let sizes = self.sigmas.len() == steps + 1
+            && self.magnitude_ratios.len() == steps
+            && self.gram.iter().all(|row| row.len() == steps);
+        if !(1..=MOST_STEPS).contains(&steps) || !sizes {
+            return Err(CacheError::Settings("the calibration's tables do not fit each other".into()));
+        }
+        let tea = self.tea_embedding.iter().chain(&self.tea_projection).flatten();
+        let outcomes = self.outcomes.iter().flat_map(|(error, psnr)| [error, psnr]);
+        let gram = self.gram.iter().flatten();
+        let all = self.sigmas.iter().chain(gram).chain(&self.magnitude_ratios).chain(tea).chain(outcomes);
+        if all.into_iter().all(|value| value.is_finite()) && self.sigmas.windows(2).all(|pair| pair[0] > pair[1]) {
+            return Ok(());
+        }
+        Err(CacheError::Settings("the calibration holds values that are no numbers, or sigmas that do not fall".into()))
+    }
+
+    /// The calibration for another schedule of the same model: predictions between two measured sigmas are taken for a mixture of their
+    /// neighbours. `None` for fewer than two sigmas, or ones that do not fall.
+    pub fn resampled(&self, sigmas: &[f64]) -> Option<Self> {
+        if sigmas.len() < 2 || !sigmas.windows(2).all(|pair| pair[0] > pair[1]) || self.steps() == 0 {
+            return None;
+        }
+        if sigmas == self.sigmas {
+            return Some(self.clone());
+        }
+        let places: Vec<(usize, usize, f64)> =
+            sigmas[..sigmas.len() - 1].iter().map(|sigma| self.place(*sigma)).collect();
+        let at = |(low, high, share): (usize, usize, f64)| [(low, 1.0 - share), (high, share)];
+        let mixed = |a: &(usize, usize, f64), b: &(usize, usize, f64)| -> f64 {
+            let terms = at(*a).into_iter().flat_map(|(i, w)| at(*b).map(|(j, u)| w * u * self.gram[i][j]));
+            terms.sum()
+        };
+        // The magnitude between two steps changes by as much as between the measured ones nearest to them.
+        let ratio = |pair: &[(usize, usize, f64)]| {
+            let position = |place: &(usize, usize, f64)| place.0 as f64 + place.2;
+            let span = position(&pair[1]) - position(&pair[0]);
+            self.magnitude_ratios[pair[1].1].powf(span)
+        };
+        Some(Self {
+            sigmas: sigmas.to_vec(),
+            gram: places.iter().map(|a| places.iter().map(|b| mixed(a, b)).collect()).collect(),
+            magnitude_ratios: std::iter::once(1.0).chain(places.windows(2).map(ratio)).collect(),
+            ..self.clone()
+        })
+    }
+
+    /// The two measured steps around a sigma, and the share of the second.
+    fn place(&self, sigma: f64) -> (usize, usize, f64) {
+        let last = self.steps() - 1;
+        match (1..=last).find(|step| self.sigmas[*step] <= sigma) {
+            _ if sigma >= self.sigmas[0] => (0, 0, 0.0),
+            Some(high) => {
+                let (above, below) = (self.sigmas[high - 1], self.sigmas[high]);
+                (high - 1, high, (above - sigma) / (above - below))
+            }
+            None => (last, last, 0.0),
+        }
+    }
+
+    /// The PSNR to expect of a plan whose latents are off by a squared error: interpolated between measured outcomes, 10 dB a
+    /// factor of ten beyond them. `None` without outcomes.
+    pub fn expected_psnr(&self, error: f64) -> Option<f64> {
+        let mut known = self.outcomes.clone();
+        known.retain(|(error, _)| *error > 0.0);
+        known.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (first, last) = (known.first()?, known.last()?);
+        let decibels = |ratio: f64| 10.0 * ratio.log10();
+        if error <= first.0 {
+            return Some(first.1 + decibels(first.0 / error.max(f64::MIN_POSITIVE)));
+        }
+        let Some(pair) = known.windows(2).find(|pair| error <= pair[1].0) else {
+            return Some(last.1 - decibels(error / last.0));
+        };
+        let share = (error / pair[0].0).ln() / (pair[1].0 / pair[0].0).ln().max(f64::MIN_POSITIVE);
+        Some(pair[0].1 + share.clamp(0.0, 1.0) * (pair[1].1 - pair[0].1))
+    }
+}
+
+/// Collects predictions of full runs into a Gram matrix.
+#[derive(Clone, Debug, Default)]
+pub struct GramRecorder {
+    sum: Vec<Vec<f64>>,
+    runs: usize,
+}
+
+impl GramRecorder {
+    /// Adds the predictions of all steps of one run.
+    pub fn add(&mut self, predictions: &[Vec<f32>]) {
+        let steps = predictions.len();
+        if self.sum.is_empty() {
+            self.sum = vec![vec![0.0; steps]; steps];
+        }
+        if self.sum.len() != steps {
+            return;
+        }
+        let inner = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / a.len().max(1) as f64
+        };
+        for i in 0..steps {
+            for j in 0..=i {
+                let value = inner(&predictions[i], &predictions[j]);
+                self.sum[i][j] += value;
+                if i != j {
+                    self.sum[j][i] += value;
+                }
+            }
+        }
+        self.runs += 1;
+    }
+
+    /// The mean over runs; empty without runs.
+    pub fn gram(&self) -> Vec<Vec<f64>> {
+        let scale = 1.0 / self.runs.max(1) as f64;
+        self.sum.iter().map(|row| row.iter().map(|value| value * scale).collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calibration() -> Calibration {
+        Calibration {
+            sigmas: vec![1.0, 0.5, 0.0],
+            gram: vec![vec![1.0, 0.5], vec![0.5, 1.0]],
+            magnitude_ratios: vec![1.0, 0.9],
+            tea_embedding: None,
+            tea_projection: Some([0.0; 5]),
+            outcomes: vec![(1e-2, 30.0), (1e-4, 46.0)],
+        }
+    }
+
+    #[test]
+    fn expectations_interpolate_and_extend() {
+        let calibration = calibration();
+        assert_eq!(calibration.expected_psnr(1e-3).map(f64::round), Some(38.0));
+        assert_eq!(calibration.expected_psnr(1e-5).map(f64::round), Some(56.0));
+        assert_eq!(calibration.expected_psnr(1e-1).map(f64::round), Some(20.0));
+        assert_eq!(Calibration { outcomes: vec![], ..calibration }.expected_psnr(1.0), None);
+    }
+
+    #[test]
+    fn resampling_mixes_neighbours() {
+        let calibration = calibration();
+        assert_eq!(calibration.resampled(&calibration.sigmas), Some(calibration.clone()));
+        let finer = calibration.resampled(&[1.0, 0.75, 0.5, 0.0]).unwrap();
+        assert!(finer.check().is_ok());
+        assert_eq!(finer.gram[1][1], 0.25 * (1.0 + 0.5 + 0.5 + 1.0));
+        assert_eq!((finer.gram[0][2], finer.gram[0][1]), (0.5, 0.75));
+        assert!((finer.magnitude_ratios[1] - 0.9f64.sqrt()).abs() < 1e-12);
+        assert!(calibration.resampled(&[0.5, 0.5]).is_none());
+    }
+
+    #[test]
+    fn broken_tables_are_refused() {
+        assert!(calibration().check().is_ok());
+        let broken: [fn(&mut Calibration); 5] = [
+            |c| c.gram[1].clear(),
+            |c| c.gram.clear(),
+            |c| c.sigmas[1] = 2.0,
+            |c| c.magnitude_ratios[0] = f64::NAN,
+            |c| c.outcomes[0].1 = f64::INFINITY,
+        ];
+        for breaks in broken {
+            let mut calibration = calibration();
+            breaks(&mut calibration);
+            assert!(calibration.check().is_err());
+        }
+    }
+
+    #[test]
+    fn gram_of_two_runs() {
+        let mut recorder = GramRecorder::default();
+        recorder.add(&[vec![1.0, 0.0], vec![1.0, 1.0]]);
+        recorder.add(&[vec![0.0, 2.0], vec![2.0, 0.0]]);
+        assert_eq!(recorder.gram(), [[1.25, 0.25], [0.25, 1.5]]);
+    }
+}

@@ -1,0 +1,187 @@
+//! `ditscope compare`: strategies over prompts and seeds, interleaved on one device, against the same model without reuse.
+
+mod report;
+mod tune;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+
+use crate::caching::StrategyConfig;
+use crate::engine::{Engine, GenerateRequest};
+use crate::media::Clip;
+use crate::metrics::{self, Fidelity, Frames};
+
+use super::generate::{SUBMIT_BUDGET, bar_style};
+use super::job::{Finished, RunArgs, run_job};
+use super::strategy::StrategyArgs;
+use super::{GpuArgs, WrongUse};
+
+/// Arguments of `ditscope compare`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    runs: RunArgs,
+    /// Strategies, separated by spaces or semicolons, as in `generate --strategy`; `planner` is the planner's plan
+    #[arg(long, default_value = "planner;uniform;fewer-steps;profiling")]
+    strategies: String,
+    /// Tune each strategy to these speed-ups of the denoising, by FLOPs; without, settings are taken as they are
+    #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
+    speedups: Vec<f64>,
+    /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// A prompt for tuning the rules that decide on the way; one that is not compared
+    #[arg(long, default_value = "a dog walking left in the snow")]
+    tuning_prompt: String,
+    /// Folder for the table, figures and clips
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// One strategy to compare.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Its name in tables.
+    name: String,
+    /// The speed-up that it was tuned to.
+    target: Option<f64>,
+    config: StrategyConfig,
+}
+
+/// One run beside its baseline.
+#[derive(Clone, Debug, serde::Serialize)]
+struct Row {
+    strategy: String,
+    target: Option<f64>,
+    prompt: String,
+    seed: u64,
+    flop_speedup: f64,
+    /// Denoising loop, wall clock.
+    denoise_speedup: f64,
+    /// The whole job, wall clock.
+    total_speedup: f64,
+    hit_rate: f64,
+    peak_memory: u64,
+    delta_memory: u64,
+    #[serde(flatten)]
+    fidelity: Scores,
+}
+
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+struct Scores {
+    psnr: f64,
+    ssim: f64,
+    lpips: f64,
+    ssimulacra2: f64,
+}
+
+impl From<&Fidelity> for Scores {
+    fn from(found: &Fidelity) -> Self {
+        Self { psnr: found.psnr, ssim: found.ssim, lpips: found.lpips, ssimulacra2: found.ssimulacra2 }
+    }
+}
+
+/// Compares and writes.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let prompts = args.runs.read_prompts()?;
+    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
+    let request = args.runs.request(&prompts[0])?;
+    let profile = StrategyArgs { profile: args.profile.clone(), ..Default::default() }.read_profile(&request.model)?;
+    if let Some(profile) = &profile {
+        let facts = crate::engine::Facts::of(&request)?;
+        profile.check_fits(&facts.model_id, facts.blocks)?;
+        if let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt)) {
+            eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
+        }
+    }
+    let gpu = args.gpu.open()?;
+    let adapter = gpu.adapter_name().to_owned();
+    let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
+    let names: Vec<&str> = args.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect();
+    let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
+    let mut tuner = tune::Tuner::new(&engine, tuning, profile.as_ref())?;
+    let entries = tuner.entries(&names, &args.speedups)?;
+    if entries.is_empty() {
+        return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
+    }
+    let jobs = prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2);
+    let bar = ProgressBar::new(jobs);
+    bar.set_style(bar_style()?);
+    let (mut rows, mut sheet) = (Vec::new(), Vec::new());
+    for (number, prompt) in prompts.iter().enumerate() {
+        for seed in 0..args.runs.seeds {
+            let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+            bar.set_message(format!("{} of {}", number + 1, prompts.len()));
+            let clips = compare_one(&engine, &request, &entries, &mut rows, &bar)?;
+            if number < report::SHEET_PROMPTS && seed == 0 {
+                sheet.push(clips);
+            }
+            report::write_rows(&args.output, &rows)?;
+        }
+    }
+    bar.finish_and_clear();
+    let about = report::About { adapter, request, prompts: prompts.len(), seeds: args.runs.seeds };
+    report::write(&args.output, &about, &entries, &rows, &sheet)?;
+    Ok(())
+}
+
+/// All strategies on one prompt and seed, and the baseline again at the end: its difference to itself is the noise floor, and the
+/// faster of its two runs is what the others are measured against.
+fn compare_one(
+    engine: &Engine,
+    request: &GenerateRequest,
+    entries: &[Entry],
+    rows: &mut Vec<Row>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<Clip>> {
+    let job = |config: &StrategyConfig| {
+        let finished = run_job(engine, &GenerateRequest { strategy: config.clone(), ..request.clone() }, |_| {});
+        bar.inc(1);
+        finished
+    };
+    let baseline = job(&StrategyConfig::Off)?;
+    let runs = entries.iter().map(|entry| job(&entry.config)).collect::<anyhow::Result<Vec<_>>>()?;
+    let again = job(&StrategyConfig::Off)?;
+    let base = [&baseline, &again].map(|run| run.generated.seconds);
+    let fastest = (base[0].denoise.min(base[1].denoise), base[0].total.min(base[1].total));
+    let reference = frames(&baseline)?;
+    let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
+    let mut clips = vec![clip(&baseline)?];
+    for (entry, run) in entries.iter().zip(&runs).chain([(&off, &again)]) {
+        let fidelity = metrics::compare(&reference, &frames(run)?)?;
+        let full = baseline.capture.plans();
+        let cost = run.capture.run.cost.context("a run without its cost")?;
+        let guided = run.capture.run.guided();
+        rows.push(Row {
+            strategy: entry.name.clone(),
+            target: entry.target,
+            prompt: request.prompt.clone(),
+            seed: request.seed,
+            // Against the baseline's steps: fewer steps are less work too.
+            flop_speedup: cost.of_steps(&full, guided) / cost.of_steps(&run.capture.plans(), guided),
+            denoise_speedup: fastest.0 / run.generated.seconds.denoise,
+            total_speedup: fastest.1 / run.generated.seconds.total,
+            hit_rate: run.capture.hit_rate(),
+            peak_memory: run.generated.peak_memory,
+            delta_memory: run.capture.steps.iter().map(|step| step.delta_memory).max().unwrap_or(0),
+            fidelity: (&fidelity).into(),
+        });
+        clips.push(clip(run)?);
+    }
+    clips.pop();
+    Ok(clips)
+}
+
+fn frames(run: &Finished) -> anyhow::Result<Frames> {
+    let clip = &run.generated;
+    Ok(Frames::from_signed(clip.width, clip.height, &clip.frames)?)
+}
+
+fn clip(run: &Finished) -> anyhow::Result<Clip> {
+    let bytes = run.generated.bytes();
+    Ok(Clip::new(bytes.width as u32, bytes.height as u32, run.capture.run.fps, bytes.frames)?)
+}

@@ -1,0 +1,183 @@
+//! What a comparison leaves: rows and means as CSV, a table in Markdown, figures, and a contact sheet.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::engine::GenerateRequest;
+use crate::media::figure::{Plot, Series};
+use crate::media::{self, Clip};
+
+use super::super::job::write_whole;
+use super::{Entry, Row};
+
+/// Prompts on the contact sheet.
+pub const SHEET_PROMPTS: usize = 8;
+/// Above this, clips are as good as equal, and a mean would be the largest value's alone.
+const MOST_DECIBELS: f64 = 80.0;
+
+/// What was compared.
+pub struct About {
+    pub adapter: String,
+    pub request: GenerateRequest,
+    pub prompts: usize,
+    pub seeds: u64,
+}
+
+/// Mean and standard deviation over the rows of one strategy.
+struct Summary<'a> {
+    name: &'a str,
+    target: Option<f64>,
+    rows: Vec<&'a Row>,
+}
+
+impl Summary<'_> {
+    fn mean(&self, value: impl Fn(&Row) -> f64) -> f64 {
+        self.rows.iter().map(|row| value(row)).sum::<f64>() / self.rows.len().max(1) as f64
+    }
+
+    fn spread(&self, value: impl Fn(&Row) -> f64) -> f64 {
+        let mean = self.mean(&value);
+        self.mean(|row| (value(row) - mean).powi(2)).sqrt()
+    }
+}
+
+fn psnr(row: &Row) -> f64 {
+    row.fidelity.psnr.min(MOST_DECIBELS)
+}
+
+fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> {
+    let of = |name: &'a str, target: Option<f64>| Summary {
+        name,
+        target,
+        rows: rows.iter().filter(|row| row.strategy == name && row.target == target).collect(),
+    };
+    entries.iter().map(|entry| of(&entry.name, entry.target)).chain([of("off again", None)]).collect()
+}
+
+/// One line a run.
+pub fn write_rows(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
+    let mut csv = String::from(
+        "strategy,target,prompt,seed,flop_speedup,denoise_speedup,total_speedup,hit_rate,peak_memory,delta_memory,psnr,ssim,lpips,ssimulacra2\n",
+    );
+    for row in rows {
+        let target = row.target.map_or(String::new(), |target| target.to_string());
+        let f = &row.fidelity;
+        writeln!(
+            csv,
+            "{},{target},\"{}\",{},{:.4},{:.4},{:.4},{:.4},{},{},{:.3},{:.5},{:.5},{:.3}",
+            row.strategy.replace(',', ";"),
+            row.prompt.replace('"', "'"),
+            row.seed,
+            row.flop_speedup,
+            row.denoise_speedup,
+            row.total_speedup,
+            row.hit_rate,
+            row.peak_memory,
+            row.delta_memory,
+            f.psnr,
+            f.ssim,
+            f.lpips,
+            f.ssimulacra2
+        )?;
+    }
+    write_whole(&folder.join("rows.csv"), csv.as_bytes())
+}
+
+/// Everything else.
+pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
+    let summaries = summaries(entries, rows);
+    let table = table(about, &summaries)?;
+    print!("{table}");
+    write_whole(&folder.join("report.md"), table.as_bytes())?;
+    let settings: Vec<_> = entries.iter().map(|entry| (&entry.name, entry.target, &entry.config)).collect();
+    write_whole(&folder.join("strategies.json"), &serde_json::to_vec_pretty(&settings)?)?;
+    for (file, label, value) in [
+        ("psnr", "PSNR (dB), higher is closer", psnr as fn(&Row) -> f64),
+        ("ssim", "SSIM, higher is closer", |row| row.fidelity.ssim),
+        ("lpips", "LPIPS, lower is closer", |row| row.fidelity.lpips),
+    ] {
+        let svg = pareto(label, &summaries, value).svg();
+        write_whole(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
+        write_whole(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
+    }
+    let clips: Vec<&Clip> = sheet.iter().flatten().collect();
+    if let Some(first) = sheet.first() {
+        let contact = media::contact_sheet(&clips, first.len(), 1)?;
+        media::write(
+            &folder.join("clips.png"),
+            &contact,
+            "columns: off, then the strategies of report.md in their order",
+        )?;
+    }
+    Ok(())
+}
+
+fn table(about: &About, summaries: &[Summary]) -> Result<String, std::fmt::Error> {
+    let request = &about.request;
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{} prompts x {} seeds, {}x{} pixels, {} frames, {} steps, guidance {}, {} (ditscope {}).\n",
+        about.prompts,
+        about.seeds,
+        request.width,
+        request.height,
+        request.num_frames,
+        request.num_inference_steps,
+        request.guidance_scale,
+        about.adapter,
+        env!("CARGO_PKG_VERSION")
+    )?;
+    writeln!(
+        text,
+        "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse.\n"
+    )?;
+    writeln!(
+        text,
+        "| strategy | target | by FLOPs | denoising | whole job | hit rate | PSNR dB | SSIM | LPIPS | SSIMULACRA2 | deltas MiB |"
+    )?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+    for summary in summaries.iter().filter(|summary| !summary.rows.is_empty()) {
+        writeln!(
+            text,
+            "| {} | {} | {:.2}x | {:.2}x | {:.2}x | {:.0} % | {:.1} ± {:.1} | {:.4} | {:.4} | {:.1} | {:.1} |",
+            summary.name,
+            summary.target.map_or("-".into(), |target| format!("{target}x")),
+            summary.mean(|row| row.flop_speedup),
+            summary.mean(|row| row.denoise_speedup),
+            summary.mean(|row| row.total_speedup),
+            100.0 * summary.mean(|row| row.hit_rate),
+            summary.mean(psnr),
+            summary.spread(psnr),
+            summary.mean(|row| row.fidelity.ssim),
+            summary.mean(|row| row.fidelity.lpips),
+            summary.mean(|row| row.fidelity.ssimulacra2),
+            summary.mean(|row| row.delta_memory as f64) / (1 << 20) as f64
+        )?;
+    }
+    Ok(text)
+}
+
+fn pareto(label: &str, summaries: &[Summary], value: fn(&Row) -> f64) -> Plot {
+    let mut series: Vec<Series> = Vec::new();
+    for summary in summaries.iter().filter(|summary| summary.name != "off again" && !summary.rows.is_empty()) {
+        let point = (summary.mean(|row| row.flop_speedup), summary.mean(value));
+        match series.iter_mut().find(|series| series.name == summary.name) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                name: summary.name.into(),
+                points: vec![point],
+                joined: true,
+                ..Series::default()
+            }),
+        }
+    }
+    Plot {
+        title: "Speed against fidelity".into(),
+        subtitle: "means over all runs, against the same run without reuse".into(),
+        x_label: "speed-up of the denoising by FLOPs (times)".into(),
+        y_label: label.into(),
+        series,
+        from_zero: false,
+    }
+}

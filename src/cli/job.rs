@@ -1,0 +1,133 @@
+//! What `profile` and `compare` share: settings of a run, prompts from a file, and jobs carried to their end.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::caching::StrategyConfig;
+use crate::engine::{Capture, Defaults, Engine, Event, GenerateRequest, Generated, Observe, StepDone};
+
+use super::WrongUse;
+use super::generate::{demo_model, parse_size};
+
+/// Settings of every run of a command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Model folder: diffusers' or the original layout [default: the built-in demo model]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Prompts, one a line [default: the paper's]
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Use at most this many prompts
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Seeds of the noise: 0 to N-1
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seeds: u64,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50)]
+    pub steps: usize,
+    /// Guidance; 1 for none [default: the model's]
+    #[arg(long)]
+    pub guidance_scale: Option<f64>,
+    /// Size in pixels [default: the model's]
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub size: Option<(usize, usize)>,
+    /// Number of frames, 4 n + 1 [default: the model's]
+    #[arg(long)]
+    pub frames: Option<usize>,
+}
+
+impl RunArgs {
+    /// The request for the first prompt and seed, without reuse.
+    ///
+    /// # Errors
+    /// No model, or its settings cannot be read.
+    pub fn request(&self, prompt: &str) -> anyhow::Result<GenerateRequest> {
+        let model = match &self.model {
+            Some(model) => model.clone(),
+            None => demo_model()?,
+        };
+        let defaults = Defaults::of_model(&model)?;
+        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
+        Ok(GenerateRequest {
+            model,
+            prompt: prompt.into(),
+            negative_prompt: String::new(),
+            width,
+            height,
+            num_frames: self.frames.unwrap_or(defaults.num_frames),
+            num_inference_steps: self.steps,
+            guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
+            flow_shift: None,
+            scheduler: None,
+            grid: None,
+            seed: 0,
+            latents: None,
+            strategy: StrategyConfig::Off,
+            observe: Observe::default(),
+        })
+    }
+
+    /// The prompts.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or one without prompts.
+    pub fn read_prompts(&self) -> anyhow::Result<Vec<String>> {
+        let Some(path) = &self.prompts else { return Ok(vec!["a cat walking on grass".into()]) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+        let prompts: Vec<String> = lines.take(self.limit.unwrap_or(usize::MAX)).collect();
+        if prompts.is_empty() {
+            return Err(WrongUse(format!("{} holds no prompts", path.display())).into());
+        }
+        Ok(prompts)
+    }
+}
+
+/// A finished job, and what it left behind.
+pub struct Finished {
+    /// Clip, latents and times.
+    pub generated: Generated,
+    /// Steps, plans and maps.
+    pub capture: Capture,
+}
+
+/// Runs a job to its end; `step` sees every step.
+///
+/// # Errors
+/// The job's own.
+pub fn run_job(
+    engine: &Engine,
+    request: &GenerateRequest,
+    mut step: impl FnMut(&StepDone),
+) -> anyhow::Result<Finished> {
+    engine.generate(request.clone())?;
+    let mut capture = Capture::default();
+    for event in engine.events() {
+        capture.observe(&event);
+        match event {
+            Event::Step(done) => step(&done),
+            Event::Finished(generated) => return Ok(Finished { generated: *generated, capture }),
+            Event::Failed(error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    bail!("the engine stopped without a word")
+}
+
+/// Writes a file beside its place and renames it, so that it appears whole or not at all.
+///
+/// # Errors
+/// The place cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,275 @@
+//! `ditscope profile`: generates videos, measures, and writes the profile with its report.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+
+use crate::caching::{Calibration, GramRecorder, Planner, StrategyConfig, calibrate_tea_cache};
+use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks};
+use crate::media::read_gray;
+use crate::metrics::{self, Frames};
+use crate::profiling::mask::{self, Estimate, Estimator};
+use crate::profiling::partition::{TauRule, print_blocks};
+use crate::profiling::profile::{Branch, ModelId, Profile, Queries, RunSettings};
+use crate::profiling::recorder::{Recorder, Setup};
+use crate::profiling::report;
+
+use super::generate::SUBMIT_BUDGET;
+use super::job::{Finished, RunArgs, run_job, write_whole};
+use super::{GpuArgs, WrongUse};
+
+/// Speed-ups at which plans are tried out, so that others can be predicted from them.
+const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
+
+/// Arguments of `ditscope profile`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    runs: RunArgs,
+    /// Foreground mask: auto, motion, pca, prompt, or file:PLACE (a folder of PNGs, an animated PNG or GIF)
+    #[arg(long, default_value = "auto")]
+    mask: String,
+    /// Queries a head that count for what a token receives; 0 for all of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    queries: usize,
+    /// Threshold between foreground and background blocks: otsu, a number, q0.6 (quantile) or lowest8
+    #[arg(long, default_value = "otsu", value_parser = parse_rule)]
+    tau: TauRule,
+    /// The profile to write
+    #[arg(short, long, default_value = "profile.json")]
+    output: PathBuf,
+    /// Folder for figures and tables [default: none]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+fn parse_rule(text: &str) -> Result<TauRule, String> {
+    let wrong = |_| format!("\"{text}\" is none of otsu, a number, q0.6, lowest8");
+    if text == "otsu" {
+        return Ok(TauRule::Otsu);
+    }
+    if let Some(share) = text.strip_prefix('q') {
+        return share.parse().map(TauRule::Quantile).map_err(|_| wrong(()));
+    }
+    if let Some(count) = text.strip_prefix("lowest") {
+        return count.parse().map(TauRule::Lowest).map_err(|_| wrong(()));
+    }
+    text.parse().map(TauRule::Value).map_err(|_| wrong(()))
+}
+
+/// Profiles and writes.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let prompts = args.runs.read_prompts()?;
+    crate::media::check_place(&args.output)?;
+    let mut request = args.runs.request(&prompts[0])?;
+    let mode = if args.queries == 0 { Received::Exact } else { Received::Sampled(args.queries) };
+    request.observe = Observe { attention: Some(mode), changes: true, times: false };
+    let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
+    let jobs = prompts.len() as u64 * args.runs.seeds;
+    let bar = ProgressBar::new((jobs + TRIED.len() as u64) * request.num_inference_steps as u64);
+    bar.set_style(super::generate::bar_style()?);
+    let mut collected = Collected::default();
+    for prompt in &prompts {
+        for seed in 0..args.runs.seeds {
+            bar.set_message("profiling");
+            let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+            collected.add(args, &engine, &request, &bar)?;
+        }
+    }
+    let (mut profile, maps) = collected.recorder.context("nothing was profiled")?.finish()?;
+    let mut calibration = collected.calibration;
+    calibration.gram = collected.gram.gram();
+    mean_of_runs(&mut calibration.magnitude_ratios, jobs);
+    calibration.tea_embedding = calibrate_tea_cache(&collected.signals[0], &collected.outputs);
+    calibration.tea_projection = calibrate_tea_cache(&collected.signals[1], &collected.outputs);
+    bar.set_message("trying plans");
+    request.observe = Observe::default();
+    calibration.outcomes = outcomes(&engine, &request, &calibration, profile.model.blocks, &bar)?;
+    bar.finish_and_clear();
+    profile.calibration = Some(calibration);
+    write_whole(&args.output, profile.to_json()?.as_bytes())?;
+    if let Some(folder) = &args.report {
+        report::write(folder, &profile, Some(&maps))?;
+    }
+    print(&profile, &args.output);
+    Ok(())
+}
+
+fn mean_of_runs(values: &mut [f64], runs: u64) {
+    values.iter_mut().for_each(|value| *value /= runs.max(1) as f64);
+}
+
+/// What all runs together tell.
+#[derive(Default)]
+struct Collected {
+    recorder: Option<Recorder>,
+    gram: GramRecorder,
+    calibration: Calibration,
+    /// Relative changes of TeaCache's two signals, and of the output, of all steps of all runs.
+    signals: [Vec<f64>; 2],
+    outputs: Vec<f64>,
+}
+
+impl Collected {
+    fn add(
+        &mut self,
+        args: &Args,
+        engine: &Engine,
+        request: &GenerateRequest,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let mut predictions = Vec::new();
+        let Finished { generated, capture } = run_job(engine, request, |done| {
+            predictions.push(done.velocity.clone());
+            bar.inc(1);
+        })?;
+        let recorder = match &mut self.recorder {
+            Some(recorder) => recorder,
+            None => self.recorder.insert(Recorder::new(setup(args, &capture))?),
+        };
+        let estimate = choose_mask(&args.mask, &generated.latents, &capture)?;
+        recorder.begin(&request.prompt, request.seed, Some(&estimate))?;
+        for step in &capture.steps {
+            for (branch, blocks) in [(Branch::Cond, &step.cond), (Branch::Uncond, &step.uncond)] {
+                for (block, record) in blocks.iter().enumerate() {
+                    if let Some(map) = &record.received {
+                        recorder.received(step.step, block, branch, map.clone())?;
+                    }
+                    if let (Some(change), Branch::Cond) = (record.change, branch) {
+                        recorder.delta_change(step.step, block, [change, 1.0])?;
+                    }
+                }
+            }
+            if let Some(change) = step.prediction_change {
+                recorder.prediction_l1(step.step, change)?;
+            }
+            if let Some(change) = step.residual_change {
+                recorder.residual_change(step.step, [change as f32, 1.0])?;
+            }
+        }
+        recorder.end(&estimate)?;
+        self.calibrate(&capture, &predictions);
+        Ok(())
+    }
+
+    fn calibrate(&mut self, capture: &Capture, predictions: &[Vec<f32>]) {
+        self.gram.add(predictions);
+        self.calibration.sigmas = capture.run.sigmas.clone();
+        self.calibration.magnitude_ratios.resize(capture.steps.len(), 0.0);
+        for (sum, step) in self.calibration.magnitude_ratios.iter_mut().zip(&capture.steps) {
+            *sum += step.magnitude_ratio.unwrap_or(1.0);
+        }
+        for (step, changes) in capture.steps.iter().zip(&capture.run.signal_changes) {
+            if let Some(output) = step.relative_change {
+                self.outputs.push(output);
+                self.signals.iter_mut().zip(changes).for_each(|(list, change)| list.push(*change));
+            }
+        }
+    }
+}
+
+fn setup(args: &Args, capture: &Capture) -> Setup {
+    let run = &capture.run;
+    Setup {
+        model: ModelId { id: run.model.clone(), hash: run.model_id.clone(), blocks: run.blocks },
+        settings: RunSettings {
+            steps: run.steps(),
+            scheduler: run.scheduler.clone(),
+            flow_shift: run.flow_shift,
+            guidance_scale: run.guidance_scale,
+            width: run.width,
+            height: run.height,
+            frames: run.num_frames,
+        },
+        token_grid: run.token_grid,
+        queries: if args.queries == 0 { Queries::Exact } else { Queries::Sampled(args.queries) },
+        rule: args.tau,
+    }
+}
+
+/// The mask that the user asked for.
+fn choose_mask(wanted: &str, latents: &[f32], capture: &Capture) -> anyhow::Result<Estimate> {
+    let run = &capture.run;
+    if let Some(place) = wanted.strip_prefix("file:") {
+        return Ok(mask::file(&read_gray(Path::new(place))?, run.token_grid)?);
+    }
+    let estimator = match wanted {
+        "auto" => Estimator::Auto,
+        "motion" => Estimator::Motion,
+        "pca" => Estimator::Pca,
+        "prompt" => Estimator::Prompt,
+        other => {
+            return Err(WrongUse(format!("--mask {other} is none of auto, motion, pca, prompt, file:PLACE")).into());
+        }
+    };
+    let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
+    let found = estimates.into_iter().find(|estimate| estimate.estimator == estimator);
+    found.ok_or_else(|| WrongUse(format!("no subject was found in \"{}\"; try --mask auto", run.prompt)).into())
+}
+
+/// Plans tried out on the first prompt: the error that was predicted, and the PSNR that came out.
+fn outcomes(
+    engine: &Engine,
+    request: &GenerateRequest,
+    calibration: &Calibration,
+    blocks: usize,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<(f64, f64)>> {
+    let Ok(planner) = Planner::new(calibration) else { return Ok(Vec::new()) };
+    let frames = |request: &GenerateRequest| -> anyhow::Result<Frames> {
+        let generated = run_job(engine, request, |_| bar.inc(1))?.generated;
+        Ok(Frames::from_signed(generated.width, generated.height, &generated.frames)?)
+    };
+    let reference = frames(request)?;
+    let mut outcomes = Vec::new();
+    for speedup in TRIED {
+        let Ok(planned) = planner.for_speedup(speedup) else { continue };
+        let strategy = StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) };
+        let found = frames(&GenerateRequest { strategy, ..request.clone() })?;
+        let psnr = metrics::clip_psnr(&reference, &found)?;
+        if psnr.is_finite() {
+            outcomes.push((planned.error, psnr));
+        }
+    }
+    Ok(outcomes)
+}
+
+fn print(profile: &Profile, output: &Path) {
+    let stability = profile.stability;
+    let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+    println!("{}: {} runs of {}", output.display(), profile.prompts.len() * profile.seeds.len(), profile.model.id);
+    println!("  background blocks {}", print_blocks(&profile.partition.background));
+    println!(
+        "  foreground blocks {} (lift of {:.2} and more)",
+        print_blocks(&profile.partition.foreground),
+        profile.partition.tau
+    );
+    println!(
+        "  order of the blocks: rank correlation {} between steps, {} between prompts; lists agree by {} and {}",
+        shown(stability.steps.spearman),
+        shown(stability.prompts.spearman),
+        shown(stability.steps.jaccard),
+        shown(stability.prompts.jaccard)
+    );
+    println!("  masks: {:?}, confidence {:.2}", profile.mask.estimator, profile.mask.confidence);
+    for (error, psnr) in profile.calibration.iter().flat_map(|calibration| &calibration.outcomes) {
+        println!("  a plan with a predicted error of {error:.1e} kept {psnr:.1} dB");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_parse() {
+        assert_eq!(parse_rule("otsu"), Ok(TauRule::Otsu));
+        assert_eq!(parse_rule("q0.6"), Ok(TauRule::Quantile(0.6)));
+        assert_eq!(parse_rule("lowest8"), Ok(TauRule::Lowest(8)));
+        assert_eq!(parse_rule("1.2"), Ok(TauRule::Value(1.2)));
+        assert!(parse_rule("lowest").is_err() && parse_rule("much").is_err());
+    }
+}
