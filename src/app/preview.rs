@@ -125,8 +125,7 @@ fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
         if attention {
             ui.separator();
             let label = ui.label("Attention");
-            let slider =
-                egui::Slider::new(&mut view.opacity, 0.0..=1.0).custom_formatter(|v, _| format!("{:.0} %", v * 100.0));
+            let slider = egui::Slider::new(&mut view.opacity, 0.0..=1.0).show_value(false);
             ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");
         }
         if has_mask {

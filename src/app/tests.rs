@@ -73,6 +73,8 @@ fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static, App> {
     let mut harness = window(size, scale);
     fill(harness.state_mut(), dark);
     harness.run_steps(6);
+    // PSNR and SSIM come from a thread of their own.
+    wait(&mut harness, |state| state.known_likeness().is_some());
     harness
 }
 
