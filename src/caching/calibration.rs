@@ -9,8 +9,10 @@ use super::CacheError;
 pub struct Calibration {
     /// Noise level of each step, and 0 after the last.
     pub sigmas: Vec<f64>,
-    /// `gram[i][j]`: inner product of the guided predictions of steps i and j, divided by the number of values.
+    /// `gram[i][j]`: inner product of the guided residuals (what all blocks together add) of steps i and j, by the number of values.
     pub gram: Vec<Vec<f64>>,
+    /// What becomes of an error: the clean latents' squared error, by that of a step's residual times the step's length squared.
+    pub amplification: Vec<f64>,
     /// MagCache's gamma: ratio of the residual's magnitude to that of the step before; 1 at step 0.
     pub magnitude_ratios: Vec<f64>,
     /// TeaCache's polynomial for the time embedding, highest power first.
@@ -38,6 +40,7 @@ impl Calibration {
         let steps = self.steps();
         let sizes = self.sigmas.len() == steps + 1
             && self.magnitude_ratios.len() == steps
+            && self.amplification.len() == steps
             && self.gram.iter().all(|row| row.len() == steps);
         if !(1..=MOST_STEPS).contains(&steps) || !sizes {
             return Err(CacheError::Settings("the calibration's tables do not fit each other".into()));
@@ -45,7 +48,14 @@ impl Calibration {
         let tea = self.tea_embedding.iter().chain(&self.tea_projection).flatten();
         let outcomes = self.outcomes.iter().flat_map(|(error, psnr)| [error, psnr]);
         let gram = self.gram.iter().flatten();
-        let all = self.sigmas.iter().chain(gram).chain(&self.magnitude_ratios).chain(tea).chain(outcomes);
+        let all = self
+            .sigmas
+            .iter()
+            .chain(gram)
+            .chain(&self.magnitude_ratios)
+            .chain(&self.amplification)
+            .chain(tea)
+            .chain(outcomes);
         if all.into_iter().all(|value| value.is_finite()) && self.sigmas.windows(2).all(|pair| pair[0] > pair[1]) {
             return Ok(());
         }
@@ -77,6 +87,10 @@ impl Calibration {
         Some(Self {
             sigmas: sigmas.to_vec(),
             gram: places.iter().map(|a| places.iter().map(|b| mixed(a, b)).collect()).collect(),
+            amplification: places
+                .iter()
+                .map(|place| at(*place).map(|(i, w)| w * self.amplification[i]).iter().sum())
+                .collect(),
             magnitude_ratios: std::iter::once(1.0).chain(places.windows(2).map(ratio)).collect(),
             ..self.clone()
         })
@@ -114,7 +128,7 @@ impl Calibration {
     }
 }
 
-/// Collects predictions of full runs into a Gram matrix.
+/// Collects the residuals of full runs into a Gram matrix.
 #[derive(Clone, Debug, Default)]
 pub struct GramRecorder {
     sum: Vec<Vec<f64>>,
@@ -122,9 +136,9 @@ pub struct GramRecorder {
 }
 
 impl GramRecorder {
-    /// Adds the predictions of all steps of one run.
-    pub fn add(&mut self, predictions: &[Vec<f32>]) {
-        let steps = predictions.len();
+    /// Adds the residuals of all steps of one run.
+    pub fn add(&mut self, residuals: &[Vec<f32>]) {
+        let steps = residuals.len();
         if self.sum.is_empty() {
             self.sum = vec![vec![0.0; steps]; steps];
         }
@@ -136,7 +150,7 @@ impl GramRecorder {
         };
         for i in 0..steps {
             for j in 0..=i {
-                let value = inner(&predictions[i], &predictions[j]);
+                let value = inner(&residuals[i], &residuals[j]);
                 self.sum[i][j] += value;
                 if i != j {
                     self.sum[j][i] += value;
@@ -161,6 +175,7 @@ mod tests {
         Calibration {
             sigmas: vec![1.0, 0.5, 0.0],
             gram: vec![vec![1.0, 0.5], vec![0.5, 1.0]],
+            amplification: vec![1.0, 1.0],
             magnitude_ratios: vec![1.0, 0.9],
             tea_embedding: None,
             tea_projection: Some([0.0; 5]),

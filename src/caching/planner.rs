@@ -1,16 +1,17 @@
 //! The planner: which steps to compute, and how to forecast the others, from a model's own calibration.
 //!
-//! A skipped step's prediction is forecast as a linear combination of the last computed ones, with the weights that fit best on the
-//! calibration runs. All that takes is the Gram matrix G of the predictions: the weights solve its normal equations, and the error
-//! that a gap between two computed steps leaves in the latents, |sum over the gap of h_s (v_s - forecast)|^2 with h_s = sigma_s -
-//! sigma_(s+1), is a quadratic form in G. A dynamic program then finds the set of computed steps with the least sum of these errors
-//! for every number of them.
+//! On a skipped step the blocks do not run: what they would add to the residual stream is forecast as a linear combination of what they
+//! added on the last computed steps, with the weights that fit best on the calibration runs. All that takes is the Gram matrix G of
+//! these residuals r: the weights solve its normal equations, and the error that a gap between two computed steps leaves in the
+//! clean latents, |sum over the gap of h_s (r_s - forecast)|^2, is a quadratic form in G. Here h_s is the step's length, sigma_s -
+//! sigma_(s+1), times the square root of the measured amplification: how far an error made at step s is carried on. A dynamic program
+//! then finds the set of computed steps with the least sum of these errors for every number of them.
 
-use super::{BranchPlan, CacheError, Calibration, Forecast, OutputKind, StepPlan};
+use super::{Action, BranchPlan, CacheError, Calibration, Forecast, StepPlan};
 
-/// Computed predictions that a forecast combines at most.
+/// Residuals that a forecast combines at most.
 const DEPTH: usize = 3;
-/// Ridge of the normal equations, relative to the predictions' size: neighbours are almost parallel, and large weights of opposite
+/// Ridge of the normal equations, relative to the residuals' size: neighbours are almost parallel, and large weights of opposite
 /// sign would carry rounding and the plan's own errors on.
 const RIDGE: f64 = 1e-6;
 
@@ -19,7 +20,7 @@ const RIDGE: f64 = 1e-6;
 pub struct Planned {
     /// The computed steps.
     pub computed: Vec<usize>,
-    /// Weights of the last computed predictions, newest first, for every step that is not computed.
+    /// Weights of the last computed residuals, newest first, for every step that is not computed.
     pub forecasts: Vec<Option<Vec<f64>>>,
     /// Expected squared error of the latents, per value.
     pub error: f64,
@@ -29,13 +30,11 @@ impl Planned {
     /// The plan of every step of a model of `blocks` blocks.
     pub fn plans(&self, blocks: usize) -> Vec<StepPlan> {
         let plan = |forecast: &Option<Vec<f64>>| {
-            StepPlan::both(match forecast {
-                None => BranchPlan::compute(blocks),
-                Some(weights) => {
-                    let weights = weights.iter().map(|weight| *weight as f32).collect();
-                    BranchPlan::Output(OutputKind::Velocity, Forecast(weights))
-                }
-            })
+            let action = match forecast {
+                None => Action::Store,
+                Some(weights) => Action::Reuse(Forecast(weights.iter().map(|weight| *weight as f32).collect())),
+            };
+            StepPlan::both(BranchPlan::whole(blocks, action))
         };
         self.forecasts.iter().map(plan).collect()
     }
@@ -45,7 +44,7 @@ impl Planned {
 #[derive(Clone, Debug)]
 pub struct Planner<'a> {
     calibration: &'a Calibration,
-    /// Step lengths.
+    /// Step lengths, amplified.
     h: Vec<f64>,
     /// `along[c][s]`: sum of h_t G[t][c] over t < s.
     along: Vec<Vec<f64>>,
@@ -69,7 +68,8 @@ impl<'a> Planner<'a> {
         if steps > MOST_STEPS {
             return Err(CacheError::Settings(format!("{steps} steps cannot be planned, at most {MOST_STEPS}")));
         }
-        let h: Vec<f64> = calibration.sigmas.windows(2).map(|pair| pair[0] - pair[1]).collect();
+        let lengths = calibration.sigmas.windows(2).map(|pair| pair[0] - pair[1]);
+        let h: Vec<f64> = lengths.zip(&calibration.amplification).map(|(h, a)| h * a.max(0.0).sqrt()).collect();
         let gram = &calibration.gram;
         let along = (0..steps).map(|c| prefix((0..steps).map(|t| h[t] * gram[t][c]))).collect();
         let mut square = vec![vec![0.0; steps + 1]; steps + 1];
@@ -134,7 +134,7 @@ impl<'a> Planner<'a> {
         Planned { computed, forecasts, error }
     }
 
-    /// Least squares weights of the predictions of `basis` (newest first) for that of `step`.
+    /// Least squares weights of the residuals of `basis` (newest first) for that of `step`.
     fn weights(&self, basis: &[usize], step: usize) -> Vec<f64> {
         let target: Vec<f64> = basis.iter().map(|c| self.calibration.gram[*c][step]).collect();
         self.solve(basis, &target)
@@ -262,7 +262,7 @@ fn prefix(values: impl Iterator<Item = f64>) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// Predictions that are polynomials of the step in a few directions, with a kink at step 6.
+    /// Residuals that are polynomials of the step in a few directions, with a kink at step 6.
     fn calibration(steps: usize) -> Calibration {
         let predictions: Vec<Vec<f64>> = (0..steps)
             .map(|s| {
@@ -274,6 +274,7 @@ mod tests {
         Calibration {
             sigmas: (0..=steps).map(|s| 1.0 - (s as f64 / steps as f64).powi(2)).collect(),
             gram: predictions.iter().map(|a| predictions.iter().map(|b| inner(a, b)).collect()).collect(),
+            amplification: (0..steps).map(|s| 1.0 + 3.0 / (1.0 + s as f64)).collect(),
             magnitude_ratios: vec![1.0; steps],
             tea_embedding: None,
             tea_projection: None,

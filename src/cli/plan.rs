@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let line = |step: usize| if planned.forecasts[step].is_none() { '#' } else { '.' };
     println!("{}", (0..steps).map(line).collect::<String>());
     println!(
-        "{} of {steps} steps computed (#), {:.2} times less work; forecasts from the last three computed predictions",
+        "{} of {steps} steps computed (#), {:.2} times less work; the others forecast from the last three of these",
         planned.computed.len(),
         steps as f64 / planned.computed.len() as f64
     );

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::caching::{Calibration, GramRecorder, Planner, StrategyConfig, calibrate_tea_cache};
+use crate::caching::{
+    Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
+};
 use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks};
 use crate::media::read_gray;
 use crate::metrics::{self, Frames};
@@ -21,6 +23,11 @@ use super::{GpuArgs, WrongUse};
 
 /// Speed-ups at which plans are tried out, so that others can be predicted from them.
 const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
+
+/// Steps, as shares of all, at which an error is made on purpose to see what becomes of it.
+const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
+/// Prompts for it.
+const TRIED_PROMPTS: usize = 2;
 
 /// Arguments of `ditscope profile`.
 #[derive(Debug, clap::Args)]
@@ -69,7 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     request.observe = Observe { attention: Some(mode), changes: true, times: false };
     let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
     let jobs = prompts.len() as u64 * args.runs.seeds;
-    let bar = ProgressBar::new((jobs + TRIED.len() as u64) * request.num_inference_steps as u64);
+    let bar = ProgressBar::new(
+        (jobs + (1 + TRIED.len() + TRIED_PROMPTS * (1 + PROBED.len())) as u64) * request.num_inference_steps as u64,
+    );
     bar.set_style(super::generate::bar_style()?);
     let mut collected = Collected::default();
     for prompt in &prompts {
@@ -85,8 +94,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     mean_of_runs(&mut calibration.magnitude_ratios, jobs);
     calibration.tea_embedding = calibrate_tea_cache(&collected.signals[0], &collected.outputs);
     calibration.tea_projection = calibrate_tea_cache(&collected.signals[1], &collected.outputs);
-    bar.set_message("trying plans");
     request.observe = Observe::default();
+    bar.set_message("sensitivity");
+    let few: Vec<String> = prompts.iter().take(TRIED_PROMPTS).cloned().collect();
+    calibration.amplification = amplification(&engine, &request, &few, &calibration, profile.model.blocks, &bar)?;
+    bar.set_message("trying plans");
     calibration.outcomes = outcomes(&engine, &request, &calibration, profile.model.blocks, &bar)?;
     bar.finish_and_clear();
     profile.calibration = Some(calibration);
@@ -121,9 +133,9 @@ impl Collected {
         request: &GenerateRequest,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
-        let mut predictions = Vec::new();
+        let mut residuals = Vec::new();
         let Finished { generated, capture } = run_job(engine, request, |done| {
-            predictions.push(done.velocity.clone());
+            residuals.extend(done.residual.clone());
             bar.inc(1);
         })?;
         let recorder = match &mut self.recorder {
@@ -151,12 +163,12 @@ impl Collected {
             }
         }
         recorder.end(&estimate)?;
-        self.calibrate(&capture, &predictions);
+        self.calibrate(&capture, &residuals);
         Ok(())
     }
 
-    fn calibrate(&mut self, capture: &Capture, predictions: &[Vec<f32>]) {
-        self.gram.add(predictions);
+    fn calibrate(&mut self, capture: &Capture, residuals: &[Vec<f32>]) {
+        self.gram.add(residuals);
         self.calibration.sigmas = capture.run.sigmas.clone();
         self.calibration.magnitude_ratios.resize(capture.steps.len(), 0.0);
         for (sum, step) in self.calibration.magnitude_ratios.iter_mut().zip(&capture.steps) {
@@ -208,6 +220,56 @@ fn choose_mask(wanted: &str, latents: &[f32], capture: &Capture) -> anyhow::Resu
     let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
     let found = estimates.into_iter().find(|estimate| estimate.estimator == estimator);
     found.ok_or_else(|| WrongUse(format!("no subject was found in \"{}\"; try --mask auto", run.prompt)).into())
+}
+
+/// What becomes of an error at each step: the newest residual is held over a single step, and the clean latents compared with
+/// those of a full run. Between the probed steps the logarithm is interpolated.
+fn amplification(
+    engine: &Engine,
+    request: &GenerateRequest,
+    prompts: &[String],
+    calibration: &Calibration,
+    blocks: usize,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<f64>> {
+    let steps = calibration.gram.len();
+    let gram = &calibration.gram;
+    let latents = |prompt: &String, plans: Option<Vec<StepPlan>>| -> anyhow::Result<Vec<f32>> {
+        let strategy = plans.map_or(StrategyConfig::Off, |plans| StrategyConfig::Plan { title: "probe".into(), plans });
+        let request = GenerateRequest { prompt: prompt.clone(), strategy, ..request.clone() };
+        Ok(run_job(engine, &request, |_| bar.inc(1))?.generated.latents)
+    };
+    let references = prompts.iter().map(|prompt| latents(prompt, None)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut probed: Vec<(usize, f64)> = Vec::new();
+    for share in PROBED {
+        let step = ((share * steps as f64).round() as usize).clamp(1, steps.saturating_sub(1).max(1));
+        let h = calibration.sigmas[step] - calibration.sigmas[step + 1];
+        let made = h * h * (gram[step][step] - 2.0 * gram[step][step - 1] + gram[step - 1][step - 1]);
+        if made <= 0.0 || probed.iter().any(|(known, _)| *known == step) {
+            continue;
+        }
+        let action = |s| if s == step { Action::Reuse(Forecast::hold()) } else { Action::Store };
+        let plans: Vec<_> = (0..steps).map(|s| StepPlan::both(BranchPlan::whole(blocks, action(s)))).collect();
+        let mut found = 0.0;
+        for (prompt, reference) in prompts.iter().zip(&references) {
+            let difference = latents(prompt, Some(plans.clone()))?;
+            let squares = difference.iter().zip(reference).map(|(a, b)| f64::from(a - b).powi(2));
+            found += squares.sum::<f64>() / reference.len() as f64 / prompts.len() as f64;
+        }
+        probed.push((step, (found / made).max(1e-12)));
+    }
+    let at = |step: usize| -> f64 {
+        let after = probed.iter().position(|(known, _)| *known >= step).unwrap_or(probed.len());
+        match (after.checked_sub(1).and_then(|i| probed.get(i)), probed.get(after)) {
+            (Some(low), Some(high)) => {
+                let share = (step - low.0) as f64 / (high.0 - low.0) as f64;
+                (low.1.ln() + share * (high.1.ln() - low.1.ln())).exp()
+            }
+            (Some(only), None) | (None, Some(only)) => only.1,
+            (None, None) => 1.0,
+        }
+    };
+    Ok((0..steps).map(at).collect())
 }
 
 /// Plans tried out on the first prompt: the error that was predicted, and the PSNR that came out.

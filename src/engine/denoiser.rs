@@ -56,12 +56,24 @@ struct Branch {
 }
 
 /// What a branch did in a step.
+#[derive(Default)]
 struct BranchDone {
     velocity: Vec<f32>,
     blocks: Vec<BlockRecord>,
-    residual_change: Option<f64>,
-    magnitude_ratio: Option<f64>,
+    residual: Residual,
 }
+
+/// What was measured of the whole stack's residual.
+#[derive(Default)]
+struct Residual {
+    change: Option<f64>,
+    magnitude_ratio: Option<f64>,
+    /// Some of its rows.
+    sample: Option<Vec<f32>>,
+}
+
+/// Rows of a residual that a sample has at most: enough for inner products, and little even for large models.
+const SAMPLE_ROWS: usize = 256;
 
 /// The probe's earlier deltas, newest first.
 #[derive(Default)]
@@ -86,6 +98,7 @@ pub(super) struct Denoiser<'a> {
 /// A step's guided prediction and its record, still without time, preview and memory.
 pub(super) struct Predicted {
     pub velocity: Vec<f32>,
+    pub residual: Option<Vec<f32>>,
     pub record: StepRecord,
 }
 
@@ -150,11 +163,17 @@ impl<'a> Denoiser<'a> {
 
     /// Guidance, and the record of the step.
     fn combine(&mut self, step: usize, plan: StepPlan, cond: BranchDone, uncond: Option<BranchDone>) -> Predicted {
-        let (mut velocity, mut record) = (cond.velocity, StepRecord { step, plan: Some(plan), ..Default::default() });
+        let (mut velocity, mut residual) = (cond.velocity, cond.residual.sample);
+        let mut record = StepRecord { step, plan: Some(plan), ..Default::default() };
         if let (Some(combination), Some(uncond)) = (self.guidance.combine(), &uncond) {
             let weight = |wanted| combination.terms().iter().find(|(b, _)| *b == wanted).map_or(0.0, |(_, c)| *c);
             let (a, b) = (weight(Buffer::VelocityCond), weight(Buffer::VelocityUncond));
-            velocity.iter_mut().zip(&uncond.velocity).for_each(|(c, u)| *c = a * *c + b * u);
+            let mix = |to: &mut [f32], from: &[f32]| to.iter_mut().zip(from).for_each(|(c, u)| *c = a * *c + b * u);
+            mix(&mut velocity, &uncond.velocity);
+            residual = residual.zip(uncond.residual.sample.as_ref()).map(|(mut cond, uncond)| {
+                mix(&mut cond, uncond);
+                cond
+            });
         }
         if let Some(last) = self.last_velocity.replace(velocity.clone()) {
             let change = distance(&velocity, &last);
@@ -162,9 +181,9 @@ impl<'a> Denoiser<'a> {
             record.relative_change = Some(change / size(&last));
         }
         (record.cond, record.uncond) = (cond.blocks, uncond.map_or(Vec::new(), |uncond| uncond.blocks));
-        (record.residual_change, record.magnitude_ratio) = (cond.residual_change, cond.magnitude_ratio);
+        (record.residual_change, record.magnitude_ratio) = (cond.residual.change, cond.residual.magnitude_ratio);
         record.delta_memory = self.cond.deltas.bytes() + self.uncond.as_ref().map_or(0, |branch| branch.deltas.bytes());
-        Predicted { velocity, record }
+        Predicted { velocity, residual, record }
     }
 }
 
@@ -200,7 +219,7 @@ impl Branch {
         let segments = match plan {
             BranchPlan::Output(kind, forecast) => {
                 let velocity = self.forecast(*kind, forecast, input.sample)?;
-                return Ok(BranchDone { velocity, blocks, residual_change: None, magnitude_ratio: None });
+                return Ok(BranchDone { velocity, blocks, ..Default::default() });
             }
             BranchPlan::Blocks(segments) => segments,
         };
@@ -226,15 +245,15 @@ impl Branch {
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        let (residual_change, magnitude_ratio) = match before {
+        let residual = match before {
             Some(before) => self.meter.residual(cx, before, pass.hidden_states(), count)?,
-            None => (None, None),
+            None => Residual::default(),
         };
         let velocity = input.model.finish(cx, &pass)?;
         let velocity = cx.read(&velocity)?;
         self.outputs.truncate(OUTPUTS - 1);
         self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
-        Ok(BranchDone { velocity, blocks, residual_change, magnitude_ratio })
+        Ok(BranchDone { velocity, blocks, residual })
     }
 
     /// The output forecast from earlier ones.
@@ -329,23 +348,23 @@ impl Meter {
         Ok(Some(f64::from(sums[0]) / f64::from(sums[1])))
     }
 
-    /// How the whole stack's residual changed since it was last measured, and the mean over tokens of the ratio of its magnitudes.
-    fn residual(
-        &mut self,
-        cx: &mut Stream,
-        before: Tensor,
-        after: &Tensor,
-        count: usize,
-    ) -> Result<(Option<f64>, Option<f64>)> {
+    /// How the whole stack's residual changed since it was last measured, the mean over tokens of the ratio of its magnitudes, and a
+    /// sample of it.
+    fn residual(&mut self, cx: &mut Stream, before: Tensor, after: &Tensor, count: usize) -> Result<Residual> {
         let whole = 0..count;
         self.deltas.keep(cx, whole.clone(), before, after)?;
-        let change = self.change(cx, &whole)?;
-        let [new, old] = self.deltas.get(&whole) else { return Ok((None, None)) };
-        let (width, new, old) = (after.columns(), cx.read(new)?, cx.read(old)?);
+        let (change, width) = (self.change(cx, &whole)?, after.columns());
+        let kept =
+            self.deltas.get(&whole).iter().map(|delta| cx.read(delta)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let Some(new) = kept.first() else { return Ok(Residual::default()) };
         let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
-        let (sum, rows) = ratios.fold((0.0, 0usize), |(sum, rows), ratio| (sum + ratio, rows + 1));
-        Ok((change, Some(sum / rows.max(1) as f64)))
+        let magnitude_ratio = kept.get(1).map(|old| {
+            let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
+            ratios.sum::<f64>() / after.rows() as f64
+        });
+        let stride = after.rows().div_ceil(SAMPLE_ROWS);
+        let sample = new.chunks_exact(width).step_by(stride).flatten().copied().collect();
+        Ok(Residual { change, magnitude_ratio, sample: Some(sample) })
     }
 }
 

@@ -223,8 +223,7 @@ impl Job<'_> {
             if self.request.observe.attention.is_some() {
                 watched.push(predicted.record.clone());
             }
-            let velocity = predicted.velocity;
-            let done = StepDone { steps, record: predicted.record, latents, x0, velocity };
+            let done = StepDone { steps, record: predicted.record, latents, x0, residual: predicted.residual };
             self.report(Event::Step(Box::new(done)))?;
         }
         for text in warnings(&self.request.strategy, &plans, transformer.config().num_layers) {

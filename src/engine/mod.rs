@@ -118,8 +118,8 @@ pub struct StepDone {
     pub latents: Vec<f32>,
     /// The estimate of the clean latents.
     pub x0: Vec<f32>,
-    /// The guided prediction.
-    pub velocity: Vec<f32>,
+    /// A sample of the tokens' guided residual (what all blocks together add), where changes are measured and all blocks ran.
+    pub residual: Option<Vec<f32>>,
 }
 
 impl Event {
