@@ -110,7 +110,10 @@ impl Args {
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
             strategy: StrategyConfig::Off,
-            observe: Observe { changes: self.capture.is_some(), ..Observe::default() },
+            observe: match self.capture {
+                Some(_) => Observe { attention: Some(Received::Sampled(256)), changes: true, times: false },
+                None => Observe::default(),
+            },
         })
     }
 }

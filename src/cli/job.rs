@@ -1,6 +1,6 @@
 //! What `profile` and `compare` share: settings of a run, prompts from a file, and jobs carried to their end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
@@ -115,19 +115,4 @@ pub fn run_job(
         }
     }
     bail!("the engine stopped without a word")
-}
-
-/// Writes a file beside its place and renames it, so that it appears whole or not at all.
-///
-/// # Errors
-/// The place cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -30,9 +30,6 @@ pub fn write(path: &Path, latents: &[f32], shape: [usize; 4]) -> anyhow::Result<
     let shape = [&[1], &shape[..]].concat();
     let view = TensorView::new(Dtype::F32, shape, &bytes).with_context(place)?;
     let file = safetensors::serialize([("latents", view)], None).with_context(place)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).with_context(place)?;
-    std::io::Write::write_all(&mut temporary, &file).with_context(place)?;
-    temporary.persist(path).with_context(place)?;
+    crate::media::write_bytes(path, &file).with_context(place)?;
     Ok(())
 }

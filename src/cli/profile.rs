@@ -9,7 +9,7 @@ use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
 use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks};
-use crate::media::read_gray;
+use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
 use crate::profiling::mask::{self, Estimate, Estimator};
 use crate::profiling::partition::{TauRule, print_blocks};
@@ -18,7 +18,7 @@ use crate::profiling::recorder::{Recorder, Setup};
 use crate::profiling::report;
 
 use super::generate::SUBMIT_BUDGET;
-use super::job::{Finished, RunArgs, run_job, write_whole};
+use super::job::{Finished, RunArgs, run_job};
 use super::{GpuArgs, WrongUse};
 
 /// Speed-ups at which plans are tried out, so that others can be predicted from them.
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     calibration.outcomes = outcomes(&engine, &request, &calibration, profile.model.blocks, &bar)?;
     bar.finish_and_clear();
     profile.calibration = Some(calibration);
-    write_whole(&args.output, profile.to_json()?.as_bytes())?;
+    write_bytes(&args.output, profile.to_json()?.as_bytes())?;
     if let Some(folder) = &args.report {
         report::write(folder, &profile, Some(&maps))?;
     }

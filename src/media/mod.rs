@@ -162,6 +162,14 @@ impl Clip {
     }
 }
 
+/// Writes bytes beside `path` and renames them into place: the file appears whole or not at all.
+///
+/// # Errors
+/// [`MediaError::Write`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
+    save::file(path, bytes)
+}
+
 /// Writes `clip` to `path` in the format that the path names (see the table above), with `settings` inside: any text,
 /// by habit the JSON of what made the clip; empty for none.
 ///

@@ -11,7 +11,6 @@
 //! | `scores.csv`, `blocks.csv`, `steps.csv` | all numbers |
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 use super::ProfilingError;
@@ -31,12 +30,7 @@ const MAP_BLOCKS: usize = 6;
 pub fn write(folder: &Path, profile: &Profile, maps: Option<&KeptMaps>) -> Result<(), ProfilingError> {
     let io = |source| ProfilingError::Io { path: folder.into(), source };
     std::fs::create_dir_all(folder).map_err(io)?;
-    let put = |name: &str, bytes: &[u8]| {
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        file.write_all(bytes).map_err(io)?;
-        file.persist(folder.join(name)).map_err(|error| io(error.error))?;
-        Ok::<_, ProfilingError>(())
-    };
+    let put = |name: &str, bytes: &[u8]| crate::media::write_bytes(&folder.join(name), bytes);
     for (name, svg) in figures(profile, maps) {
         put(&format!("{name}.svg"), svg.as_str().as_bytes())?;
         put(&format!("{name}.png"), &svg.to_png(PNG_SCALE)?)?;
@@ -44,7 +38,7 @@ pub fn write(folder: &Path, profile: &Profile, maps: Option<&KeptMaps>) -> Resul
     put("scores.csv", scores_csv(profile).as_bytes())?;
     put("blocks.csv", blocks_csv(profile).as_bytes())?;
     put("steps.csv", steps_csv(profile).as_bytes())?;
-    put("profile.json", profile.to_json()?.as_bytes())
+    Ok(put("profile.json", profile.to_json()?.as_bytes())?)
 }
 
 /// All figures of a report by name.

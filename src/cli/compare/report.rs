@@ -5,9 +5,8 @@ use std::path::Path;
 
 use crate::engine::GenerateRequest;
 use crate::media::figure::{Plot, Series};
-use crate::media::{self, Clip};
+use crate::media::{self, Clip, write_bytes};
 
-use super::super::job::write_whole;
 use super::{Entry, Row};
 
 /// Prompts on the contact sheet.
@@ -80,7 +79,7 @@ pub fn write_rows(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
             f.ssimulacra2
         )?;
     }
-    write_whole(&folder.join("rows.csv"), csv.as_bytes())
+    Ok(write_bytes(&folder.join("rows.csv"), csv.as_bytes())?)
 }
 
 /// Everything else.
@@ -88,17 +87,17 @@ pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], shee
     let summaries = summaries(entries, rows);
     let table = table(about, &summaries)?;
     print!("{table}");
-    write_whole(&folder.join("report.md"), table.as_bytes())?;
+    write_bytes(&folder.join("report.md"), table.as_bytes())?;
     let settings: Vec<_> = entries.iter().map(|entry| (&entry.name, entry.target, &entry.config)).collect();
-    write_whole(&folder.join("strategies.json"), &serde_json::to_vec_pretty(&settings)?)?;
+    write_bytes(&folder.join("strategies.json"), &serde_json::to_vec_pretty(&settings)?)?;
     for (file, label, value) in [
         ("psnr", "PSNR (dB), higher is closer", psnr as fn(&Row) -> f64),
         ("ssim", "SSIM, higher is closer", |row| row.fidelity.ssim),
         ("lpips", "LPIPS, lower is closer", |row| row.fidelity.lpips),
     ] {
         let svg = pareto(label, &summaries, value).svg();
-        write_whole(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
-        write_whole(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
+        write_bytes(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
+        write_bytes(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
     }
     let clips: Vec<&Clip> = sheet.iter().flatten().collect();
     if let Some(first) = sheet.first() {
