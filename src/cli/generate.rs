@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file::Writer;
 use crate::engine::{
-    Capture, Defaults, Engine, Event, Facts, GenerateRequest, Generated, Observe, SchedulerChoice, Stage,
+    Capture, Defaults, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
 };
 use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
