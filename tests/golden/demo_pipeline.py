@@ -26,7 +26,7 @@ def arguments():
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--negative-prompt", default="")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
+    parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--min-psnr", type=float, default=45.0)
     parser.add_argument("--reference", type=pathlib.Path, help="write diffusers' frames here")
     return parser.parse_args()
