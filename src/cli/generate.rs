@@ -134,6 +134,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut request = args.request(model, &defaults)?;
     let facts = Facts::of(&request)?;
     let profile = args.strategy.read_profile(&request.model)?;
+    if let Some(profile) = profile.as_ref().filter(|_| args.strategy.wants_reuse()) {
+        profile.check_fits(&facts.model_id, facts.blocks)?;
+    }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
     let gpu = args.gpu.open()?;

@@ -38,6 +38,11 @@ pub struct StrategyArgs {
 }
 
 impl StrategyArgs {
+    /// Whether anything but a full run is asked for, so that a profile counts.
+    pub fn wants_reuse(&self) -> bool {
+        self.strategy.is_some() || self.speedup.is_some() || self.min_psnr.is_some()
+    }
+
     /// The profile that is named, or that the model brings.
     ///
     /// # Errors
