@@ -1,10 +1,9 @@
 //! What is known of a generation before it runs: for predictions beside a plan that is being edited.
 
 use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan};
-use crate::model::wan::files::ModelFiles;
-use crate::ops::token_grid;
 
 use super::generate::forward_cost;
+use super::open_model::OpenModel;
 use super::{EngineError, GenerateRequest};
 
 /// Sizes and costs of a request for its model.
@@ -30,22 +29,18 @@ impl Facts {
     /// # Errors
     /// The folder holds no model, or the model cannot make what is asked for.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
-        let files = ModelFiles::find(&request.model)?;
-        let (config, weights) = files.transformer()?;
-        let (vae, _) = files.vae()?;
-        let shape = request.latent_shape(&config, &vae)?;
-        let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size).map_err(EngineError::from)?;
-        let tokens: usize = token_grid.iter().product();
+        let model = OpenModel::of(request)?;
+        let (config, weights) = &model.transformer;
+        let tokens: usize = model.token_grid.iter().product();
         // The end of the text, and one row that stands for all padding.
         let text = request.prompt.split_whitespace().count() + 2;
-        let scheduler = request.scheduler(&files.scheduler()?)?;
         Ok(Self {
-            sigmas: scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             model_id: weights.fingerprint(),
             blocks: config.num_layers,
-            token_grid,
+            token_grid: model.token_grid,
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
-            cost: forward_cost(&config, tokens, text),
+            cost: forward_cost(config, tokens, text),
         })
     }
 
