@@ -38,10 +38,10 @@ pub struct Args {
     #[arg(long)]
     steps: Option<usize>,
     /// Guidance; 1 for none [default: the model's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
     /// Shift of the sigma schedule [default: the model's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     flow_shift: Option<f64>,
     /// Number of frames, 4 n + 1 [default: the model's]
     #[arg(long)]
@@ -125,7 +125,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         MediaError::Write { .. } => anyhow::Error::from(error),
         _ => WrongUse(error.to_string()).into(),
     })?;
-    args.save_latents.as_deref().map(media::check_place).transpose()?;
+    for path in [&args.save_latents, &args.capture].into_iter().flatten() {
+        media::check_place(path)?;
+    }
     let model = match &args.model {
         Some(model) => model.clone(),
         None => demo_model()?,
@@ -143,9 +145,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
     }
+    let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
-    let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let (generated, capture) = follow(&engine, args.json, recorder)?;
     if let Some(path) = &args.save_latents {
         latents::write(path, &generated.initial_latents, generated.latent_shape)?;

@@ -143,6 +143,9 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 fn pick_adapter(wanted: Option<&str>) -> Result<wgpu::Adapter> {
     let adapters = sorted_adapters();
     let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+    if adapters.is_empty() {
+        return Err(GpuError::NoAdapter);
+    }
     let index = match wanted {
         None => 0,
         Some(text) => match text.parse::<usize>() {
@@ -153,9 +156,10 @@ fn pick_adapter(wanted: Option<&str>) -> Result<wgpu::Adapter> {
             }
         },
     };
-    adapters.into_iter().nth(index).ok_or_else(|| GpuError::NoAdapter {
-        wanted: wanted.map_or("was found".into(), |text| format!("matches \"{text}\"")),
-        found: if names.is_empty() { "none".into() } else { names.join(", ") },
+    let numbered = || names.iter().enumerate().map(|(number, name)| format!("{number} {name}")).collect::<Vec<_>>();
+    adapters.into_iter().nth(index).ok_or_else(|| GpuError::OtherAdapters {
+        wanted: wanted.unwrap_or_default().into(),
+        found: numbered().join(", "),
     })
 }
 
