@@ -19,6 +19,8 @@ pub struct Facts {
     pub sigmas: Vec<f64>,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
+    /// GPU bytes that the job takes at most, its stored deltas not counted; an estimate from above.
+    pub gpu_memory: u64,
     /// Work of one forward pass; the length of the text is estimated from its words.
     pub cost: ForwardCost,
 }
@@ -37,6 +39,7 @@ impl Facts {
         Ok(Self {
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             model_id: weights.fingerprint(),
+            gpu_memory: model.gpu_memory(request),
             blocks: config.num_layers,
             token_grid: model.token_grid,
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
@@ -75,8 +78,15 @@ mod tests {
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
         let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 4 };
-        let facts =
-            Facts { blocks: 4, token_grid: [1; 3], delta_bytes: 10, sigmas: Vec::new(), model_id: String::new(), cost };
+        let facts = Facts {
+            blocks: 4,
+            token_grid: [1; 3],
+            delta_bytes: 10,
+            sigmas: Vec::new(),
+            model_id: String::new(),
+            gpu_memory: 0,
+            cost,
+        };
         assert_eq!(facts.delta_memory(&vec![StepPlan::compute(4); 8], true), 0);
         let mut settings = ProfilingSettings { blocks: vec![vec![0, 1, 3]], ..Default::default() };
         settings.schedule.warm_up = 2;

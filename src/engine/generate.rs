@@ -80,7 +80,7 @@ impl Job<'_> {
         let model = &setup.model;
 
         self.report(Event::Stage(Stage::Text))?;
-        let (features, negative) = self.encode_prompts(&model.files, &setup.guidance)?;
+        let (features, negative) = self.encode_prompts(model, &setup.guidance)?;
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
@@ -129,13 +129,13 @@ impl Job<'_> {
 
     /// Features of the prompt and, if guidance needs it, of the negative prompt. The text encoder is dropped again: the big model's
     /// does not fit beside the transformer.
-    fn encode_prompts(&mut self, files: &ModelFiles, guidance: &Guidance) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let tokenizer = Tokenizer::load(files.tokenizer()?)?;
+    fn encode_prompts(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let tokenizer = Tokenizer::load(model.files.tokenizer()?)?;
         let ids = tokenizer.encode(&self.request.prompt, MAX_SEQUENCE_LENGTH)?;
         let negative_ids = tokenizer.encode(&self.request.negative_prompt, MAX_SEQUENCE_LENGTH)?;
-        let (config, weights) = files.text_encoder()?;
+        let (config, weights) = &model.text_encoder;
         let gpu = self.gpu;
-        let encoder = timed(&mut self.seconds.load, || Ok(TextEncoder::load(gpu, &config, &weights)?))?;
+        let encoder = timed(&mut self.seconds.load, || Ok(TextEncoder::load(gpu, config, weights)?))?;
         let cx = &mut self.cx;
         let features = timed(&mut self.seconds.text, || {
             let features = encoder.encode(cx, &ids)?;
@@ -298,7 +298,9 @@ impl Job<'_> {
     /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
         let latents = self.cx.upload("latents", latents, &shape)?;
-        let tiling = vae.needed_tiling(self.gpu.caps(), u64::MAX, self.request.height, self.request.width);
+        let caps = self.gpu.caps();
+        let memory = caps.memory.unwrap_or(u64::MAX);
+        let tiling = vae.needed_tiling(caps, memory, self.request.height, self.request.width);
         let mut frames = Vec::new();
         vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
             let frame = chunk.shape[1..].iter().product();

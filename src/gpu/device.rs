@@ -53,6 +53,27 @@ pub struct Caps {
     pub max_buffer: u64,
     /// Workgroup memory in bytes.
     pub workgroup_memory: u32,
+    /// The adapter's own memory in bytes, where the driver tells (Vulkan).
+    pub memory: Option<u64>,
+}
+
+/// The largest heap of device-local memory behind an adapter or a device of Vulkan.
+macro_rules! vulkan_memory {
+    ($handle:expr) => {{
+        // SAFETY: the handle is only asked for properties, and not kept.
+        #[cfg(not(target_vendor = "apple"))]
+        let largest = unsafe { $handle.as_hal::<wgpu::hal::api::Vulkan>() }.and_then(|vulkan| {
+            let instance = vulkan.shared_instance().raw_instance();
+            // SAFETY: instance and physical device are those of a living handle.
+            let properties = unsafe { instance.get_physical_device_memory_properties(vulkan.raw_physical_device()) };
+            // Bit 0 is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT.
+            let heaps = properties.memory_heaps_as_slice().iter().filter(|heap| heap.flags.as_raw() & 1 != 0);
+            heaps.map(|heap| heap.size).max()
+        });
+        #[cfg(target_vendor = "apple")]
+        let largest = None::<u64>;
+        largest
+    }};
 }
 
 /// One adapter in a list.
@@ -134,7 +155,10 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
             backend: format!("{:?}", info.backend),
             kind: format!("{:?}", info.device_type),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-            caps: caps(adapter.features() & wanted_features(), &adapter.limits(), &info, &GpuOptions::default()),
+            caps: Caps {
+                memory: vulkan_memory!(adapter),
+                ..caps(adapter.features() & wanted_features(), &adapter.limits(), &info, &GpuOptions::default())
+            },
         }
     };
     sorted_adapters().iter().map(summary).collect()
@@ -175,6 +199,7 @@ fn caps(features: wgpu::Features, limits: &wgpu::Limits, info: &wgpu::AdapterInf
             .map_or(limits.max_storage_buffer_binding_size, |cap| cap.min(limits.max_storage_buffer_binding_size)),
         max_buffer: limits.max_buffer_size,
         workgroup_memory: limits.max_compute_workgroup_storage_size,
+        memory: None,
     }
 }
 
@@ -222,7 +247,8 @@ impl Gpu {
         }));
         device.set_device_lost_callback(move |reason, message| lost(GpuError::Lost(format!("{reason:?} {message}"))));
         let info = device.adapter_info();
-        let caps = caps(device.features(), &device.limits(), &info, &options);
+        let memory = vulkan_memory!(device);
+        let caps = Caps { memory, ..caps(device.features(), &device.limits(), &info, &options) };
         let choices = Choices::new(options.choices.clone(), adapter_key(&info, options.tier));
         let inner = Inner {
             device,
