@@ -1,35 +1,21 @@
 // Attention received, for GPUs: a workgroup of 8 x 16 threads makes the sums of 32 keys of a head, 16 TM query rows a turn, by
-// the small matrix products of attention_tile. Needs nothing beyond WebGPU's defaults.
+// the small matrix scores of attention_tile. Needs nothing beyond WebGPU's defaults.
 #import received
 #import tile_product
+#import query_key_tile
 
 @compute @workgroup_size(8, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
     let local = id.xy;
     let head = group.y;
     let key4 = params.first_key4 + group.x * 8u + local.x;
-    let k_column = k_head(head) + min(key4, params.n_k4 - 1u);
     var sums = vec4(0.0);
     for (var query = params.first_query; query < params.end_query; query += ROWS) {
-        var products = array<vec4<f32>, TM>();
-        for (var chunk4 = 0u; chunk4 < D4; chunk4 += 8u) {
-            let depth4 = min(8u, D4 - chunk4);
-            workgroupBarrier();
-            if local.x < depth4 {
-#repeat ROW TM
-                left[(u32(ROW) * 16u + local.y) * STRIDE + local.x] =
-                    q[q_row(head, query + u32(ROW) * 16u + local.y) + chunk4 + local.x];
-#end
-            }
-            for (var row = local.y; row < depth4 * 4u; row += 16u) {
-                right[row * 8u + local.x] = k[k_column + (chunk4 * 4u + row) * params.n_k4];
-            }
-            workgroupBarrier();
-            product(&products, local, depth4);
-        }
+        var scores = array<vec4<f32>, TM>();
+        query_key(&scores, local, head, query, key4);
         var turn = vec4(0.0);
 #repeat ROW TM
-        turn += weights4(products[ROW], row_log2(head, query + local.y * u32(TM) + u32(ROW)));
+        turn += weights4(scores[ROW], row_log2(head, query + local.y * u32(TM) + u32(ROW)));
 #end
         sums += turn;
     }
