@@ -3,7 +3,6 @@
 // coordinates, p v makes chunks of 32 columns. Needs nothing beyond WebGPU's defaults (at most 15 KiB of workgroup memory).
 #import attention
 #import tile_product
-#import query_key_tile
 
 // Of p v `left` holds the weights p, `right` a chunk of v.
 
@@ -28,7 +27,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #end
     for (var key = 0u; key < params.n_k; key += 32u) {
         var scores = array<vec4<f32>, TM>();
-        query_key(&scores, local, head, first, key / 4u + local.x);
+        let k_column = k_head(head) + min(key / 4u + local.x, params.n_k4 - 1u);
+#import query_key_tile
 #repeat ROW TM
         scores[ROW] = score4(scores[ROW], head, first + local.y * u32(TM) + u32(ROW), key + local.x * 4u);
         tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = max_of(scores[ROW]);

@@ -2,17 +2,18 @@
 // the small matrix scores of attention_tile. Needs nothing beyond WebGPU's defaults.
 #import received
 #import tile_product
-#import query_key_tile
 
 @compute @workgroup_size(8, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
     let local = id.xy;
     let head = group.y;
     let key4 = params.first_key4 + group.x * 8u + local.x;
+    let k_column = k_head(head) + min(key4, params.n_k4 - 1u);
     var sums = vec4(0.0);
     for (var query = params.first_query; query < params.end_query; query += ROWS) {
         var scores = array<vec4<f32>, TM>();
-        query_key(&scores, local, head, query, key4);
+        let first = query;
+#import query_key_tile
         var turn = vec4(0.0);
 #repeat ROW TM
         turn += weights4(scores[ROW], row_log2(head, query + local.y * u32(TM) + u32(ROW)));
