@@ -19,7 +19,8 @@ use crate::model::wan::vae::Vae;
 use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
 
 use super::capture::{KernelRecord, RunInfo};
-use super::denoiser::{Denoiser, distance, size};
+use super::denoiser::Denoiser;
+use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
     Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
@@ -198,6 +199,10 @@ impl Job<'_> {
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
             let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before, timestep)?;
+            let correction = predicted.record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
+            if let Some((correction, surprise)) = correction.zip(predicted.surprise.as_ref()) {
+                sampler.correct(&correction.shares, surprise)?;
+            }
             let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
             latent_step = Some(distance(&latents, &before));
