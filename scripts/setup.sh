@@ -63,6 +63,14 @@ setup_rust() {
     . "$cargo_env"
 }
 
+# Without it some Vulkan drivers complain on every start (of an error that is none), in containers for instance.
+setup_runtime_dir() {
+    if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
+        export XDG_RUNTIME_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/ditscope/run"
+        mkdir -p -m 700 "$XDG_RUNTIME_DIR"
+    fi
+}
+
 # Debian 12's Mesa (22.3) runs the kernels on the CPU 2 to 5 times slower than that of its backports. Where that one can
 # be reached it is unpacked into the user's cache; the system stays as it is. Everything else uses the system's driver.
 setup_lavapipe() {
@@ -94,5 +102,6 @@ setup() {
     # shellcheck disable=SC2046 # one word a package
     install_packages $(missing_packages)
     setup_rust
+    setup_runtime_dir
     setup_lavapipe
 }

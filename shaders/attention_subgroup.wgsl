@@ -36,28 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
 #repeat C KEY_GROUPS
         let k_column_$C = k_head(head) + min(key / 4u + u32(C) * 8u + lane, params.n_k4 - 1u);
 #end
-        for (var d4 = 0u; d4 < D4; d4++) {
-#repeat G ROW_GROUPS
-            let q_$G = q[q_row_$G + d4];
-#end
-#repeat KK 4
-            {
-#repeat C KEY_GROUPS
-                let k_$C = k[k_column_$C + (d4 * 4u + u32(KK)) * params.n_k4];
-#end
-#repeat G ROW_GROUPS
-#repeat R 8
-                {
-                    let a = vec4(subgroupBroadcast(q_$G[KK], u32(R)));
-#repeat C KEY_GROUPS
-                    scores[G * 8 + R][C] = fma(a, k_$C, scores[G * 8 + R][C]);
-#end
-                }
-#end
-#end
-            }
-#end
-        }
+#import query_key_subgroup
         // Online softmax: scores become 2^(score - largest), and what was summed before is rescaled to the new largest.
 #repeat G ROW_GROUPS
 #repeat R 8

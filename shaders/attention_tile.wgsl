@@ -4,7 +4,7 @@
 #import attention
 #import tile_product
 
-// `left` holds a chunk of q, then the weights p; `right` a chunk of k, then of v.
+// Of p v `left` holds the weights p, `right` a chunk of v.
 
 // The largest score of each row among four keys.
 var<workgroup> tops: array<f32, ROWS * 8u>;
@@ -27,23 +27,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #end
     for (var key = 0u; key < params.n_k; key += 32u) {
         var scores = array<vec4<f32>, TM>();
-        for (var chunk4 = 0u; chunk4 < D4; chunk4 += 8u) {
-            let depth4 = min(8u, D4 - chunk4);
-            workgroupBarrier();
-            // A row of q by 8 threads, so 128 threads fill 16 rows at a time; of k likewise 16 coordinates.
-            if local.x < depth4 {
-#repeat ROW TM
-                left[(u32(ROW) * 16u + local.y) * STRIDE + local.x] =
-                    q[q_row(head, first + u32(ROW) * 16u + local.y) + chunk4 + local.x];
-#end
-            }
-            for (var row = local.y; row < depth4 * 4u; row += 16u) {
-                right[row * 8u + local.x] =
-                    k[k_head(head) + (chunk4 * 4u + row) * params.n_k4 + min(key / 4u + local.x, params.n_k4 - 1u)];
-            }
-            workgroupBarrier();
-            product(&scores, local, depth4);
-        }
+        let k_column = k_head(head) + min(key / 4u + local.x, params.n_k4 - 1u);
+#import query_key_tile
 #repeat ROW TM
         scores[ROW] = score4(scores[ROW], head, first + local.y * u32(TM) + u32(ROW), key + local.x * 4u);
         tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = max_of(scores[ROW]);

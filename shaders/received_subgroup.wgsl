@@ -15,33 +15,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     var sums_$C = vec4(0.0);
 #end
     for (var query = params.first_query; query < params.end_query; query += ROWS) {
-        var products: array<array<vec4<f32>, KEY_GROUPS>, 8 * ROW_GROUPS>;
+        var scores: array<array<vec4<f32>, KEY_GROUPS>, 8 * ROW_GROUPS>;
 #repeat G ROW_GROUPS
         let q_row_$G = q_row(head, query + u32(G) * 8u + lane);
         let log2_$G = row_log2(head, query + u32(G) * 8u + lane);
 #end
-        for (var d4 = 0u; d4 < D4; d4++) {
-#repeat G ROW_GROUPS
-            let q_$G = q[q_row_$G + d4];
-#end
-#repeat KK 4
-            {
-#repeat C KEY_GROUPS
-                let k_$C = k[k_column_$C + (d4 * 4u + u32(KK)) * params.n_k4];
-#end
-#repeat G ROW_GROUPS
-#repeat R 8
-                {
-                    let a = vec4(subgroupBroadcast(q_$G[KK], u32(R)));
-#repeat C KEY_GROUPS
-                    products[G * 8 + R][C] = fma(a, k_$C, products[G * 8 + R][C]);
-#end
-                }
-#end
-#end
-            }
-#end
-        }
+#import query_key_subgroup
         // A turn's rows are summed first: long sums of small numbers lose less so.
 #repeat C KEY_GROUPS
         var turn_$C = vec4(0.0);
@@ -51,7 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         {
             let log2_sum = subgroupBroadcast(log2_$G, u32(R));
 #repeat C KEY_GROUPS
-            turn_$C += weights4(products[G * 8 + R][C], log2_sum);
+            turn_$C += weights4(scores[G * 8 + R][C], log2_sum);
 #end
         }
 #end

@@ -1,5 +1,5 @@
 // Attention received, for GPUs: a workgroup of 8 x 16 threads makes the sums of 32 keys of a head, 16 TM query rows a turn, by
-// the small matrix products of attention_tile. Needs nothing beyond WebGPU's defaults.
+// the small matrix scores of attention_tile. Needs nothing beyond WebGPU's defaults.
 #import received
 #import tile_product
 
@@ -11,25 +11,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
     let k_column = k_head(head) + min(key4, params.n_k4 - 1u);
     var sums = vec4(0.0);
     for (var query = params.first_query; query < params.end_query; query += ROWS) {
-        var products = array<vec4<f32>, TM>();
-        for (var chunk4 = 0u; chunk4 < D4; chunk4 += 8u) {
-            let depth4 = min(8u, D4 - chunk4);
-            workgroupBarrier();
-            if local.x < depth4 {
-#repeat ROW TM
-                left[(u32(ROW) * 16u + local.y) * STRIDE + local.x] =
-                    q[q_row(head, query + u32(ROW) * 16u + local.y) + chunk4 + local.x];
-#end
-            }
-            for (var row = local.y; row < depth4 * 4u; row += 16u) {
-                right[row * 8u + local.x] = k[k_column + (chunk4 * 4u + row) * params.n_k4];
-            }
-            workgroupBarrier();
-            product(&products, local, depth4);
-        }
+        var scores = array<vec4<f32>, TM>();
+        let first = query;
+#import query_key_tile
         var turn = vec4(0.0);
 #repeat ROW TM
-        turn += weights4(products[ROW], row_log2(head, query + local.y * u32(TM) + u32(ROW)));
+        turn += weights4(scores[ROW], row_log2(head, query + local.y * u32(TM) + u32(ROW)));
 #end
         sums += turn;
     }

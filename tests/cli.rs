@@ -107,7 +107,9 @@ fn every_format_is_written_and_the_summary_tells_all() {
         assert_eq!(summary["prompt"], "a cat walking on grass");
         assert_eq!(summary["size"], serde_json::json!([48, 32]));
         assert_eq!((&summary["frames"], &summary["steps"], &summary["seed"]), (&5.into(), &2.into(), &3.into()));
-        for field in ["negative_prompt", "model", "guidance_scale", "strategy", "peak_memory"] {
+        let fields =
+            ["negative_prompt", "model", "guidance_scale", "flow_shift", "scheduler", "strategy", "peak_memory"];
+        for field in fields {
             assert!(!summary[field].is_null(), "{field}: {summary}");
         }
         for part in ["load", "text", "denoise", "decode", "total"] {
@@ -143,7 +145,7 @@ fn saved_latents_give_the_same_clip() {
 #[test]
 fn impossible_requests_are_wrong_use() {
     let too_long = "a".repeat(100_000);
-    let wrong: [(&[&str], &[&str]); 8] = [
+    let wrong: [(&[&str], &[&str]); 10] = [
         (&["--steps", "0"], &["step"]),
         (&["--size", "50x32"], &["width 50", "48"]),
         (&["--size", "48x0"], &["height 0"]),
@@ -151,7 +153,9 @@ fn impossible_requests_are_wrong_use() {
         (&["--frames", "6"], &["6 frames", "5"]),
         (&["--frames", "0"], &["0 frames"]),
         (&["--guidance-scale", "nan"], &["guidance"]),
+        (&["--guidance-scale", "-3"], &["guidance"]),
         (&["--flow-shift", "0"], &["shift"]),
+        (&["--flow-shift", "-1"], &["shift"]),
     ];
     for (more, words) in wrong {
         fails_without_output(model(), more, 2, words);
@@ -237,7 +241,7 @@ fn no_adapter_is_said_with_what_to_do() {
 fn outputs_that_cannot_be_written_leave_nothing() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let missing = folder.path().join("missing/clip.gif");
-    fails(generate(model(), &missing, &[]), 1, &["missing/clip.gif"]);
+    fails(generate(model(), &missing, &[]), 1, &["missing/clip.gif", "no folder"]);
     assert!(!folder.path().join("missing").exists());
     let file = folder.path().join("file");
     fs::write(&file, "kept").expect("written");
@@ -254,13 +258,30 @@ fn outputs_that_cannot_be_written_leave_nothing() {
     assert_eq!(fs::read(&file).expect("still there"), b"kept");
 }
 
+/// Renaming a finished file into place would replace what is there.
+#[test]
+#[cfg(unix)]
+fn outputs_never_replace_what_is_no_file() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let pipe = folder.path().join("pipe.gif");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let text = pipe.to_str().expect("UTF-8");
+    let output = folder.path().join("clip.gif");
+    fails(generate(model(), &pipe, &[]), 1, &["pipe.gif", "not a file"]);
+    fails(generate(model(), &output, &["--save-latents", text]), 1, &["pipe.gif", "not a file"]);
+    fails(generate(model(), &output, &["--capture", text]), 1, &["pipe.gif", "not a file"]);
+    assert!(fs::metadata(&pipe).expect("still there").file_type().is_fifo());
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "something was left");
+}
+
 /// On a file system of some kilobytes, where this user may mount one.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_an_error_without_leftovers() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=4k", "tmpfs"])
         .arg(folder.path())
         .stderr(std::process::Stdio::null())
         .status()
@@ -269,16 +290,19 @@ fn a_full_disk_is_an_error_without_leftovers() {
         println!("skipped: no file system can be mounted here");
         return;
     }
-    let output = run(generate(model(), &folder.path().join("clip.y4m"), &[]));
-    let left = fs::read_dir(folder.path()).expect("folder").count();
+    let names = ["clip.y4m", "clip.mp4", "clip.gif", "clip.png", "clip/"];
+    let ran = names.map(|name| {
+        let output = run(generate(model(), Path::new(&format!("{}/{name}", folder.path().display())), &[]));
+        (name, output, fs::read_dir(folder.path()).expect("folder").count())
+    });
     Command::new("umount").arg(folder.path()).status().expect("umount");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.starts_with("error: ") && stderr.trim().lines().count() == 1 && stderr.contains("clip.y4m"),
-        "{stderr}"
-    );
-    assert_eq!(left, 0, "half-written output");
+    for (name, output, left) in ran {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        let one_line = stderr.starts_with("error: ") && stderr.trim().lines().count() == 1;
+        assert!(one_line && stderr.contains(name) && stderr.contains("space"), "{stderr}");
+        assert_eq!(left, 0, "{name}: half-written output");
+    }
 }
 
 #[test]

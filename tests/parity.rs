@@ -5,14 +5,17 @@ mod common;
 
 use std::time::Duration;
 
-use common::{DTYPES, Golden, LIMIT, assert_close};
+use std::path::Path;
+
+use common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::caching::StrategyConfig;
 use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
 use ditscope::model::wan::text_encoder::TextEncoder;
 use ditscope::model::wan::transformer::WanTransformer;
-use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 
 fn open(tier: Tier) -> Gpu {
     let options = GpuOptions { tier, poison: true, checked_shaders: true, ..Default::default() };
@@ -27,6 +30,18 @@ fn folder(golden: &Golden, dtype: Dtype) -> (tempfile::TempDir, ModelFiles) {
     (dir, files)
 }
 
+/// The velocity of a case.
+fn velocity(model: &WanTransformer, gpu: &Gpu, golden: &Golden, case: &Case) -> Vec<f32> {
+    let mut cx = Stream::new(gpu, StreamOptions::default());
+    let latents = golden.input(case, "latents");
+    let shape = &latents.shape[latents.shape.len() - 4..];
+    let context = model.prepare_text(&mut cx, &golden.input(case, "context").data).expect("text");
+    let rope = model.rope(&mut cx, [shape[1], shape[2], shape[3]]).expect("rope");
+    let input = cx.upload("latents", &latents.data, shape).expect("latents");
+    let velocity = model.forward(&mut cx, &input, case.param("timestep"), &context, &rope).expect("forward");
+    cx.read(&velocity).expect("read")
+}
+
 #[test]
 fn transformer_equals_diffusers() {
     for tier in [Tier::Full, Tier::Base] {
@@ -38,19 +53,81 @@ fn transformer_equals_diffusers() {
                 let model = WanTransformer::load(&gpu, &config, &weights).expect("loads");
                 for case in &golden.cases {
                     let Some(expected) = golden.output(case, dtype, "velocity") else { continue };
-                    let mut cx = Stream::new(&gpu, StreamOptions::default());
-                    let latents = golden.input(case, "latents");
-                    let shape = &latents.shape[latents.shape.len() - 4..];
-                    let context = model.prepare_text(&mut cx, &golden.input(case, "context").data).expect("text");
-                    let rope = model.rope(&mut cx, [shape[1], shape[2], shape[3]]).expect("rope");
-                    let input = cx.upload("latents", &latents.data, shape).expect("latents");
-                    let timestep = case.param("timestep");
-                    let velocity = model.forward(&mut cx, &input, timestep, &context, &rope).expect("forward");
                     let what = format!("{tier:?} {} {} {dtype:?}", golden.name, case.name);
-                    assert_close(&what, &cx.read(&velocity).expect("read"), expected, LIMIT);
+                    assert_close(&what, &velocity(&model, &gpu, &golden, case), expected, LIMIT);
                 }
             }
         }
+    }
+}
+
+/// The finite values of an 8-bit float that are not negative, by their codes; so in ascending order.
+fn fp8_values(dtype: Dtype) -> Vec<f32> {
+    let (mantissa, bias, last) = if dtype == Dtype::F8_E4M3 { (3, 7, 0x7e) } else { (2, 15, 0x7b) };
+    let value = |code: i32| {
+        let (exponent, fraction) = (code >> mantissa, (code % (1 << mantissa)) as f32 / (1 << mantissa) as f32);
+        let (hidden, exponent) = if exponent == 0 { (0.0, 1) } else { (1.0, exponent) };
+        (hidden + fraction) * 2.0_f32.powi(exponent - bias)
+    };
+    (0..=last).map(value).collect()
+}
+
+/// Rewrites a checkpoint's Linear weights as 8-bit floats, with scales if `scaled`, in the layout of the files that are published; the
+/// same weights in f32 go to `wide`.
+fn to_fp8(path: &Path, wide: &Path, dtype: Dtype, scaled: bool) {
+    let values = fp8_values(dtype);
+    let file = std::fs::read(path).expect("weights");
+    let (mut narrow, mut widened) = (Vec::new(), Vec::new());
+    for (name, view) in SafeTensors::deserialize(&file).expect("safetensors").tensors() {
+        let data: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let shape = view.shape().to_vec();
+        if !(name.starts_with("blocks.") && name.ends_with(".weight") && shape.len() == 2) {
+            narrow.push((name.clone(), Dtype::F32, shape.clone(), view.data().to_vec()));
+            widened.push((name, Dtype::F32, shape, view.data().to_vec()));
+            continue;
+        }
+        let largest = data.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let scale = if scaled { largest / 400.0 } else { 1.0 };
+        let mut codes = Vec::with_capacity(data.len());
+        let mut rounded = Vec::with_capacity(data.len());
+        for value in data {
+            let code = values.partition_point(|small| *small < value.abs() / scale).min(values.len() - 1);
+            codes.push(code as u8 | if value < 0.0 { 0x80 } else { 0 });
+            rounded.extend((values[code] * scale * value.signum()).to_le_bytes());
+        }
+        narrow.push((name.clone(), dtype, shape.clone(), codes));
+        widened.push((name.clone(), Dtype::F32, shape, rounded));
+        if scaled {
+            let name = name.replace(".weight", ".scale_weight");
+            narrow.push((name, Dtype::F32, vec![1], scale.to_le_bytes().to_vec()));
+        }
+    }
+    if scaled {
+        narrow.push(("scaled_fp8".into(), dtype, vec![0], Vec::new()));
+    }
+    for (tensors, path) in [(narrow, path), (widened, wide)] {
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (name, TensorView::new(*dtype, shape.clone(), bytes).expect("sizes agree"))
+        });
+        safetensors::serialize_to_file(views, None, path).expect("weights written");
+    }
+}
+
+#[test]
+fn fp8_weights_equal_the_f32_ones_that_they_stand_for() {
+    const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+    let gpu = open(Tier::Full);
+    let golden = Golden::load("transformer_6x32");
+    for (dtype, scaled) in [(Dtype::F8_E4M3, true), (Dtype::F8_E4M3, false), (Dtype::F8_E5M2, true)] {
+        let [(narrow, files), (wide, wide_files)] = [(); 2].map(|()| folder(&golden, Dtype::F32));
+        to_fp8(&narrow.path().join(WEIGHTS), &wide.path().join(WEIGHTS), dtype, scaled);
+        let [got, expected] = [files, wide_files].map(|files| {
+            let (config, weights) = files.transformer().expect("transformer");
+            let model = WanTransformer::load(&gpu, &config, &weights).expect("loads");
+            velocity(&model, &gpu, &golden, &golden.cases[0])
+        });
+        let expected = Tensor { shape: vec![expected.len()], data: expected };
+        assert_close(&format!("{dtype:?}, scaled: {scaled}"), &got, &expected, LIMIT);
     }
 }
 

@@ -195,13 +195,14 @@ impl App {
             }
         }
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
-            // The deltas' size is not in a capture.
+            // The sizes of deltas and weights are not in a capture.
             let facts = Facts {
                 blocks: info.blocks,
                 token_grid: info.token_grid,
                 delta_bytes: 0,
                 sigmas: info.sigmas.clone(),
                 model_id: info.model_id.clone(),
+                gpu_memory: 0,
                 cost,
             };
             self.state.facts = Some(Ok(facts));

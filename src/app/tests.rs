@@ -63,6 +63,7 @@ fn fill(app: &mut App, dark: bool) {
         delta_bytes: 320 * 256 * 4,
         sigmas: info.sigmas,
         model_id: info.model_id,
+        gpu_memory: 0,
         cost,
     }));
     (app.state.view.block, app.state.view.step) = (Some(5), Some(10));

@@ -38,10 +38,10 @@ pub struct Args {
     #[arg(long)]
     steps: Option<usize>,
     /// Guidance; 1 for none [default: the model's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
     /// Shift of the sigma schedule [default: the model's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     flow_shift: Option<f64>,
     /// Number of frames, 4 n + 1 [default: the model's]
     #[arg(long)]
@@ -125,7 +125,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         MediaError::Write { .. } => anyhow::Error::from(error),
         _ => WrongUse(error.to_string()).into(),
     })?;
-    args.save_latents.as_deref().map(media::check_place).transpose()?;
+    for path in [&args.save_latents, &args.capture].into_iter().flatten() {
+        media::check_place(path)?;
+    }
     let model = match &args.model {
         Some(model) => model.clone(),
         None => demo_model()?,
@@ -143,9 +145,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
     }
+    if let Some(warning) = memory_warning(facts.gpu_memory, gpu.caps().memory) {
+        eprintln!("warning: {warning}");
+    }
+    let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
-    let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let (generated, capture) = follow(&engine, args.json, recorder)?;
     if let Some(path) = &args.save_latents {
         latents::write(path, &generated.initial_latents, generated.latent_shape)?;
@@ -177,6 +182,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What to say of a job that needs more memory than the adapter has.
+fn memory_warning(needed: u64, there: Option<u64>) -> Option<String> {
+    let [needed, there] = [needed, there?].map(|bytes| bytes as f64 / 1e9);
+    (needed > there).then(|| {
+        format!("this takes up to {needed:.1} GB of GPU memory, the adapter has {there:.1}: a smaller size or fewer frames take less")
+    })
 }
 
 /// How progress looks in every command.
@@ -250,8 +263,8 @@ fn summary(
         "frames": request.num_frames,
         "steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
-        "flow_shift": request.flow_shift,
-        "scheduler": request.scheduler,
+        "flow_shift": capture.run.flow_shift,
+        "scheduler": capture.run.scheduler,
         "strategy": request.strategy.name(),
         "expected_psnr": expected,
         "hit_rate": capture.hit_rate(),
@@ -294,6 +307,14 @@ mod tests {
         assert_eq!(file_name("A cat, walking on grass!"), PathBuf::from("a-cat-walking-on-grass.mp4"));
         assert_eq!(file_name("../..//"), PathBuf::from("clip.mp4"));
         assert_eq!(file_name("猫"), PathBuf::from("猫.mp4"));
+    }
+
+    #[test]
+    fn memory_is_only_spoken_of_when_there_is_too_little() {
+        assert_eq!(memory_warning(8_000_000_000, Some(8_000_000_000)), None);
+        assert_eq!(memory_warning(u64::MAX, None), None);
+        let warning = memory_warning(21_340_000_000, Some(8_000_000_000)).unwrap();
+        assert!(warning.contains("21.3 GB") && warning.contains("has 8.0"), "{warning}");
     }
 
     #[test]

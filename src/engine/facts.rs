@@ -1,10 +1,9 @@
 //! What is known of a generation before it runs: for predictions beside a plan that is being edited.
 
 use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan};
-use crate::model::wan::files::ModelFiles;
-use crate::ops::token_grid;
 
 use super::generate::forward_cost;
+use super::open_model::OpenModel;
 use super::{EngineError, GenerateRequest};
 
 /// Sizes and costs of a request for its model.
@@ -20,6 +19,8 @@ pub struct Facts {
     pub sigmas: Vec<f64>,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
+    /// GPU bytes that the job takes at most, its stored deltas not counted; an estimate from above.
+    pub gpu_memory: u64,
     /// Work of one forward pass; the length of the text is estimated from its words.
     pub cost: ForwardCost,
 }
@@ -30,22 +31,19 @@ impl Facts {
     /// # Errors
     /// The folder holds no model, or the model cannot make what is asked for.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
-        let files = ModelFiles::find(&request.model)?;
-        let (config, weights) = files.transformer()?;
-        let (vae, _) = files.vae()?;
-        let shape = request.latent_shape(&config, &vae)?;
-        let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size).map_err(EngineError::from)?;
-        let tokens: usize = token_grid.iter().product();
+        let model = OpenModel::of(request)?;
+        let (config, weights) = &model.transformer;
+        let tokens: usize = model.token_grid.iter().product();
         // The end of the text, and one row that stands for all padding.
         let text = request.prompt.split_whitespace().count() + 2;
-        let scheduler = request.scheduler(&files.scheduler()?)?;
         Ok(Self {
-            sigmas: scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             model_id: weights.fingerprint(),
+            gpu_memory: model.gpu_memory(request),
             blocks: config.num_layers,
-            token_grid,
+            token_grid: model.token_grid,
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
-            cost: forward_cost(&config, tokens, text),
+            cost: forward_cost(config, tokens, text),
         })
     }
 
@@ -80,8 +78,15 @@ mod tests {
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
         let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 4 };
-        let facts =
-            Facts { blocks: 4, token_grid: [1; 3], delta_bytes: 10, sigmas: Vec::new(), model_id: String::new(), cost };
+        let facts = Facts {
+            blocks: 4,
+            token_grid: [1; 3],
+            delta_bytes: 10,
+            sigmas: Vec::new(),
+            model_id: String::new(),
+            gpu_memory: 0,
+            cost,
+        };
         assert_eq!(facts.delta_memory(&vec![StepPlan::compute(4); 8], true), 0);
         let mut settings = ProfilingSettings { blocks: vec![vec![0, 1, 3]], ..Default::default() };
         settings.schedule.warm_up = 2;

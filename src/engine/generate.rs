@@ -10,19 +10,18 @@ use crate::caching::{
     warnings,
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
-use crate::model::wan::config::{SchedulerConfig, TransformerConfig};
+use crate::model::wan::config::TransformerConfig;
 use crate::model::wan::files::ModelFiles;
 use crate::model::wan::text_encoder::TextEncoder;
 use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
 use crate::model::wan::transformer::WanTransformer;
 use crate::model::wan::vae::Vae;
-use crate::ops::token_grid;
 use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
-use crate::weights::Checkpoint;
 
 use super::capture::{KernelRecord, RunInfo};
 use super::denoiser::Denoiser;
 use super::meter::{distance, size};
+use super::open_model::OpenModel;
 use super::{
     Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
     estimate_masks, subject_of,
@@ -61,11 +60,7 @@ struct Job<'a> {
 
 /// What a job is made of once the model's configurations are read.
 struct Setup {
-    transformer_config: TransformerConfig,
-    transformer_weights: Checkpoint,
-    scheduler_config: SchedulerConfig,
-    scheduler: Box<dyn Scheduler>,
-    shape: [usize; 4],
+    model: OpenModel,
     guidance: Guidance,
     preview: PreviewMap,
     fps: u32,
@@ -82,26 +77,24 @@ fn timed<T>(counter: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
 impl Job<'_> {
     fn run(&mut self) -> Result<Generated> {
         self.report(Event::Stage(Stage::Load))?;
-        let files = ModelFiles::find(&self.request.model)?;
-        let (vae_config, vae_weights) = files.vae()?;
-        let setup = self.setup(&files)?;
-        let shape = setup.shape;
+        let setup = self.setup()?;
+        let model = &setup.model;
 
         self.report(Event::Stage(Stage::Text))?;
-        let (features, negative) = self.encode_prompts(&files, &setup.guidance)?;
+        let (features, negative) = self.encode_prompts(model, &setup.guidance)?;
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
         let transformer = timed(&mut self.seconds.load, || {
-            let transformer = WanTransformer::load(gpu, &setup.transformer_config, &setup.transformer_weights)?;
+            let transformer = WanTransformer::load(gpu, &model.transformer.0, &model.transformer.1)?;
             gpu.wait()?;
             Ok(transformer)
         })?;
 
         self.report(Event::Stage(Stage::Denoise))?;
-        let initial = self.initial_latents(shape);
+        let initial = self.initial_latents(model.shape);
         let start = Instant::now();
-        let subject = self.subject_rows(&files)?;
+        let subject = self.subject_rows(&model.files)?;
         let text = (features.as_slice(), negative.as_deref());
         let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
         self.seconds.denoise = start.elapsed().as_secs_f64();
@@ -109,48 +102,41 @@ impl Job<'_> {
         self.gpu.release_free_memory();
 
         self.report(Event::Stage(Stage::Decode))?;
-        let vae = timed(&mut self.seconds.load, || Ok(Vae::load(gpu, &vae_weights, &vae_config)?))?;
+        let vae = timed(&mut self.seconds.load, || Ok(Vae::load_decoder(gpu, &model.vae.1, &model.vae.0)?))?;
         let start = Instant::now();
-        let frames = self.decode(&vae, &latents, shape)?;
+        let frames = self.decode(&vae, &latents, model.shape)?;
         self.seconds.decode = start.elapsed().as_secs_f64();
         Ok(Generated {
             width: self.request.width,
             height: self.request.height,
             frames,
             initial_latents: initial,
-            latent_shape: shape,
+            latent_shape: model.shape,
             latents,
             seconds: self.seconds,
             peak_memory: self.gpu.memory().peak,
         })
     }
 
-    fn setup(&self, files: &ModelFiles) -> Result<Setup> {
-        let (transformer_config, transformer_weights) = files.transformer()?;
-        let (vae_config, _) = files.vae()?;
-        let shape = self.request.latent_shape(&transformer_config, &vae_config)?;
-        let scheduler_config = files.scheduler()?;
+    fn setup(&self) -> Result<Setup> {
+        let model = OpenModel::of(self.request)?;
         Ok(Setup {
-            scheduler: self.request.scheduler(&scheduler_config)?,
             guidance: Guidance::new(self.request.guidance_scale)?,
-            preview: PreviewMap::of_model(&files.folder, shape[0])?,
-            fps: Defaults::of_model(&files.folder)?.fps,
-            transformer_config,
-            transformer_weights,
-            scheduler_config,
-            shape,
+            preview: PreviewMap::of_model(&model.files.folder, model.shape[0])?,
+            fps: Defaults::of_model(&model.files.folder)?.fps,
+            model,
         })
     }
 
     /// Features of the prompt and, if guidance needs it, of the negative prompt. The text encoder is dropped again: the big model's
     /// does not fit beside the transformer.
-    fn encode_prompts(&mut self, files: &ModelFiles, guidance: &Guidance) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let tokenizer = Tokenizer::load(files.tokenizer()?)?;
+    fn encode_prompts(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let tokenizer = Tokenizer::load(model.files.tokenizer()?)?;
         let ids = tokenizer.encode(&self.request.prompt, MAX_SEQUENCE_LENGTH)?;
         let negative_ids = tokenizer.encode(&self.request.negative_prompt, MAX_SEQUENCE_LENGTH)?;
-        let (config, weights) = files.text_encoder()?;
+        let (config, weights) = &model.text_encoder;
         let gpu = self.gpu;
-        let encoder = timed(&mut self.seconds.load, || Ok(TextEncoder::load(gpu, &config, &weights)?))?;
+        let encoder = timed(&mut self.seconds.load, || Ok(TextEncoder::load(gpu, config, weights)?))?;
         let cx = &mut self.cx;
         let features = timed(&mut self.seconds.text, || {
             let features = encoder.encode(cx, &ids)?;
@@ -189,7 +175,7 @@ impl Job<'_> {
         subject: Vec<usize>,
         initial: &[f32],
     ) -> Result<Vec<f32>> {
-        let (scheduler, shape) = (setup.scheduler.as_ref(), setup.shape);
+        let (scheduler, shape) = (setup.model.scheduler.as_ref(), setup.model.shape);
         let mut strategy = self.strategy(transformer, scheduler)?;
         let expected = strategy.preview().unwrap_or_default();
         let mut info = self.run_info(setup, features.0, expected.clone())?;
@@ -268,8 +254,8 @@ impl Job<'_> {
     }
 
     fn run_info(&self, setup: &Setup, features: &[f32], expected: Vec<StepPlan>) -> Result<RunInfo> {
-        let (request, config, shape) = (self.request, &setup.transformer_config, setup.shape);
-        let token_grid = token_grid([shape[1], shape[2], shape[3]], config.patch_size)?;
+        let (request, model) = (self.request, &setup.model);
+        let (config, weights) = &model.transformer;
         // The valid rows of the prompt, and one that stands for all padding.
         let text_rows = features.len() / config.text_dim + 1;
         let folder = std::fs::canonicalize(&request.model).unwrap_or_else(|_| request.model.clone());
@@ -277,7 +263,7 @@ impl Job<'_> {
             program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
             adapter: self.gpu.adapter_name().into(),
             model: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            model_id: setup.transformer_weights.fingerprint(),
+            model_id: weights.fingerprint(),
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
             seed: request.seed,
@@ -287,15 +273,15 @@ impl Job<'_> {
             num_frames: request.num_frames,
             fps: setup.fps,
             guidance_scale: if setup.guidance.needs_uncond() { request.guidance_scale } else { 1.0 },
-            flow_shift: request.shift(&setup.scheduler_config),
-            scheduler: format!("{:?}", request.scheduler_choice(&setup.scheduler_config)).to_lowercase(),
-            sigmas: setup.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            flow_shift: request.shift(&model.scheduler_config),
+            scheduler: format!("{:?}", request.scheduler_choice(&model.scheduler_config)).to_lowercase(),
+            sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             strategy: request.strategy.clone(),
             expected,
             blocks: config.num_layers,
-            token_grid,
-            latent_shape: shape,
-            cost: Some(forward_cost(config, token_grid.iter().product(), text_rows)),
+            token_grid: model.token_grid,
+            latent_shape: model.shape,
+            cost: Some(forward_cost(config, model.token_grid.iter().product(), text_rows)),
             signal_changes: Vec::new(),
         })
     }
@@ -317,7 +303,9 @@ impl Job<'_> {
     /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
         let latents = self.cx.upload("latents", latents, &shape)?;
-        let tiling = vae.needed_tiling(self.gpu.caps(), u64::MAX, self.request.height, self.request.width);
+        let caps = self.gpu.caps();
+        let memory = caps.memory.unwrap_or(u64::MAX);
+        let tiling = vae.needed_tiling(caps, memory, self.request.height, self.request.width);
         let mut frames = Vec::new();
         vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
             let frame = chunk.shape[1..].iter().product();

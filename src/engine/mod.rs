@@ -16,6 +16,7 @@ mod facts;
 mod generate;
 mod masks;
 mod meter;
+mod open_model;
 mod preview;
 mod request;
 mod subject;

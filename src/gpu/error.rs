@@ -3,14 +3,17 @@
 /// Errors of room `gpu`.
 #[derive(Debug, thiserror::Error)]
 pub enum GpuError {
-    /// No adapter at all, or none of the wanted name.
+    /// No adapter at all.
     #[error(
-        "no GPU adapter {wanted}; found: {found}. Install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
+        "no GPU adapter was found; install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
     )]
-    NoAdapter {
-        /// What was asked for, in words.
+    NoAdapter,
+    /// No adapter of the wanted name or number.
+    #[error("no GPU adapter matches \"{wanted}\"; found: {found}")]
+    OtherAdapters {
+        /// What was asked for.
         wanted: String,
-        /// The adapters that exist, or "none".
+        /// The adapters that exist.
         found: String,
     },
     /// The adapter refused to open a device.

@@ -37,6 +37,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/linear_index",
     "lib/product_input",
     "lib/product_store",
+    "lib/query_key_subgroup",
+    "lib/query_key_tile",
     "lib/received",
     "lib/tile_product",
     "lib/weight",

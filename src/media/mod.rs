@@ -197,6 +197,7 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
     if Format::of(path)? == Format::Folder {
         save::check_folder(path)?;
+        return save::try_folder_beside(path).map_err(|source| MediaError::Write { path: path.into(), source });
     }
     check_place(path)
 }
@@ -204,7 +205,8 @@ pub fn check_path(path: &Path) -> Result<(), MediaError> {
 /// Says whether a file can be written at `path`, by making one beside it that is gone again at once.
 ///
 /// # Errors
-/// [`MediaError::Write`] when the folder to write in does not exist or may not be written to.
+/// [`MediaError::Write`] when the folder to write in does not exist or may not be written to, or when something else than a file
+/// has that name.
 pub fn check_place(path: &Path) -> Result<(), MediaError> {
     save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
 }

@@ -14,9 +14,23 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A temporary file in the folder of `path`.
+/// A temporary file in the folder of `path`, to be renamed to it. Fails where something else than a file has that name: renaming
+/// would replace a device.
 pub(super) fn file_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(io::Error::other("it exists and is not a file"));
+    }
+    check_parent(path)?;
     builder(0o666).tempfile_in(parent(path))
+}
+
+/// Fails unless the folder that is to hold `path` is there.
+fn check_parent(path: &Path) -> io::Result<()> {
+    let parent = parent(path);
+    match parent.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("there is no folder {}", parent.display()))),
+    }
 }
 
 /// Writes `bytes` beside `path` and renames them into place.
@@ -35,6 +49,7 @@ pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
 pub(super) fn folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), MediaError> {
     check_folder(path)?;
     let save = || -> io::Result<()> {
+        check_parent(path)?;
         let folder = builder(0o777).tempdir_in(parent(path))?;
         for (name, bytes) in files {
             let mut file = fs::File::create(folder.path().join(name))?;
@@ -49,6 +64,12 @@ pub(super) fn folder(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), Med
         Ok(())
     };
     save().map_err(|source| MediaError::Write { path: path.into(), source })
+}
+
+/// Makes an empty folder beside `path` that is gone again at once.
+pub(super) fn try_folder_beside(path: &Path) -> io::Result<()> {
+    check_parent(path)?;
+    builder(0o777).tempdir_in(parent(path)).map(drop)
 }
 
 /// Fails when `path` is a folder with something in it, or no folder at all.

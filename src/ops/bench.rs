@@ -42,6 +42,7 @@ pub struct KernelSpeed {
 /// Whose shapes a benchmark takes.
 const DEMO: &str = "demo";
 const WAN: &str = "Wan2.1-1.3B";
+const OTHER: &str = "other models";
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ enum Case {
 
 /// The shapes of the demo model's and Wan2.1-1.3B's heavy operations; the larger model's with fewer tokens and heads on a CPU.
 fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
-    let (tokens, attended, heads, side) = if gpu.is_cpu() { (128, 1000, 2, 16) } else { (4096, 4096, 12, 104) };
+    let (tokens, attended, heads, side) = if gpu.is_cpu() { (128, 4000, 2, 16) } else { (4096, 4096, 12, 104) };
     let matmul = |m, k, n| Case::Matmul(DType::F16, [m, k, n]);
     vec![
         (DEMO, matmul(80, 192, 576)),
@@ -68,6 +69,10 @@ fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
         (WAN, Case::Matmul(DType::BF16, [tokens, 1536, 8960])),
         (DEMO, Case::Attention([6, 80, 32])),
         (DEMO, Case::Attention([6, 1000, 32])),
+        (DEMO, Case::Attention([heads, attended, 32])),
+        (OTHER, Case::Attention([heads, 1000, 64])),
+        (OTHER, Case::Attention([heads, attended, 64])),
+        (WAN, Case::Attention([heads, 1000, 128])),
         (WAN, Case::Attention([heads, attended, 128])),
         (DEMO, Case::Conv([64, 64, 8, 8])),
         (DEMO, Case::Conv([32, 32, 16, 16])),

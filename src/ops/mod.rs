@@ -26,8 +26,7 @@ pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, layer_norm, rms_norm};
 pub use received::{
-    Received, ReceivedVariant, attention_paid, attention_received, attention_received_with, received, sample_queries,
-    sampled_rows,
+    Received, attention_paid, attention_received, attention_received_with, received, sample_queries, sampled_rows,
 };
 pub use reduce::{change, change_into};
 pub use weight::{HostWeight, Weight, vector};

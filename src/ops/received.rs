@@ -6,7 +6,7 @@
 
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
-use super::attention::{Attention, attention};
+use super::attention::{Attention, AttentionVariant, attention};
 use super::split::{fitting, ranges, window};
 
 /// How many queries take part in what a key receives.
@@ -18,43 +18,16 @@ pub enum Received {
     Sampled(usize),
 }
 
-/// How attention received is computed. All variants give the same result up to rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReceivedVariant {
-    /// Tiles in workgroup memory, `16 * rows` query rows a turn.
-    Tile {
-        /// Query rows a thread.
-        rows: u32,
-    },
-    /// One subgroup of 8 lanes, queries spread by broadcast.
-    Subgroup {
-        /// Groups of 8 query rows a turn.
-        row_groups: u32,
-        /// Groups of four keys a lane.
-        key_groups: u32,
-    },
-}
-
-impl ReceivedVariant {
-    /// Every variant that the device can run.
-    pub fn available(gpu: &Gpu) -> Vec<Self> {
-        let tiles = [2, 4].map(|rows| Self::Tile { rows });
-        if gpu.caps().subgroup_min.is_none_or(|size| size < 8) {
-            return tiles.to_vec();
-        }
-        let subgroups =
-            [(1, 1), (2, 1), (1, 2)].map(|(row_groups, key_groups)| Self::Subgroup { row_groups, key_groups });
-        [&subgroups[..], &tiles[..]].concat()
-    }
-
-    fn preferred(gpu: &Gpu) -> Self {
+impl AttentionVariant {
+    /// The one for attention received.
+    fn receiving(gpu: &Gpu) -> Self {
         // Measured on the CPU driver, 2000 tokens of 128: 80 ms against 90 and 100 of the other subgroup variants, tiles 780 and 380,
         // the attention itself 370.
         let broadcast = Self::Subgroup { row_groups: 2, key_groups: 1 };
         if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
     }
 
-    /// Keys of a workgroup.
+    /// Keys of a workgroup that makes attention received.
     fn keys(self) -> usize {
         match self {
             Self::Tile { .. } => 32,
@@ -62,7 +35,7 @@ impl ReceivedVariant {
         }
     }
 
-    fn kernel(self, d: usize) -> Kernel {
+    fn receiving_kernel(self, d: usize) -> Kernel {
         match self {
             Self::Tile { rows } => Kernel::new("received_tile").set("TM", rows),
             Self::Subgroup { row_groups, key_groups } => {
@@ -129,7 +102,7 @@ struct ReceivedParams {
 
 /// Attention received over all queries of `call`, whose log-sum must have been computed; see [`received()`].
 pub fn attention_received(cx: &mut Stream, call: &Attention) -> Result<Tensor> {
-    attention_received_with(cx, ReceivedVariant::preferred(cx.gpu()), call)
+    attention_received_with(cx, AttentionVariant::receiving(cx.gpu()), call)
 }
 
 /// Bytes of partial sums at most.
@@ -138,7 +111,7 @@ const MOST_PARTS: u64 = 32 << 20;
 const LEAST_PART: usize = 256;
 
 /// [`attention_received`] by a given variant.
-pub fn attention_received_with(cx: &mut Stream, variant: ReceivedVariant, call: &Attention) -> Result<Tensor> {
+pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call: &Attention) -> Result<Tensor> {
     let [heads, n_q, n_k, d] = call.extents()?;
     let Some(log_sum) = call.log_sum.filter(|_| call.bias.is_none()) else {
         return Err(GpuError::shape("attention_received", "needs the log-sum of an attention without a bias"));
@@ -151,7 +124,7 @@ pub fn attention_received_with(cx: &mut Stream, variant: ReceivedVariant, call: 
     let part_rows = part_rows.min(fitting(max_binding, 4 * d).max(1));
     let part_count = n_q.div_ceil(part_rows);
     let parts = cx.empty("received, parts", &[part_count * heads, n_k4], DType::F32)?;
-    let kernel = variant.kernel(d);
+    let kernel = variant.receiving_kernel(d);
     let key_flops = 2.0 * (part_rows * (d + 4)) as f64;
     for part in 0..part_count {
         let queries = part * part_rows..((part + 1) * part_rows).min(n_q);

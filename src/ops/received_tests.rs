@@ -92,7 +92,7 @@ fn limit(case: &Case) -> f64 {
     2e-6 * f64::from(case.sharpness).max(1.0)
 }
 
-fn check(cx: &mut Stream, case: &Case, variants: &[ReceivedVariant]) {
+fn check(cx: &mut Stream, case: &Case, variants: &[AttentionVariant]) {
     let operands = Operands::new(cx, case);
     let rows: Vec<u32> = (0..case.n_q as u32).collect();
     let want = received_cpu(case, &operands.weights(case, &[]), &rows);
@@ -111,8 +111,8 @@ fn check(cx: &mut Stream, case: &Case, variants: &[ReceivedVariant]) {
 #[test]
 fn every_subgroup_variant_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
-    let mut variants = ReceivedVariant::available(&gpu);
-    variants.retain(|variant| matches!(variant, ReceivedVariant::Subgroup { .. }));
+    let mut variants = AttentionVariant::available(&gpu);
+    variants.retain(|variant| matches!(variant, AttentionVariant::Subgroup { .. }));
     let mut cx = stream(&gpu);
     for case in CASES {
         check(&mut cx, &case, &variants);
@@ -123,8 +123,8 @@ fn every_subgroup_variant_agrees_with_the_twin() {
 #[test]
 fn tiles_agree_with_the_twin_on_the_base_tier() {
     let (gpu, _turn) = base_gpu();
-    let variants = ReceivedVariant::available(&gpu);
-    assert!(variants.iter().all(|variant| matches!(variant, ReceivedVariant::Tile { .. })));
+    let variants = AttentionVariant::available(&gpu);
+    assert!(variants.iter().all(|variant| matches!(variant, AttentionVariant::Tile { .. })));
     let mut cx = stream(&gpu);
     check(&mut cx, &CASES[2], &variants);
     check(&mut cx, &CASES[6], &variants[..1]);
@@ -294,7 +294,7 @@ fn cost_beside_the_attention() {
             println!("{heads} x {n} x {d} {what}: {:.2} ms", 1e3 * seconds);
         };
         seconds("attention", &mut |cx| drop(attention(cx, &call).unwrap()));
-        for variant in ReceivedVariant::available(&gpu) {
+        for variant in AttentionVariant::available(&gpu) {
             let what = format!("received, exact, {variant:?}");
             seconds(&what, &mut |cx| drop(attention_received_with(cx, variant, &call).unwrap()));
         }

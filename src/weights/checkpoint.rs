@@ -169,6 +169,23 @@ impl Checkpoint {
         Ok(view)
     }
 
+    /// Says that a tensor's bytes are not needed soon: the system may take back the memory of the file's pages, which it reads again
+    /// if they are. Without it all that was ever read counts as the program's memory.
+    pub fn rest(&self, name: &str) {
+        #[cfg(unix)]
+        if let Some(stored) = self.tensors.get(name) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is of a file, shared and read-only, so that a page that was given back has the file's bytes again when
+            // it is next read.
+            let advised =
+                unsafe { stored.file.bytes.unchecked_advise_range(advice, stored.range.start, stored.range.len()) };
+            // Only advice: a system that does not take it keeps the pages.
+            advised.ok();
+        }
+        #[cfg(not(unix))]
+        let _ = name;
+    }
+
     /// The same tensors under other names; those for which `rename` says `None` are left out.
     ///
     /// A tensor that keeps its name wins over one that is renamed to it: some files store a tied weight under both names.

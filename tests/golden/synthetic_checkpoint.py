@@ -2,35 +2,42 @@
 
     python tests/golden/synthetic_checkpoint.py --config 1.3b --out DIR [--dtype bf16] [--seed 0]
 
-Writes the diffusers layout of Wan2.1-T2V: the transformer at full width and depth in two shards, and beside it a tiny text
-encoder and VAE (the transformer's text_dim follows the text encoder; nothing else differs from the real configuration).
-Weights are written tensor by tensor, so that memory stays at one tensor. The files are 2.8 GB (1.3b, bf16): keep DIR outside
-the repository. Linear weights are normal with deviation 1 / sqrt(inputs), norms are 1, biases and tables small, so that
-activations stay of order one. Put a tokenizer.json into DIR/tokenizer to make the model whole.
+Writes the diffusers layout of Wan2.1-T2V, whole: the transformer at full width and depth in two shards, the VAE at full size,
+and a text encoder of full width (4096) but with one layer of 24 and the demo model's tokenizer and vocabulary, since the
+real one of 11 GB only repeats that layer. Weights are written tensor by tensor, so that memory stays at one tensor. The files
+take 3.5 GB (1.3b, bf16): keep DIR outside the repository. Linear weights are normal with deviation 1 / sqrt(inputs), norms
+are 1, biases and tables small, so that activations stay of order one.
 """
 
 import argparse
 import json
 import math
 import pathlib
+import shutil
 import struct
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-TEXT_DIM = 64
+# As published, but for `tiny`, which tries this script.
 TRANSFORMERS = {
     "1.3b": dict(num_attention_heads=12, ffn_dim=8960, num_layers=30),
     "14b": dict(num_attention_heads=40, ffn_dim=13824, num_layers=40),
-    "tiny": dict(num_attention_heads=1, ffn_dim=256, num_layers=2),
+    "tiny": dict(num_attention_heads=1, ffn_dim=256, num_layers=2, text_dim=64),
 }
+TEXT_ENCODER = dict(vocab_size=384, num_layers=1)
+TEXT_ENCODERS = {
+    "umt5-xxl": TEXT_ENCODER | dict(d_model=4096, d_kv=64, num_heads=64, d_ff=10240),
+    "tiny": TEXT_ENCODER | dict(d_model=64, d_kv=16, num_heads=4, d_ff=128),
+}
+TOKENIZER = pathlib.Path(__file__).parents[2] / "assets/demo-model/tokenizer"
 DTYPES = {"f32": ("F32", torch.float32), "f16": ("F16", torch.float16), "bf16": ("BF16", torch.bfloat16)}
 
 
 def random_tensor(name, shape, generator):
-    if "norm" in name and name.endswith("weight"):
-        return torch.ones(shape)
+    if "norm" in name:
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     if name.endswith("bias") or "scale_shift_table" in name:
         return 0.02 * torch.randn(shape, generator=generator)
     return torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
@@ -53,11 +60,8 @@ def write_shard(path, shapes, dtype, generator):
             file.write(tensor.flatten().view(torch.uint8).numpy().data)
 
 
-def write_transformer(out, config, dtype, generator):
-    with torch.device("meta"):
-        model = WanTransformer3DModel(**TRANSFORMERS[config], text_dim=TEXT_DIM)
-    model.save_config(out)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def write_sharded(out, shapes, dtype, generator):
+    """Two shards and their index."""
     total = sum(map(math.prod, shapes.values()))
     shards, so_far = [{}, {}], 0
     for name, shape in shapes.items():
@@ -70,7 +74,20 @@ def write_transformer(out, config, dtype, generator):
         weight_map |= {name: file for name in shard}
     index = {"metadata": {"total_size": total * DTYPES[dtype][1].itemsize}, "weight_map": weight_map}
     (out / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-    print(f"transformer: {len(shapes)} tensors, {total:,} parameters")
+
+
+def write_part(out, build, file, dtype, generator):
+    """A part's configuration and weights; `file` is None for shards."""
+    with torch.device("meta"):
+        model = build()
+    model.save_config(out) if hasattr(model, "save_config") else model.config.save_pretrained(out)
+    # The embedding's second name is left out, as transformers does.
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.endswith("embed_tokens.weight")}
+    if file:
+        write_shard(out / file, shapes, dtype, generator)
+    else:
+        write_sharded(out, shapes, dtype, generator)
+    print(f"{out.name}: {len(shapes)} tensors, {sum(map(math.prod, shapes.values())):,} parameters")
 
 
 def main():
@@ -80,14 +97,18 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    out, kind = arguments.out, DTYPES[arguments.dtype][1]
-    (out / "transformer").mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(arguments.seed)
+    out, dtype = arguments.out, arguments.dtype
     generator = torch.Generator().manual_seed(arguments.seed)
-    write_transformer(out / "transformer", arguments.config, arguments.dtype, generator)
-    text_config = UMT5Config(vocab_size=384, d_model=TEXT_DIM, d_kv=16, num_heads=4, d_ff=128, num_layers=2)
-    UMT5EncoderModel(text_config).to(kind).save_pretrained(out / "text_encoder")
-    AutoencoderKLWan(base_dim=8).to(kind).save_pretrained(out / "vae")
+    for part in ("transformer", "text_encoder", "vae"):
+        (out / part).mkdir(parents=True, exist_ok=True)
+    tiny = arguments.config == "tiny"
+    text = UMT5Config(**TEXT_ENCODERS["tiny" if tiny else "umt5-xxl"])
+    transformer = lambda: WanTransformer3DModel(**TRANSFORMERS[arguments.config])
+    write_part(out / "transformer", transformer, None, dtype, generator)
+    write_part(out / "text_encoder", lambda: UMT5EncoderModel(text), "model.safetensors", dtype, generator)
+    vae = lambda: AutoencoderKLWan(base_dim=8 if tiny else 96)
+    write_part(out / "vae", vae, "diffusion_pytorch_model.safetensors", dtype, generator)
+    shutil.copytree(TOKENIZER, out / "tokenizer", dirs_exist_ok=True)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     scheduler.save_pretrained(out / "scheduler")
     parts = {

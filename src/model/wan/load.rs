@@ -49,7 +49,9 @@ impl<'a> Loader<'a> {
         }
         let source = joined(&views)?;
         let bias = (!bias.is_empty()).then_some(bias);
-        Ok(Weight::linear(self.gpu, &names[0], &source, [rows, columns], bias.as_deref())?)
+        let weight = Weight::linear(self.gpu, &names[0], &source, [rows, columns], bias.as_deref())?;
+        views.iter().for_each(|view| self.checkpoint.rest(view.name));
+        Ok(weight)
     }
 
     fn view(&self, name: &str) -> Result<TensorView<'a>, ModelError> {
@@ -73,7 +75,7 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
         return Ok(HostWeight::from_f32(&all));
     }
     let parts = views.iter().map(host_weight).collect::<Result<Vec<_>, _>>()?;
-    let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
+    let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
     Ok(HostWeight { bytes: Cow::Owned(bytes), dtype: parts[0].dtype, scale: parts[0].scale })
 }
 

@@ -1,25 +1,15 @@
 //! Weights of the autoencoder, from a checkpoint with diffusers' names.
 
-use crate::gpu::{self, DType, Gpu, Tensor};
+use crate::gpu::{self, Gpu, Tensor};
 use crate::model::ModelError;
-use crate::ops::{self, Conv, HostWeight, Weight};
-use crate::weights::{self, Checkpoint, TensorView};
+use crate::model::wan::load::host_weight;
+use crate::ops::{self, Conv, Weight};
+use crate::weights::Checkpoint;
 
 /// Reads the tensors of one checkpoint onto one device.
 pub(super) struct Loader<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) checkpoint: &'a Checkpoint,
-}
-
-/// A tensor's elements for the GPU: 16- and 32-bit floats as they are, everything else in f32.
-fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelError> {
-    let dtype = match view.dtype {
-        weights::DType::F32 => DType::F32,
-        weights::DType::F16 => DType::F16,
-        weights::DType::BF16 => DType::BF16,
-        _ => return Ok(HostWeight::from_f32(&view.to_f32()?)),
-    };
-    Ok(HostWeight { bytes: view.bytes.into(), dtype, scale: view.scale.unwrap_or(1.0) })
 }
 
 impl Loader<'_> {
@@ -37,7 +27,9 @@ impl Loader<'_> {
         let shape: Vec<usize> = channels.iter().chain(kernel).copied().collect();
         let weight = self.checkpoint.require(&name_of("weight"), &shape)?;
         let bias = self.checkpoint.require(&name_of("bias"), &channels[..1])?.to_f32()?;
-        Ok(geometry.weight(self.gpu, name, &host_weight(&weight)?, channels, part, Some(&bias))?)
+        let loaded = geometry.weight(self.gpu, name, &host_weight(&weight)?, channels, part, Some(&bias))?;
+        self.checkpoint.rest(weight.name);
+        Ok(loaded)
     }
 
     /// A causal 3 x 3 x 3 convolution.

@@ -2,6 +2,7 @@
 
 use super::{Tiling, Vae};
 use crate::gpu::Caps;
+use crate::model::wan::config::VaeConfig;
 
 /// One resolution of the decoder.
 struct Level {
@@ -15,7 +16,7 @@ struct Level {
     remembered: usize,
 }
 
-impl Vae {
+impl VaeConfig {
     /// GPU bytes that decoding frames of height x width pixels needs beside the weights (an estimate from above: activations of all
     /// resolutions, because the pool keeps what was used, and two remembered frames a convolution over time).
     pub fn decode_memory(&self, height: usize, width: usize) -> u64 {
@@ -29,18 +30,8 @@ impl Vae {
         self.levels(height, width).iter().map(bytes).sum()
     }
 
-    /// The tiling that decoding frames of height x width pixels needs so that no binding exceeds the device's limit and no more than
-    /// `memory` bytes are taken; `None` if the whole frame fits.
-    pub fn needed_tiling(&self, caps: &Caps, memory: u64, height: usize, width: usize) -> Option<Tiling> {
-        // A convolution reads three frames at once.
-        let binding = |level: &Level| 3 * 4 * (level.pixels * level.channels) as u64;
-        let largest = self.levels(height, width).iter().map(binding).max().unwrap_or(0);
-        let fits = largest <= caps.max_binding && self.decode_memory(height, width) <= memory;
-        (!fits).then(Tiling::default)
-    }
-
     fn levels(&self, height: usize, width: usize) -> Vec<Level> {
-        let blocks = self.config.up_blocks();
+        let blocks = self.up_blocks();
         let mut frames = 1;
         let mut levels = Vec::new();
         for (i, block) in blocks.iter().enumerate() {
@@ -56,5 +47,17 @@ impl Vae {
             frames *= 1 + usize::from(block.upsample == Some(true));
         }
         levels
+    }
+}
+
+impl Vae {
+    /// The tiling that decoding frames of height x width pixels needs so that no binding exceeds the device's limit and no more than
+    /// `memory` bytes are taken; `None` if the whole frame fits.
+    pub fn needed_tiling(&self, caps: &Caps, memory: u64, height: usize, width: usize) -> Option<Tiling> {
+        // A convolution reads three frames at once.
+        let binding = |level: &Level| 3 * 4 * (level.pixels * level.channels) as u64;
+        let largest = self.config.levels(height, width).iter().map(binding).max().unwrap_or(0);
+        let fits = largest <= caps.max_binding && self.config.decode_memory(height, width) <= memory;
+        (!fits).then(Tiling::default)
     }
 }

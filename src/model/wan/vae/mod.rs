@@ -40,7 +40,7 @@ pub struct Frames {
 pub struct Vae {
     config: VaeConfig,
     decoder: Decoder,
-    encoder: Encoder,
+    encoder: Option<Encoder>,
 }
 
 impl std::fmt::Debug for Vae {
@@ -55,12 +55,21 @@ impl Vae {
     /// # Errors
     /// [`ModelError::Weights`] if a tensor is missing or of another shape, [`ModelError::Gpu`].
     pub fn load(gpu: &Gpu, checkpoint: &Checkpoint, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
-        let loader = Loader { gpu, checkpoint };
-        Ok(Self {
-            config: config.clone(),
-            decoder: Decoder::load(&loader, config)?,
-            encoder: Encoder::load(&loader, config)?,
-        })
+        let encoder = Encoder::load(&Loader { gpu, checkpoint }, config)?;
+        Ok(Self { encoder: Some(encoder), ..Self::load_decoder(gpu, checkpoint, config)? })
+    }
+
+    /// As [`Vae::load`], but without the encoder, which is nearly half of the weights.
+    ///
+    /// # Errors
+    /// As [`Vae::load`].
+    pub fn load_decoder(
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        config: &VaeConfig,
+    ) -> std::result::Result<Self, ModelError> {
+        let decoder = Decoder::load(&Loader { gpu, checkpoint }, config)?;
+        Ok(Self { config: config.clone(), decoder, encoder: None })
     }
 
     /// The configuration.
@@ -100,8 +109,9 @@ impl Vae {
     ///
     /// # Errors
     /// [`GpuError::Shape`] unless there are 1 + n * temporal compression frames, whose height and width are multiples of the spatial
-    /// compression; those of the device; what the stream's gate says.
+    /// compression, and after [`Vae::load_decoder`]; those of the device; what the stream's gate says.
     pub fn encode(&self, cx: &mut Stream, frames: &Frames) -> Result<Tensor> {
+        let encoder = self.encoder.as_ref().ok_or_else(|| GpuError::shape("encode", "only the decoder was loaded"))?;
         let [count, height, width, channels] = frames.shape;
         let [time, space] = [self.config.temporal_compression(), self.config.spatial_compression()];
         let fits = count % time == 1 % time && height % space == 0 && width % space == 0;
@@ -122,7 +132,7 @@ impl Vae {
             let values = frames.values.get(first * frame..end * frame).unwrap_or_default();
             let shape = [end - first, height, width, channels.next_multiple_of(4)];
             let input = cx.upload("frames", &pad(values, channels), &shape)?;
-            let mean = self.encoder.forward(cx, &mut cache, &input)?;
+            let mean = encoder.forward(cx, &mut cache, &input)?;
             means.extend(cx.read(&mean)?);
         }
         let shape = [latent_frames, height / space, width / space, self.config.z_dim.next_multiple_of(4)];

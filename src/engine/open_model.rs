@@ -1,0 +1,74 @@
+//! A request's model with its files open: where predictions and jobs begin.
+
+use crate::model::wan::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
+use crate::model::wan::files::ModelFiles;
+use crate::ops::token_grid;
+use crate::sampling::Scheduler;
+use crate::weights::{Checkpoint, DType};
+
+use super::{EngineError, GenerateRequest};
+
+/// Configurations and mapped weights of a model, and what they make of a request. The weights are not read yet.
+pub(super) struct OpenModel {
+    pub files: ModelFiles,
+    pub text_encoder: (TextEncoderConfig, Checkpoint),
+    pub transformer: (TransformerConfig, Checkpoint),
+    pub vae: (VaeConfig, Checkpoint),
+    pub scheduler_config: SchedulerConfig,
+    pub scheduler: Box<dyn Scheduler>,
+    /// Extents `[C, F, H, W]` of the latents.
+    pub shape: [usize; 4],
+    /// Tokens along frames, height, width.
+    pub token_grid: [usize; 3],
+}
+
+impl OpenModel {
+    /// Opens the model that the request names.
+    ///
+    /// # Errors
+    /// The folder holds no model, a part of it is damaged, or the model cannot make what is asked for.
+    pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
+        let files = ModelFiles::find(&request.model)?;
+        let (text_encoder, transformer, vae) = (files.text_encoder()?, files.transformer()?, files.vae()?);
+        let shape = request.latent_shape(&transformer.0, &vae.0)?;
+        let scheduler_config = files.scheduler()?;
+        Ok(Self {
+            scheduler: request.scheduler(&scheduler_config)?,
+            token_grid: token_grid([shape[1], shape[2], shape[3]], transformer.0.patch_size)?,
+            files,
+            text_encoder,
+            transformer,
+            vae,
+            scheduler_config,
+            shape,
+        })
+    }
+
+    /// GPU bytes that a job takes at most, its stored deltas not counted: text encoder, transformer and decoder are there one after the
+    /// other. An estimate from above.
+    pub fn gpu_memory(&self, request: &GenerateRequest) -> u64 {
+        let (config, weights) = &self.transformer;
+        // The embedding stays in its file.
+        let text = weight_bytes(&self.text_encoder.1, |name| !name.starts_with("shared."));
+        // Of each token: the residual stream, its norm, q, k and v together and by heads, the attended values and two free buffers that
+        // are kept; the hidden layer; positions; patches before and after.
+        let patches = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
+        let columns = 11 * config.dim() + config.ffn_dim + config.attention_head_dim + patches;
+        let tokens: usize = self.token_grid.iter().product();
+        // Buffers that are reused come in sizes up to an eighth larger than what is asked for.
+        let activations = (tokens * columns * size_of::<f32>()) as u64 * 9 / 8;
+        let denoising = weight_bytes(weights, |_| true) + activations;
+        let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
+        let decoding = weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width);
+        text.max(denoising).max(decoding)
+    }
+}
+
+/// Bytes on the GPU of a checkpoint's tensors: 16-bit ones stay so, 8-bit ones are widened to 16, all others are f32.
+fn weight_bytes(checkpoint: &Checkpoint, wanted: impl Fn(&str) -> bool) -> u64 {
+    let bytes = |dtype| match dtype {
+        DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => 2,
+        _ => 4,
+    };
+    checkpoint.tensors().filter(|t| wanted(t.name)).map(|t| t.elements() as u64 * bytes(t.dtype)).sum()
+}
