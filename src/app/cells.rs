@@ -8,6 +8,7 @@ use crate::media::Colormap;
 
 use super::map::{Colouring, range};
 use super::runs::Run;
+use super::scores::Scores;
 use super::state::State;
 
 /// One cell.
@@ -69,22 +70,17 @@ impl Cells {
             baseline.iter().flat_map(|run| &run.capture.steps).map(|record| (record.step, record)).collect();
         all.subtracted = baseline.is_some() && view.colouring != Colouring::Reuse;
         let mine: HashMap<usize, &StepRecord> = run.capture.steps.iter().map(|record| (record.step, record)).collect();
-        let scored = matches!(view.colouring, Colouring::Lift | Colouring::Recall);
         for step in 0..all.steps {
             let record = mine.get(&step).copied();
             let other = theirs.get(&step).copied();
             let expected = info.expected.get(step);
             all.push_step(record, other, expected, view.uncond);
         }
-        if scored {
-            all.subtracted = false;
-            all.put_scores(state, run);
+        if view.colouring.is_score() {
+            all.put_scores(state, run, baseline);
         }
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
-        let middle = match view.colouring {
-            Colouring::Lift => Some(1.0),
-            _ => all.subtracted.then_some(0.0),
-        };
+        let middle = if all.subtracted { Some(0.0) } else { view.colouring.middle() };
         (all.map, all.range) = range(values, middle);
         all
     }
@@ -112,14 +108,18 @@ impl Cells {
         }
     }
 
-    fn put_scores(&mut self, state: &State, run: &Run) {
-        for (index, record) in run.capture.steps.iter().enumerate() {
+    fn put_scores(&mut self, state: &State, run: &Run, baseline: Option<&Run>) {
+        let uncond = state.view.uncond;
+        for record in &run.capture.steps {
             for block in 0..self.blocks {
-                let score = state.scores.get(run, state.view.uncond, index, block);
-                let value = score.map(|score| match self.colouring {
-                    Colouring::Lift => score.lift as f32,
-                    _ => score.recall as f32,
-                });
+                let of = |scores: &Scores, run: &Run| {
+                    scores.get(run, uncond, record.step, block).and_then(|score| self.colouring.of_score(score))
+                };
+                let mine = of(&state.scores, run);
+                let value = match baseline {
+                    Some(baseline) => mine.zip(of(&state.scores_of_baseline, baseline)).map(|(a, b)| a - b),
+                    None => mine,
+                };
                 if let Some(Some(cell)) = self.cells.get_mut(record.step * self.blocks + block) {
                     cell.value = value;
                 }
@@ -129,7 +129,7 @@ impl Cells {
 
     fn measured(&self, block: &BlockRecord) -> Option<f32> {
         match self.colouring {
-            Colouring::Reuse | Colouring::Lift | Colouring::Recall => None,
+            Colouring::Reuse | Colouring::Lift | Colouring::Recall | Colouring::Auc => None,
             Colouring::Change => block.change,
             Colouring::Time => block.seconds.map(|seconds| seconds * 1e3),
         }
@@ -184,10 +184,7 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
         lines.extend(record.change.map(|change| format!("relative change of its delta: {change:.4}")));
         lines.extend(record.seconds.map(|seconds| format!("GPU time: {:.3} ms", seconds * 1e3)));
         let run = state.runs.current();
-        let index = run.and_then(|run| run.capture.steps.iter().position(|record| record.step == step));
-        if let (Some(run), Some(index)) = (run, index)
-            && let Some(score) = state.scores.get(run, state.view.uncond, index, block)
-        {
+        if let Some(score) = run.and_then(|run| state.scores.get(run, state.view.uncond, step, block)) {
             lines.push(format!("lift {:.3}, R_attn {:.3}, AUC {:.3}", score.lift, score.recall, score.auc));
         }
         if record.received.is_some() {

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use egui::{Frame, Margin, Ui, WidgetText};
 use egui_tiles::{
-    Behavior, Container, Linear, LinearDir, SimplificationOptions, Tile, TileId, Tiles, Tree, UiResponse,
+    Behavior, Container, Linear, LinearDir, SimplificationOptions, Tabs, Tile, TileId, Tiles, Tree, UiResponse,
 };
 
 use super::state::State;
 use super::theme::Palette;
-use super::{log, map, numbers, preview, steps, strategy};
+use super::{figures, log, map, numbers, preview, steps, strategy};
 
 /// What can be docked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -154,6 +154,7 @@ struct Panes<'a> {
 impl Behavior<Pane> for Panes<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _: TileId, pane: &mut Pane) -> UiResponse {
         let fill = Palette::of(ui).pane;
+        self.state.shots.place(*pane, ui.max_rect());
         Frame::new().fill(fill).inner_margin(Margin::same(8)).show(ui, |ui| {
             ui.set_min_size(ui.available_size());
             ui.push_id(pane.title(), |ui| pane.ui(ui, self.state));
@@ -163,6 +164,13 @@ impl Behavior<Pane> for Panes<'_> {
 
     fn tab_title_for_pane(&mut self, pane: &Pane) -> WidgetText {
         pane.title().into()
+    }
+
+    fn top_bar_right_ui(&mut self, tiles: &Tiles<Pane>, ui: &mut Ui, _: TileId, tabs: &Tabs, _: &mut f32) {
+        let active = tabs.active.and_then(|tile| tiles.get_pane(&tile)).copied();
+        if let Some(pane) = active {
+            figures::menu(ui, self.state, pane);
+        }
     }
 
     fn is_tab_closable(&self, tiles: &Tiles<Pane>, tile: TileId) -> bool {

@@ -6,8 +6,11 @@
 //! ```
 //! One file a pane: `preview`, `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
 
+mod attention;
+mod brush;
 mod cells;
 mod export;
+mod figures;
 mod form;
 mod layout;
 mod legend;
@@ -15,6 +18,7 @@ mod link;
 mod log;
 mod map;
 mod numbers;
+mod pace;
 mod plan_edit;
 mod preview;
 mod runs;
@@ -25,10 +29,14 @@ mod screenshot;
 mod state;
 mod steps;
 mod strategy;
+mod target;
 #[cfg(test)]
 mod tests;
 mod theme;
+#[cfg(test)]
+mod tools_tests;
 mod top_bar;
+mod transport;
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +48,7 @@ use cells::Cells;
 use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
-use map::Colouring;
+use pace::Pace;
 use runs::Run;
 use state::{Action, Job, Level, Prefs, State, View};
 
@@ -90,14 +98,17 @@ const VIEW_KEY: &str = "view v1";
 const PREFS_KEY: &str = "prefs v1";
 
 /// What the facts of a request hang on.
-type FactsKey = (PathBuf, [usize; 2], usize, usize);
+type FactsKey = (PathBuf, [usize; 2], [usize; 3]);
 
 /// The window.
 pub struct App {
     state: State,
     layout: Layout,
     link: Link,
+    /// What the facts were asked for, and whether they are still to come.
     facts_of: Option<FactsKey>,
+    facts_asked: bool,
+    pace: Pace,
     predicted: Option<(Form, bool)>,
     /// Theme and zoom as they were set last.
     applied: Option<(egui::ThemePreference, f32)>,
@@ -121,7 +132,16 @@ impl App {
         state.form.mend();
         state.prefs.zoom = if state.prefs.zoom.is_finite() { state.prefs.zoom.clamp(0.5, 3.0) } else { 1.0 };
         let link = Link::new(cc.egui_ctx.clone(), options.open_engine);
-        let mut app = Self { state, layout, link, facts_of: None, predicted: None, applied: None };
+        let mut app = Self {
+            state,
+            layout,
+            link,
+            facts_of: None,
+            facts_asked: false,
+            pace: Pace::from_environment(),
+            predicted: None,
+            applied: None,
+        };
         app.choose_first_model();
         if let Some(path) = options.capture {
             app.link.load(path);
@@ -211,7 +231,7 @@ impl App {
 
     fn forget_selection(&mut self) {
         let view = &mut self.state.view;
-        (view.step, view.selection, view.frame, view.plan) = (None, None, 0, false);
+        (view.step, view.selection, view.frame, view.plan, view.pinned) = (None, None, 0, false, None);
     }
 
     fn told(&mut self, told: Told) {
@@ -229,7 +249,12 @@ impl App {
                 self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
             }
             Told::Event(event) => self.event(*event),
-            Told::Facts(facts) => {
+            Told::Facts(facts, profiled) => {
+                self.facts_asked = false;
+                if let Some(Err(why)) = &profiled {
+                    log.add(Level::Warning, format!("The model's profile cannot be used: {why}"));
+                }
+                self.state.profiled = profiled;
                 if let Err(error) = &facts {
                     log.add(Level::Warning, error.clone());
                 }
@@ -242,6 +267,11 @@ impl App {
             }
             Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
             Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
+            Told::Mask(run, bits) => {
+                self.state.runs.paint(run, Some(bits));
+                self.state.brush.on = true;
+                log.add(Level::Note, "The mask is in use: block scores are worked out anew from it.");
+            }
             Told::Model(path) => self.use_model(path),
             Told::Saved(path) => {
                 log.add(Level::Note, format!("Saved {}", path.display()));
@@ -268,6 +298,8 @@ impl App {
                 capture.observe(&event);
                 *run = Some(self.state.runs.add(capture, true, None));
                 self.forget_selection();
+                // What is made is to be seen moving.
+                self.state.view.playing = true;
                 return;
             }
             Event::Stage(now) => *stage = Some(*now),
@@ -277,6 +309,9 @@ impl App {
         let run = *run;
         if let Some(id) = run {
             self.state.runs.change(id, |run| run.capture.observe(&event));
+        }
+        if matches!(event, Event::Step(_) | Event::Finished(_) | Event::Failed(_)) {
+            self.pace.answered();
         }
         match event {
             Event::Finished(_) => self.finished(run),
@@ -321,6 +356,7 @@ impl App {
             Action::Generate => {}
             Action::Pause | Action::Resume => self.pause(action == Action::Pause),
             Action::Cancel => {
+                self.pace.ask("cancel");
                 if let Some(engine) = self.link.engine() {
                     engine.control().cancel();
                 }
@@ -330,6 +366,18 @@ impl App {
             Action::ChooseModel => self.link.choose_model(),
             Action::UseModel(path) => self.use_model(path),
             Action::SaveCapture | Action::SaveClip | Action::SaveMap => self.save(&action),
+            Action::SavePicture(pane) => self.state.shots.want(pane),
+            Action::SaveFigure(which) => match figures::figure(&self.state, which) {
+                Ok((svg, name)) => self.link.save_figure(svg, name),
+                Err(error) => self.state.log.add(Level::Note, error),
+            },
+            Action::ChooseMask => {
+                if let Some(run) = self.state.runs.current() {
+                    self.link.choose_mask(run.id, run.capture.run.token_grid);
+                }
+            }
+            Action::OpenMask(path) => self.open_mask(path),
+            Action::SaveMask => self.save_mask(),
             Action::ResetLayout => self.layout = Layout::default(),
         }
     }
@@ -350,6 +398,7 @@ impl App {
         if pause {
             engine.control().pause()
         } else {
+            self.pace.ask("resume");
             engine.control().resume()
         }
         if let Job::Running { paused, .. } = &mut self.state.job {
@@ -373,6 +422,21 @@ impl App {
         }
     }
 
+    fn open_mask(&mut self, path: PathBuf) {
+        match self.state.runs.current() {
+            Some(run) => self.link.load_mask(path, run.id, run.capture.run.token_grid),
+            None => self.state.log.add(Level::Note, "Open a capture or generate first: a mask belongs to a run."),
+        }
+    }
+
+    fn save_mask(&mut self) {
+        let Some((run, bits)) = self.state.runs.current().and_then(|run| Some((run, run.mask()?))) else { return };
+        match brush::pictures(bits, run.capture.run.token_grid) {
+            Ok(clip) => self.link.save_mask(clip),
+            Err(error) => self.state.log.add(Level::Warning, error),
+        }
+    }
+
     fn shortcuts(&mut self, ctx: &egui::Context) {
         let busy = self.state.job.busy();
         let paused = self.state.job.paused();
@@ -391,12 +455,17 @@ impl App {
         }
     }
 
-    /// What was dropped on the window: captures, or a model's folder.
+    /// What was dropped on the window: captures, a model's folder, or pictures of a mask.
     fn dropped(&mut self, ctx: &egui::Context) {
         let paths: Vec<PathBuf> =
             ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
         for path in paths {
-            self.state.ask(if path.is_dir() { Action::UseModel(path) } else { Action::Open(path) });
+            let ends = |end: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
+            self.state.ask(match () {
+                () if path.is_dir() => Action::UseModel(path),
+                () if ends("png") || ends("apng") || ends("gif") => Action::OpenMask(path),
+                () => Action::Open(path),
+            });
         }
     }
 
@@ -432,11 +501,15 @@ impl App {
 
     /// Works on the scores while the map shows them.
     fn score(&mut self, ctx: &egui::Context) {
-        let wanted = matches!(self.state.view.colouring, Colouring::Lift | Colouring::Recall);
-        let State { runs, scores, view, .. } = &mut self.state;
-        if let (true, Some(run)) = (wanted, runs.current())
-            && scores.advance(run, view.uncond)
-        {
+        let State { runs, scores, scores_of_baseline, view, .. } = &mut self.state;
+        let Some(run) = runs.current().filter(|_| view.colouring.is_score()) else { return };
+        let mut more = scores.advance(run, run, view.uncond);
+        if let (true, Some((baseline, _))) = (view.subtract, runs.comparable()) {
+            // Against one and the same mask where the user painted one.
+            let painted = run.painted.is_some() && run.capture.run.token_grid == baseline.capture.run.token_grid;
+            more |= scores_of_baseline.advance(baseline, if painted { run } else { baseline }, view.uncond);
+        }
+        if more {
             ctx.request_repaint();
         }
     }
@@ -444,11 +517,17 @@ impl App {
     /// Asks for facts where the model or size changed, and predicts where anything did.
     fn predict(&mut self) {
         let form = &self.state.form;
-        let key = (form.model.clone(), form.size, form.frames, form.prompt.split_whitespace().count());
-        if !form.model.as_os_str().is_empty() && self.facts_of.as_ref() != Some(&key) {
+        let key = (form.model.clone(), form.size, [form.frames, form.steps, form.prompt.split_whitespace().count()]);
+        // One question at a time: while a slider moves the answers would overtake each other.
+        if !form.model.as_os_str().is_empty() && !self.facts_asked && self.facts_of.as_ref() != Some(&key) {
             self.link.facts(form.request());
-            self.facts_of = Some(key);
+            (self.facts_of, self.facts_asked) = (Some(key), true);
         }
+        let blocks = self.state.blocks();
+        if let Some(Ok(profiled)) = &self.state.profiled {
+            target::fill(&mut self.state.form, profiled, blocks);
+        }
+        let form = &self.state.form;
         let facts = self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok());
         let known = facts.is_some();
         if self.predicted.as_ref().is_none_or(|(of, knew)| of != form || *knew != known) || known_changed(&self.state) {
@@ -505,6 +584,7 @@ impl eframe::App for App {
     }
 
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+        self.pace.frame(std::time::Instant::now(), self.state.job.busy());
         self.apply_prefs(ui.ctx());
         let palette = theme::Palette::of(ui);
         let bar = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 7));
@@ -520,6 +600,7 @@ impl eframe::App for App {
         for action in std::mem::take(&mut self.state.actions) {
             self.act(action);
         }
+        self.state.shots.take(ui.ctx(), self.link.picture_saver());
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {
@@ -545,7 +626,7 @@ fn drop_target(ui: &egui::Ui) {
     let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
     let painter = ui.ctx().layer_painter(layer);
     painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
-    let text = "Drop a capture to open it, or a model folder to use it";
+    let text = "Drop a capture to open it, a model folder to use it, or pictures of a mask";
     painter.text(
         rect.center(),
         egui::Align2::CENTER_CENTER,
