@@ -66,9 +66,9 @@ pub fn controls(ui: &mut Ui, state: &mut State) {
     ui.horizontal_wrapped(|ui| {
         ui.selectable_value(&mut brush.erase, false, "Add").on_hover_text("The brush adds to the foreground");
         ui.selectable_value(&mut brush.erase, true, "Erase").on_hover_text("The brush takes away from the foreground");
-        let label = ui.label("brush");
-        let size = egui::DragValue::new(&mut brush.size).range(1..=WIDEST).speed(0.1).suffix(" tokens");
-        ui.add(size).labelled_by(label.id);
+        let label = ui.label("width");
+        let size = egui::DragValue::new(&mut brush.size).range(1..=WIDEST).speed(0.1);
+        ui.add(size).labelled_by(label.id).on_hover_text("Width of the brush in tokens");
         ui.checkbox(&mut brush.every_frame, "every frame").on_hover_text("Paint in all latent frames at once");
         if ui.button("Clear").on_hover_text("Start from no foreground at all").clicked() {
             change = Some(Some(vec![false; tokens]));

@@ -39,6 +39,8 @@ pub struct Cells {
     pub map: Colormap,
     /// Values at both ends of the colours.
     pub range: [f32; 2],
+    /// The value in the middle of the colours, where both sides have scales of their own.
+    pub middle: Option<f32>,
     cells: Vec<Option<Value>>,
 }
 
@@ -59,7 +61,17 @@ impl Cells {
 
     fn empty(steps: usize, blocks: usize, colouring: Colouring) -> Self {
         let (map, range) = (Colormap::Sequential, [0.0, 1.0]);
-        Self { steps, blocks, colouring, subtracted: false, planned: false, map, range, cells: Vec::new() }
+        Self {
+            steps,
+            blocks,
+            colouring,
+            subtracted: false,
+            planned: false,
+            map,
+            range,
+            middle: None,
+            cells: Vec::new(),
+        }
     }
 
     fn of_run(state: &State, run: &Run) -> Self {
@@ -82,6 +94,10 @@ impl Cells {
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
         let middle = if all.subtracted { Some(0.0) } else { view.colouring.middle() };
         (all.map, all.range) = range(values, middle);
+        if view.colouring == Colouring::Lift && !all.subtracted {
+            // A lift is never negative: chance stays in the middle of the colours, and each side has its own scale.
+            (all.range, all.middle) = ([0.0, all.range[1].max(2.0)], middle);
+        }
         all
     }
 
@@ -148,7 +164,13 @@ impl Cells {
     /// The place of a value in the colours, 0 to 1.
     pub fn scale(&self, value: f32) -> (Colormap, f32) {
         let [low, high] = self.range;
-        (self.map, (value - low) / (high - low).max(f32::MIN_POSITIVE))
+        let share = |low: f32, high: f32| (value - low) / (high - low).max(f32::MIN_POSITIVE);
+        let place = match self.middle {
+            Some(middle) if value < middle => 0.5 * share(low, middle),
+            Some(middle) => 0.5 + 0.5 * share(middle, high),
+            None => share(low, high),
+        };
+        (self.map, place)
     }
 
     /// Share of a block's executions that are avoided, of those that are known.

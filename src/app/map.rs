@@ -52,9 +52,11 @@ impl Colouring {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Reuse => "what the block did",
-            Self::Lift => "lift: share of the most attended tokens that is foreground, by chance = 1",
+            Self::Lift => {
+                "lift: share of the most attended tokens that is foreground, by chance (1, the middle colour)"
+            }
             Self::Recall => "R_attn: share of the foreground that is among the most attended tokens",
-            Self::Auc => "AUC: how often a foreground token receives more than a background one, by chance = 0.5",
+            Self::Auc => "AUC: how often a foreground token receives more than a background one, by chance 0.5",
             Self::Change => "relative change of the block's delta since it was last measured",
             Self::Time => "GPU time of the block, ms",
         }
@@ -154,6 +156,8 @@ fn controls(ui: &mut Ui, state: &mut State) {
     let guided = state.runs.current().is_some_and(|run| run.capture.run.guided());
     let comparable = state.runs.comparable().is_some();
     let recorded = state.runs.current().is_some();
+    // The pane's menu and the window's have it too.
+    let narrow = ui.available_width() < 780.0;
     let view = &mut state.view;
     ui.horizontal_wrapped(|ui| {
         ui.selectable_value(&mut view.plan, false, "Recorded").on_hover_text("What the run on show did");
@@ -176,7 +180,7 @@ fn controls(ui: &mut Ui, state: &mut State) {
         if comparable && !view.plan && view.colouring != Colouring::Reuse {
             ui.checkbox(&mut view.subtract, "Minus baseline");
         }
-        if recorded && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
+        if recorded && !narrow && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
             state.actions.push(Action::SaveMap);
         }
     });

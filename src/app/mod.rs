@@ -11,6 +11,7 @@ mod brush;
 mod cells;
 mod export;
 mod figures;
+mod files;
 mod form;
 mod layout;
 mod legend;
@@ -42,14 +43,11 @@ use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Capture, Defaults, EngineError, Event, Facts};
-use crate::media::Clip;
 
-use cells::Cells;
 use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
 use pace::Pace;
-use runs::Run;
 use state::{Action, Job, Level, Prefs, State, View};
 
 pub use link::OpenEngine;
@@ -367,10 +365,7 @@ impl App {
             Action::UseModel(path) => self.use_model(path),
             Action::SaveCapture | Action::SaveClip | Action::SaveMap => self.save(&action),
             Action::SavePicture(pane) => self.state.shots.want(pane),
-            Action::SaveFigure(which) => match figures::figure(&self.state, which) {
-                Ok((svg, name)) => self.link.save_figure(svg, name),
-                Err(error) => self.state.log.add(Level::Note, error),
-            },
+            Action::SaveFigure(which) => self.save_figure(which),
             Action::ChooseMask => {
                 if let Some(run) = self.state.runs.current() {
                     self.link.choose_mask(run.id, run.capture.run.token_grid);
@@ -406,37 +401,6 @@ impl App {
         }
     }
 
-    fn save(&mut self, action: &Action) {
-        let Some(run) = self.state.runs.current() else { return };
-        match action {
-            Action::SaveCapture => self.link.save_capture(run.capture.clone()),
-            Action::SaveClip => match clip(run) {
-                Ok(clip) => self.link.save_clip(clip, settings(run)),
-                Err(error) => self.state.log.add(Level::Error, error),
-            },
-            _ => {
-                let cells = Cells::of(&self.state);
-                let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
-                self.link.save_map(export::svg(&cells, &title), export::csv(&cells));
-            }
-        }
-    }
-
-    fn open_mask(&mut self, path: PathBuf) {
-        match self.state.runs.current() {
-            Some(run) => self.link.load_mask(path, run.id, run.capture.run.token_grid),
-            None => self.state.log.add(Level::Note, "Open a capture or generate first: a mask belongs to a run."),
-        }
-    }
-
-    fn save_mask(&mut self) {
-        let Some((run, bits)) = self.state.runs.current().and_then(|run| Some((run, run.mask()?))) else { return };
-        match brush::pictures(bits, run.capture.run.token_grid) {
-            Ok(clip) => self.link.save_mask(clip),
-            Err(error) => self.state.log.add(Level::Warning, error),
-        }
-    }
-
     fn shortcuts(&mut self, ctx: &egui::Context) {
         let busy = self.state.job.busy();
         let paused = self.state.job.paused();
@@ -452,20 +416,6 @@ impl App {
             if pressed(keys) && enabled {
                 self.state.ask(action);
             }
-        }
-    }
-
-    /// What was dropped on the window: captures, a model's folder, or pictures of a mask.
-    fn dropped(&mut self, ctx: &egui::Context) {
-        let paths: Vec<PathBuf> =
-            ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
-        for path in paths {
-            let ends = |end: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
-            self.state.ask(match () {
-                () if path.is_dir() => Action::UseModel(path),
-                () if ends("png") || ends("apng") || ends("gif") => Action::OpenMask(path),
-                () => Action::Open(path),
-            });
         }
     }
 
@@ -542,33 +492,19 @@ fn known_changed(state: &State) -> bool {
     state.prediction.plans.first().is_some_and(|plan| !plan.cond.fits(state.blocks()))
 }
 
-/// A run's clip, to be written.
-fn clip(run: &Run) -> Result<Clip, String> {
-    let frames = run.capture.clip.as_ref().ok_or("This run has no clip yet.")?;
-    let (width, height) = (frames.width as u32, frames.height as u32);
-    Clip::new(width, height, run.capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
-}
+/// Least size of all panes together, in points: a smaller window scrolls.
+const LEAST: egui::Vec2 = egui::vec2(760.0, 600.0);
 
-/// A run's settings as JSON, for the files that it becomes.
-fn settings(run: &Run) -> String {
-    let info = &run.capture.run;
-    serde_json::json!({
-        "program": info.program,
-        "model": info.model,
-        "model_id": info.model_id,
-        "prompt": info.prompt,
-        "negative_prompt": info.negative_prompt,
-        "seed": info.seed,
-        "noise": info.noise,
-        "size": [info.width, info.height],
-        "frames": info.num_frames,
-        "steps": info.steps(),
-        "guidance_scale": info.guidance_scale,
-        "flow_shift": info.flow_shift,
-        "scheduler": info.scheduler,
-        "strategy": info.strategy,
-    })
-    .to_string()
+impl App {
+    fn panes(&mut self, ui: &mut egui::Ui) {
+        let size = ui.available_size().max(LEAST);
+        if size == ui.available_size() {
+            return self.layout.ui(ui, &mut self.state);
+        }
+        egui::ScrollArea::both().id_salt("all panes").auto_shrink(false).show(ui, |ui| {
+            ui.allocate_ui(size, |ui| self.layout.ui(ui, &mut self.state));
+        });
+    }
 }
 
 impl eframe::App for App {
@@ -594,9 +530,9 @@ impl eframe::App for App {
         let window = egui::Frame::new().fill(palette.window).inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
             log::hints(ui, &mut self.state);
-            self.layout.ui(ui, &mut self.state);
+            self.panes(ui);
         });
-        drop_target(ui);
+        files::drop_target(ui);
         for action in std::mem::take(&mut self.state.actions) {
             self.act(action);
         }
@@ -615,23 +551,4 @@ impl eframe::App for App {
         put(VIEW_KEY, serde_json::to_string(&self.state.view));
         put(PREFS_KEY, serde_json::to_string(&self.state.prefs));
     }
-}
-
-/// Says what a drop will do while something is dragged over the window.
-fn drop_target(ui: &egui::Ui) {
-    if ui.input(|input| input.raw.hovered_files.is_empty()) {
-        return;
-    }
-    let rect = ui.ctx().content_rect();
-    let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
-    let painter = ui.ctx().layer_painter(layer);
-    painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
-    let text = "Drop a capture to open it, a model folder to use it, or pictures of a mask";
-    painter.text(
-        rect.center(),
-        egui::Align2::CENTER_CENTER,
-        text,
-        egui::FontId::proportional(22.0),
-        egui::Color32::WHITE,
-    );
 }

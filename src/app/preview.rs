@@ -115,12 +115,16 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     pictures(ui, state);
 }
 
+/// Below this width, in points, controls that are elsewhere too are left out.
+const NARROW: f32 = 520.0;
+
 fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
-    let comparable = state.runs.comparable().is_some();
     let several = state.runs.shown().len() > 1;
     let has_clip = state.runs.current().is_some_and(|run| run.capture.clip.is_some());
-    let has_mask = state.runs.current().is_some_and(|run| run.mask().is_some());
-    let paintable = state.runs.current().is_some_and(|run| run.capture.run.tokens() > 0);
+    let narrow = ui.available_width() < NARROW;
+    // A row of its own where there is much to set.
+    let attends = state.view.pinned.is_some() || attention::selected(state).is_some() || state.view.paid;
+    let below = narrow || attends;
     ui.horizontal_wrapped(|ui| {
         let view = &mut state.view;
         if has_clip && ui.selectable_label(step.is_none(), "Clip").clicked() {
@@ -131,35 +135,67 @@ fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
             None => ui.label("the decoded frames"),
         };
         if several {
-            ui.separator();
-            for (mode, text, enabled) in [
-                (Compare::Single, "One", true),
-                (Compare::Split, "Split", comparable),
-                (Compare::Difference, "Difference", comparable),
-                (Compare::SideBySide, "Side by side", true),
-            ] {
-                let label = egui::Button::selectable(view.compare == mode, text);
-                if ui.add_enabled(enabled, label).clicked() {
-                    view.compare = mode;
-                }
-            }
+            compare_controls(ui, state, narrow);
         }
-        attention_controls(ui, state);
-        if has_mask {
-            ui.checkbox(&mut state.view.outline, "Mask outline");
+        if !below {
+            mask_controls(ui, state);
         }
-        if paintable {
-            let tip = "Paint the foreground by hand; block scores follow at once, without running again";
-            let button = egui::Button::selectable(state.brush.on, "Paint mask");
-            if ui.add(button).on_hover_text(tip).clicked() {
-                state.brush.on = !state.brush.on;
-                state.view.compare = Compare::Single;
-            }
-        }
-        if has_clip && ui.button("Save clip...").on_hover_text("MP4, APNG, GIF or PNG frames").clicked() {
+        let tip = "MP4, APNG, GIF or PNG frames";
+        if has_clip && !narrow && ui.button("Save clip...").on_hover_text(tip).clicked() {
             state.actions.push(Action::SaveClip);
         }
     });
+    if !below {
+        return;
+    }
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().slider_width = if narrow { 60.0 } else { 110.0 };
+        attention_controls(ui, state);
+        mask_controls(ui, state);
+    });
+}
+
+/// How runs are compared: in a row of buttons, or in a list where there is no room for it.
+fn compare_controls(ui: &mut Ui, state: &mut State, narrow: bool) {
+    let comparable = state.runs.comparable().is_some();
+    let mode = &mut state.view.compare;
+    let modes = [
+        (Compare::Single, "One", true),
+        (Compare::Split, "Split", comparable),
+        (Compare::Difference, "Difference", comparable),
+        (Compare::SideBySide, "Side by side", true),
+    ];
+    let buttons = |ui: &mut Ui, mode: &mut Compare| {
+        for (each, text, enabled) in modes {
+            if ui.add_enabled(enabled, egui::Button::selectable(*mode == each, text)).clicked() {
+                *mode = each;
+            }
+        }
+    };
+    if !narrow {
+        ui.separator();
+        return buttons(ui, mode);
+    }
+    let name = modes.iter().find(|(each, ..)| each == mode).map_or("", |(_, text, _)| text);
+    let list = egui::ComboBox::from_id_salt("compare").selected_text(name).width(90.0);
+    let response = list.show_ui(ui, |ui| buttons(ui, mode)).response;
+    theme::named(&response, Role::ComboBox, format!("Compare runs: {name}"));
+}
+
+fn mask_controls(ui: &mut Ui, state: &mut State) {
+    let run = state.runs.current();
+    let (has_mask, tokens) = run.map_or((false, 0), |run| (run.mask().is_some(), run.capture.run.tokens()));
+    if has_mask {
+        ui.checkbox(&mut state.view.outline, "Mask outline");
+    }
+    if tokens == 0 {
+        return;
+    }
+    let tip = "Paint the foreground by hand; block scores follow at once, without running again";
+    if ui.add(egui::Button::selectable(state.brush.on, "Paint mask")).on_hover_text(tip).clicked() {
+        state.brush.on = !state.brush.on;
+        state.view.compare = Compare::Single;
+    }
 }
 
 /// Opacity and kind of the attention, and what it is compared with.
@@ -173,7 +209,6 @@ fn attention_controls(ui: &mut Ui, state: &mut State) {
     if selected.is_none() && view.pinned.is_none() && !view.paid {
         return;
     }
-    ui.separator();
     let label = ui.label("Attention");
     let slider = egui::Slider::new(&mut view.opacity, 0.0..=1.0).show_value(false);
     ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");

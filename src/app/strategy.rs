@@ -12,6 +12,7 @@ use super::theme::{self, Palette, section};
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
     egui::ScrollArea::both().id_salt("strategy").auto_shrink(false).show(ui, |ui| {
+        theme::beside_scroll_bar(ui);
         ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
         choice(ui, state);
         let blocks = state.blocks();

@@ -18,6 +18,7 @@ use super::sample::{self, Kind};
 use super::state::{Compare, Job};
 use super::*;
 use crate::engine::capture::file;
+use crate::media::Clip;
 
 /// One device for all tests: opening one takes longer than drawing.
 static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {

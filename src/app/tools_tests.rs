@@ -82,7 +82,7 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     harness.run_steps(4);
     let lift = |state: &State| {
         let run = state.runs.current().unwrap();
-        state.scores.get(run, false, 10, 6).map(|score| score.lift)
+        state.scores.get(run, false, 9, 6).map(|score| score.lift)
     };
     let bits = |state: &State| state.runs.current().unwrap().mask().unwrap().to_vec();
     let estimated = lift(&harness.state().state).unwrap();
@@ -142,7 +142,7 @@ fn cells_are_pinned_and_compared() {
 #[test]
 fn steps_and_frames_are_played() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    harness.get_by_label("steps").click();
+    harness.get_by_label("by step").click();
     harness.run_steps(2);
     harness.get_by_label("Play").click();
     let before = harness.state().state.view.step;

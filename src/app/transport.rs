@@ -30,12 +30,12 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
                     view.through_steps = steps;
                 }
             };
-            which(ui, view, false, "frames", "Play and choose frames of the clip");
+            which(ui, view, false, "by frame", "Play and choose frames of the clip");
             which(
                 ui,
                 view,
                 true,
-                "steps",
+                "by step",
                 "Play and choose denoising steps: the picture and its attention as they formed",
             );
         }
