@@ -103,6 +103,19 @@ fn vertical(tiles: &mut Tiles<Pane>, children: &[(TileId, f32)]) -> TileId {
 }
 
 impl Layout {
+    /// For a small window: two groups of tabs beside each other, so that each pane has room.
+    pub fn compact() -> Self {
+        let mut tiles = Tiles::default();
+        let mut tab = |panes: &[Pane]| {
+            let children: Vec<TileId> = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
+            tiles.insert_tab_tile(children)
+        };
+        let left = tab(&[Pane::Preview, Pane::Runs, Pane::Log]);
+        let right = tab(&[Pane::Map, Pane::Strategy, Pane::Numbers, Pane::Steps]);
+        let root = tiles.insert_container(Container::Linear(Linear::new(LinearDir::Horizontal, vec![left, right])));
+        Self { tree: Tree::new(egui::Id::unique("compact panes"), root, tiles) }
+    }
+
     /// Whether it can be used: every pane is there once, and the tree hangs together.
     pub fn is_valid(&self) -> bool {
         let mut seen = HashSet::new();
@@ -211,7 +224,7 @@ mod tests {
     #[test]
     fn the_layout_survives_its_file_and_wrong_ones_are_found() {
         let layout = Layout::default();
-        assert!(layout.is_valid());
+        assert!(layout.is_valid() && Layout::compact().is_valid());
         let text = serde_json::to_string(&layout).unwrap();
         assert_eq!(serde_json::from_str::<Layout>(&text).unwrap(), layout);
         let twice: Layout = serde_json::from_str(&text.replace("\"numbers\"", "\"steps\"")).unwrap();

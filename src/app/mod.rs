@@ -102,6 +102,9 @@ type FactsKey = (PathBuf, [usize; 2], [usize; 3]);
 pub struct App {
     state: State,
     layout: Layout,
+    /// In place of it while the window is small.
+    compact: Layout,
+    small: bool,
     link: Link,
     /// What the facts were asked for, and whether they are still to come.
     facts_of: Option<FactsKey>,
@@ -133,6 +136,8 @@ impl App {
         let mut app = Self {
             state,
             layout,
+            compact: Layout::compact(),
+            small: false,
             link,
             facts_of: None,
             facts_asked: false,
@@ -373,7 +378,7 @@ impl App {
             }
             Action::OpenMask(path) => self.open_mask(path),
             Action::SaveMask => self.save_mask(),
-            Action::ResetLayout => self.layout = Layout::default(),
+            Action::ResetLayout => (self.layout, self.compact) = (Layout::default(), Layout::compact()),
         }
     }
 
@@ -492,20 +497,8 @@ fn known_changed(state: &State) -> bool {
     state.prediction.plans.first().is_some_and(|plan| !plan.cond.fits(state.blocks()))
 }
 
-/// Least size of all panes together, in points: a smaller window scrolls.
+/// Least size of all panes together, in points: a smaller window shows them as tabs.
 const LEAST: egui::Vec2 = egui::vec2(760.0, 600.0);
-
-impl App {
-    fn panes(&mut self, ui: &mut egui::Ui) {
-        let size = ui.available_size().max(LEAST);
-        if size == ui.available_size() {
-            return self.layout.ui(ui, &mut self.state);
-        }
-        egui::ScrollArea::both().id_salt("all panes").auto_shrink(false).show(ui, |ui| {
-            ui.allocate_ui(size, |ui| self.layout.ui(ui, &mut self.state));
-        });
-    }
-}
 
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _: &mut eframe::Frame) {
@@ -524,13 +517,18 @@ impl eframe::App for App {
         self.apply_prefs(ui.ctx());
         let palette = theme::Palette::of(ui);
         let bar = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 7));
-        egui::Panel::top("top bar").frame(bar).show(ui, |ui| top_bar::ui(ui, &mut self.state, &mut self.layout));
+        egui::Panel::top("top bar").frame(bar).show(ui, |ui| {
+            let layout = if self.small { &mut self.compact } else { &mut self.layout };
+            top_bar::ui(ui, &mut self.state, layout);
+        });
         let status = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 3));
         egui::Panel::bottom("status bar").frame(status).show(ui, |ui| log::status_bar(ui, &mut self.state));
         let window = egui::Frame::new().fill(palette.window).inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
             log::hints(ui, &mut self.state);
-            self.panes(ui);
+            self.small = ui.available_width() < LEAST.x || ui.available_height() < LEAST.y;
+            let layout = if self.small { &mut self.compact } else { &mut self.layout };
+            layout.ui(ui, &mut self.state);
         });
         files::drop_target(ui);
         for action in std::mem::take(&mut self.state.actions) {

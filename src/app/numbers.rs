@@ -95,7 +95,8 @@ fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
         && outcome.error.is_none()
     {
         let times = &outcome.seconds;
-        row(ui, "loading, text", format!("{}, {}", seconds(times.load), seconds(times.text)));
+        row(ui, "loading", seconds(times.load));
+        row(ui, "text", seconds(times.text));
         row(ui, "decoding", seconds(times.decode));
         row(ui, "in all", seconds(times.total));
     }

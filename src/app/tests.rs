@@ -115,6 +115,8 @@ pub(super) fn pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: i
     let mut app = filled([400.0, 300.0], 1.0, dark);
     app.run_steps(1);
     let mut state = std::mem::take(&mut app.state_mut().state);
+    // Textures belong to the window they were made for.
+    state.pictures = super::preview::Pictures::default();
     change(&mut state);
     if state.view.colouring.is_score()
         && let Some(run) = state.runs.current()
