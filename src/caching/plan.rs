@@ -160,6 +160,17 @@ impl BranchPlan {
     }
 }
 
+/// What a computed step tells about the skipped steps before it. Their blocks' residuals were forecast; the same kind of forecast is
+/// made for this step, and by how far its prediction is off, the guided velocity less the one expected, times a share of each skipped
+/// step, corrects what these did to the latents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Correction {
+    /// The forecast of this step's residual of all blocks, from the computed steps before.
+    pub expected: Forecast,
+    /// The share of each skipped step, oldest first.
+    pub shares: Vec<f32>,
+}
+
 /// What both branches do in one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepPlan {
@@ -167,12 +178,15 @@ pub struct StepPlan {
     pub cond: BranchPlan,
     /// The negative prompt's branch; ignored without guidance.
     pub uncond: BranchPlan,
+    /// How the skipped steps before this one are corrected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correction: Option<Correction>,
 }
 
 impl StepPlan {
     /// Both branches do the same.
     pub fn both(plan: BranchPlan) -> Self {
-        Self { cond: plan.clone(), uncond: plan }
+        Self { cond: plan.clone(), uncond: plan, correction: None }
     }
 
     /// All `count` blocks of both branches run, and nothing is stored.
@@ -193,6 +207,9 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
         let mut outputs = 0;
         for (step, plan) in plans.iter().enumerate() {
             let missing = |what: String| Err(CacheError::NothingStored(format!("{what} in step {step}")));
+            if let Some(correction) = &plan.correction {
+                check_correction(correction, step, &branch(plan), &stored)?;
+            }
             match branch(plan) {
                 BranchPlan::Output(_, forecast) if forecast.depth() > outputs || forecast.depth() == 0 => {
                     return missing(format!("{} outputs", forecast.depth()));
@@ -217,6 +234,27 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
     Ok(())
 }
 
+/// A correction needs a step that stores all blocks as one run, what its forecast is made from, and steps before it.
+fn check_correction(
+    correction: &Correction,
+    step: usize,
+    plan: &BranchPlan,
+    stored: &HashMap<Range<usize>, usize>,
+) -> Result<(), CacheError> {
+    let depth = correction.expected.depth();
+    match plan {
+        BranchPlan::Blocks(segments) if segments.len() == 1 && segments[0].action == Action::Store => {
+            let kept = stored.get(&segments[0].blocks).copied().unwrap_or(0);
+            if depth == 0 || depth > kept || correction.shares.len() > step {
+                let what = format!("{depth} deltas and {} steps for the correction", correction.shares.len());
+                return Err(CacheError::NothingStored(format!("{what} in step {step}")));
+            }
+            Ok(())
+        }
+        _ => Err(CacheError::Settings(format!("step {step} has a correction, but does not run all blocks as one"))),
+    }
+}
+
 /// Work of one forward pass in FLOPs, for speed-ups that are known before anything runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ForwardCost {
@@ -237,9 +275,13 @@ impl ForwardCost {
         }
     }
 
-    /// FLOPs of steps.
+    /// FLOPs of steps. A correction makes the head once more; what is outside the blocks is more than that.
     pub fn of_steps(&self, plans: &[StepPlan], guided: bool) -> f64 {
-        plans.iter().flat_map(|plan| plan.branches(guided)).map(|branch| self.of(branch)).sum()
+        let of_step = |plan: &StepPlan| {
+            let correction = if plan.correction.is_some() { self.outside } else { 0.0 };
+            plan.branches(guided).map(|branch| self.of(branch) + correction).sum::<f64>()
+        };
+        plans.iter().map(of_step).sum()
     }
 
     /// Work of as many uncached steps, divided by that of the plans.
@@ -281,7 +323,14 @@ mod tests {
         assert!(check_reuse(&[store.clone(), reuse(Forecast::extrapolate(1.0))]).is_err());
         assert!(check_reuse(&[store.clone(), output(2)]).is_err());
         assert!(check_reuse(&[store.clone(), output(0)]).is_err());
-        assert!(check_reuse(&[output(1), store]).is_err());
+        assert!(check_reuse(&[output(1), store.clone()]).is_err());
+        let correction = |depth| Some(Correction { expected: Forecast(vec![1.0; depth]), shares: vec![0.5] });
+        let corrected = |depth| StepPlan { correction: correction(depth), ..store.clone() };
+        let held = || reuse(Forecast::hold());
+        assert!(check_reuse(&[store.clone(), held(), corrected(1)]).is_ok());
+        assert!(check_reuse(&[store.clone(), held(), corrected(2)]).is_err());
+        assert!(check_reuse(&[corrected(1)]).is_err());
+        assert!(check_reuse(&[store.clone(), StepPlan { correction: correction(1), ..held() }]).is_err());
     }
 
     /// The paper's own arithmetic (Wan2.1-14B): 14 of 50 steps full, 28 of 40 blocks cached in the others: 2.016x.

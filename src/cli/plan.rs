@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::caching::Planner;
+use crate::caching::{PlannedStep, Planner};
 use crate::profiling::profile::Profile;
 
 use super::{WrongUse, strategy};
@@ -36,10 +36,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (None, None) => return Err(WrongUse("name a --speedup or a --min-psnr".into()).into()),
     };
     let steps = calibration.steps();
-    let line = |step: usize| if planned.forecasts[step].is_none() { '#' } else { '.' };
+    let line = |step: usize| if matches!(planned.steps[step], PlannedStep::Compute(_)) { '#' } else { '.' };
     println!("{}", (0..steps).map(line).collect::<String>());
     println!(
-        "{} of {steps} steps computed (#), {:.2} times less work; the others forecast from the last three of these",
+        "{} of {steps} steps computed (#), {:.2} times less work; the others forecast from the last two of these and corrected by the next",
         planned.computed.len(),
         steps as f64 / planned.computed.len() as f64
     );

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::caching::{
-    Action, BranchPlan, CacheError, Decision, DeltaStore, Forecast, Observation, OutputKind, ProbeResult, Segment,
-    StepContext, StepPlan, Strategy,
+    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, Observation, OutputKind, ProbeResult,
+    Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
 use crate::model::wan::transformer::{AttentionWatch, Pass, TextContext, WanTransformer};
@@ -59,6 +59,8 @@ struct Branch {
 #[derive(Default)]
 struct BranchDone {
     velocity: Vec<f32>,
+    /// What a forecast would have predicted, where the plan has a correction.
+    expected: Option<Vec<f32>>,
     blocks: Vec<BlockRecord>,
     residual: Residual,
 }
@@ -98,6 +100,8 @@ pub(super) struct Denoiser<'a> {
 /// A step's guided prediction and its record, still without time, preview and memory.
 pub(super) struct Predicted {
     pub velocity: Vec<f32>,
+    /// The velocity less what a forecast would have predicted, where the plan has a correction.
+    pub surprise: Option<Vec<f32>>,
     pub residual: Option<Vec<f32>>,
     pub record: StepRecord,
 }
@@ -138,7 +142,7 @@ impl<'a> Denoiser<'a> {
         let blocks = self.model.config().num_layers;
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
-                let cond = self.cond.run(cx, &input, &plan.cond, None)?;
+                let cond = self.cond.run(cx, &input, (&plan.cond, plan.correction.as_ref()), None)?;
                 (plan, cond)
             }
             Decision::Probe { blocks: probe } => {
@@ -147,12 +151,12 @@ impl<'a> Denoiser<'a> {
                 let result = self.probes.measure(cx, &input, &pass, probe)?;
                 let plan = strategy.decide(now, &result)?;
                 self.probes.keep(plan.cond.is_full(blocks));
-                let cond = self.cond.run(cx, &input, &plan.cond, Some((pass, probe)))?;
+                let cond = self.cond.run(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
                 (plan, cond)
             }
         };
         let uncond = match &mut self.uncond {
-            Some(branch) => Some(branch.run(cx, &input, &plan.uncond, None)?),
+            Some(branch) => Some(branch.run(cx, &input, (&plan.uncond, plan.correction.as_ref()), None)?),
             None => None,
         };
         if let Some(seen) = self.cond.observation(&plan.cond, blocks) {
@@ -163,18 +167,15 @@ impl<'a> Denoiser<'a> {
 
     /// Guidance, and the record of the step.
     fn combine(&mut self, step: usize, plan: StepPlan, cond: BranchDone, uncond: Option<BranchDone>) -> Predicted {
-        let (mut velocity, mut residual) = (cond.velocity, cond.residual.sample);
+        let uncond_of = |part: fn(&BranchDone) -> Option<&Vec<f32>>| uncond.as_ref().and_then(part);
+        let velocity = self.guided(cond.velocity, uncond_of(|done| Some(&done.velocity)));
+        let residual =
+            cond.residual.sample.map(|cond| self.guided(cond, uncond_of(|done| done.residual.sample.as_ref())));
+        let surprise = cond.expected.map(|expected| {
+            let expected = self.guided(expected, uncond_of(|done| done.expected.as_ref()));
+            velocity.iter().zip(&expected).map(|(found, expected)| found - expected).collect()
+        });
         let mut record = StepRecord { step, plan: Some(plan), ..Default::default() };
-        if let (Some(combination), Some(uncond)) = (self.guidance.combine(), &uncond) {
-            let weight = |wanted| combination.terms().iter().find(|(b, _)| *b == wanted).map_or(0.0, |(_, c)| *c);
-            let (a, b) = (weight(Buffer::VelocityCond), weight(Buffer::VelocityUncond));
-            let mix = |to: &mut [f32], from: &[f32]| to.iter_mut().zip(from).for_each(|(c, u)| *c = a * *c + b * u);
-            mix(&mut velocity, &uncond.velocity);
-            residual = residual.zip(uncond.residual.sample.as_ref()).map(|(mut cond, uncond)| {
-                mix(&mut cond, uncond);
-                cond
-            });
-        }
         if let Some(last) = self.last_velocity.replace(velocity.clone()) {
             let change = distance(&velocity, &last);
             record.prediction_change = Some(change);
@@ -183,7 +184,17 @@ impl<'a> Denoiser<'a> {
         (record.cond, record.uncond) = (cond.blocks, uncond.map_or(Vec::new(), |uncond| uncond.blocks));
         (record.residual_change, record.magnitude_ratio) = (cond.residual.change, cond.residual.magnitude_ratio);
         record.delta_memory = self.cond.deltas.bytes() + self.uncond.as_ref().map_or(0, |branch| branch.deltas.bytes());
-        Predicted { velocity, residual, record }
+        Predicted { velocity, surprise, residual, record }
+    }
+
+    /// Mixes what both branches say; without guidance it is cond's.
+    fn guided(&self, mut cond: Vec<f32>, uncond: Option<&Vec<f32>>) -> Vec<f32> {
+        if let (Some(combination), Some(uncond)) = (self.guidance.combine(), uncond) {
+            let weight = |wanted| combination.terms().iter().find(|(b, _)| *b == wanted).map_or(0.0, |(_, c)| *c);
+            let (a, b) = (weight(Buffer::VelocityCond), weight(Buffer::VelocityUncond));
+            cond.iter_mut().zip(uncond).for_each(|(c, u)| *c = a * *c + b * u);
+        }
+        cond
     }
 }
 
@@ -211,7 +222,7 @@ impl Branch {
         &mut self,
         cx: &mut Stream,
         input: &Input,
-        plan: &BranchPlan,
+        (plan, correction): (&BranchPlan, Option<&Correction>),
         started: Option<(Pass, usize)>,
     ) -> Result<BranchDone> {
         let count = input.model.config().num_layers;
@@ -228,6 +239,7 @@ impl Branch {
             Some((pass, done)) => (pass, done),
             None => (input.begin(cx, &context)?, 0),
         };
+        let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
         let whole = done == 0 && plan.is_full(count) && self.meter.observe.changes;
         let before = whole.then(|| copy(cx, pass.hidden_states())).transpose()?;
         for Segment { blocks: range, action } in segments {
@@ -253,7 +265,18 @@ impl Branch {
         let velocity = cx.read(&velocity)?;
         self.outputs.truncate(OUTPUTS - 1);
         self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
-        Ok(BranchDone { velocity, blocks, residual })
+        let expected = expected.map(|expected| cx.read(&expected)).transpose()?;
+        Ok(BranchDone { velocity, expected, blocks, residual })
+    }
+
+    /// The velocity that a forecast of the stack's residual gives; the pass is left as it was.
+    fn expected(&self, cx: &mut Stream, input: &Input, pass: &Pass, forecast: &Forecast) -> Result<Tensor> {
+        let x = pass.hidden_states();
+        let kept = copy(cx, x)?;
+        self.deltas.apply(cx, &(0..input.model.config().num_layers), forecast, x)?;
+        let velocity = input.model.finish(cx, pass)?;
+        cx.copy(&kept, x)?;
+        Ok(velocity)
     }
 
     /// The output forecast from earlier ones.

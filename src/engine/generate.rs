@@ -212,6 +212,10 @@ impl Job<'_> {
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
             let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before, timestep)?;
+            let correction = predicted.record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
+            if let Some((correction, surprise)) = correction.zip(predicted.surprise.as_ref()) {
+                sampler.correct(&correction.shares, surprise)?;
+            }
             let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
             latent_step = Some(distance(&latents, &before));

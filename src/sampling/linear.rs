@@ -171,6 +171,29 @@ impl<'a> CpuSampler<'a> {
         Ok(x0)
     }
 
+    /// Changes what the last `shares.len()` steps did, as if the velocity of each had been larger by its share of `error`. A step
+    /// is linear in its velocities, so one number that goes through the same steps tells how much of the error each buffer gets.
+    /// Fails when there were fewer steps, or `error` is not as long as the sample; nothing is changed then.
+    pub fn correct(&mut self, shares: &[f32], error: &[f32]) -> Result<(), Error> {
+        let sample = self.sample().len();
+        if error.len() != sample {
+            return Err(Error::Length { velocity: error.len(), sample });
+        }
+        let start = self.step.checked_sub(shares.len());
+        let start = start.ok_or(Error::StepOutOfRange { step: shares.len(), steps: self.step })?;
+        let mut response = Self { step: start, ..Self::new(self.scheduler, &[0.0]) };
+        for share in shares {
+            response.step(&[*share])?;
+        }
+        for &buffer in self.scheduler.state() {
+            let Some((values, by)) = self.buffers.get_mut(buffer).zip(response.values(buffer).first()) else {
+                continue;
+            };
+            values.iter_mut().zip(error).for_each(|(value, error)| *value += by * error);
+        }
+        Ok(())
+    }
+
     fn values(&self, buffer: Buffer) -> &[f32] {
         self.buffers.get(buffer).map_or(&[], Vec::as_slice)
     }
@@ -247,6 +270,32 @@ mod tests {
                 whole.step(&velocity).unwrap();
                 assert_eq!(whole.sample(), resumed.sample());
             }
+        }
+    }
+
+    /// Correcting the last steps is what taking them with other velocities would have been.
+    #[test]
+    fn corrected_steps_are_those_of_the_corrected_velocities() {
+        let shares = [0.25, 0.5, 0.75];
+        for scheduler in schedulers() {
+            let mut corrected = CpuSampler::new(scheduler.as_ref(), &[0.3, -1.2]);
+            let mut wanted = CpuSampler::new(scheduler.as_ref(), &[0.3, -1.2]);
+            let error = [0.8, -0.4];
+            let velocity = |step: usize| [1.0 - 0.1 * step as f32, 0.2 * step as f32];
+            for step in 0..4 {
+                let share = if step == 0 { 0.0 } else { shares[step - 1] };
+                corrected.step(&velocity(step)).unwrap();
+                let better: Vec<f32> = velocity(step).iter().zip(error).map(|(v, e)| v + share * e).collect();
+                wanted.step(&better).unwrap();
+            }
+            corrected.correct(&shares, &error).unwrap();
+            for step in 4..6 {
+                assert!(corrected.sample().iter().zip(wanted.sample()).all(|(a, b)| (a - b).abs() < 1e-5));
+                corrected.step(&velocity(step)).unwrap();
+                wanted.step(&velocity(step)).unwrap();
+            }
+            assert!(corrected.correct(&[0.0; 7], &error).is_err());
+            assert!(corrected.correct(&shares, &[0.0]).is_err());
         }
     }
 
