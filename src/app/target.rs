@@ -209,10 +209,14 @@ fn speedup_ui(ui: &mut Ui, speedup: &mut f64, steps: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caching::{Forecast, PlannedStep};
 
     fn planned(computed: usize, steps: usize) -> Planned {
-        let forecasts = (0..steps).map(|step| (step >= computed).then(|| vec![1.0])).collect();
-        Planned { computed: (0..computed).collect(), forecasts, error: 0.0 }
+        let step = |step| match step < computed {
+            true => PlannedStep::Compute(None),
+            false => PlannedStep::Skip(Forecast::hold()),
+        };
+        Planned { computed: (0..computed).collect(), steps: (0..steps).map(step).collect(), error: 0.0 }
     }
 
     fn profiled(steps: usize) -> Profiled {

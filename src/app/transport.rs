@@ -21,7 +21,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let rate = if through_steps { STEPS_A_SECOND } else { fps };
     let next = go_on(ui, view, at, many, rate);
     ui.add_space(4.0);
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         play_button(ui, view, many);
         ui.checkbox(&mut view.looping, "Loop");
         if steps.len() > 1 {
