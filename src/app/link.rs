@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -15,6 +16,9 @@ use crate::profiling::mask;
 
 use super::state::{Likeness, LikenessOf};
 use super::target::{Known, Profiled};
+
+/// Time in which nobody can have seen a dialog and closed it.
+const FASTEST_HAND: Duration = Duration::from_millis(300);
 
 /// Opens the device and starts the engine on it; with the adapter's name.
 pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<(Engine, String)> + Send + Sync>;
@@ -84,8 +88,16 @@ impl Teller {
         then: impl FnOnce(&Self, PathBuf) + Send + 'static,
     ) {
         self.spawn(move |teller| {
-            if let Some(chosen) = pollster::block_on(dialog) {
-                then(teller, chosen.path().to_owned());
+            let asked = Instant::now();
+            match pollster::block_on(dialog) {
+                Some(chosen) => then(teller, chosen.path().to_owned()),
+                // Nobody dismisses a dialog that fast: there was none. The library does not say so.
+                None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
+                    let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
+                                Captures also open by drop and from the command line.";
+                    teller.tell(Told::Failed(text.into()));
+                }
+                None => {}
             }
         });
     }
