@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Defaults, Engine, Event, GenerateRequest, Observe};
+use crate::engine::{Defaults, Engine, Event, GenerateRequest, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
@@ -14,6 +14,10 @@ use super::generate::{SUBMIT_BUDGET, demo_model};
 
 /// Steps that are measured; the first also compiles and is not counted.
 const STEPS: usize = 4;
+/// Queries a head of sampled profiling.
+const SAMPLED: usize = 64;
+/// Runs of each kind, in turn.
+const ROUNDS: usize = 3;
 
 /// Arguments of `ditscope bench`.
 #[derive(Debug, clap::Args)]
@@ -21,9 +25,12 @@ pub struct Args {
     /// Measure only the kernels
     #[arg(long)]
     kernels: bool,
-    /// Measure a denoising step of this model, with its own sizes [default: the built-in demo model]
+    /// Measure a denoising step of this model, [default: the built-in demo model]
     #[arg(long, value_name = "DIR", conflicts_with = "kernels")]
     model: Option<PathBuf>,
+    /// Size of the step in pixels [default: the model's]
+    #[arg(long, value_name = "WxH", value_parser = super::generate::parse_size, conflicts_with = "kernels")]
+    size: Option<(usize, usize)>,
     /// Forget which kernels were chosen before, and choose anew: clips may differ from earlier ones in the last bits
     #[arg(long)]
     retune: bool,
@@ -43,6 +50,10 @@ struct StepSpeed {
     guidance_scale: f64,
     /// Of the fastest step.
     seconds: f64,
+    /// The same while the attention received from some queries and the changes of all blocks are measured.
+    sampled_profiling: f64,
+    /// The same with all queries.
+    exact_profiling: f64,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -78,12 +89,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     drop(cx);
     let adapter = gpu.adapter_name().to_owned();
-    let step = model.map(|model| step(gpu, model)).transpose()?;
+    let step = model.map(|model| step(gpu, model, args.size)).transpose()?;
     if args.json {
         println!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
     } else if let Some(step) = step {
         let [width, height] = step.size;
         println!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
+        let more = |seconds: f64| 100.0 * (seconds / step.seconds - 1.0);
+        let (sampled, exact) = (more(step.sampled_profiling), more(step.exact_profiling));
+        println!("  profiling adds {sampled:.0} % with {SAMPLED} queries a head, {exact:.0} % with all");
     }
     Ok(())
 }
@@ -105,15 +119,16 @@ fn print_shape(speeds: &[KernelSpeed]) {
     }
 }
 
-/// The fastest of a few steps of a model at its own sizes.
-fn step(gpu: Gpu, model: PathBuf) -> anyhow::Result<StepSpeed> {
+/// The fastest of a few steps of a model at its own size or another one, without and with profiling.
+fn step(gpu: Gpu, model: PathBuf, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
     let defaults = Defaults::of_model(&model)?;
+    let (width, height) = size.unwrap_or((defaults.width, defaults.height));
     let request = GenerateRequest {
         model: model.clone(),
         prompt: "a cat walking on grass".into(),
         negative_prompt: String::new(),
-        width: defaults.width,
-        height: defaults.height,
+        width,
+        height,
         num_frames: defaults.num_frames,
         num_inference_steps: STEPS,
         guidance_scale: defaults.guidance_scale,
@@ -126,24 +141,44 @@ fn step(gpu: Gpu, model: PathBuf) -> anyhow::Result<StepSpeed> {
         observe: Observe::default(),
     };
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    engine.generate(request)?;
-    let mut fastest = f64::INFINITY;
+    let profiled = |attention| GenerateRequest {
+        observe: Observe { attention: Some(attention), changes: true, times: false },
+        ..request.clone()
+    };
+    let runs = [request.clone(), profiled(Received::Sampled(SAMPLED)), profiled(Received::Exact)];
+    let mut fastest = [f64::INFINITY; 3];
+    for _ in 0..ROUNDS {
+        for (fastest, request) in fastest.iter_mut().zip(&runs) {
+            *fastest = fastest.min(fastest_step(&engine, request)?);
+        }
+    }
+    let [seconds, sampled_profiling, exact_profiling] = fastest;
+    Ok(StepSpeed {
+        model: model.display().to_string(),
+        size: [width, height],
+        frames: defaults.num_frames,
+        guidance_scale: defaults.guidance_scale,
+        seconds,
+        sampled_profiling,
+        exact_profiling,
+    })
+}
+
+/// The fastest step of a run but the first, in seconds; decoding is left out.
+fn fastest_step(engine: &Engine, request: &GenerateRequest) -> anyhow::Result<f64> {
+    engine.generate(request.clone())?;
+    let (mut fastest, mut measured) = (f64::INFINITY, false);
     for event in engine.events() {
         match event {
             Event::Step(done) if done.record.step > 0 => {
                 fastest = fastest.min(done.record.seconds);
                 if done.record.step + 1 == STEPS {
-                    // What is left, decoding, is not measured.
+                    measured = true;
                     engine.control().cancel();
-                    return Ok(StepSpeed {
-                        model: model.display().to_string(),
-                        size: [defaults.width, defaults.height],
-                        frames: defaults.num_frames,
-                        guidance_scale: defaults.guidance_scale,
-                        seconds: fastest,
-                    });
                 }
             }
+            Event::Finished(_) => return Ok(fastest),
+            Event::Failed(_) if measured => return Ok(fastest),
             Event::Failed(error) => return Err(error.into()),
             _ => {}
         }

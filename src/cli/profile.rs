@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
-use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks};
+use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks, subject_of};
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
 use crate::profiling::mask::{self, Estimate, Estimator};
@@ -27,7 +27,9 @@ const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
 /// Steps, as shares of all, at which an error is made on purpose to see what becomes of it.
 const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
 /// Prompts for it.
-const TRIED_PROMPTS: usize = 2;
+const PROBED_PROMPTS: usize = 2;
+/// Prompts on which plans are tried out.
+const TRIED_PROMPTS: usize = 4;
 
 /// Arguments of `ditscope profile`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +37,8 @@ pub struct Args {
     #[command(flatten)]
     runs: RunArgs,
     /// Foreground mask: auto, motion, pca, prompt, or file:PLACE (a folder of PNGs, an animated PNG or GIF)
-    #[arg(long, default_value = "auto")]
-    mask: String,
+    #[arg(long, default_value = "auto", value_parser = parse_mask)]
+    mask: MaskSource,
     /// Queries a head that count for what a token receives; 0 for all of them
     #[arg(long, value_name = "N", default_value_t = 0)]
     queries: usize,
@@ -51,6 +53,24 @@ pub struct Args {
     report: Option<PathBuf>,
     #[command(flatten)]
     gpu: GpuArgs,
+}
+
+/// Where masks come from.
+#[derive(Clone, Debug)]
+enum MaskSource {
+    Estimated(Estimator),
+    File(PathBuf),
+}
+
+fn parse_mask(text: &str) -> Result<MaskSource, String> {
+    Ok(MaskSource::Estimated(match text.split_once(':') {
+        Some(("file", place)) => return Ok(MaskSource::File(place.into())),
+        None if text == "auto" => Estimator::Auto,
+        None if text == "motion" => Estimator::Motion,
+        None if text == "pca" => Estimator::Pca,
+        None if text == "prompt" => Estimator::Prompt,
+        _ => return Err(format!("\"{text}\" is none of auto, motion, pca, prompt, file:PLACE")),
+    }))
 }
 
 fn parse_rule(text: &str) -> Result<TauRule, String> {
@@ -71,14 +91,15 @@ fn parse_rule(text: &str) -> Result<TauRule, String> {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     crate::media::check_place(&args.output)?;
+    check_mask(&args.mask, &prompts)?;
     let mut request = args.runs.request(&prompts[0])?;
     let mode = if args.queries == 0 { Received::Exact } else { Received::Sampled(args.queries) };
     request.observe = Observe { attention: Some(mode), changes: true, times: false };
     let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
     let jobs = prompts.len() as u64 * args.runs.seeds;
-    let bar = ProgressBar::new(
-        (jobs + (1 + TRIED.len() + TRIED_PROMPTS * (1 + PROBED.len())) as u64) * request.num_inference_steps as u64,
-    );
+    let probes = prompts.len().min(PROBED_PROMPTS) * (1 + PROBED.len());
+    let trials = prompts.len().min(TRIED_PROMPTS) * (1 + TRIED.len());
+    let bar = ProgressBar::new((jobs + (probes + trials) as u64) * request.num_inference_steps as u64);
     bar.set_style(super::generate::bar_style()?);
     let mut collected = Collected::default();
     for prompt in &prompts {
@@ -96,10 +117,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     calibration.tea_projection = calibrate_tea_cache(&collected.signals[1], &collected.outputs);
     request.observe = Observe::default();
     bar.set_message("sensitivity");
-    let few: Vec<String> = prompts.iter().take(TRIED_PROMPTS).cloned().collect();
-    calibration.amplification = amplification(&engine, &request, &few, &calibration, profile.model.blocks, &bar)?;
+    let few = |count: usize| prompts.iter().take(count).cloned().collect::<Vec<_>>();
+    calibration.amplification =
+        amplification(&engine, &request, &few(PROBED_PROMPTS), &calibration, profile.model.blocks, &bar)?;
     bar.set_message("trying plans");
-    calibration.outcomes = outcomes(&engine, &request, &calibration, profile.model.blocks, &bar)?;
+    calibration.outcomes = outcomes(&engine, &request, &few(TRIED_PROMPTS), &calibration, profile.model.blocks, &bar)?;
     bar.finish_and_clear();
     profile.calibration = Some(calibration);
     write_bytes(&args.output, profile.to_json()?.as_bytes())?;
@@ -202,24 +224,30 @@ fn setup(args: &Args, capture: &Capture) -> Setup {
     }
 }
 
-/// The mask that the user asked for.
-fn choose_mask(wanted: &str, latents: &[f32], capture: &Capture) -> anyhow::Result<Estimate> {
-    let run = &capture.run;
-    if let Some(place) = wanted.strip_prefix("file:") {
-        return Ok(mask::file(&read_gray(Path::new(place))?, run.token_grid)?);
-    }
-    let estimator = match wanted {
-        "auto" => Estimator::Auto,
-        "motion" => Estimator::Motion,
-        "pca" => Estimator::Pca,
-        "prompt" => Estimator::Prompt,
-        other => {
-            return Err(WrongUse(format!("--mask {other} is none of auto, motion, pca, prompt, file:PLACE")).into());
+/// Fails before anything runs if there will be no mask: a file that cannot be read, a prompt without a subject.
+fn check_mask(wanted: &MaskSource, prompts: &[String]) -> anyhow::Result<()> {
+    match wanted {
+        MaskSource::File(place) => drop(read_gray(place)?),
+        MaskSource::Estimated(Estimator::Prompt) => {
+            if let Some(prompt) = prompts.iter().find(|prompt| subject_of(prompt).is_none()) {
+                return Err(WrongUse(format!("no subject was found in \"{prompt}\"; try --mask auto")).into());
+            }
         }
+        MaskSource::Estimated(_) => {}
+    }
+    Ok(())
+}
+
+/// The mask that the user asked for.
+fn choose_mask(wanted: &MaskSource, latents: &[f32], capture: &Capture) -> anyhow::Result<Estimate> {
+    let run = &capture.run;
+    let estimator = match wanted {
+        MaskSource::File(place) => return Ok(mask::file(&read_gray(place)?, run.token_grid)?),
+        MaskSource::Estimated(estimator) => estimator,
     };
     let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
-    let found = estimates.into_iter().find(|estimate| estimate.estimator == estimator);
-    found.ok_or_else(|| WrongUse(format!("no subject was found in \"{}\"; try --mask auto", run.prompt)).into())
+    let found = estimates.into_iter().find(|estimate| estimate.estimator == *estimator);
+    found.with_context(|| format!("no {estimator:?} mask was found for \"{}\"", run.prompt))
 }
 
 /// What becomes of an error at each step: the newest residual is held over a single step, and the clean latents compared with
@@ -272,26 +300,31 @@ fn amplification(
     Ok((0..steps).map(at).collect())
 }
 
-/// Plans tried out on the first prompt: the error that was predicted, and the PSNR that came out.
+/// Plans tried out: the error that was predicted, and the mean PSNR that came out.
 fn outcomes(
     engine: &Engine,
     request: &GenerateRequest,
+    prompts: &[String],
     calibration: &Calibration,
     blocks: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Vec<(f64, f64)>> {
     let Ok(planner) = Planner::new(calibration) else { return Ok(Vec::new()) };
-    let frames = |request: &GenerateRequest| -> anyhow::Result<Frames> {
-        let generated = run_job(engine, request, |_| bar.inc(1))?.generated;
+    let frames = |prompt: &String, strategy| -> anyhow::Result<Frames> {
+        let request = GenerateRequest { prompt: prompt.clone(), strategy, ..request.clone() };
+        let generated = run_job(engine, &request, |_| bar.inc(1))?.generated;
         Ok(Frames::from_signed(generated.width, generated.height, &generated.frames)?)
     };
-    let reference = frames(request)?;
+    let full = |prompt| frames(prompt, StrategyConfig::Off);
+    let references = prompts.iter().map(full).collect::<anyhow::Result<Vec<_>>>()?;
     let mut outcomes = Vec::new();
     for speedup in TRIED {
         let Ok(planned) = planner.for_speedup(speedup) else { continue };
-        let strategy = StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) };
-        let found = frames(&GenerateRequest { strategy, ..request.clone() })?;
-        let psnr = metrics::clip_psnr(&reference, &found)?;
+        let mut psnr = 0.0;
+        for (prompt, reference) in prompts.iter().zip(&references) {
+            let strategy = StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) };
+            psnr += metrics::clip_psnr(reference, &frames(prompt, strategy)?)? / prompts.len() as f64;
+        }
         if psnr.is_finite() {
             outcomes.push((planned.error, psnr));
         }

@@ -8,6 +8,7 @@ use crate::caching::{
     Calibration, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, Planner, ProfilingSettings,
     StepSchedule, StrategyConfig,
 };
+use crate::profiling::partition::{Partition, TauRule};
 use crate::profiling::profile::Profile;
 
 use super::WrongUse;
@@ -157,8 +158,9 @@ pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Res
         "profiling" => {
             let given = block_list(&set.take("blocks", String::new())?)?;
             let list = set.take("list", "background".to_string())?;
+            let count = set.take("count", 0usize)?;
             let (blocks, lists) =
-                if given.is_empty() { block_lists(&list, profile)? } else { (vec![given], Lists::One) };
+                if given.is_empty() { block_lists(&list, count, profile)? } else { (vec![given], Lists::One) };
             let carry = match set.take("carry", "hold".to_string())?.as_str() {
                 "hold" => Carry::Hold,
                 "extrapolate" => Carry::Extrapolate,
@@ -263,13 +265,20 @@ impl Calibrated for StrategyConfig {
     }
 }
 
-/// The cached blocks by name: lists of the profile, and controls of the same length.
-fn block_lists(list: &str, profile: Option<&Profile>) -> anyhow::Result<(Vec<Vec<usize>>, Lists)> {
+/// The cached blocks by name: lists of the profile, and controls of the same length; `count`, unless 0, takes so many blocks of the
+/// lowest lift for background, in place of those below the profile's tau.
+fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::Result<(Vec<Vec<usize>>, Lists)> {
     let profile = profile.ok_or_else(|| {
         WrongUse("profiling needs a profile (--profile, from `ditscope profile`) or a list such as blocks=2-9".into())
     })?;
-    let (background, foreground) = (profile.partition.background.clone(), profile.partition.foreground.clone());
-    let (count, blocks) = (background.len(), profile.model.blocks);
+    let blocks = profile.model.blocks;
+    let partition = if count > 0 {
+        Partition::new(&profile.block_lift, TauRule::Lowest(count))?
+    } else {
+        profile.partition.clone()
+    };
+    let Partition { background, foreground, .. } = partition;
+    let count = background.len();
     Ok(match list {
         "background" => (vec![background], Lists::One),
         "foreground" => (vec![foreground], Lists::One),

@@ -1,19 +1,19 @@
 //! One step of the model as the sampler sees it: both branches, carried out as the strategy's plan says, and measured.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::time::Instant;
 
 use crate::caching::{
-    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, Observation, OutputKind, ProbeResult,
-    Segment, StepContext, StepPlan, Strategy,
+    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, Observation, OutputKind, Segment,
+    StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
-use crate::model::wan::transformer::{AttentionWatch, Pass, TextContext, WanTransformer};
-use crate::ops::{self, RopeTable};
+use crate::model::wan::transformer::{Pass, Start, TextContext, WanTransformer};
+use crate::ops::RopeTable;
 use crate::sampling::{Buffer, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
+use super::meter::{Meter, Probes, Residual, copy, distance, size};
 use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -21,29 +21,10 @@ type Result<T> = std::result::Result<T, EngineError>;
 /// Outputs that are kept for forecasts.
 const OUTPUTS: usize = 4;
 
-/// Mean of |a - b|.
-pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / a.len().max(1) as f64
-}
-
-/// Mean of |a|.
-pub(super) fn size(a: &[f32]) -> f64 {
-    a.iter().map(|a| f64::from(a.abs())).sum::<f64>() / a.len().max(1) as f64
-}
-
 /// A prediction and what it was made for.
 struct Output {
     velocity: Vec<f32>,
     latents: Vec<f32>,
-}
-
-/// What is measured of a branch: its blocks' deltas from step to step, and its attention.
-struct Meter {
-    observe: Observe,
-    /// Deltas of every block and of the whole stack, kept for measuring only.
-    deltas: DeltaStore,
-    /// Context rows of the prompt's subject.
-    subject: Vec<usize>,
 }
 
 /// What belongs to the prompt or to the negative prompt.
@@ -63,26 +44,6 @@ struct BranchDone {
     expected: Option<Vec<f32>>,
     blocks: Vec<BlockRecord>,
     residual: Residual,
-}
-
-/// What was measured of the whole stack's residual.
-#[derive(Default)]
-struct Residual {
-    change: Option<f64>,
-    magnitude_ratio: Option<f64>,
-    /// Some of its rows.
-    sample: Option<Vec<f32>>,
-}
-
-/// Rows of a residual that a sample has at most: enough for inner products, and little even for large models.
-const SAMPLE_ROWS: usize = 256;
-
-/// The probe's earlier deltas, newest first.
-#[derive(Default)]
-struct Probes {
-    last_step: Option<Vec<f32>>,
-    computed: VecDeque<Vec<f32>>,
-    now: Vec<f32>,
 }
 
 /// The model as the sampler sees it.
@@ -117,7 +78,7 @@ impl<'a> Denoiser<'a> {
         depth: usize,
     ) -> Result<Self> {
         let mut branch = |text: &[f32], subject: Vec<usize>| -> Result<Branch> {
-            let meter = Meter { observe, deltas: DeltaStore::new(2), subject };
+            let meter = Meter::new(observe, subject);
             let context = model.prepare_text(cx, text)?;
             Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
@@ -138,7 +99,7 @@ impl<'a> Denoiser<'a> {
         timestep: f32,
     ) -> Result<Predicted> {
         let latents = cx.upload("latents", sample, &self.shape)?;
-        let input = Input { model: self.model, rope: &self.rope, latents, sample, timestep };
+        let input = Input { model: self.model, rope: &self.rope, latents, timestep, start: OnceCell::new(), sample };
         let blocks = self.model.config().num_layers;
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
@@ -148,7 +109,7 @@ impl<'a> Denoiser<'a> {
             Decision::Probe { blocks: probe } => {
                 let context = self.cond.context.clone();
                 let pass = input.begin(cx, &context)?;
-                let result = self.probes.measure(cx, &input, &pass, probe)?;
+                let result = self.probes.measure(cx, (self.model, &pass), probe)?;
                 let plan = strategy.decide(now, &result)?;
                 self.probes.keep(plan.cond.is_full(blocks));
                 let cond = self.cond.run(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
@@ -203,8 +164,10 @@ struct Input<'a> {
     model: &'a WanTransformer,
     rope: &'a RopeTable,
     latents: Tensor,
-    sample: &'a [f32],
     timestep: f32,
+    /// Made when the first branch runs: a step may forecast its output without the transformer.
+    start: OnceCell<Start>,
+    sample: &'a [f32],
 }
 
 impl<'a> Input<'a> {
@@ -212,7 +175,12 @@ impl<'a> Input<'a> {
     where
         'a: 'c,
     {
-        Ok(self.model.begin(cx, &self.latents, self.timestep, context, self.rope)?)
+        let start = match self.start.get() {
+            Some(start) => start.clone(),
+            None => self.model.start(cx, &self.latents, self.timestep)?,
+        };
+        let start = self.start.get_or_init(|| start);
+        Ok(self.model.begin(cx, start, context, self.rope)?)
     }
 }
 
@@ -240,8 +208,9 @@ impl Branch {
             None => (input.begin(cx, &context)?, 0),
         };
         let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
-        let whole = done == 0 && plan.is_full(count) && self.meter.observe.changes;
+        let whole = done == 0 && plan.is_full(count) && self.meter.changes();
         let before = whole.then(|| copy(cx, pass.hidden_states())).transpose()?;
+        let mut measured = self.meter.begin(cx, count)?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {
@@ -249,9 +218,10 @@ impl Branch {
             }
             let (deltas, meter) = (&mut self.deltas, &mut self.meter);
             match action {
-                Action::Compute => meter.run_blocks(cx, input, &pass, rest, &mut blocks)?,
+                Action::Compute => meter.run_blocks(cx, (input.model, &pass), rest, &mut measured, &mut blocks)?,
                 Action::Store => {
-                    let work = |cx: &mut Stream| meter.run_blocks(cx, input, &pass, rest, &mut blocks);
+                    let work =
+                        |cx: &mut Stream| meter.run_blocks(cx, (input.model, &pass), rest, &mut measured, &mut blocks);
                     deltas.record(cx, range.clone(), pass.hidden_states(), work)?;
                 }
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
@@ -263,6 +233,7 @@ impl Branch {
         };
         let velocity = input.model.finish(cx, &pass)?;
         let velocity = cx.read(&velocity)?;
+        self.meter.end(cx, measured, &mut blocks)?;
         self.outputs.truncate(OUTPUTS - 1);
         self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
         let expected = expected.map(|expected| cx.read(&expected)).transpose()?;
@@ -305,124 +276,5 @@ impl Branch {
             output_change: before.map(|before| distance(&newest.velocity, &before.velocity)),
             latent_change: before.map(|before| distance(&newest.latents, &before.latents)),
         })
-    }
-}
-
-impl Meter {
-    /// Runs blocks; where wanted, one by one, measured.
-    fn run_blocks(
-        &mut self,
-        cx: &mut Stream,
-        input: &Input,
-        pass: &Pass,
-        range: Range<usize>,
-        records: &mut [BlockRecord],
-    ) -> Result<()> {
-        let mut watch = self.observe.attention.map(|mode| AttentionWatch::new(mode, self.subject.clone()));
-        if !self.observe.changes && !self.observe.times {
-            input.model.run_blocks(cx, pass, range, watch.as_mut())?;
-        } else {
-            for block in range {
-                self.run_block(cx, input, pass, block, (watch.as_mut(), &mut records[block]))?;
-            }
-        }
-        if let Some(watch) = watch {
-            for (block, map) in &watch.received {
-                records[*block].received = Some(cx.read(map)?);
-            }
-            for (block, map) in &watch.paid {
-                records[*block].paid = Some(cx.read(map)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn run_block(
-        &mut self,
-        cx: &mut Stream,
-        input: &Input,
-        pass: &Pass,
-        block: usize,
-        (watch, record): (Option<&mut AttentionWatch>, &mut BlockRecord),
-    ) -> Result<()> {
-        let one = block..block + 1;
-        if self.observe.times {
-            cx.finish()?;
-        }
-        let start = Instant::now();
-        let before = self.observe.changes.then(|| copy(cx, pass.hidden_states())).transpose()?;
-        input.model.run_blocks(cx, pass, one.clone(), watch)?;
-        if self.observe.times {
-            cx.finish()?;
-            record.seconds = Some(start.elapsed().as_secs_f32());
-        }
-        if let Some(before) = before {
-            self.deltas.keep(cx, one.clone(), before, pass.hidden_states())?;
-            record.change = self.change(cx, &one)?.map(|change| change as f32);
-        }
-        Ok(())
-    }
-
-    /// Relative change between the last two deltas of a run.
-    fn change(&self, cx: &mut Stream, run: &Range<usize>) -> Result<Option<f64>> {
-        let [new, old] = self.deltas.get(run) else { return Ok(None) };
-        let sums = ops::change(cx, new, old)?;
-        let sums = cx.read(&sums)?;
-        Ok(Some(f64::from(sums[0]) / f64::from(sums[1])))
-    }
-
-    /// How the whole stack's residual changed since it was last measured, the mean over tokens of the ratio of its magnitudes, and a
-    /// sample of it.
-    fn residual(&mut self, cx: &mut Stream, before: Tensor, after: &Tensor, count: usize) -> Result<Residual> {
-        let whole = 0..count;
-        self.deltas.keep(cx, whole.clone(), before, after)?;
-        let (change, width) = (self.change(cx, &whole)?, after.columns());
-        let kept =
-            self.deltas.get(&whole).iter().map(|delta| cx.read(delta)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let Some(new) = kept.first() else { return Ok(Residual::default()) };
-        let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let magnitude_ratio = kept.get(1).map(|old| {
-            let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
-            ratios.sum::<f64>() / after.rows() as f64
-        });
-        let stride = after.rows().div_ceil(SAMPLE_ROWS);
-        let sample = new.chunks_exact(width).step_by(stride).flatten().copied().collect();
-        Ok(Residual { change, magnitude_ratio, sample: Some(sample) })
-    }
-}
-
-fn copy(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
-    let copy = cx.empty("residual", x.shape(), x.dtype())?;
-    cx.copy(x, &copy)?;
-    Ok(copy)
-}
-
-impl Probes {
-    /// Runs the first blocks and compares their delta with earlier ones.
-    fn measure(&mut self, cx: &mut Stream, input: &Input, pass: &Pass, blocks: usize) -> Result<ProbeResult> {
-        let before = cx.read(pass.hidden_states())?;
-        input.model.run_blocks(cx, pass, 0..blocks, None)?;
-        let mut delta = cx.read(pass.hidden_states())?;
-        delta.iter_mut().zip(&before).for_each(|(after, before)| *after -= before);
-        let relative = |to: &Vec<f32>| distance(&delta, to) / size(to);
-        let result = ProbeResult {
-            since_last_step: self.last_step.as_ref().map(relative),
-            since_computed: self.computed.front().map(relative),
-            progress: match (self.computed.front(), self.computed.get(1)) {
-                (Some(newer), Some(older)) => Some(distance(&delta, older) / distance(newer, older)),
-                _ => None,
-            },
-        };
-        self.now = delta;
-        Ok(result)
-    }
-
-    /// Remembers the delta just measured; `computed`: the whole model ran in its step.
-    fn keep(&mut self, computed: bool) {
-        if computed {
-            self.computed.truncate(1);
-            self.computed.push_front(self.now.clone());
-        }
-        self.last_step = Some(std::mem::take(&mut self.now));
     }
 }

@@ -21,7 +21,8 @@ use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
 use crate::weights::Checkpoint;
 
 use super::capture::{KernelRecord, RunInfo};
-use super::denoiser::{Denoiser, distance, size};
+use super::denoiser::Denoiser;
+use super::meter::{distance, size};
 use super::{
     Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
     estimate_masks, subject_of,

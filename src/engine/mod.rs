@@ -15,6 +15,7 @@ mod error;
 mod facts;
 mod generate;
 mod masks;
+mod meter;
 mod preview;
 mod request;
 mod subject;

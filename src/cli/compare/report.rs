@@ -99,15 +99,19 @@ pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], shee
         write_bytes(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
         write_bytes(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
     }
+    write_sheet(folder, sheet)
+}
+
+/// The clips side by side: a row a prompt; to play, and as a picture of the frames in the middle.
+fn write_sheet(folder: &Path, sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
+    let Some(first) = sheet.first() else { return Ok(()) };
     let clips: Vec<&Clip> = sheet.iter().flatten().collect();
-    if let Some(first) = sheet.first() {
-        let contact = media::contact_sheet(&clips, first.len(), 1)?;
-        media::write(
-            &folder.join("clips.png"),
-            &contact,
-            "columns: off, then the strategies of report.md in their order",
-        )?;
-    }
+    let about = "columns: off, then the strategies of report.md in their order";
+    let contact = media::contact_sheet(&clips, first.len(), 1)?;
+    media::write(&folder.join("clips.mp4"), &contact, about)?;
+    let frame = contact.frames()[contact.frames().len() / 2].clone();
+    let middle = Clip::new(contact.width(), contact.height(), contact.fps(), vec![frame])?;
+    media::write(&folder.join("clips.png"), &middle, about)?;
     Ok(())
 }
 

@@ -83,6 +83,19 @@ pub struct TextContext {
     bias: Tensor,
 }
 
+/// What the passes of one step have in common, whatever their prompt. Clones share memory.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The embedded latents `[tokens, dim]`.
+    x: Tensor,
+    /// Modulations of the head, `[2, dim]`.
+    head: Tensor,
+    /// Modulations of all blocks, `[blocks * 6, dim]`.
+    modulations: Tensor,
+    /// Extents of the latents: frames, height, width.
+    extents: [usize; 3],
+}
+
 /// One forward pass on its way through the blocks.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -90,12 +103,7 @@ pub struct Pass<'a> {
     rope: &'a RopeTable,
     /// The residual stream `[tokens, dim]`, changed in place by every block.
     x: Tensor,
-    /// The time embedding `[1, dim]`, for the head.
-    embedded: Tensor,
-    /// Modulations of all blocks, `[blocks * 6, dim]`.
-    modulations: Tensor,
-    /// Extents of the latents: frames, height, width.
-    extents: [usize; 3],
+    start: Start,
 }
 
 /// What to read off the attention of the blocks of one pass, and what was read.
@@ -201,18 +209,11 @@ impl WanTransformer {
         Ok(RopeTable::new(cx, grid, self.config.attention_head_dim)?)
     }
 
-    /// Begins a pass: latents `[in_channels, frames, height, width]` at a timestep in 0..=1000 become the residual stream.
+    /// Embeds latents `[in_channels, frames, height, width]` and a timestep in 0..=1000.
     ///
     /// # Errors
     /// Latents of another shape, or what the GPU reports.
-    pub fn begin<'a>(
-        &self,
-        cx: &mut Stream,
-        latents: &Tensor,
-        timestep: f32,
-        context: &'a TextContext,
-        rope: &'a RopeTable,
-    ) -> Result<Pass<'a>, ModelError> {
+    pub fn start(&self, cx: &mut Stream, latents: &Tensor, timestep: f32) -> Result<Start, ModelError> {
         let &[_, frames, height, width] = latents.shape() else {
             return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
         };
@@ -221,7 +222,24 @@ impl WanTransformer {
         let (embedded, modulation) = self.embed_time(cx, timestep)?;
         let modulations = add_rows(cx, &self.tables, &modulation)?;
         let modulations = modulations.reshape(&[modulations.rows(), self.config.dim()]);
-        Ok(Pass { context, rope, x, embedded, modulations, extents: [frames, height, width] })
+        let head = add_rows(cx, &self.head_table, &embedded.reshape(&[self.config.dim()]))?;
+        Ok(Start { x, head, modulations, extents: [frames, height, width] })
+    }
+
+    /// Begins a pass for a prompt.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn begin<'a>(
+        &self,
+        cx: &mut Stream,
+        start: &Start,
+        context: &'a TextContext,
+        rope: &'a RopeTable,
+    ) -> Result<Pass<'a>, ModelError> {
+        let x = cx.empty("hidden states", start.x.shape(), start.x.dtype())?;
+        cx.copy(&start.x, &x)?;
+        Ok(Pass { context, rope, x, start: start.clone() })
     }
 
     /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
@@ -248,17 +266,16 @@ impl WanTransformer {
     /// # Errors
     /// What the GPU reports.
     pub fn finish(&self, cx: &mut Stream, pass: &Pass) -> Result<Tensor, ModelError> {
-        let head = add_rows(cx, &self.head_table, &pass.embedded.reshape(&[self.config.dim()]))?;
-        let modulated = LayerNormThen::Modulate { rows: &head, shift: 0, scale: 1 };
+        let modulated = LayerNormThen::Modulate { rows: &pass.start.head, shift: 0, scale: 1 };
         let normed = layer_norm(cx, &pass.x, self.config.eps, modulated)?;
         let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
-        Ok(unpatchify(cx, &rows, self.config.out_channels, pass.extents, self.config.patch_size)?)
+        Ok(unpatchify(cx, &rows, self.config.out_channels, pass.start.extents, self.config.patch_size)?)
     }
 
     /// A whole pass: the velocity for latents at a timestep.
     ///
     /// # Errors
-    /// Those of [`Self::begin`], [`Self::run_blocks`] and [`Self::finish`].
+    /// Those of [`Self::start`], [`Self::run_blocks`] and [`Self::finish`].
     pub fn forward(
         &self,
         cx: &mut Stream,
@@ -267,7 +284,8 @@ impl WanTransformer {
         context: &TextContext,
         rope: &RopeTable,
     ) -> Result<Tensor, ModelError> {
-        let pass = self.begin(cx, latents, timestep, context, rope)?;
+        let start = self.start(cx, latents, timestep)?;
+        let pass = self.begin(cx, &start, context, rope)?;
         self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
         self.finish(cx, &pass)
     }
@@ -303,7 +321,7 @@ impl WanTransformer {
         let block = &self.blocks[index];
         let first = index * row::COUNT;
         let modulated = LayerNormThen::Modulate {
-            rows: &pass.modulations,
+            rows: &pass.start.modulations,
             shift: first + row::SHIFT_SELF,
             scale: first + row::SCALE_SELF,
         };
@@ -319,7 +337,7 @@ impl WanTransformer {
         if let Some(watch) = watch {
             watch.received.push((index, received(cx, &call, watch.mode, pass.rope.grid())?));
         }
-        let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_SELF };
+        let gated = Then::AddGated { residual: x, gates: &pass.start.modulations, row: first + row::GATE_SELF };
         matmul(cx, &attended, &block.self_out, Activation::None, gated)?;
         Ok(())
     }
@@ -355,13 +373,13 @@ impl WanTransformer {
         let [up, down] = &self.blocks[index].ffn;
         let first = index * row::COUNT;
         let modulated = LayerNormThen::Modulate {
-            rows: &pass.modulations,
+            rows: &pass.start.modulations,
             shift: first + row::SHIFT_FFN,
             scale: first + row::SCALE_FFN,
         };
         let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
-        let gated = Then::AddGated { residual: x, gates: &pass.modulations, row: first + row::GATE_FFN };
+        let gated = Then::AddGated { residual: x, gates: &pass.start.modulations, row: first + row::GATE_FFN };
         matmul(cx, &hidden, down, Activation::None, gated)?;
         Ok(())
     }
