@@ -21,7 +21,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let rate = if through_steps { STEPS_A_SECOND } else { fps };
     let next = go_on(ui, view, at, many, rate);
     ui.add_space(4.0);
-    ui.horizontal_wrapped(|ui| {
+    ui.horizontal(|ui| {
         play_button(ui, view, many);
         ui.checkbox(&mut view.looping, "Loop");
         if steps.len() > 1 {
@@ -40,7 +40,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
             );
         }
         let label = ui.label(if through_steps { "Step" } else { "Frame" });
-        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(40.0);
+        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(16.0);
         let slid = if through_steps { slider(ui, at, &steps, label.id) } else { frame_slider(ui, at, count, label.id) };
         view.playing &= slid.is_none();
         match slid.or(next) {
