@@ -8,6 +8,7 @@ use crate::media::Colormap;
 
 use super::map::{Colouring, range};
 use super::runs::Run;
+use super::scores::Scores;
 use super::state::State;
 
 /// One cell.
@@ -38,6 +39,8 @@ pub struct Cells {
     pub map: Colormap,
     /// Values at both ends of the colours.
     pub range: [f32; 2],
+    /// The value in the middle of the colours, where both sides have scales of their own.
+    pub middle: Option<f32>,
     cells: Vec<Option<Value>>,
 }
 
@@ -58,7 +61,17 @@ impl Cells {
 
     fn empty(steps: usize, blocks: usize, colouring: Colouring) -> Self {
         let (map, range) = (Colormap::Sequential, [0.0, 1.0]);
-        Self { steps, blocks, colouring, subtracted: false, planned: false, map, range, cells: Vec::new() }
+        Self {
+            steps,
+            blocks,
+            colouring,
+            subtracted: false,
+            planned: false,
+            map,
+            range,
+            middle: None,
+            cells: Vec::new(),
+        }
     }
 
     fn of_run(state: &State, run: &Run) -> Self {
@@ -69,23 +82,22 @@ impl Cells {
             baseline.iter().flat_map(|run| &run.capture.steps).map(|record| (record.step, record)).collect();
         all.subtracted = baseline.is_some() && view.colouring != Colouring::Reuse;
         let mine: HashMap<usize, &StepRecord> = run.capture.steps.iter().map(|record| (record.step, record)).collect();
-        let scored = matches!(view.colouring, Colouring::Lift | Colouring::Recall);
         for step in 0..all.steps {
             let record = mine.get(&step).copied();
             let other = theirs.get(&step).copied();
             let expected = info.expected.get(step);
             all.push_step(record, other, expected, view.uncond);
         }
-        if scored {
-            all.subtracted = false;
-            all.put_scores(state, run);
+        if view.colouring.is_score() {
+            all.put_scores(state, run, baseline);
         }
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
-        let middle = match view.colouring {
-            Colouring::Lift => Some(1.0),
-            _ => all.subtracted.then_some(0.0),
-        };
+        let middle = if all.subtracted { Some(0.0) } else { view.colouring.middle() };
         (all.map, all.range) = range(values, middle);
+        if view.colouring == Colouring::Lift && !all.subtracted {
+            // A lift is never negative: chance stays in the middle of the colours, and each side has its own scale.
+            (all.range, all.middle) = ([0.0, all.range[1].max(2.0)], middle);
+        }
         all
     }
 
@@ -112,14 +124,18 @@ impl Cells {
         }
     }
 
-    fn put_scores(&mut self, state: &State, run: &Run) {
-        for (index, record) in run.capture.steps.iter().enumerate() {
+    fn put_scores(&mut self, state: &State, run: &Run, baseline: Option<&Run>) {
+        let uncond = state.view.uncond;
+        for record in &run.capture.steps {
             for block in 0..self.blocks {
-                let score = state.scores.get(run, state.view.uncond, index, block);
-                let value = score.map(|score| match self.colouring {
-                    Colouring::Lift => score.lift as f32,
-                    _ => score.recall as f32,
-                });
+                let of = |scores: &Scores, run: &Run| {
+                    scores.get(run, uncond, record.step, block).and_then(|score| self.colouring.of_score(score))
+                };
+                let mine = of(&state.scores, run);
+                let value = match baseline {
+                    Some(baseline) => mine.zip(of(&state.scores_of_baseline, baseline)).map(|(a, b)| a - b),
+                    None => mine,
+                };
                 if let Some(Some(cell)) = self.cells.get_mut(record.step * self.blocks + block) {
                     cell.value = value;
                 }
@@ -129,7 +145,7 @@ impl Cells {
 
     fn measured(&self, block: &BlockRecord) -> Option<f32> {
         match self.colouring {
-            Colouring::Reuse | Colouring::Lift | Colouring::Recall => None,
+            Colouring::Reuse | Colouring::Lift | Colouring::Recall | Colouring::Auc => None,
             Colouring::Change => block.change,
             Colouring::Time => block.seconds.map(|seconds| seconds * 1e3),
         }
@@ -148,7 +164,13 @@ impl Cells {
     /// The place of a value in the colours, 0 to 1.
     pub fn scale(&self, value: f32) -> (Colormap, f32) {
         let [low, high] = self.range;
-        (self.map, (value - low) / (high - low).max(f32::MIN_POSITIVE))
+        let share = |low: f32, high: f32| (value - low) / (high - low).max(f32::MIN_POSITIVE);
+        let place = match self.middle {
+            Some(middle) if value < middle => 0.5 * share(low, middle),
+            Some(middle) => 0.5 + 0.5 * share(middle, high),
+            None => share(low, high),
+        };
+        (self.map, place)
     }
 
     /// Share of a block's executions that are avoided, of those that are known.
@@ -184,10 +206,7 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
         lines.extend(record.change.map(|change| format!("relative change of its delta: {change:.4}")));
         lines.extend(record.seconds.map(|seconds| format!("GPU time: {:.3} ms", seconds * 1e3)));
         let run = state.runs.current();
-        let index = run.and_then(|run| run.capture.steps.iter().position(|record| record.step == step));
-        if let (Some(run), Some(index)) = (run, index)
-            && let Some(score) = state.scores.get(run, state.view.uncond, index, block)
-        {
+        if let Some(score) = run.and_then(|run| state.scores.get(run, state.view.uncond, step, block)) {
             lines.push(format!("lift {:.3}, R_attn {:.3}, AUC {:.3}", score.lift, score.recall, score.auc));
         }
         if record.received.is_some() {

@@ -8,6 +8,8 @@ use crate::caching::{
 };
 use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
 
+use super::target::{Goal, TITLE, is_planner};
+
 /// The settings of the next generation. Lasts from one start to the next.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -32,6 +34,8 @@ pub struct Form {
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
     pub chosen: usize,
+    /// What the planner is asked for.
+    pub goal: Goal,
     /// Measure how blocks change from step to step.
     pub changes: bool,
     /// Measure what every block attends to.
@@ -54,6 +58,7 @@ impl Default for Form {
             guidance: defaults.guidance_scale,
             strategies: strategies(defaults.num_inference_steps),
             chosen: 0,
+            goal: Goal::default(),
             changes: true,
             attention: true,
             times: false,
@@ -92,9 +97,14 @@ impl Form {
         self.size = [defaults.width, defaults.height];
         self.frames = defaults.num_frames;
         self.guidance = defaults.guidance_scale;
-        let chosen = self.strategy().name().to_owned();
+        let chosen = self.strategy().clone();
         self.strategies = strategies(self.steps);
-        self.chosen = self.strategies.iter().position(|each| each.name() == chosen).unwrap_or(0);
+        if is_planner(&chosen) {
+            // Its plan is made anew as soon as the model's profile is read.
+            self.use_plan(TITLE, Vec::new());
+            return;
+        }
+        self.chosen = self.strategies.iter().position(|each| each.name() == chosen.name()).unwrap_or(0);
     }
 
     /// Mends what a damaged or older settings file may hold.

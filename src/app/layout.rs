@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use egui::{Frame, Margin, Ui, WidgetText};
 use egui_tiles::{
-    Behavior, Container, Linear, LinearDir, SimplificationOptions, Tile, TileId, Tiles, Tree, UiResponse,
+    Behavior, Container, Linear, LinearDir, SimplificationOptions, Tabs, Tile, TileId, Tiles, Tree, UiResponse,
 };
 
 use super::state::State;
 use super::theme::Palette;
-use super::{log, map, numbers, preview, steps, strategy};
+use super::{figures, log, map, numbers, preview, steps, strategy};
 
 /// What can be docked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -103,6 +103,19 @@ fn vertical(tiles: &mut Tiles<Pane>, children: &[(TileId, f32)]) -> TileId {
 }
 
 impl Layout {
+    /// For a small window: two groups of tabs beside each other, so that each pane has room.
+    pub fn compact() -> Self {
+        let mut tiles = Tiles::default();
+        let mut tab = |panes: &[Pane]| {
+            let children: Vec<TileId> = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
+            tiles.insert_tab_tile(children)
+        };
+        let left = tab(&[Pane::Preview, Pane::Runs, Pane::Log]);
+        let right = tab(&[Pane::Map, Pane::Strategy, Pane::Numbers, Pane::Steps]);
+        let root = tiles.insert_container(Container::Linear(Linear::new(LinearDir::Horizontal, vec![left, right])));
+        Self { tree: Tree::new(egui::Id::unique("compact panes"), root, tiles) }
+    }
+
     /// Whether it can be used: every pane is there once, and the tree hangs together.
     pub fn is_valid(&self) -> bool {
         let mut seen = HashSet::new();
@@ -154,6 +167,7 @@ struct Panes<'a> {
 impl Behavior<Pane> for Panes<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _: TileId, pane: &mut Pane) -> UiResponse {
         let fill = Palette::of(ui).pane;
+        self.state.shots.place(*pane, ui.max_rect());
         Frame::new().fill(fill).inner_margin(Margin::same(8)).show(ui, |ui| {
             ui.set_min_size(ui.available_size());
             ui.push_id(pane.title(), |ui| pane.ui(ui, self.state));
@@ -163,6 +177,13 @@ impl Behavior<Pane> for Panes<'_> {
 
     fn tab_title_for_pane(&mut self, pane: &Pane) -> WidgetText {
         pane.title().into()
+    }
+
+    fn top_bar_right_ui(&mut self, tiles: &Tiles<Pane>, ui: &mut Ui, _: TileId, tabs: &Tabs, _: &mut f32) {
+        let active = tabs.active.and_then(|tile| tiles.get_pane(&tile)).copied();
+        if let Some(pane) = active {
+            figures::menu(ui, self.state, pane);
+        }
     }
 
     fn is_tab_closable(&self, tiles: &Tiles<Pane>, tile: TileId) -> bool {
@@ -203,7 +224,7 @@ mod tests {
     #[test]
     fn the_layout_survives_its_file_and_wrong_ones_are_found() {
         let layout = Layout::default();
-        assert!(layout.is_valid());
+        assert!(layout.is_valid() && Layout::compact().is_valid());
         let text = serde_json::to_string(&layout).unwrap();
         assert_eq!(serde_json::from_str::<Layout>(&text).unwrap(), layout);
         let twice: Layout = serde_json::from_str(&text.replace("\"numbers\"", "\"steps\"")).unwrap();

@@ -3,15 +3,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::engine::capture::file;
 use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest};
+use crate::media::figure::Svg;
 use crate::media::{self, Clip};
 use crate::metrics;
+use crate::profiling::mask;
 
 use super::state::{Likeness, LikenessOf};
+use super::target::{Known, Profiled};
+
+/// Time in which nobody can have seen a dialog and closed it.
+const FASTEST_HAND: Duration = Duration::from_millis(300);
 
 /// Opens the device and starts the engine on it; with the adapter's name.
 pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<(Engine, String)> + Send + Sync>;
@@ -22,12 +29,14 @@ pub enum Told {
     Opened(Result<(Engine, String), String>),
     /// The engine's event.
     Event(Box<Event>),
-    /// What is known of a request.
-    Facts(Result<Facts, String>),
+    /// What is known of a request, and what the model's profile says for it.
+    Facts(Result<Facts, String>, Known),
     /// How alike two clips are, where they can be compared.
     Likeness(LikenessOf, Option<Likeness>),
     /// A capture was read, or why not.
     Loaded(PathBuf, Result<Box<file::Loaded>, String>),
+    /// A mask for a run was read, one bit a token.
+    Mask(u64, Vec<bool>),
     /// A model's folder was chosen.
     Model(PathBuf),
     /// A capture was saved.
@@ -70,6 +79,27 @@ impl Teller {
             // Nobody else listens to this thread's own messages, so the channel cannot be full of them.
             self.to.try_send(Told::Failed(format!("the system refuses another thread: {error}"))).ok();
         }
+    }
+
+    /// Waits for a dialog on a thread of its own.
+    fn ask(
+        &self,
+        dialog: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
+        then: impl FnOnce(&Self, PathBuf) + Send + 'static,
+    ) {
+        self.spawn(move |teller| {
+            let asked = Instant::now();
+            match pollster::block_on(dialog) {
+                Some(chosen) => then(teller, chosen.path().to_owned()),
+                // Nobody dismisses a dialog that fast: there was none. The library does not say so.
+                None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
+                    let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
+                                Captures also open by drop and from the command line.";
+                    teller.tell(Told::Failed(text.into()));
+                }
+                None => {}
+            }
+        });
     }
 }
 
@@ -137,11 +167,12 @@ impl Link {
         self.pending = None;
     }
 
-    /// Finds out what is known of a request.
+    /// Finds out what is known of a request, and plans for it.
     pub fn facts(&self, request: GenerateRequest) {
         self.teller.spawn(move |teller| {
             let facts = Facts::of(&request).map_err(|error| error.to_string());
-            teller.tell(Told::Facts(facts));
+            let known = facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
+            teller.tell(Told::Facts(facts, known));
         });
     }
 
@@ -167,6 +198,31 @@ impl Link {
         self.ask(dialog.pick_file(), |teller, path| {
             let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
             teller.tell(Told::Loaded(path, loaded));
+        });
+    }
+
+    /// Reads a mask for a run of a token grid.
+    pub fn load_mask(&self, path: PathBuf, run: u64, grid: [usize; 3]) {
+        self.teller.spawn(move |teller| {
+            teller.tell(read_mask(&path, run, grid));
+        });
+    }
+
+    /// Lets the user choose pictures of a mask for a run of a token grid.
+    pub fn choose_mask(&self, run: u64, grid: [usize; 3]) {
+        let dialog =
+            rfd::AsyncFileDialog::new().set_title("Load a mask").add_filter("Pictures", &["png", "apng", "gif"]);
+        self.ask(dialog.pick_file(), move |teller, path| {
+            teller.tell(read_mask(&path, run, grid));
+        });
+    }
+
+    /// Lets the user save a mask.
+    pub fn save_mask(&self, clip: Clip) {
+        let dialog =
+            rfd::AsyncFileDialog::new().set_title("Save the mask").add_filter("Animated PNG", &["png", "apng"]);
+        self.ask(dialog.set_file_name("mask.png").save_file(), move |teller, path| {
+            teller.tell(done(&path, media::write(&path, &clip, "")));
         });
     }
 
@@ -202,6 +258,30 @@ impl Link {
         });
     }
 
+    /// What takes a picture of the window and lets the user save it.
+    pub fn picture_saver(&self) -> impl FnOnce(Result<Clip, String>) + Send + 'static {
+        let teller = self.teller.clone();
+        move |picture| {
+            let dialog = rfd::AsyncFileDialog::new().set_title("Save the picture").add_filter("PNG", &["png"]);
+            match picture {
+                Ok(clip) => teller.ask(dialog.set_file_name("pane.png").save_file(), move |teller, path| {
+                    teller.tell(done(&path, media::write(&path, &clip, "")));
+                }),
+                Err(error) => teller.spawn(move |teller| {
+                    teller.tell(Told::Failed(error));
+                }),
+            }
+        }
+    }
+
+    /// Lets the user save a figure.
+    pub fn save_figure(&self, svg: Svg, name: &str) {
+        let dialog = rfd::AsyncFileDialog::new().set_title("Save the figure").add_filter("SVG figure", &["svg"]);
+        self.ask(dialog.set_file_name(name).save_file(), move |teller, path| {
+            teller.tell(done(&path, media::write_bytes(&path, svg.as_str().as_bytes())));
+        });
+    }
+
     /// Lets the user save a map as a figure or a table, by the file's name.
     pub fn save_map(&self, svg: String, csv: String) {
         let dialog = rfd::AsyncFileDialog::new()
@@ -214,17 +294,12 @@ impl Link {
         });
     }
 
-    /// Waits for a dialog on a thread of its own.
     fn ask(
         &self,
         dialog: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
         then: impl FnOnce(&Teller, PathBuf) + Send + 'static,
     ) {
-        self.teller.spawn(move |teller| {
-            if let Some(chosen) = pollster::block_on(dialog) {
-                then(teller, chosen.path().to_owned());
-            }
-        });
+        self.teller.ask(dialog, then);
     }
 }
 
@@ -242,6 +317,19 @@ fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
     }
     let count = a.len() as f64;
     Some(Likeness { psnr: -10.0 * (error / count).log10(), ssim: ssim / count })
+}
+
+fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
+    let pictures = media::read_gray(path).map_err(|error| error.to_string());
+    let mask = pictures.and_then(|pictures| mask::file(&pictures, grid).map_err(|error| error.to_string()));
+    match mask {
+        Ok(found) if found.mask.is_trivial() => Told::Failed(format!(
+            "{} is no mask: all of it is of one brightness, or too small a part is bright",
+            path.display()
+        )),
+        Ok(found) => Told::Mask(run, found.mask.bits().to_vec()),
+        Err(error) => Told::Failed(format!("The mask cannot be used: {error}")),
+    }
 }
 
 fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {

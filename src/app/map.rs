@@ -6,6 +6,7 @@ use egui::{Align2, Color32, EventFilter, FontId, Key, Rect, Response, Sense, Str
 
 use crate::caching::Cell;
 use crate::media::Colormap;
+use crate::profiling::score::Score;
 
 use super::cells::{Cells, Value};
 use super::plan_edit::{ReuseGrid, TITLE};
@@ -23,6 +24,8 @@ pub enum Colouring {
     Lift,
     /// The same as the paper counts it: R_attn.
     Recall,
+    /// Probability that a foreground token receives more than a background one.
+    Auc,
     /// How much a block's delta changed since it was last measured.
     Change,
     /// GPU time.
@@ -31,7 +34,7 @@ pub enum Colouring {
 
 impl Colouring {
     /// All of them, in the order of the buttons.
-    pub const ALL: [Self; 5] = [Self::Lift, Self::Recall, Self::Change, Self::Time, Self::Reuse];
+    pub const ALL: [Self; 6] = [Self::Lift, Self::Recall, Self::Auc, Self::Change, Self::Time, Self::Reuse];
 
     /// The button's text.
     pub fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Colouring {
             Self::Reuse => "Reuse",
             Self::Lift => "Lift",
             Self::Recall => "R_attn",
+            Self::Auc => "AUC",
             Self::Change => "Change",
             Self::Time => "Time",
         }
@@ -48,8 +52,11 @@ impl Colouring {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Reuse => "what the block did",
-            Self::Lift => "lift: share of the most attended tokens that is foreground, by chance = 1",
+            Self::Lift => {
+                "lift: share of the most attended tokens that is foreground, by chance (1, the middle colour)"
+            }
             Self::Recall => "R_attn: share of the foreground that is among the most attended tokens",
+            Self::Auc => "AUC: how often a foreground token receives more than a background one, by chance 0.5",
             Self::Change => "relative change of the block's delta since it was last measured",
             Self::Time => "GPU time of the block, ms",
         }
@@ -59,9 +66,33 @@ impl Colouring {
     pub fn format(self, value: f32) -> String {
         match self {
             Self::Reuse => String::new(),
-            Self::Lift | Self::Recall => format!("{value:.2}"),
+            Self::Lift | Self::Recall | Self::Auc => format!("{value:.2}"),
             Self::Change => format!("{value:.3}"),
             Self::Time => format!("{value:.2}"),
+        }
+    }
+
+    /// Whether it says how attention and the foreground mask coincide.
+    pub fn is_score(self) -> bool {
+        matches!(self, Self::Lift | Self::Recall | Self::Auc)
+    }
+
+    /// Its value of a score.
+    pub fn of_score(self, score: &Score) -> Option<f32> {
+        match self {
+            Self::Lift => Some(score.lift as f32),
+            Self::Recall => Some(score.recall as f32),
+            Self::Auc => Some(score.auc as f32),
+            Self::Reuse | Self::Change | Self::Time => None,
+        }
+    }
+
+    /// The value that lies in the middle of the colours: chance.
+    pub fn middle(self) -> Option<f32> {
+        match self {
+            Self::Lift => Some(1.0),
+            Self::Auc => Some(0.5),
+            _ => None,
         }
     }
 
@@ -69,8 +100,8 @@ impl Colouring {
     fn how_to(self) -> &'static str {
         match self {
             Self::Reuse => "Generate a clip, or open a capture.",
-            Self::Lift | Self::Recall => {
-                "Turn on \"Attention\" under Measure in the strategy pane, then generate; it needs a foreground mask too."
+            Self::Lift | Self::Recall | Self::Auc => {
+                "Turn on \"Attention\" under Measure in the strategy pane, then generate; it needs a foreground mask too: estimated, or painted in the preview."
             }
             Self::Change => "Turn on \"Block changes\" under Measure in the strategy pane, then generate.",
             Self::Time => "Turn on \"GPU times\" under Measure in the strategy pane, then generate.",
@@ -125,6 +156,8 @@ fn controls(ui: &mut Ui, state: &mut State) {
     let guided = state.runs.current().is_some_and(|run| run.capture.run.guided());
     let comparable = state.runs.comparable().is_some();
     let recorded = state.runs.current().is_some();
+    // The pane's menu and the window's have it too.
+    let narrow = ui.available_width() < 780.0;
     let view = &mut state.view;
     ui.horizontal_wrapped(|ui| {
         ui.selectable_value(&mut view.plan, false, "Recorded").on_hover_text("What the run on show did");
@@ -147,7 +180,7 @@ fn controls(ui: &mut Ui, state: &mut State) {
         if comparable && !view.plan && view.colouring != Colouring::Reuse {
             ui.checkbox(&mut view.subtract, "Minus baseline");
         }
-        if recorded && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
+        if recorded && !narrow && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
             state.actions.push(Action::SaveMap);
         }
     });

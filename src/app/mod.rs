@@ -6,8 +6,12 @@
 //! ```
 //! One file a pane: `preview`, `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
 
+mod attention;
+mod brush;
 mod cells;
 mod export;
+mod figures;
+mod files;
 mod form;
 mod layout;
 mod legend;
@@ -15,6 +19,7 @@ mod link;
 mod log;
 mod map;
 mod numbers;
+mod pace;
 mod plan_edit;
 mod preview;
 mod runs;
@@ -25,23 +30,24 @@ mod screenshot;
 mod state;
 mod steps;
 mod strategy;
+mod target;
 #[cfg(test)]
 mod tests;
 mod theme;
+#[cfg(test)]
+mod tools_tests;
 mod top_bar;
+mod transport;
 
 use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Capture, Defaults, EngineError, Event, Facts};
-use crate::media::Clip;
 
-use cells::Cells;
 use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
-use map::Colouring;
-use runs::Run;
+use pace::Pace;
 use state::{Action, Job, Level, Prefs, State, View};
 
 pub use link::OpenEngine;
@@ -90,14 +96,20 @@ const VIEW_KEY: &str = "view v1";
 const PREFS_KEY: &str = "prefs v1";
 
 /// What the facts of a request hang on.
-type FactsKey = (PathBuf, [usize; 2], usize, usize);
+type FactsKey = (PathBuf, [usize; 2], [usize; 3]);
 
 /// The window.
 pub struct App {
     state: State,
     layout: Layout,
+    /// In place of it while the window is small.
+    compact: Layout,
+    small: bool,
     link: Link,
+    /// What the facts were asked for, and whether they are still to come.
     facts_of: Option<FactsKey>,
+    facts_asked: bool,
+    pace: Pace,
     predicted: Option<(Form, bool)>,
     /// Theme and zoom as they were set last.
     applied: Option<(egui::ThemePreference, f32)>,
@@ -121,7 +133,18 @@ impl App {
         state.form.mend();
         state.prefs.zoom = if state.prefs.zoom.is_finite() { state.prefs.zoom.clamp(0.5, 3.0) } else { 1.0 };
         let link = Link::new(cc.egui_ctx.clone(), options.open_engine);
-        let mut app = Self { state, layout, link, facts_of: None, predicted: None, applied: None };
+        let mut app = Self {
+            state,
+            layout,
+            compact: Layout::compact(),
+            small: false,
+            link,
+            facts_of: None,
+            facts_asked: false,
+            pace: Pace::from_environment(),
+            predicted: None,
+            applied: None,
+        };
         app.choose_first_model();
         if let Some(path) = options.capture {
             app.link.load(path);
@@ -212,7 +235,7 @@ impl App {
 
     fn forget_selection(&mut self) {
         let view = &mut self.state.view;
-        (view.step, view.selection, view.frame, view.plan) = (None, None, 0, false);
+        (view.step, view.selection, view.frame, view.plan, view.pinned) = (None, None, 0, false, None);
     }
 
     fn told(&mut self, told: Told) {
@@ -230,7 +253,12 @@ impl App {
                 self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
             }
             Told::Event(event) => self.event(*event),
-            Told::Facts(facts) => {
+            Told::Facts(facts, profiled) => {
+                self.facts_asked = false;
+                if let Some(Err(why)) = &profiled {
+                    log.add(Level::Warning, format!("The model's profile cannot be used: {why}"));
+                }
+                self.state.profiled = profiled;
                 if let Err(error) = &facts {
                     log.add(Level::Warning, error.clone());
                 }
@@ -243,6 +271,11 @@ impl App {
             }
             Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
             Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
+            Told::Mask(run, bits) => {
+                self.state.runs.paint(run, Some(bits));
+                self.state.brush.on = true;
+                log.add(Level::Note, "The mask is in use: block scores are worked out anew from it.");
+            }
             Told::Model(path) => self.use_model(path),
             Told::Saved(path) => {
                 log.add(Level::Note, format!("Saved {}", path.display()));
@@ -269,6 +302,8 @@ impl App {
                 capture.observe(&event);
                 *run = Some(self.state.runs.add(capture, true, None));
                 self.forget_selection();
+                // What is made is to be seen moving.
+                self.state.view.playing = true;
                 return;
             }
             Event::Stage(now) => *stage = Some(*now),
@@ -278,6 +313,9 @@ impl App {
         let run = *run;
         if let Some(id) = run {
             self.state.runs.change(id, |run| run.capture.observe(&event));
+        }
+        if matches!(event, Event::Step(_) | Event::Finished(_) | Event::Failed(_)) {
+            self.pace.answered();
         }
         match event {
             Event::Finished(_) => self.finished(run),
@@ -322,6 +360,7 @@ impl App {
             Action::Generate => {}
             Action::Pause | Action::Resume => self.pause(action == Action::Pause),
             Action::Cancel => {
+                self.pace.ask("cancel");
                 if let Some(engine) = self.link.engine() {
                     engine.control().cancel();
                 }
@@ -331,7 +370,16 @@ impl App {
             Action::ChooseModel => self.link.choose_model(),
             Action::UseModel(path) => self.use_model(path),
             Action::SaveCapture | Action::SaveClip | Action::SaveMap => self.save(&action),
-            Action::ResetLayout => self.layout = Layout::default(),
+            Action::SavePicture(pane) => self.state.shots.want(pane),
+            Action::SaveFigure(which) => self.save_figure(which),
+            Action::ChooseMask => {
+                if let Some(run) = self.state.runs.current() {
+                    self.link.choose_mask(run.id, run.capture.run.token_grid);
+                }
+            }
+            Action::OpenMask(path) => self.open_mask(path),
+            Action::SaveMask => self.save_mask(),
+            Action::ResetLayout => (self.layout, self.compact) = (Layout::default(), Layout::compact()),
         }
     }
 
@@ -351,26 +399,11 @@ impl App {
         if pause {
             engine.control().pause()
         } else {
+            self.pace.ask("resume");
             engine.control().resume()
         }
         if let Job::Running { paused, .. } = &mut self.state.job {
             *paused = pause;
-        }
-    }
-
-    fn save(&mut self, action: &Action) {
-        let Some(run) = self.state.runs.current() else { return };
-        match action {
-            Action::SaveCapture => self.link.save_capture(run.capture.clone()),
-            Action::SaveClip => match clip(run) {
-                Ok(clip) => self.link.save_clip(clip, settings(run)),
-                Err(error) => self.state.log.add(Level::Error, error),
-            },
-            _ => {
-                let cells = Cells::of(&self.state);
-                let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
-                self.link.save_map(export::svg(&cells, &title), export::csv(&cells));
-            }
         }
     }
 
@@ -389,15 +422,6 @@ impl App {
             if pressed(keys) && enabled {
                 self.state.ask(action);
             }
-        }
-    }
-
-    /// What was dropped on the window: captures, or a model's folder.
-    fn dropped(&mut self, ctx: &egui::Context) {
-        let paths: Vec<PathBuf> =
-            ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
-        for path in paths {
-            self.state.ask(if path.is_dir() { Action::UseModel(path) } else { Action::Open(path) });
         }
     }
 
@@ -433,11 +457,15 @@ impl App {
 
     /// Works on the scores while the map shows them.
     fn score(&mut self, ctx: &egui::Context) {
-        let wanted = matches!(self.state.view.colouring, Colouring::Lift | Colouring::Recall);
-        let State { runs, scores, view, .. } = &mut self.state;
-        if let (true, Some(run)) = (wanted, runs.current())
-            && scores.advance(run, view.uncond)
-        {
+        let State { runs, scores, scores_of_baseline, view, .. } = &mut self.state;
+        let Some(run) = runs.current().filter(|_| view.colouring.is_score()) else { return };
+        let mut more = scores.advance(run, run, view.uncond);
+        if let (true, Some((baseline, _))) = (view.subtract, runs.comparable()) {
+            // Against one and the same mask where the user painted one.
+            let painted = run.painted.is_some() && run.capture.run.token_grid == baseline.capture.run.token_grid;
+            more |= scores_of_baseline.advance(baseline, if painted { run } else { baseline }, view.uncond);
+        }
+        if more {
             ctx.request_repaint();
         }
     }
@@ -445,11 +473,17 @@ impl App {
     /// Asks for facts where the model or size changed, and predicts where anything did.
     fn predict(&mut self) {
         let form = &self.state.form;
-        let key = (form.model.clone(), form.size, form.frames, form.prompt.split_whitespace().count());
-        if !form.model.as_os_str().is_empty() && self.facts_of.as_ref() != Some(&key) {
+        let key = (form.model.clone(), form.size, [form.frames, form.steps, form.prompt.split_whitespace().count()]);
+        // One question at a time: while a slider moves the answers would overtake each other.
+        if !form.model.as_os_str().is_empty() && !self.facts_asked && self.facts_of.as_ref() != Some(&key) {
             self.link.facts(form.request());
-            self.facts_of = Some(key);
+            (self.facts_of, self.facts_asked) = (Some(key), true);
         }
+        let blocks = self.state.blocks();
+        if let Some(Ok(profiled)) = &self.state.profiled {
+            target::fill(&mut self.state.form, profiled, blocks);
+        }
+        let form = &self.state.form;
         let facts = self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok());
         let known = facts.is_some();
         if self.predicted.as_ref().is_none_or(|(of, knew)| of != form || *knew != known) || known_changed(&self.state) {
@@ -464,34 +498,8 @@ fn known_changed(state: &State) -> bool {
     state.prediction.plans.first().is_some_and(|plan| !plan.cond.fits(state.blocks()))
 }
 
-/// A run's clip, to be written.
-fn clip(run: &Run) -> Result<Clip, String> {
-    let frames = run.capture.clip.as_ref().ok_or("This run has no clip yet.")?;
-    let (width, height) = (frames.width as u32, frames.height as u32);
-    Clip::new(width, height, run.capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
-}
-
-/// A run's settings as JSON, for the files that it becomes.
-fn settings(run: &Run) -> String {
-    let info = &run.capture.run;
-    serde_json::json!({
-        "program": info.program,
-        "model": info.model,
-        "model_id": info.model_id,
-        "prompt": info.prompt,
-        "negative_prompt": info.negative_prompt,
-        "seed": info.seed,
-        "noise": info.noise,
-        "size": [info.width, info.height],
-        "frames": info.num_frames,
-        "steps": info.steps(),
-        "guidance_scale": info.guidance_scale,
-        "flow_shift": info.flow_shift,
-        "scheduler": info.scheduler,
-        "strategy": info.strategy,
-    })
-    .to_string()
-}
+/// Least size of all panes together, in points: a smaller window shows them as tabs.
+const LEAST: egui::Vec2 = egui::vec2(760.0, 600.0);
 
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _: &mut eframe::Frame) {
@@ -506,21 +514,28 @@ impl eframe::App for App {
     }
 
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+        self.pace.frame(std::time::Instant::now(), self.state.job.busy());
         self.apply_prefs(ui.ctx());
         let palette = theme::Palette::of(ui);
         let bar = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 7));
-        egui::Panel::top("top bar").frame(bar).show(ui, |ui| top_bar::ui(ui, &mut self.state, &mut self.layout));
+        egui::Panel::top("top bar").frame(bar).show(ui, |ui| {
+            let layout = if self.small { &mut self.compact } else { &mut self.layout };
+            top_bar::ui(ui, &mut self.state, layout);
+        });
         let status = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 3));
         egui::Panel::bottom("status bar").frame(status).show(ui, |ui| log::status_bar(ui, &mut self.state));
         let window = egui::Frame::new().fill(palette.window).inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
             log::hints(ui, &mut self.state);
-            self.layout.ui(ui, &mut self.state);
+            self.small = ui.available_width() < LEAST.x || ui.available_height() < LEAST.y;
+            let layout = if self.small { &mut self.compact } else { &mut self.layout };
+            layout.ui(ui, &mut self.state);
         });
-        drop_target(ui);
+        files::drop_target(ui);
         for action in std::mem::take(&mut self.state.actions) {
             self.act(action);
         }
+        self.state.shots.take(ui.ctx(), self.link.picture_saver());
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {
@@ -535,23 +550,4 @@ impl eframe::App for App {
         put(VIEW_KEY, serde_json::to_string(&self.state.view));
         put(PREFS_KEY, serde_json::to_string(&self.state.prefs));
     }
-}
-
-/// Says what a drop will do while something is dragged over the window.
-fn drop_target(ui: &egui::Ui) {
-    if ui.input(|input| input.raw.hovered_files.is_empty()) {
-        return;
-    }
-    let rect = ui.ctx().content_rect();
-    let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
-    let painter = ui.ctx().layer_painter(layer);
-    painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
-    let text = "Drop a capture to open it, or a model folder to use it";
-    painter.text(
-        rect.center(),
-        egui::Align2::CENTER_CENTER,
-        text,
-        egui::FontId::proportional(22.0),
-        egui::Color32::WHITE,
-    );
 }

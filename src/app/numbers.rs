@@ -16,6 +16,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     };
     let baseline = state.runs.comparable().map(|(baseline, _)| baseline);
     egui::ScrollArea::vertical().id_salt("numbers").auto_shrink(false).show(ui, |ui| {
+        theme::beside_scroll_bar(ui);
         headline(ui, run, baseline);
         progress(ui, run);
         savings(ui, run, baseline);
@@ -94,7 +95,8 @@ fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
         && outcome.error.is_none()
     {
         let times = &outcome.seconds;
-        row(ui, "loading, text", format!("{}, {}", seconds(times.load), seconds(times.text)));
+        row(ui, "loading", seconds(times.load));
+        row(ui, "text", seconds(times.text));
         row(ui, "decoding", seconds(times.decode));
         row(ui, "in all", seconds(times.total));
     }
@@ -123,7 +125,7 @@ fn memory(ui: &mut Ui, run: &Run) {
     section(ui, "GPU MEMORY");
     let deltas = run.capture.steps.iter().map(|step| step.delta_memory).max().unwrap_or(0);
     row(ui, "in use", bytes(last.memory));
-    row(ui, "stored deltas", bytes(deltas));
+    row(ui, "stored deltas", if deltas == 0 { "none".into() } else { bytes(deltas) });
     if let Some(outcome) = run.capture.outcome.as_ref().filter(|outcome| outcome.peak_memory > 0) {
         row(ui, "highest", bytes(outcome.peak_memory));
     }

@@ -8,17 +8,35 @@ use egui::{Color32, ColorImage, Pos2, Rect, Sense, Stroke, TextureHandle, Textur
 use crate::engine::Frames;
 use crate::media::Colormap;
 
-use super::legend;
-use super::runs::{MOST_SHOWN, Run, Runs};
+use super::attention::{self, Overlay};
+use super::runs::{MOST_SHOWN, Run};
 use super::state::{Action, Compare, State, View};
 use super::theme;
+use super::{brush, legend, transport};
 
 /// What a texture shows: a new one is made when this changes.
 #[derive(Clone, Debug, PartialEq)]
-enum Content {
-    Frame { run: u64, version: u64, step: Option<usize>, frame: usize },
-    Difference { runs: [(u64, u64); 2], step: Option<usize>, frame: usize },
-    Attention { run: u64, version: u64, step: usize, block: usize, uncond: bool, frame: usize, opacity: u8, top: u32 },
+pub(super) enum Content {
+    Frame {
+        run: u64,
+        version: u64,
+        step: Option<usize>,
+        frame: usize,
+    },
+    Difference {
+        runs: [(u64, u64); 2],
+        step: Option<usize>,
+        frame: usize,
+    },
+    Attention {
+        run: u64,
+        version: u64,
+        of: [Option<[usize; 2]>; 2],
+        branch: [bool; 2],
+        frame: usize,
+        opacity: u8,
+        range: [u32; 2],
+    },
 }
 
 /// The textures in use, one a slot.
@@ -26,7 +44,8 @@ enum Content {
 pub struct Pictures(HashMap<(u8, usize), (Content, TextureHandle)>);
 
 impl Pictures {
-    fn get(
+    /// The texture of a slot, made anew where its content changed.
+    pub(super) fn get(
         &mut self,
         ctx: &egui::Context,
         slot: (u8, usize),
@@ -86,21 +105,28 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         f64::from(run.capture.run.fps.clamp(1, 240)) * count as f64 / run.capture.run.num_frames.max(count) as f64;
     state.view.frame = state.view.frame.min(count - 1);
     controls(ui, state, step);
+    if state.brush.on {
+        brush::controls(ui, state);
+    }
     egui::Panel::bottom("preview transport")
         .frame(egui::Frame::NONE)
         .show_separator_line(false)
-        .show(ui, |ui| transport(ui, &mut state.view, count, fps));
+        .show(ui, |ui| transport::ui(ui, state, count, fps));
     pictures(ui, state);
 }
 
+/// Below this width, in points, controls that are elsewhere too are left out.
+const NARROW: f32 = 520.0;
+
 fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
-    let comparable = state.runs.comparable().is_some();
     let several = state.runs.shown().len() > 1;
     let has_clip = state.runs.current().is_some_and(|run| run.capture.clip.is_some());
-    let has_mask = state.runs.current().is_some_and(|run| !run.capture.masks.is_empty());
-    let attention = attention_map(state).is_some();
-    let view = &mut state.view;
+    let narrow = ui.available_width() < NARROW;
+    // A row of its own where there is much to set.
+    let attends = state.view.pinned.is_some() || attention::selected(state).is_some() || state.view.paid;
+    let below = narrow || attends;
     ui.horizontal_wrapped(|ui| {
+        let view = &mut state.view;
         if has_clip && ui.selectable_label(step.is_none(), "Clip").clicked() {
             view.step = None;
         }
@@ -109,67 +135,101 @@ fn controls(ui: &mut Ui, state: &mut State, step: Option<usize>) {
             None => ui.label("the decoded frames"),
         };
         if several {
-            ui.separator();
-            for (mode, text, enabled) in [
-                (Compare::Single, "One", true),
-                (Compare::Split, "Split", comparable),
-                (Compare::Difference, "Difference", comparable),
-                (Compare::SideBySide, "Side by side", true),
-            ] {
-                let label = egui::Button::selectable(view.compare == mode, text);
-                if ui.add_enabled(enabled, label).clicked() {
-                    view.compare = mode;
-                }
-            }
+            compare_controls(ui, state, narrow);
         }
-        if attention {
-            ui.separator();
-            let label = ui.label("Attention");
-            let slider = egui::Slider::new(&mut view.opacity, 0.0..=1.0).show_value(false);
-            ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");
+        if !below {
+            mask_controls(ui, state);
         }
-        if has_mask {
-            ui.checkbox(&mut view.outline, "Mask outline");
-        }
-        if has_clip && ui.button("Save clip...").on_hover_text("MP4, APNG, GIF or PNG frames").clicked() {
+        let tip = "MP4, APNG, GIF or PNG frames";
+        if has_clip && !narrow && ui.button("Save clip...").on_hover_text(tip).clicked() {
             state.actions.push(Action::SaveClip);
         }
     });
+    if !below {
+        return;
+    }
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().slider_width = if narrow { 60.0 } else { 110.0 };
+        attention_controls(ui, state);
+        mask_controls(ui, state);
+    });
 }
 
-fn transport(ui: &mut Ui, view: &mut View, count: usize, fps: f64) {
-    let now = ui.input(|input| input.time);
-    if view.playing && count > 1 {
-        let due = ((now - view.frame_since) * fps) as usize;
-        if due > 0 {
-            view.frame_since = now;
-            let next = view.frame + 1;
-            view.playing = view.looping || next < count;
-            view.frame = if next < count || !view.looping { next.min(count - 1) } else { 0 };
+/// How runs are compared: in a row of buttons, or in a list where there is no room for it.
+fn compare_controls(ui: &mut Ui, state: &mut State, narrow: bool) {
+    let comparable = state.runs.comparable().is_some();
+    let mode = &mut state.view.compare;
+    let modes = [
+        (Compare::Single, "One", true),
+        (Compare::Split, "Split", comparable),
+        (Compare::Difference, "Difference", comparable),
+        (Compare::SideBySide, "Side by side", true),
+    ];
+    let buttons = |ui: &mut Ui, mode: &mut Compare| {
+        for (each, text, enabled) in modes {
+            if ui.add_enabled(enabled, egui::Button::selectable(*mode == each, text)).clicked() {
+                *mode = each;
+            }
         }
-        ui.ctx().request_repaint_after_secs((1.0 / fps) as f32);
+    };
+    if !narrow {
+        ui.separator();
+        return buttons(ui, mode);
     }
-    ui.add_space(4.0);
-    ui.horizontal(|ui| {
-        let (text, name) = if view.playing { ("Stop", "Stop playback") } else { ("Play", "Play") };
-        let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));
-        theme::named(&play, Role::Button, name);
-        let typing = ui.ctx().egui_wants_keyboard_input();
-        if play.clicked() || (!typing && ui.input(|input| input.key_pressed(egui::Key::K))) {
-            view.playing = !view.playing && count > 1;
-            view.frame_since = now;
-        }
-        ui.checkbox(&mut view.looping, "Loop");
-        let label = ui.label("Frame");
-        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(40.0);
-        let mut number = view.frame + 1;
-        let slider =
-            egui::Slider::new(&mut number, 1..=count.max(1)).custom_formatter(move |v, _| format!("{v} / {count}"));
-        if ui.add(slider).labelled_by(label.id).changed() {
-            view.frame = number - 1;
-            view.playing = false;
-        }
-    });
+    let name = modes.iter().find(|(each, ..)| each == mode).map_or("", |(_, text, _)| text);
+    let list = egui::ComboBox::from_id_salt("compare").selected_text(name).width(90.0);
+    let response = list.show_ui(ui, |ui| buttons(ui, mode)).response;
+    theme::named(&response, Role::ComboBox, format!("Compare runs: {name}"));
+}
+
+fn mask_controls(ui: &mut Ui, state: &mut State) {
+    let run = state.runs.current();
+    let (has_mask, tokens) = run.map_or((false, 0), |run| (run.mask().is_some(), run.capture.run.tokens()));
+    if has_mask {
+        ui.checkbox(&mut state.view.outline, "Mask outline");
+    }
+    if tokens == 0 {
+        return;
+    }
+    let tip = "Paint the foreground by hand; block scores follow at once, without running again";
+    if ui.add(egui::Button::selectable(state.brush.on, "Paint mask")).on_hover_text(tip).clicked() {
+        state.brush.on = !state.brush.on;
+        state.view.compare = Compare::Single;
+    }
+}
+
+/// Opacity and kind of the attention, and what it is compared with.
+fn attention_controls(ui: &mut Ui, state: &mut State) {
+    let selected = attention::selected(state).map(|map| [map.step, map.block]);
+    let paid = attention::has_paid(state);
+    let view = &mut state.view;
+    if !paid && view.paid {
+        view.paid = false;
+    }
+    if selected.is_none() && view.pinned.is_none() && !view.paid {
+        return;
+    }
+    let label = ui.label("Attention");
+    let slider = egui::Slider::new(&mut view.opacity, 0.0..=1.0).show_value(false);
+    ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");
+    if paid {
+        ui.selectable_value(&mut view.paid, false, "received").on_hover_text("Self-attention that a token receives");
+        let tip = "Cross-attention that a token pays to the words of the prompt's subject";
+        ui.selectable_value(&mut view.paid, true, "to subject").on_hover_text(tip);
+    }
+    let pinned = view.pinned;
+    let tip = "Keep this cell's map on show and click another cell of the map to compare";
+    if ui
+        .add_enabled(selected.is_some() || pinned.is_some(), egui::Button::selectable(pinned.is_some(), "Pin cell"))
+        .on_hover_text(tip)
+        .clicked()
+    {
+        view.pinned = if pinned.is_some() { None } else { selected };
+    }
+    if pinned.is_some() {
+        ui.checkbox(&mut view.minus_pinned, "Minus pinned")
+            .on_hover_text("The selected cell's map minus the pinned one's");
+    }
 }
 
 /// The largest rectangle of a picture's shape in the middle of another.
@@ -214,104 +274,65 @@ fn pictures(ui: &mut Ui, state: &mut State) {
     }
 }
 
-const UV: Rect = Rect { min: Pos2::ZERO, max: pos2(1.0, 1.0) };
+/// All of a texture.
+pub(super) const UV: Rect = Rect { min: Pos2::ZERO, max: pos2(1.0, 1.0) };
 
+/// The current run alone, with what lies over it; twice where two cells are compared.
 fn single(ui: &mut Ui, state: &mut State, area: Rect) {
-    let overlay = state.view.opacity > 0.0 && attention_map(state).is_some();
-    let (area, below) = if overlay { area.split_top_bottom_at_y(area.bottom() - 34.0) } else { (area, area) };
-    let State { runs, view, pictures, .. } = state;
-    let Some(run) = runs.current() else { return };
-    let Some((id, width, height)) = picture(ui, pictures, 0, run, view) else { return };
-    let rect = fit(area, width, height);
-    let response = ui.allocate_rect(rect, Sense::hover());
-    ui.painter().image(id, rect, UV, Color32::WHITE);
-    theme::named(&response, Role::Image, format!("Preview of run {}, frame {}", run.title(), view.frame + 1));
-    if overlay {
-        attention(ui, state, rect, below);
-    }
-    outline(ui, state, rect);
-}
-
-/// The selected block's attention map on the step that is shown, and which step and block these are.
-fn attention_map(state: &State) -> Option<(&[f32], usize, usize)> {
-    attention_of(&state.runs, &state.view, state.shown_step()?)
-}
-
-fn attention_of<'a>(runs: &'a Runs, view: &View, step: usize) -> Option<(&'a [f32], usize, usize)> {
-    let (run, block) = (runs.current()?, view.block?);
-    // A reused block attends to nothing: what it attended to when it ran last is what is reused.
-    let ran = run.capture.steps.iter().rev().filter(|record| record.step <= step);
-    let (step, map) = ran
-        .filter_map(|record| Some((record.step, run.block(record.step, block, view.uncond)?.received.as_deref()?)))
-        .next()?;
-    (map.len() == run.capture.run.tokens() && !map.is_empty()).then_some((map, step, block))
-}
-
-fn attention(ui: &mut Ui, state: &mut State, rect: Rect, below: Rect) {
-    let Some(step) = state.shown_step() else { return };
-    let State { runs, view, pictures, .. } = state;
-    let Some((map, step, block)) = attention_of(runs, view, step) else { return };
-    let Some(run) = runs.current() else { return };
-    let [frames_of_grid, height, width] = run.capture.run.token_grid;
-    let count = frames(run, view.step).map_or(1, |(shown, _)| shown.frames.len());
-    let frame = latent_frame(view.frame, count, frames_of_grid);
-    let Some(values) = map.get(frame * height * width..(frame + 1) * height * width) else { return };
-    let top = map.iter().copied().fold(0.0, f32::max).max(f32::MIN_POSITIVE);
-    let opacity = view.opacity;
-    let make = || {
-        let pixel = |value: &f32| {
-            let t = value / top;
-            let [r, g, b] = Colormap::Sequential.color(t);
-            // Where little is received the frame stays visible.
-            Color32::from_rgba_unmultiplied(r, g, b, ((0.25 + 0.75 * t) * opacity * 255.0) as u8)
-        };
-        ColorImage::new([width, height], values.iter().map(pixel).collect())
+    let maps = if state.view.opacity > 0.0 { attention::overlays(state) } else { Vec::new() };
+    let (area, below) = if maps.is_empty() { (area, area) } else { area.split_top_bottom_at_y(area.bottom() - 34.0) };
+    let Some((step, count)) = state.runs.current().and_then(|run| {
+        let (shown, _) = frames(run, state.view.step)?;
+        Some((state.shown_step(), shown.frames.len()))
+    }) else {
+        return;
     };
-    let content = Content::Attention {
-        run: run.id,
-        version: run.version,
-        step,
-        block,
-        uncond: view.uncond,
-        frame,
-        opacity: (opacity * 255.0) as u8,
-        top: top.to_bits(),
+    let number = maps.len().max(1);
+    let across = area.width() >= area.height();
+    let size = if across {
+        vec2(area.width() / number as f32, area.height())
+    } else {
+        vec2(area.width(), area.height() / number as f32)
     };
-    let id = pictures.get(ui.ctx(), (1, 0), content, TextureOptions::NEAREST, make);
-    ui.painter().image(id, rect, UV, Color32::WHITE);
-    let text = format!("attention received by a token: block {block}, step {step} (mean 1)");
-    legend::bar(ui, below.shrink2(vec2(4.0, 0.0)), Colormap::Sequential, &text, [0.0, top], &|v| format!("{v:.1}"));
-}
-
-/// The border of the mask, black and white so that it shows on anything.
-fn outline(ui: &Ui, state: &State, rect: Rect) {
-    let Some(run) = state.runs.current() else { return };
-    let Some(mask) = run.capture.masks.last().filter(|_| state.view.outline) else { return };
-    let [frames_of_grid, height, width] = run.capture.run.token_grid;
-    let count = frames(run, state.view.step).map_or(1, |(shown, _)| shown.frames.len());
-    let frame = latent_frame(state.view.frame, count, frames_of_grid);
-    let Some(bits) = mask.tokens.get(frame * height * width..(frame + 1) * height * width) else { return };
-    let cell = vec2(rect.width() / width.max(1) as f32, rect.height() / height.max(1) as f32);
-    let corner = |y: usize, x: usize| rect.min + vec2(x as f32 * cell.x, y as f32 * cell.y);
-    let inside = |y: Option<usize>, x: Option<usize>| match (y, x) {
-        (Some(y), Some(x)) if y < height && x < width => bits[y * width + x],
-        _ => false,
-    };
-    let mut lines = Vec::new();
-    for y in 0..=height {
-        for x in 0..=width {
-            if inside(y.checked_sub(1), Some(x)) != inside(Some(y), Some(x)) {
-                lines.push([corner(y, x), corner(y, x + 1)]);
-            }
-            if inside(Some(y), x.checked_sub(1)) != inside(Some(y), Some(x)) {
-                lines.push([corner(y, x), corner(y + 1, x)]);
-            }
+    for index in 0..number {
+        let at = area.min + if across { vec2(size.x * index as f32, 0.0) } else { vec2(0.0, size.y * index as f32) };
+        let place = Rect::from_min_size(at, size).shrink(if number > 1 { 3.0 } else { 0.0 });
+        one(ui, state, index, place, maps.get(index), [step.unwrap_or(0), count]);
+        if number > 1
+            && let Some(map) = maps.get(index)
+        {
+            tag(ui, place.left_top() + Vec2::splat(5.0), egui::Align2::LEFT_TOP, &map.title);
         }
     }
-    for (width, color) in [(3.5, Color32::BLACK), (1.5, Color32::WHITE)] {
-        for line in &lines {
-            ui.painter().line_segment(*line, Stroke::new(width, color));
-        }
+    attention::show_legend(ui, &state.view, &maps, below);
+}
+
+/// One picture of the current run.
+fn one(ui: &mut Ui, state: &mut State, index: usize, place: Rect, map: Option<&Overlay>, [step, count]: [usize; 2]) {
+    let State { runs, view, pictures, brush, .. } = state;
+    let Some(run) = runs.current() else { return };
+    let Some((id, width, height)) = picture(ui, pictures, index, run, view) else { return };
+    let rect = fit(place, width, height);
+    let painting = brush.on;
+    let response = ui.allocate_rect(rect, if painting { Sense::click_and_drag() } else { Sense::hover() });
+    ui.painter().image(id, rect, UV, Color32::WHITE);
+    let frame = latent_frame(view.frame, count, run.capture.run.token_grid[0]);
+    if let Some(map) = map {
+        attention::draw(ui, pictures, (index, rect), run, view, frame, map);
+    }
+    if view.outline || painting {
+        brush::outline(ui, run, frame, rect, painting);
+    }
+    let mut name = format!("Preview of run {}, frame {}", run.title(), view.frame + 1);
+    if painting {
+        let at = brush.cursor.map_or(String::new(), |[row, column]| format!(", brush at row {row}, column {column}"));
+        name = format!("Mask of run {} to paint on, step {step}, latent frame {frame}{at}", run.title());
+    }
+    theme::named(&response, if painting { Role::Canvas } else { Role::Image }, name);
+    if painting {
+        brush::paint(ui, state, frame, rect, &response);
+    } else {
+        attention::hover(response, run, frame, view, map, rect);
     }
 }
 

@@ -22,6 +22,10 @@ pub struct Run {
     pub path: Option<PathBuf>,
     /// Shown beside the current run.
     pub beside: bool,
+    /// The foreground as the user painted it, one bit a token; in place of the estimated mask.
+    pub painted: Option<Vec<bool>>,
+    /// Grows with every change of the painted mask.
+    pub mask_version: u64,
 }
 
 /// What differs between two clips of the same size.
@@ -37,6 +41,18 @@ impl Run {
     /// A short name: number and strategy.
     pub fn title(&self) -> String {
         format!("#{} {}", self.id, self.capture.run.strategy.name())
+    }
+
+    /// The foreground mask in use, one bit a token: the painted one, else the newest estimate.
+    pub fn mask(&self) -> Option<&[bool]> {
+        let tokens = self.capture.run.tokens();
+        let estimate = || self.estimated_mask();
+        self.painted.as_deref().or_else(estimate).filter(|bits| bits.len() == tokens && tokens > 0)
+    }
+
+    /// The newest estimate of the foreground, one bit a token.
+    pub fn estimated_mask(&self) -> Option<&[bool]> {
+        self.capture.masks.last().map(|mask| mask.tokens.as_slice())
     }
 
     /// A step's record by its number.
@@ -79,6 +95,8 @@ impl Run {
                 let theirs = other.denoise_seconds() * steps as f64 / self.capture.run.steps().max(1) as f64;
                 (self.denoise_seconds(), (all == other.capture.steps.len()).then_some(theirs)?)
             }
+            // Without reuse there is nothing to save: steps differ by chance alone.
+            _ if self.capture.hit_rate() == 0.0 => return None,
             _ => {
                 // Steps that compiled kernels took long for a reason that no reuse changes: none counts more than a full one.
                 let full = self.full_step_seconds()?;
@@ -125,7 +143,7 @@ impl Runs {
     pub fn add(&mut self, capture: Capture, live: bool, path: Option<PathBuf>) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        self.list.push(Run { id, capture, version: 0, live, path, beside: false });
+        self.list.push(Run { id, capture, live, path, ..Run::default() });
         self.current = Some(id);
         id
     }
@@ -150,6 +168,16 @@ impl Runs {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             change(run);
             run.version += 1;
+        }
+    }
+
+    /// Gives a run a painted mask, or takes it away.
+    pub fn paint(&mut self, id: u64, mask: Option<Vec<bool>>) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id)
+            && run.painted != mask
+        {
+            run.painted = mask;
+            run.mask_version += 1;
         }
     }
 
@@ -240,7 +268,7 @@ mod tests {
         assert!(saving.speedup > 1.2 && saving.seconds > 0.0, "{saving:?}");
         let own = uniform.saving(None).unwrap();
         assert!((own.speedup - saving.speedup).abs() < 0.3, "{own:?}");
-        assert_eq!(off.eta(), None);
+        assert_eq!((off.eta(), off.saving(None)), (None, None));
         let mut live = uniform.clone();
         live.live = true;
         live.capture.steps.truncate(6);

@@ -10,24 +10,31 @@ use super::runs::Run;
 /// Longest time spent on scores in one frame of the window.
 const BUDGET: Duration = Duration::from_millis(6);
 
-/// Scores of a run's blocks against its newest mask.
+/// What scores are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    run: u64,
+    uncond: bool,
+    /// The run whose mask it is, how many estimates that has, and how often its mask was painted.
+    mask: (u64, usize, u64),
+}
+
+/// Scores of a run's blocks against a mask.
 #[derive(Clone, Debug, Default)]
 pub struct Scores {
-    /// The run, its masks, and the branch that the scores are of.
-    of: Option<(u64, usize, bool)>,
+    of: Option<Key>,
     mask: Option<Mask>,
     /// One a block, steps slowest; of the steps that are done.
     scores: Vec<Option<Score>>,
 }
 
 impl Scores {
-    /// Goes on for a while; whether there is more to do.
-    pub fn advance(&mut self, run: &Run, uncond: bool) -> bool {
+    /// Goes on for a while with the scores of `run` against the mask of `masked`, by habit the same run; whether there is more to do.
+    pub fn advance(&mut self, run: &Run, masked: &Run, uncond: bool) -> bool {
         let capture = &run.capture;
-        let key = (run.id, capture.masks.len(), uncond);
+        let key = Key { run: run.id, uncond, mask: (masked.id, masked.capture.masks.len(), masked.mask_version) };
         if self.of != Some(key) {
-            let mask = capture.masks.last();
-            let mask = mask.and_then(|mask| Mask::new(capture.run.token_grid, mask.tokens.clone()).ok());
+            let mask = masked.mask().and_then(|bits| Mask::new(capture.run.token_grid, bits.to_vec()).ok());
             *self = Self { of: Some(key), mask, scores: Vec::new() };
         }
         let Some(mask) = &self.mask else { return false };
@@ -45,11 +52,11 @@ impl Scores {
         false
     }
 
-    /// The score of a block on the step recorded as number `index`, where it is known.
-    pub fn get(&self, run: &Run, uncond: bool, index: usize, block: usize) -> Option<&Score> {
-        let of = (run.id, run.capture.masks.len(), uncond);
-        let at = index * run.capture.run.blocks + block;
-        if self.of == Some(of) { self.scores.get(at)?.as_ref() } else { None }
+    /// The score of a block on a step, where it is known.
+    pub fn get(&self, run: &Run, uncond: bool, step: usize, block: usize) -> Option<&Score> {
+        self.of.filter(|of| of.run == run.id && of.uncond == uncond)?;
+        let index = run.capture.steps.iter().position(|record| record.step == step)?;
+        self.scores.get(index * run.capture.run.blocks + block)?.as_ref()
     }
 }
 
@@ -64,10 +71,32 @@ mod tests {
         runs.add(sample::capture(sample::Kind::Off), false, None);
         let run = runs.current().unwrap();
         let mut scores = Scores::default();
-        while scores.advance(run, false) {}
+        while scores.advance(run, run, false) {}
         let lift = |block| scores.get(run, false, 12, block).unwrap().lift;
         assert!(lift(6) > lift(3) && lift(3) > lift(7), "{} {} {}", lift(6), lift(3), lift(7));
         assert!(scores.get(run, true, 12, 6).is_none() && scores.get(run, false, 99, 6).is_none());
-        assert!(!scores.advance(run, true));
+        assert!(!scores.advance(run, run, true));
+    }
+
+    #[test]
+    fn a_painted_mask_gives_other_scores() {
+        let mut runs = Runs::default();
+        let id = runs.add(sample::capture(sample::Kind::Off), false, None);
+        let estimated: Vec<bool> = runs.current().unwrap().mask().unwrap().to_vec();
+        let lift = |runs: &Runs, scores: &mut Scores| {
+            let run = runs.current().unwrap();
+            while scores.advance(run, run, false) {}
+            scores.get(run, false, 12, 6).map(|score| score.lift)
+        };
+        let mut scores = Scores::default();
+        let before = lift(&runs, &mut scores).unwrap();
+        runs.paint(id, Some(estimated.iter().map(|bit| !bit).collect()));
+        let inverted = lift(&runs, &mut scores).unwrap();
+        assert!(before > 1.0 && inverted < 1.0, "{before} {inverted}");
+        // Nothing painted scores nothing; without a painted mask the estimate counts again.
+        runs.paint(id, Some(vec![false; estimated.len()]));
+        assert_eq!(lift(&runs, &mut scores), None);
+        runs.paint(id, None);
+        assert_eq!(lift(&runs, &mut scores), Some(before));
     }
 }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{Facts, Stage};
 
+use super::brush::Brush;
+use super::figures::{Figure, Shots};
 use super::form::{Form, Prediction};
+use super::layout::Pane;
 use super::map::Colouring;
 use super::preview::Pictures;
 use super::runs::Runs;
 use super::scores::Scores;
+use super::target::Known;
 
 /// What a pane asks of the window.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +40,16 @@ pub enum Action {
     SaveClip,
     /// Save the map as SVG, or its values as CSV.
     SaveMap,
+    /// Save a picture of a pane, or of the whole window.
+    SavePicture(Option<Pane>),
+    /// Save a figure of the current run.
+    SaveFigure(Figure),
+    /// Choose pictures of a mask to open.
+    ChooseMask,
+    /// Open these.
+    OpenMask(PathBuf),
+    /// Save the mask in use.
+    SaveMask,
     /// The layout as it was at first.
     ResetLayout,
 }
@@ -133,6 +147,15 @@ pub struct View {
     /// The frame on show, from 0.
     #[serde(skip)]
     pub frame: usize,
+    /// Step and block of the cell that others are compared with.
+    #[serde(skip)]
+    pub pinned: Option<[usize; 2]>,
+    /// The attention of the pinned cell is subtracted.
+    pub minus_pinned: bool,
+    /// Attention paid to the subject's words in place of attention received.
+    pub paid: bool,
+    /// Steps go by in place of frames.
+    pub through_steps: bool,
     /// Frames go by.
     #[serde(skip)]
     pub playing: bool,
@@ -166,6 +189,10 @@ impl Default for View {
             block: None,
             selection: None,
             frame: 0,
+            pinned: None,
+            minus_pinned: false,
+            paid: false,
+            through_steps: false,
             playing: false,
             frame_since: 0.0,
             looping: true,
@@ -256,12 +283,20 @@ pub struct State {
     pub adapter: Option<String>,
     /// What is known of the form's model and size, or why nothing is.
     pub facts: Option<Result<Facts, String>>,
+    /// What the model's profile says for the form's steps.
+    pub profiled: Known,
     /// What the form's strategy is expected to do.
     pub prediction: Prediction,
     /// Of one clip to another, and which these are: runs and their versions.
     pub likeness: Option<(LikenessOf, Option<Likeness>)>,
     /// How blocks attend to the foreground.
     pub scores: Scores,
+    /// The same of the baseline, where it is subtracted.
+    pub scores_of_baseline: Scores,
+    /// Pictures of panes that are asked for.
+    pub shots: Shots,
+    /// What paints the mask.
+    pub brush: Brush,
     /// Textures of the preview.
     pub pictures: Pictures,
     /// What panes asked for in this frame.

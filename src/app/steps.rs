@@ -1,7 +1,9 @@
 //! Pane "Steps": how much each step changes the prediction, and how long it takes.
 
 use egui::{Color32, Id, RichText, Ui};
-use egui_plot::{Bar, BarChart, HoverPosition, Line, MarkerShape, Plot, PlotPoints, Points, VLine};
+use egui_plot::{
+    AxisHints, Bar, BarChart, GridMark, HoverPosition, Line, MarkerShape, Plot, PlotPoints, Points, VLine,
+};
 
 use crate::caching::Cell;
 
@@ -40,6 +42,27 @@ fn kind(run: &Run, index: usize) -> Cell {
     }
 }
 
+/// About three round values between the ends of an axis, so that a low plot has more than its zero.
+fn marks((low, high): (f64, f64)) -> Vec<GridMark> {
+    let rough = (high - low) / 3.0;
+    if !(rough.is_finite() && rough > 0.0) {
+        return Vec::new();
+    }
+    let power = 10f64.powf(rough.log10().floor());
+    let step_size = [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|n| *n >= rough).unwrap_or(rough);
+    let first = (low / step_size).ceil();
+    (0..6)
+        .map(|n| GridMark { value: (first + f64::from(n)) * step_size, step_size })
+        .filter(|m| m.value <= high)
+        .collect()
+}
+
+/// A mark with as many digits as tell it from the next.
+fn number(value: f64, step_size: f64) -> String {
+    let digits = (-step_size.abs().max(1e-9).log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{value:.digits$}")
+}
+
 fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
     let steps = run.capture.run.steps().max(1) as f64;
     Plot::new(name)
@@ -53,7 +76,13 @@ fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
         .allow_boxed_zoom(false)
         .show_background(false)
         .set_margin_fraction(egui::vec2(0.02, 0.14))
-        .y_axis_min_width(34.0)
+        .custom_y_axes(vec![
+            AxisHints::new_y()
+                .min_thickness(34.0)
+                .label_spacing(egui::Rangef::new(8.0, 14.0))
+                .formatter(|mark, _| number(mark.value, mark.step_size)),
+        ])
+        .y_grid_spacer(|input| marks(input.bounds))
         .label_formatter(|at| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => {
                 Some(format!("step {:.0}\n{plot_name}: {:.4}", position.x, position.y))
@@ -127,4 +156,21 @@ fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<us
             clicked(plot, steps)
         })
         .inner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_have_a_few_round_marks() {
+        let values = |low, high| marks((low, high)).into_iter().map(|mark| mark.value).collect::<Vec<_>>();
+        assert_eq!(values(-10.0, 230.0), [0.0, 100.0, 200.0]);
+        assert_eq!(values(0.0, 5.0), [0.0, 2.0, 4.0]);
+        assert_eq!(
+            (number(0.05, 0.05), number(200.0, 100.0), number(0.0, 0.5)),
+            ("0.05".into(), "200".into(), "0.0".into())
+        );
+        assert!(values(0.0, 0.0).is_empty() && values(0.0, f64::INFINITY).is_empty());
+    }
 }

@@ -6,18 +6,25 @@ use crate::caching::{Carry, Cell, Intervals, Lists, MagCache, ProfilingSettings,
 
 use super::map::{cell_color, cell_mark};
 use super::state::{Level, State};
+use super::target::{self, Expected};
 use super::theme::{self, Palette, section};
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
     egui::ScrollArea::both().id_salt("strategy").auto_shrink(false).show(ui, |ui| {
+        theme::beside_scroll_bar(ui);
         ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
         choice(ui, state);
         let blocks = state.blocks();
         let steps = state.form.steps;
         let ratios = measured_ratios(state);
+        if let StrategyConfig::Profiling(_) = state.form.strategy() {
+            profile_blocks(ui, state);
+        }
         let chosen = state.form.chosen;
-        if let Some(strategy) = state.form.strategies.get_mut(chosen) {
+        if target::is_planner(state.form.strategy()) {
+            target::ui(ui, state);
+        } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
             settings(ui, strategy, steps, blocks, ratios.as_deref());
         }
@@ -45,6 +52,9 @@ fn what(strategy: &StrategyConfig) -> (&'static str, &'static str) {
         StrategyConfig::FewerSteps { .. } => {
             ("Fewer steps", "No reuse, fewer steps: the control that others have to beat.")
         }
+        StrategyConfig::Plan { title, .. } if title == target::TITLE => {
+            ("Target", "The least loss at a speed-up, or the most speed-up at a likeness, from the model's profile.")
+        }
         StrategyConfig::Plan { .. } => ("My plan", "The plan edited in the map."),
     }
 }
@@ -54,7 +64,17 @@ fn choice(ui: &mut Ui, state: &mut State) {
     let mut chosen = state.form.chosen;
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
+        let planned = StrategyConfig::Plan { title: target::TITLE.into(), plans: Vec::new() };
+        let (name, tip) = what(&planned);
+        let on = target::is_planner(state.form.strategy());
+        if ui.selectable_label(on, name).on_hover_text(tip).clicked() && !on {
+            target::choose(state);
+            chosen = state.form.chosen;
+        }
         for (index, strategy) in state.form.strategies.iter().enumerate() {
+            if target::is_planner(strategy) {
+                continue;
+            }
             let (name, tip) = what(strategy);
             if ui.selectable_label(index == chosen, name).on_hover_text(tip).clicked() {
                 chosen = index;
@@ -207,6 +227,22 @@ pub(super) fn parse_list(text: &str, count: usize) -> Option<Vec<usize>> {
     Some(blocks)
 }
 
+/// Offers the background blocks of the model's profile.
+fn profile_blocks(ui: &mut Ui, state: &mut State) {
+    let Some(Ok(profiled)) = &state.profiled else { return };
+    let background = profiled.background.clone();
+    if background.is_empty() || state.form.cached_blocks() == background {
+        return;
+    }
+    let tip =
+        format!("Blocks {}: those that attended to the background when the model was profiled", list_text(&background));
+    if ui.button("Cache the profile's background blocks").on_hover_text(tip).clicked()
+        && let Some(StrategyConfig::Profiling(settings)) = state.form.strategies.get_mut(1)
+    {
+        settings.blocks = vec![background];
+    }
+}
+
 /// The list as editable text: what is typed lasts until it parses.
 fn block_list(ui: &mut Ui, list: &mut Vec<usize>, blocks: usize, label: egui::Id) {
     let id = ui.scope_id().with("block list");
@@ -347,8 +383,14 @@ fn prediction(ui: &mut Ui, state: &mut State) {
     line(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
     line(ui, "hit rate", format!("{:.0} %", hits * 100.0));
     if let Some(memory) = state.prediction.delta_memory {
-        line(ui, "memory for deltas", theme::bytes(memory));
+        line(ui, "memory for deltas", if memory == 0 { "none".into() } else { theme::bytes(memory) });
     }
+    let psnr = match target::expected(state) {
+        Expected::Identical => "identical".into(),
+        Expected::Psnr(psnr) => format!("{psnr:.1} dB"),
+        Expected::NotMeasured => "not measured".into(),
+    };
+    line(ui, "PSNR to the full run", psnr);
 }
 
 /// One tick a step: computed, partly reused, reused.

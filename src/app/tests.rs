@@ -18,6 +18,7 @@ use super::sample::{self, Kind};
 use super::state::{Compare, Job};
 use super::*;
 use crate::engine::capture::file;
+use crate::media::Clip;
 
 /// One device for all tests: opening one takes longer than drawing.
 static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
@@ -30,13 +31,13 @@ static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
     WgpuSetupExisting { instance, adapter, device, queue }
 });
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     let open_engine = Arc::new(|| Err(anyhow::anyhow!("there is no GPU in this test")));
     Options { open_engine, demo_model: None, capture: None, demo_capture: None }
 }
 
 /// An empty window.
-fn window(size: [f32; 2], scale: f32) -> Harness<'static, App> {
+pub(super) fn window(size: [f32; 2], scale: f32) -> Harness<'static, App> {
     Harness::builder()
         .with_size(vec2(size[0], size[1]))
         .with_pixels_per_point(scale)
@@ -70,7 +71,7 @@ fn fill(app: &mut App, dark: bool) {
     app.state.view.selection = Some([10, 10, 5, 5]);
 }
 
-fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static, App> {
+pub(super) fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static, App> {
     let mut harness = window(size, scale);
     fill(harness.state_mut(), dark);
     harness.run_steps(6);
@@ -80,7 +81,7 @@ fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static, App> {
 }
 
 /// Compares a picture with the stored one. Adapters may round edges of glyphs and lines differently: few pixels may differ.
-fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
+pub(super) fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     const FAR: u8 = 40;
     const MOST: f64 = 0.01;
     let image = harness.render().expect("a picture");
@@ -111,11 +112,18 @@ fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
 }
 
 /// One pane alone.
-fn pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl FnOnce(&mut State)) {
+pub(super) fn pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl FnOnce(&mut State)) {
     let mut app = filled([400.0, 300.0], 1.0, dark);
     app.run_steps(1);
     let mut state = std::mem::take(&mut app.state_mut().state);
+    // Textures belong to the window they were made for.
+    state.pictures = super::preview::Pictures::default();
     change(&mut state);
+    if state.view.colouring.is_score()
+        && let Some(run) = state.runs.current()
+    {
+        while state.scores.advance(run, run, state.view.uncond) {}
+    }
     state.prediction =
         Prediction::of(&state.form, state.facts.as_ref().and_then(|facts| facts.as_ref().ok()), state.blocks());
     let mut harness = Harness::builder()
@@ -143,6 +151,7 @@ fn pictures_of_the_window() {
         ("window-dark", [1360.0, 860.0], 1.0, true),
         ("window-light", [1360.0, 860.0], 1.0, false),
         ("window-narrow", [800.0, 640.0], 1.0, true),
+        ("window-wide", [1920.0, 1000.0], 1.0, false),
         ("window-200-percent", [800.0, 500.0], 2.0, false),
     ] {
         check(name, &mut filled(size, scale, dark));
@@ -161,11 +170,26 @@ fn pictures_of_panes() {
     pane("pane-map-minus-baseline", Pane::Map, [560.0, 300.0], true, |state| {
         (state.view.colouring, state.view.subtract) = (Colouring::Time, true);
     });
+    for (name, colouring, dark) in [
+        ("pane-map-lift", Colouring::Lift, true),
+        ("pane-map-r-attn", Colouring::Recall, false),
+        ("pane-map-auc", Colouring::Auc, true),
+        ("pane-map-time", Colouring::Time, false),
+    ] {
+        pane(name, Pane::Map, [620.0, 300.0], dark, |state| state.view.colouring = colouring);
+    }
     pane("pane-numbers", Pane::Numbers, [300.0, 560.0], true, |_| {});
     pane("pane-steps", Pane::Steps, [360.0, 280.0], false, |_| {});
     pane("pane-log", Pane::Log, [500.0, 90.0], true, |_| {});
     pane("pane-runs", Pane::Runs, [620.0, 110.0], true, |_| {});
     pane("pane-preview", Pane::Preview, [460.0, 420.0], true, |_| {});
+    pane("pane-preview-two-cells", Pane::Preview, [560.0, 380.0], false, |state| state.view.pinned = Some([3, 7]));
+    pane("pane-preview-paint", Pane::Preview, [560.0, 420.0], true, |state| {
+        (state.brush.on, state.view.block, state.view.through_steps) = (true, None, true);
+    });
+    pane("pane-preview-side-by-side", Pane::Preview, [560.0, 320.0], true, |state| {
+        (state.view.compare, state.view.step, state.view.frame) = (Compare::SideBySide, None, 8);
+    });
     pane("pane-preview-split", Pane::Preview, [460.0, 380.0], true, |state| {
         (state.view.compare, state.view.step, state.view.frame) = (Compare::Split, None, 8);
     });
@@ -274,7 +298,7 @@ fn hints_go_for_good() {
 }
 
 /// Waits until a helper thread has told the window.
-fn wait(harness: &mut Harness<'_, App>, until: impl Fn(&State) -> bool) {
+pub(super) fn wait(harness: &mut Harness<'_, App>, until: impl Fn(&State) -> bool) {
     let start = Instant::now();
     while !until(&harness.state().state) {
         assert!(start.elapsed().as_secs() < 20, "nothing happened");

@@ -159,6 +159,11 @@ pub fn install(ctx: &egui::Context) {
     });
 }
 
+/// Leaves room for the scroll bar, which floats above the contents.
+pub fn beside_scroll_bar(ui: &mut egui::Ui) {
+    ui.set_max_width(ui.available_width() - 10.0);
+}
+
 /// A heading inside a pane.
 pub fn section(ui: &mut egui::Ui, text: &str) {
     ui.add_space(4.0);

@@ -72,6 +72,9 @@ fn file_menu(ui: &mut Ui, state: &mut State) {
         if ui.add_enabled(state.runs.current().is_some(), Button::new("Export map...")).clicked() {
             state.ask(Action::SaveMap);
         }
+        if ui.button("Save picture of the window...").clicked() {
+            state.ask(Action::SavePicture(None));
+        }
         ui.separator();
         if ui.button("Quit").clicked() {
             ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
@@ -115,9 +118,11 @@ fn keys_table(ui: &mut Ui) {
             (format(&GENERATE), "generate"),
             (format(&PAUSE), "pause, resume"),
             (format(&CANCEL), "cancel"),
+            (format(&OPEN), "open a capture"),
+            (format(&SAVE), "save the capture"),
             ("K".into(), "play, stop"),
-            ("arrows".into(), "move in the map"),
-            ("space".into(), "switch reuse of the selection"),
+            ("arrows".into(), "move in the map, or the brush"),
+            ("space".into(), "switch reuse of the selection; paint the mask"),
         ] {
             ui.label(RichText::new(keys).monospace());
             ui.label(RichText::new(what).color(weak));

@@ -1,0 +1,113 @@
+//! What the window saves and what is dropped on it.
+
+use std::path::PathBuf;
+
+use crate::media::Clip;
+
+use super::cells::Cells;
+use super::figures::{self, Figure};
+use super::runs::Run;
+use super::state::{Action, Level};
+use super::{App, brush, export};
+
+impl App {
+    pub(super) fn save(&mut self, action: &Action) {
+        let Some(run) = self.state.runs.current() else { return };
+        match action {
+            Action::SaveCapture => self.link.save_capture(run.capture.clone()),
+            Action::SaveClip => match clip(run) {
+                Ok(clip) => self.link.save_clip(clip, settings(run)),
+                Err(error) => self.state.log.add(Level::Error, error),
+            },
+            _ => {
+                let cells = Cells::of(&self.state);
+                let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
+                self.link.save_map(export::svg(&cells, &title), export::csv(&cells));
+            }
+        }
+    }
+
+    pub(super) fn save_figure(&mut self, which: Figure) {
+        match figures::figure(&self.state, which) {
+            Ok((svg, name)) => self.link.save_figure(svg, name),
+            Err(error) => self.state.log.add(Level::Note, error),
+        }
+    }
+
+    pub(super) fn open_mask(&mut self, path: PathBuf) {
+        match self.state.runs.current() {
+            Some(run) => self.link.load_mask(path, run.id, run.capture.run.token_grid),
+            None => self.state.log.add(Level::Note, "Open a capture or generate first: a mask belongs to a run."),
+        }
+    }
+
+    pub(super) fn save_mask(&mut self) {
+        let Some((run, bits)) = self.state.runs.current().and_then(|run| Some((run, run.mask()?))) else { return };
+        match brush::pictures(bits, run.capture.run.token_grid) {
+            Ok(clip) => self.link.save_mask(clip),
+            Err(error) => self.state.log.add(Level::Warning, error),
+        }
+    }
+
+    /// What was dropped on the window: captures, a model's folder, or pictures of a mask.
+    pub(super) fn dropped(&mut self, ctx: &egui::Context) {
+        let paths: Vec<PathBuf> =
+            ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
+        for path in paths {
+            let ends = |end: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
+            self.state.ask(match () {
+                () if path.is_dir() => Action::UseModel(path),
+                () if ends("png") || ends("apng") || ends("gif") => Action::OpenMask(path),
+                () => Action::Open(path),
+            });
+        }
+    }
+}
+
+/// A run's clip, to be written.
+fn clip(run: &Run) -> Result<Clip, String> {
+    let frames = run.capture.clip.as_ref().ok_or("This run has no clip yet.")?;
+    let (width, height) = (frames.width as u32, frames.height as u32);
+    Clip::new(width, height, run.capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
+}
+
+/// A run's settings as JSON, for the files that it becomes.
+fn settings(run: &Run) -> String {
+    let info = &run.capture.run;
+    serde_json::json!({
+        "program": info.program,
+        "model": info.model,
+        "model_id": info.model_id,
+        "prompt": info.prompt,
+        "negative_prompt": info.negative_prompt,
+        "seed": info.seed,
+        "noise": info.noise,
+        "size": [info.width, info.height],
+        "frames": info.num_frames,
+        "steps": info.steps(),
+        "guidance_scale": info.guidance_scale,
+        "flow_shift": info.flow_shift,
+        "scheduler": info.scheduler,
+        "strategy": info.strategy,
+    })
+    .to_string()
+}
+
+/// Says what a drop will do while something is dragged over the window.
+pub(super) fn drop_target(ui: &egui::Ui) {
+    if ui.input(|input| input.raw.hovered_files.is_empty()) {
+        return;
+    }
+    let rect = ui.ctx().content_rect();
+    let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
+    let painter = ui.ctx().layer_painter(layer);
+    painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
+    let text = "Drop a capture to open it, a model folder to use it, or pictures of a mask";
+    painter.text(
+        rect.center(),
+        egui::Align2::CENTER_CENTER,
+        text,
+        egui::FontId::proportional(22.0),
+        egui::Color32::WHITE,
+    );
+}

@@ -1,0 +1,212 @@
+//! Painting, planning, pinning and pictures, worked as users work them.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+
+use egui::{Key, vec2};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+
+use super::figures::Shots;
+use super::layout::Pane;
+use super::map::Colouring;
+use super::state::State;
+use super::target::{self, Expected, Goal};
+use super::tests::{check, filled, options, wait};
+use super::{App, Options};
+
+fn demo_model() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model")
+}
+
+/// The window with the demo model, once its profile is read.
+fn with_demo_model(size: [f32; 2]) -> Harness<'static, App> {
+    let options = Options { demo_model: Some(demo_model()), ..options() };
+    let mut harness =
+        Harness::builder().with_size(vec2(size[0], size[1])).wgpu().build_eframe(|cc| App::new(cc, options));
+    harness.state_mut().state.prefs.theme = egui::ThemePreference::Dark;
+    harness.state_mut().state.prefs.hints_seen = true;
+    wait(&mut harness, |state| state.profiled.is_some());
+    harness
+}
+
+#[test]
+fn a_target_is_planned_and_its_price_told_before_it_runs() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    harness.get_by_label("Target").click();
+    harness.run_steps(3);
+    let told = |harness: &Harness<'_, App>| {
+        let state = &harness.state().state;
+        let Expected::Psnr(psnr) = target::expected(state) else { panic!("{:?}", target::expected(state)) };
+        (state.prediction.flop_speedup.unwrap(), psnr, state.prediction.delta_memory.unwrap())
+    };
+    let (speedup, psnr, memory) = told(&harness);
+    assert!((1.8..2.2).contains(&speedup) && psnr > 20.0 && memory > 0, "{speedup} {psnr} {memory}");
+    harness.get_by_label("3x").click();
+    harness.run_steps(3);
+    let (faster, lower, _) = told(&harness);
+    assert!(faster > 2.6 && lower < psnr, "{faster} {lower}");
+    assert!(harness.query_by_label(&format!("{lower:.1} dB")).is_some());
+    harness.get_by_label("likeness").click();
+    harness.run_steps(3);
+    assert_eq!(harness.state().state.form.goal, Goal::Psnr(30.0));
+    let (_, kept, _) = told(&harness);
+    assert!(kept >= 30.0, "{kept}");
+    // More steps: another plan for them, as soon as the profile was asked again.
+    harness.state_mut().state.form.steps = 20;
+    wait(&mut harness, |state| state.prediction.plans.len() == 20 && state.prediction.error.is_none());
+    assert!(target::is_planner(harness.state().state.form.strategy()));
+    check("window-target", &mut harness);
+}
+
+#[test]
+fn methods_that_need_a_calibration_have_the_profile_s() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    for name in ["MagCache", "TeaCache"] {
+        harness.get_by_label(name).click();
+        harness.run_steps(3);
+        assert_eq!(harness.state().state.prediction.error, None, "{name}");
+    }
+    harness.get_by_label("ProfilingDiT").click();
+    harness.run_steps(3);
+    harness.get_by_label("Cache the profile's background blocks").click();
+    harness.run_steps(3);
+    assert!(!harness.state().state.form.cached_blocks().is_empty());
+    assert_eq!(target::expected(&harness.state().state), Expected::NotMeasured);
+}
+
+#[test]
+fn the_mask_is_painted_and_the_blocks_scored_anew() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.state_mut().state.view.colouring = Colouring::Lift;
+    harness.run_steps(4);
+    let lift = |state: &State| {
+        let run = state.runs.current().unwrap();
+        state.scores.get(run, false, 9, 6).map(|score| score.lift)
+    };
+    let bits = |state: &State| state.runs.current().unwrap().mask().unwrap().to_vec();
+    let estimated = lift(&harness.state().state).unwrap();
+    harness.get_by_label("Paint mask").click();
+    harness.run_steps(2);
+    harness.get_by_label("Clear").click();
+    harness.run_steps(4);
+    assert!(!bits(&harness.state().state).contains(&true));
+    assert_eq!(lift(&harness.state().state), None);
+    // A stroke from the upper left token to the upper right one paints all between.
+    let rect = harness.get_by_label_contains("Mask of run").rect();
+    let cell = rect.size() / 8.0;
+    let at = |row: f32, column: f32| rect.min + vec2(cell.x * (column + 0.5), cell.y * (row + 0.5));
+    harness.hover_at(at(0.0, 0.0));
+    harness.run_steps(1);
+    harness.drag_at(at(0.0, 0.0));
+    harness.run_steps(1);
+    harness.hover_at(at(0.0, 7.0));
+    harness.run_steps(1);
+    harness.drop_at(at(0.0, 7.0));
+    harness.run_steps(6);
+    let painted = bits(&harness.state().state);
+    let frame = painted.chunks(64).position(|frame| frame.contains(&true)).unwrap();
+    assert!(painted[frame * 64..frame * 64 + 8].iter().all(|bit| *bit));
+    assert_eq!(painted.iter().filter(|bit| **bit).count(), 8);
+    let other = lift(&harness.state().state).unwrap();
+    assert!((other - estimated).abs() > 0.1, "{other} {estimated}");
+    // The keys go on from the middle: down and space adds a token, erase and space takes it away.
+    harness.key_press(Key::ArrowDown);
+    harness.run_steps(1);
+    harness.key_press(Key::Space);
+    harness.run_steps(3);
+    assert_eq!(bits(&harness.state().state).iter().filter(|bit| **bit).count(), 9);
+    harness.state_mut().state.brush.erase = true;
+    harness.key_press(Key::Enter);
+    harness.run_steps(3);
+    assert_eq!(bits(&harness.state().state), painted);
+    harness.get_by_label("Use estimated mask").click();
+    harness.run_steps(6);
+    assert_eq!(lift(&harness.state().state), Some(estimated));
+}
+
+#[test]
+fn cells_are_pinned_and_compared() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.get_by_label("Pin cell").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state().state.view.pinned.map(|[_, block]| block), Some(5));
+    harness.state_mut().state.view.block = Some(7);
+    harness.run_steps(2);
+    assert_eq!(super::attention::overlays(&harness.state().state).len(), 2);
+    harness.get_by_label("Minus pinned").click();
+    harness.run_steps(2);
+    assert_eq!(super::attention::overlays(&harness.state().state).len(), 1);
+}
+
+#[test]
+fn steps_and_frames_are_played() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.get_by_label("by step").click();
+    harness.run_steps(2);
+    harness.get_by_label("Play").click();
+    let before = harness.state().state.view.step;
+    for _ in 0..60 {
+        harness.step();
+        if harness.state().state.view.step != before {
+            break;
+        }
+    }
+    assert_eq!(harness.state().state.view.step, before.map(|step| step + 1));
+    harness.get_by_label("Stop playback").click();
+    harness.run_steps(2);
+    assert!(!harness.state().state.view.playing);
+}
+
+#[test]
+fn maps_of_two_runs_are_subtracted() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    let state = &mut harness.state_mut().state;
+    (state.view.colouring, state.view.subtract) = (Colouring::Lift, true);
+    harness.run_steps(6);
+    let cells = super::cells::Cells::of(&harness.state().state);
+    assert!(cells.subtracted && cells.any());
+    assert_eq!(cells.range[0], -cells.range[1]);
+}
+
+#[test]
+fn an_idle_window_draws_nothing() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.run_steps(10);
+    // Fails after a few frames if the window goes on asking for more.
+    let frames = harness.try_run().expect("a window that comes to rest");
+    assert!(frames <= 2, "{frames}");
+}
+
+#[test]
+fn every_pane_has_a_menu_of_pictures() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    for pane in [Pane::Strategy, Pane::Preview, Pane::Map, Pane::Numbers, Pane::Steps, Pane::Runs] {
+        harness.get_by_label(&format!("Menu of the pane {}", pane.title())).click();
+        harness.run_steps(2);
+        assert!(harness.query_by_label("Save picture of the pane (PNG)...").is_some(), "{}", pane.title());
+        harness.key_press(Key::Escape);
+        harness.run_steps(2);
+    }
+}
+
+#[test]
+fn a_pane_becomes_a_picture() {
+    let (to, pictures) = channel();
+    let place = egui::Rect::from_min_size(egui::pos2(40.0, 20.0), vec2(50.0, 30.0));
+    let mut harness = Harness::builder().with_size(vec2(200.0, 100.0)).wgpu().build_ui_state(
+        move |ui, shots: &mut Shots| {
+            ui.painter().rect_filled(place, 0.0, egui::Color32::RED);
+            shots.place(Pane::Map, place);
+            let to = to.clone();
+            shots.take(ui.ctx(), move |picture| to.send(picture).unwrap());
+        },
+        Shots::default(),
+    );
+    harness.state_mut().want(Some(Pane::Map));
+    harness.run_steps(8);
+    let clip = pictures.try_recv().expect("a picture").unwrap();
+    assert_eq!((clip.width(), clip.height()), (50, 30));
+    assert!(clip.frames()[0].chunks_exact(3).all(|pixel| pixel[0] > 200 && pixel[1] < 60));
+    assert!(pictures.try_recv().is_err(), "one picture only");
+}
