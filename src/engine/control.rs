@@ -1,6 +1,7 @@
 //! Pause, resume and cancel, shared between a job's thread and whoever steers it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wish {
@@ -17,6 +18,26 @@ enum Wish {
 pub struct Control {
     wish: Mutex<Wish>,
     changed: Condvar,
+    /// How long jobs were held by pauses, all of them together.
+    held: Mutex<Duration>,
+}
+
+/// Measures a job's time without its pauses.
+#[derive(Debug)]
+pub(super) struct Stopwatch<'a> {
+    control: &'a Control,
+    start: Instant,
+    held: Duration,
+}
+
+impl<'a> Stopwatch<'a> {
+    pub fn start(control: &'a Control) -> Self {
+        Self { control, start: Instant::now(), held: control.held() }
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.start.elapsed().saturating_sub(self.control.held().saturating_sub(self.held)).as_secs_f64()
+    }
 }
 
 impl Control {
@@ -46,8 +67,18 @@ impl Control {
 
     /// Blocks while paused; whether the job may go on.
     pub(super) fn may_go_on(&self) -> bool {
-        let wish = self.changed.wait_while(self.lock(), |wish| *wish == Wish::Pause);
-        *wish.unwrap_or_else(PoisonError::into_inner) == Wish::Run
+        let start = Instant::now();
+        let (wish, paused) = (self.lock(), |wish: &mut Wish| *wish == Wish::Pause);
+        if *wish != Wish::Pause {
+            return *wish == Wish::Run;
+        }
+        let wish = *self.changed.wait_while(wish, paused).unwrap_or_else(PoisonError::into_inner);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) += start.elapsed();
+        wish == Wish::Run
+    }
+
+    fn held(&self) -> Duration {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, next: impl FnOnce(Wish) -> Wish) {
@@ -66,7 +97,6 @@ impl Control {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::time::Duration;
 
     #[test]
     fn a_pause_holds_until_resumed_or_cancelled() {
@@ -79,7 +109,19 @@ mod tests {
             assert!(!thread.is_finished());
             wake(&control);
             assert_eq!(thread.join().unwrap(), goes_on);
+            assert!(control.held() > Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn pauses_do_not_count() {
+        let control = Control::default();
+        *control.held.lock().unwrap() = Duration::from_secs(5);
+        let watch = Stopwatch::start(&control);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(watch.seconds() > 0.0);
+        *control.held.lock().unwrap() += Duration::from_secs(3600);
+        assert_eq!(watch.seconds(), 0.0);
     }
 
     #[test]

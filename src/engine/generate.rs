@@ -1,7 +1,7 @@
 //! One generation: text, denoising, decoding.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -19,6 +19,7 @@ use crate::model::wan::vae::Vae;
 use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
 
 use super::capture::{KernelRecord, RunInfo};
+use super::control::Stopwatch;
 use super::denoiser::Denoiser;
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
@@ -37,22 +38,23 @@ pub(super) fn run(
     control: &Arc<Control>,
     events: &Sender<Event>,
 ) -> Result<Generated> {
-    let start = Instant::now();
+    let watch = Stopwatch::start(control);
     let gate = control.clone();
     let options = StreamOptions {
         budget: submit_budget,
         timed: request.observe.times,
         gate: Some(Box::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) })),
     };
-    let mut job = Job { gpu, request, events, cx: Stream::new(gpu, options), seconds: Seconds::default() };
+    let mut job = Job { gpu, request, control, events, cx: Stream::new(gpu, options), seconds: Seconds::default() };
     let mut generated = job.run()?;
-    generated.seconds.total = start.elapsed().as_secs_f64();
+    generated.seconds.total = watch.seconds();
     Ok(generated)
 }
 
 struct Job<'a> {
     gpu: &'a Gpu,
     request: &'a GenerateRequest,
+    control: &'a Control,
     events: &'a Sender<Event>,
     cx: Stream,
     seconds: Seconds,
@@ -67,10 +69,10 @@ struct Setup {
 }
 
 /// Adds the time that `work` takes to a counter.
-fn timed<T>(counter: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
+fn timed<T>(control: &Control, counter: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let watch = Stopwatch::start(control);
     let result = work();
-    *counter += start.elapsed().as_secs_f64();
+    *counter += watch.seconds();
     result
 }
 
@@ -85,7 +87,7 @@ impl Job<'_> {
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
-        let transformer = timed(&mut self.seconds.load, || {
+        let transformer = timed(self.control, &mut self.seconds.load, || {
             let transformer = WanTransformer::load(gpu, &model.transformer.0, &model.transformer.1)?;
             gpu.wait()?;
             Ok(transformer)
@@ -93,19 +95,20 @@ impl Job<'_> {
 
         self.report(Event::Stage(Stage::Denoise))?;
         let initial = self.initial_latents(model.shape);
-        let start = Instant::now();
+        let watch = Stopwatch::start(self.control);
         let subject = self.subject_rows(&model.files)?;
         let text = (features.as_slice(), negative.as_deref());
         let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
-        self.seconds.denoise = start.elapsed().as_secs_f64();
+        self.seconds.denoise = watch.seconds();
         drop(transformer);
         self.gpu.release_free_memory();
 
         self.report(Event::Stage(Stage::Decode))?;
-        let vae = timed(&mut self.seconds.load, || Ok(Vae::load_decoder(gpu, &model.vae.1, &model.vae.0)?))?;
-        let start = Instant::now();
+        let vae =
+            timed(self.control, &mut self.seconds.load, || Ok(Vae::load_decoder(gpu, &model.vae.1, &model.vae.0)?))?;
+        let watch = Stopwatch::start(self.control);
         let frames = self.decode(&vae, &latents, model.shape)?;
-        self.seconds.decode = start.elapsed().as_secs_f64();
+        self.seconds.decode = watch.seconds();
         Ok(Generated {
             width: self.request.width,
             height: self.request.height,
@@ -136,9 +139,9 @@ impl Job<'_> {
         let negative_ids = tokenizer.encode(&self.request.negative_prompt, MAX_SEQUENCE_LENGTH)?;
         let (config, weights) = &model.text_encoder;
         let gpu = self.gpu;
-        let encoder = timed(&mut self.seconds.load, || Ok(TextEncoder::load(gpu, config, weights)?))?;
+        let encoder = timed(self.control, &mut self.seconds.load, || Ok(TextEncoder::load(gpu, config, weights)?))?;
         let cx = &mut self.cx;
-        let features = timed(&mut self.seconds.text, || {
+        let features = timed(self.control, &mut self.seconds.text, || {
             let features = encoder.encode(cx, &ids)?;
             let negative = guidance.needs_uncond().then(|| encoder.encode(cx, &negative_ids)).transpose()?;
             Ok((features, negative))
@@ -195,7 +198,7 @@ impl Job<'_> {
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
         let mut watched = Vec::new();
         for (step, &timestep) in scheduler.timesteps().iter().enumerate() {
-            let start = Instant::now();
+            let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
             let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before, timestep)?;
@@ -209,7 +212,7 @@ impl Job<'_> {
             predicted.record.preview = Some(setup.preview.frames(&x0, shape));
             predicted.record.memory = self.gpu.memory().used;
             predicted.record.kernels = self.kernel_records()?;
-            predicted.record.seconds = start.elapsed().as_secs_f64();
+            predicted.record.seconds = watch.seconds();
             plans.extend(predicted.record.plan.clone());
             if self.request.observe.attention.is_some() {
                 watched.push(predicted.record.clone());
