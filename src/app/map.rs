@@ -9,7 +9,7 @@ use crate::media::Colormap;
 use crate::profiling::score::Score;
 
 use super::cells::{Cells, Value};
-use super::plan_edit::{ReuseGrid, TITLE};
+use super::plan_edit;
 use super::state::{Action, Level, State};
 use super::theme::{self, Palette};
 use super::{cells, legend};
@@ -396,15 +396,20 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
         state.log.add(Level::Note, "Select cells of the map first: click, drag or use the arrow keys.");
         return;
     };
+    if s1 == 0 {
+        return state.log.add(Level::Note, FIRST_STEP);
+    }
     let blocks = state.blocks();
     let mut plans = state.prediction.plans.clone();
     if plans.len() != state.form.steps || blocks != cells.blocks {
         // The strategy decides on the way, or makes fewer steps: the plan starts from nothing reused.
         plans = vec![crate::caching::StepPlan::compute(blocks); state.form.steps.min(1000)];
     }
-    let mut edited = ReuseGrid::of(&plans, blocks);
-    edited.toggle(s0..s1 + 1, b0..b1 + 1);
-    state.form.use_plan(TITLE, edited.plans());
+    let edit = plan_edit::toggle(&plans, blocks, s0..s1 + 1, b0..b1 + 1);
+    if let Some(text) = edit.simplified() {
+        state.log.add(Level::Note, text);
+    }
+    state.form.use_plan(plan_edit::TITLE, edit.plans);
     if !state.view.plan {
         state.view.plan = true;
         state
@@ -412,9 +417,11 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
             .add(Level::Note, "The map now shows the plan of the next run: space switches reuse of the selection.");
     }
     if s0 == 0 {
-        state.log.add(Level::Note, "Step 0 is always computed: there is nothing to reuse yet.");
+        state.log.add(Level::Note, FIRST_STEP);
     }
 }
+
+const FIRST_STEP: &str = "Step 0 is always computed: there is nothing to reuse yet.";
 
 fn hover(state: &State, response: Response, cells: &Cells, place: &Place) {
     let Some(at) = response.hover_pos() else { return };
