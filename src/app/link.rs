@@ -290,7 +290,8 @@ impl Link {
             .add_filter("CSV table", &["csv"]);
         self.ask(dialog.set_file_name("map.svg").save_file(), move |teller, path| {
             let table = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-            teller.tell(done(&path, std::fs::write(&path, if table { csv } else { svg })));
+            let text = if table { csv } else { svg };
+            teller.tell(done(&path, media::write_bytes(&path, text.as_bytes())));
         });
     }
 
@@ -307,16 +308,9 @@ impl Link {
 fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
     let clip = |frames: &Frames| metrics::Frames::from_bytes(frames.width, frames.height, &frames.frames).ok();
     let (a, b) = (clip(a)?, clip(b)?);
-    if a.len() != b.len() {
-        return None;
-    }
-    let (mut error, mut ssim) = (0.0, 0.0);
-    for (a, b) in a.frames().zip(b.frames()) {
-        error += 10f64.powf(-metrics::psnr(a, b).ok()? / 10.0);
-        ssim += metrics::ssim(a, b).ok()?;
-    }
-    let count = a.len() as f64;
-    Some(Likeness { psnr: -10.0 * (error / count).log10(), ssim: ssim / count })
+    let psnr = metrics::clip_psnr(&a, &b).ok()?;
+    let ssim: Option<f64> = a.frames().zip(b.frames()).map(|(a, b)| metrics::ssim(a, b).ok()).sum();
+    Some(Likeness { psnr, ssim: ssim? / a.len() as f64 })
 }
 
 fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
