@@ -8,7 +8,7 @@ use crate::media::Colormap;
 
 use super::map::{Colouring, range};
 use super::runs::Run;
-use super::scores::Scores;
+use super::scores::{Scores, masked};
 use super::state::State;
 
 /// One cell.
@@ -128,12 +128,15 @@ impl Cells {
         let uncond = state.view.uncond;
         for record in &run.capture.steps {
             for block in 0..self.blocks {
-                let of = |scores: &Scores, run: &Run| {
-                    scores.get(run, uncond, record.step, block).and_then(|score| self.colouring.of_score(score))
+                let of = |scores: &Scores, runs: (&Run, &Run)| {
+                    scores.get(runs, uncond, record.step, block).and_then(|score| self.colouring.of_score(score))
                 };
-                let mine = of(&state.scores, run);
+                let mine = of(&state.scores, (run, run));
                 let value = match baseline {
-                    Some(baseline) => mine.zip(of(&state.scores_of_baseline, baseline)).map(|(a, b)| a - b),
+                    Some(baseline) => {
+                        let theirs = of(&state.scores_of_baseline, (baseline, masked(baseline, run)));
+                        mine.zip(theirs).map(|(a, b)| a - b)
+                    }
                     None => mine,
                 };
                 if let Some(Some(cell)) = self.cells.get_mut(record.step * self.blocks + block) {
@@ -206,7 +209,7 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
         lines.extend(record.change.map(|change| format!("relative change of its delta: {change:.4}")));
         lines.extend(record.seconds.map(|seconds| format!("GPU time: {:.3} ms", seconds * 1e3)));
         let run = state.runs.current();
-        if let Some(score) = run.and_then(|run| state.scores.get(run, state.view.uncond, step, block)) {
+        if let Some(score) = run.and_then(|run| state.scores.get((run, run), state.view.uncond, step, block)) {
             lines.push(format!("lift {:.3}, R_attn {:.3}, AUC {:.3}", score.lift, score.recall, score.auc));
         }
         if record.received.is_some() {

@@ -461,9 +461,7 @@ impl App {
         let Some(run) = runs.current().filter(|_| view.colouring.is_score()) else { return };
         let mut more = scores.advance(run, run, view.uncond);
         if let (true, Some((baseline, _))) = (view.subtract, runs.comparable()) {
-            // Against one and the same mask where the user painted one.
-            let painted = run.painted.is_some() && run.capture.run.token_grid == baseline.capture.run.token_grid;
-            more |= scores_of_baseline.advance(baseline, if painted { run } else { baseline }, view.uncond);
+            more |= scores_of_baseline.advance(baseline, scores::masked(baseline, run), view.uncond);
         }
         if more {
             ctx.request_repaint();

@@ -19,6 +19,18 @@ struct Key {
     mask: (u64, usize, u64),
 }
 
+impl Key {
+    fn of(run: &Run, masked: &Run, uncond: bool) -> Self {
+        Self { run: run.id, uncond, mask: (masked.id, masked.capture.masks.len(), masked.mask_version) }
+    }
+}
+
+/// The run whose mask scores a baseline: one and the same for both where the user painted the current run's.
+pub fn masked<'a>(baseline: &'a Run, current: &'a Run) -> &'a Run {
+    let same_grid = current.capture.run.token_grid == baseline.capture.run.token_grid;
+    if current.painted.is_some() && same_grid { current } else { baseline }
+}
+
 /// Scores of a run's blocks against a mask.
 #[derive(Clone, Debug, Default)]
 pub struct Scores {
@@ -32,7 +44,7 @@ impl Scores {
     /// Goes on for a while with the scores of `run` against the mask of `masked`, by habit the same run; whether there is more to do.
     pub fn advance(&mut self, run: &Run, masked: &Run, uncond: bool) -> bool {
         let capture = &run.capture;
-        let key = Key { run: run.id, uncond, mask: (masked.id, masked.capture.masks.len(), masked.mask_version) };
+        let key = Key::of(run, masked, uncond);
         if self.of != Some(key) {
             let mask = masked.mask().and_then(|bits| Mask::new(capture.run.token_grid, bits.to_vec()).ok());
             *self = Self { of: Some(key), mask, scores: Vec::new() };
@@ -52,9 +64,9 @@ impl Scores {
         false
     }
 
-    /// The score of a block on a step, where it is known.
-    pub fn get(&self, run: &Run, uncond: bool, step: usize, block: usize) -> Option<&Score> {
-        self.of.filter(|of| of.run == run.id && of.uncond == uncond)?;
+    /// The score of a block on a step against the mask of `masked`, where it is known.
+    pub fn get(&self, (run, masked): (&Run, &Run), uncond: bool, step: usize, block: usize) -> Option<&Score> {
+        self.of.filter(|of| *of == Key::of(run, masked, uncond))?;
         let index = run.capture.steps.iter().position(|record| record.step == step)?;
         self.scores.get(index * run.capture.run.blocks + block)?.as_ref()
     }
@@ -72,9 +84,9 @@ mod tests {
         let run = runs.current().unwrap();
         let mut scores = Scores::default();
         while scores.advance(run, run, false) {}
-        let lift = |block| scores.get(run, false, 12, block).unwrap().lift;
+        let lift = |block| scores.get((run, run), false, 12, block).unwrap().lift;
         assert!(lift(6) > lift(3) && lift(3) > lift(7), "{} {} {}", lift(6), lift(3), lift(7));
-        assert!(scores.get(run, true, 12, 6).is_none() && scores.get(run, false, 99, 6).is_none());
+        assert!(scores.get((run, run), true, 12, 6).is_none() && scores.get((run, run), false, 99, 6).is_none());
         assert!(!scores.advance(run, run, true));
     }
 
@@ -86,11 +98,14 @@ mod tests {
         let lift = |runs: &Runs, scores: &mut Scores| {
             let run = runs.current().unwrap();
             while scores.advance(run, run, false) {}
-            scores.get(run, false, 12, 6).map(|score| score.lift)
+            scores.get((run, run), false, 12, 6).map(|score| score.lift)
         };
         let mut scores = Scores::default();
         let before = lift(&runs, &mut scores).unwrap();
         runs.paint(id, Some(estimated.iter().map(|bit| !bit).collect()));
+        // Until they are worked out anew there are none: those known are of another mask.
+        let run = runs.current().unwrap();
+        assert!(scores.get((run, run), false, 12, 6).is_none());
         let inverted = lift(&runs, &mut scores).unwrap();
         assert!(before > 1.0 && inverted < 1.0, "{before} {inverted}");
         // Nothing painted scores nothing; without a painted mask the estimate counts again.

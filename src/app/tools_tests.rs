@@ -82,7 +82,7 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     harness.run_steps(4);
     let lift = |state: &State| {
         let run = state.runs.current().unwrap();
-        state.scores.get(run, false, 9, 6).map(|score| score.lift)
+        state.scores.get((run, run), false, 9, 6).map(|score| score.lift)
     };
     let bits = |state: &State| state.runs.current().unwrap().mask().unwrap().to_vec();
     let estimated = lift(&harness.state().state).unwrap();
@@ -156,6 +156,13 @@ fn steps_and_frames_are_played() {
     harness.get_by_label("Stop playback").click();
     harness.run_steps(2);
     assert!(!harness.state().state.view.playing);
+    // Without a loop the last step is the end: there it starts from the first.
+    let view = &mut harness.state_mut().state.view;
+    (view.looping, view.step) = (false, Some(15));
+    harness.get_by_label("Play").click();
+    harness.run_steps(2);
+    let view = &harness.state().state.view;
+    assert!(view.playing && view.step.is_some_and(|step| step < 3), "{:?}", view.step);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let next = go_on(ui, view, at, many, rate);
     ui.add_space(4.0);
     ui.horizontal(|ui| {
-        play_button(ui, view, many);
+        let restart = play_button(ui, view, at, many);
         ui.checkbox(&mut view.looping, "Loop");
         if steps.len() > 1 {
             let which = |ui: &mut Ui, view: &mut View, steps: bool, text: &str, tip: &str| {
@@ -43,7 +43,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
         ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(16.0);
         let slid = if through_steps { slider(ui, at, &steps, label.id) } else { frame_slider(ui, at, count, label.id) };
         view.playing &= slid.is_none();
-        match slid.or(next) {
+        match slid.or(restart).or(next) {
             Some(to) if through_steps => view.step = steps.get(to).copied(),
             Some(to) => view.frame = to,
             None => {}
@@ -71,7 +71,8 @@ fn go_on(ui: &Ui, view: &mut View, at: usize, count: usize, rate: f64) -> Option
     Some(next)
 }
 
-fn play_button(ui: &mut Ui, view: &mut View, count: usize) {
+/// Starts and stops; where to start from, if that is not the place on show.
+fn play_button(ui: &mut Ui, view: &mut View, at: usize, count: usize) -> Option<usize> {
     let (text, name) = if view.playing { ("Stop", "Stop playback") } else { ("Play", "Play") };
     let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));
     theme::named(&play, Role::Button, name);
@@ -79,7 +80,10 @@ fn play_button(ui: &mut Ui, view: &mut View, count: usize) {
     if play.clicked() || (!typing && ui.input(|input| input.key_pressed(egui::Key::K))) {
         view.playing = !view.playing && count > 1;
         view.frame_since = ui.input(|input| input.time);
+        // At the end there is nothing left to play.
+        return (view.playing && !view.looping && at + 1 >= count).then_some(0);
     }
+    None
 }
 
 fn frame_slider(ui: &mut Ui, at: usize, count: usize, label: egui::Id) -> Option<usize> {
