@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use egui::{Color32, EventFilter, Key, Pos2, Rect, Response, Stroke, StrokeKind, Ui, pos2, vec2};
+use egui::accesskit::Role;
+use egui::{Color32, EventFilter, Key, KeyboardShortcut, Modifiers, PointerButton, Pos2, Rect, Response, Stroke, StrokeKind, Ui, pos2, vec2};
 
 use crate::media::Clip;
 
 use super::attention::token_at;
 use super::runs::Run;
 use super::state::{Action, State};
-use super::theme::Palette;
+use super::theme::{self, Palette};
 
 /// How the brush is set.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,13 +25,18 @@ pub struct Brush {
     pub every_frame: bool,
     /// Row and column that the keys moved it to.
     pub cursor: Option<[usize; 2]>,
+    /// The pointer is painting.
+    pub stroking: bool,
 }
 
 impl Default for Brush {
     fn default() -> Self {
-        Self { on: false, erase: false, size: 1, every_frame: false, cursor: None }
+        Self { on: false, erase: false, size: 1, every_frame: false, cursor: None, stroking: false }
     }
 }
+
+/// Takes back the last stroke.
+pub const UNDO: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Z);
 
 /// Widest brush, in tokens.
 const WIDEST: usize = 16;
@@ -58,11 +64,14 @@ pub fn dab(bits: &mut [bool], grid: [usize; 3], frames: Range<usize>, [row, colu
 pub fn controls(ui: &mut Ui, state: &mut State) {
     let Some(run) = state.runs.current() else { return };
     let (id, tokens, painted) = (run.id, run.capture.run.tokens(), run.painted.is_some());
+    let undoable = run.painted_before.as_ref().is_some_and(|before| *before != run.painted);
     let estimated = run.estimated_mask().is_some();
     let share = run.mask().map(|bits| bits.iter().filter(|bit| **bit).count() as f32 / bits.len().max(1) as f32);
     let brush = &mut state.brush;
     let mut change: Option<Option<Vec<bool>>> = None;
     let mut asked = None;
+    // A text field has an undo of its own.
+    let mut undo = !ui.ctx().text_edit_focused() && ui.input_mut(|input| input.consume_shortcut(&UNDO));
     ui.horizontal_wrapped(|ui| {
         ui.selectable_value(&mut brush.erase, false, "Add").on_hover_text("The brush adds to the foreground");
         ui.selectable_value(&mut brush.erase, true, "Erase").on_hover_text("The brush takes away from the foreground");
@@ -73,6 +82,10 @@ pub fn controls(ui: &mut Ui, state: &mut State) {
         if ui.button("Clear").on_hover_text("Start from no foreground at all").clicked() {
             change = Some(Some(vec![false; tokens]));
         }
+        let tip = format!("The mask before the last stroke ({})", ui.ctx().format_shortcut(&UNDO));
+        let button = ui.add_enabled(undoable, egui::Button::new("Undo")).on_hover_text(tip);
+        theme::named(&button, Role::Button, "Undo painting");
+        undo |= button.clicked();
         let button = ui.add_enabled(painted && estimated, egui::Button::new("Use estimated mask"));
         if button.on_disabled_hover_text("The estimated mask is in use, or there is none").clicked() {
             change = Some(None);
@@ -96,7 +109,12 @@ pub fn controls(ui: &mut Ui, state: &mut State) {
         };
         ui.label(egui::RichText::new(text).size(11.5).color(weak));
     });
+    if undo && undoable {
+        state.runs.undo_mask(id);
+        ui.ctx().request_repaint();
+    }
     if let Some(mask) = change {
+        state.runs.keep_mask(id);
         state.runs.paint(id, mask);
         ui.ctx().request_repaint();
     }
@@ -111,12 +129,16 @@ pub fn paint(ui: &Ui, state: &mut State, frame: usize, rect: Rect, response: &Re
         return;
     }
     let mut places = Vec::new();
-    if let Some(at) = response.interact_pointer_pos() {
+    let stroked_before = state.brush.stroking;
+    state.brush.stroking = paints(ui, response);
+    let mut begins = state.brush.stroking && !stroked_before;
+    if let Some(at) = response.interact_pointer_pos().filter(|_| state.brush.stroking) {
         response.request_focus();
         places.extend(stroke(ui, at, rect, grid).filter_map(|at| token_at(run, frame, rect, at)));
     }
     let mut places: Vec<[usize; 2]> = places.into_iter().map(|([_, row, column], _)| [row, column]).collect();
     let by_keys = response.has_focus().then(|| keys(ui, &mut state.brush, grid, response)).flatten();
+    begins |= by_keys.is_some();
     places.extend(by_keys);
     let hovered = response.hover_pos().and_then(|at| token_at(run, frame, rect, at));
     let cursor = hovered.map(|([_, row, column], _)| [row, column]);
@@ -128,12 +150,21 @@ pub fn paint(ui: &Ui, state: &mut State, frame: usize, rect: Rect, response: &Re
         for place in places {
             dab(&mut bits, grid, frames.clone(), place, &state.brush);
         }
+        if begins {
+            state.runs.keep_mask(id);
+        }
         state.runs.paint(id, Some(bits));
         ui.ctx().request_repaint();
     }
     if let Some(at) = cursor {
         draw_brush(ui, &state.brush, grid, at, rect);
     }
+}
+
+/// Whether the primary button draws: it is held, or was let go just now.
+fn paints(ui: &Ui, response: &Response) -> bool {
+    let held = response.is_pointer_button_down_on() && ui.input(|input| input.pointer.primary_down());
+    held || response.drag_stopped_by(PointerButton::Primary) || response.clicked_by(PointerButton::Primary)
 }
 
 /// The places of the pointer since the last frame of the window, close enough that no token is skipped.

@@ -272,6 +272,7 @@ impl App {
             Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
             Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
             Told::Mask(run, bits) => {
+                self.state.runs.keep_mask(run);
                 self.state.runs.paint(run, Some(bits));
                 self.state.brush.on = true;
                 log.add(Level::Note, "The mask is in use: block scores are worked out anew from it.");

@@ -24,6 +24,8 @@ pub struct Run {
     pub beside: bool,
     /// The foreground as the user painted it, one bit a token; in place of the estimated mask.
     pub painted: Option<Vec<bool>>,
+    /// The same before the last stroke, for undo.
+    pub painted_before: Option<Option<Vec<bool>>>,
     /// Grows with every change of the painted mask.
     pub mask_version: u64,
 }
@@ -177,6 +179,23 @@ impl Runs {
             && run.painted != mask
         {
             run.painted = mask;
+            run.mask_version += 1;
+        }
+    }
+
+    /// Keeps the painted mask as it is for undo: a stroke begins, or another mask comes.
+    pub fn keep_mask(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.painted_before = Some(run.painted.clone());
+        }
+    }
+
+    /// Takes back what was painted since the mask was kept; once more, and it is painted again.
+    pub fn undo_mask(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id)
+            && let Some(before) = run.painted_before.take()
+        {
+            run.painted_before = Some(std::mem::replace(&mut run.painted, before));
             run.mask_version += 1;
         }
     }

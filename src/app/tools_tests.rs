@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use egui::{Key, vec2};
+use egui::{Event, Key, Modifiers, PointerButton, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
@@ -108,6 +108,21 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     let frame = painted.chunks(64).position(|frame| frame.contains(&true)).unwrap();
     assert!(painted[frame * 64..frame * 64 + 8].iter().all(|bit| *bit));
     assert_eq!(painted.iter().filter(|bit| **bit).count(), 8);
+    // The stroke is one step back, and one forth again; other buttons paint nothing.
+    harness.get_by_label("Undo painting").click();
+    harness.run_steps(4);
+    assert!(!bits(&harness.state().state).contains(&true));
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    harness.run_steps(4);
+    assert_eq!(bits(&harness.state().state), painted);
+    for pressed in [true, false] {
+        let (pos, button) = (at(4.0, 4.0), PointerButton::Secondary);
+        harness.event(Event::PointerButton { pos, button, pressed, modifiers: Modifiers::NONE });
+        harness.run_steps(2);
+    }
+    assert_eq!(bits(&harness.state().state), painted);
+    harness.get_by_label_contains("Mask of run").focus();
+    harness.run_steps(4);
     let other = lift(&harness.state().state).unwrap();
     assert!((other - estimated).abs() > 0.1, "{other} {estimated}");
     // The keys go on from the middle: down and space adds a token, erase and space takes it away.

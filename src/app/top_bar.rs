@@ -122,6 +122,7 @@ fn keys_table(ui: &mut Ui) {
             (format(&SAVE), "save the capture"),
             ("K".into(), "play, stop"),
             ("arrows".into(), "move in the map, or the brush"),
+            (format(&super::brush::UNDO), "take back the last stroke of the mask"),
             ("space".into(), "switch reuse of the selection; paint the mask"),
         ] {
             ui.label(RichText::new(keys).monospace());
