@@ -34,6 +34,8 @@ pub struct Form {
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
     pub chosen: usize,
+    /// MagCache's ratios are the user's: measured in a run, not taken from the model's profile.
+    pub own_ratios: bool,
     /// What the planner is asked for.
     pub goal: Goal,
     /// Measure how blocks change from step to step.
@@ -58,6 +60,7 @@ impl Default for Form {
             guidance: defaults.guidance_scale,
             strategies: strategies(defaults.num_inference_steps),
             chosen: 0,
+            own_ratios: false,
             goal: Goal::default(),
             changes: true,
             attention: true,
@@ -99,12 +102,25 @@ impl Form {
         self.guidance = defaults.guidance_scale;
         let chosen = self.strategy().clone();
         self.strategies = strategies(self.steps);
+        self.own_ratios = false;
         if is_planner(&chosen) {
             // Its plan is made anew as soon as the model's profile is read.
             self.use_plan(TITLE, Vec::new());
             return;
         }
         self.chosen = self.strategies.iter().position(|each| each.name() == chosen.name()).unwrap_or(0);
+    }
+
+    /// Gives every strategy its default settings. Plans have none: they stay.
+    pub fn reset_strategies(&mut self) {
+        let mut before = std::mem::replace(&mut self.strategies, strategies(self.steps));
+        let chosen = before.get(self.chosen).cloned();
+        before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
+        self.strategies.append(&mut before);
+        self.own_ratios = false;
+        let kind = |each: &StrategyConfig| (std::mem::discriminant(each), each.name().to_owned());
+        let same = |each: &StrategyConfig| chosen.as_ref().is_some_and(|chosen| kind(chosen) == kind(each));
+        self.chosen = self.strategies.iter().position(same).unwrap_or(0);
     }
 
     /// Mends what a damaged or older settings file may hold.
@@ -273,6 +289,23 @@ mod tests {
         form.mend();
         assert_eq!(form.strategies[0], StrategyConfig::Off);
         form.request();
+    }
+
+    #[test]
+    fn default_settings_leave_the_choice() {
+        let mut form = Form::default();
+        form.use_plan("my plan", vec![StepPlan::compute(8); 3]);
+        form.use_plan(TITLE, Vec::new());
+        form.strategies[9] = StrategyConfig::FewerSteps { steps: 1 };
+        for chosen in 0..form.strategies.len() {
+            form.chosen = chosen;
+            let name = form.strategy().name().to_owned();
+            form.reset_strategies();
+            assert_eq!(form.strategy().name(), name);
+        }
+        assert_ne!(form.strategies[9], StrategyConfig::FewerSteps { steps: 1 });
+        form.chosen = 10;
+        assert!(matches!(form.strategy(), StrategyConfig::Plan { plans, .. } if plans.len() == 3));
     }
 
     #[test]

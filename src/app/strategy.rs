@@ -17,7 +17,6 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         choice(ui, state);
         let blocks = state.blocks();
         let steps = state.form.steps;
-        let ratios = measured_ratios(state);
         if let StrategyConfig::Profiling(_) = state.form.strategy() {
             profile_blocks(ui, state);
         }
@@ -26,7 +25,8 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
             target::ui(ui, state);
         } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
-            settings(ui, strategy, steps, blocks, ratios.as_deref());
+            settings(ui, strategy, steps, blocks);
+            calibrate(ui, state);
         }
         prediction(ui, state);
         measure(ui, state);
@@ -99,7 +99,7 @@ fn real(ui: &mut Ui, name: &str, value: &mut f64, range: std::ops::RangeInclusiv
     ui.end_row();
 }
 
-fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: usize, ratios: Option<&[f64]>) {
+fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: usize) {
     egui::Grid::new("strategy settings").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| match strategy {
         StrategyConfig::Off => {}
         StrategyConfig::Profiling(settings) => profiling(ui, settings, steps, blocks),
@@ -111,7 +111,7 @@ fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: us
                 .on_hover_text("The method's \"ret steps\" variant: five computed steps first");
             ui.end_row();
         }
-        StrategyConfig::MagCache(settings) => mag_cache(ui, settings, ratios),
+        StrategyConfig::MagCache(settings) => mag_cache(ui, settings),
         StrategyConfig::EasyCache(settings) => {
             real(
                 ui,
@@ -325,7 +325,7 @@ fn bounds(intervals: &Intervals) -> (f64, f64) {
     }
 }
 
-fn mag_cache(ui: &mut Ui, settings: &mut MagCache, ratios: Option<&[f64]>) {
+fn mag_cache(ui: &mut Ui, settings: &mut MagCache) {
     real(ui, "threshold", &mut settings.threshold, 0.0..=0.5, "Accumulated error at which a step is computed again");
     whole(ui, "most in a row", &mut settings.max_skips, 1..=20, "K: skips in a row at most");
     real(
@@ -335,16 +335,31 @@ fn mag_cache(ui: &mut Ui, settings: &mut MagCache, ratios: Option<&[f64]>) {
         0.0..=1.0,
         "R: share of the steps at the start that is computed",
     );
-    ui.label("calibration");
-    let text = if settings.ratios.is_empty() { "Calibrate from the run on show" } else { "Calibrate again" };
-    let button = ui.add_enabled(ratios.is_some(), egui::Button::new(text));
-    let button = button.on_disabled_hover_text("Needs a finished run without reuse that measured block changes");
-    if button.clicked()
-        && let Some(ratios) = ratios
-    {
-        settings.ratios = ratios.to_vec();
-    }
-    ui.end_row();
+}
+
+/// Where MagCache's ratios come from: the model's profile, or a run of the user's.
+fn calibrate(ui: &mut Ui, state: &mut State) {
+    let measured = measured_ratios(state);
+    let profiled = matches!(state.profiled, Some(Ok(_)));
+    let form = &mut state.form;
+    let Some(StrategyConfig::MagCache(settings)) = form.strategies.get_mut(form.chosen) else { return };
+    ui.horizontal_wrapped(|ui| {
+        let source = match (settings.ratios.is_empty(), form.own_ratios) {
+            (true, _) => "not calibrated",
+            (false, true) => "calibrated from a run",
+            (false, false) => "calibrated by the model's profile",
+        };
+        ui.label(source);
+        let button = ui.add_enabled(measured.is_some(), egui::Button::new("Calibrate from the run on show"));
+        let button = button.on_disabled_hover_text("Needs a finished run without reuse that measured block changes");
+        if let (true, Some(measured)) = (button.clicked(), measured) {
+            (settings.ratios, form.own_ratios) = (measured, true);
+        }
+        let tip = "The calibration that the model's profile holds";
+        if form.own_ratios && profiled && ui.button("Use the profile's").on_hover_text(tip).clicked() {
+            form.own_ratios = false;
+        }
+    });
 }
 
 /// MagCache's calibration from the current run: a finished one in which nothing was reused.
@@ -445,8 +460,7 @@ fn measure(ui: &mut Ui, state: &mut State) {
         .on_hover_text("Every strategy back to good settings for this number of steps")
         .clicked()
     {
-        state.form.strategies = super::form::strategies(state.form.steps);
-        state.form.chosen = state.form.chosen.min(state.form.strategies.len() - 1);
+        state.form.reset_strategies();
         state.log.add(Level::Note, "All strategies have their default settings again.");
     }
 }
