@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use egui::accesskit::Role;
-use egui::{Color32, EventFilter, Key, KeyboardShortcut, Modifiers, PointerButton, Pos2, Rect, Response, Stroke, StrokeKind, Ui, pos2, vec2};
+use egui::{
+    Color32, EventFilter, Key, KeyboardShortcut, Modifiers, PointerButton, Pos2, Rect, Response, Stroke, StrokeKind,
+    Ui, pos2, vec2,
+};
 
 use crate::media::Clip;
 

@@ -14,7 +14,7 @@ use crate::media::{self, Clip};
 use crate::metrics;
 use crate::profiling::mask;
 
-use super::state::{Likeness, LikenessOf};
+use super::state::{FactsKey, Likeness, LikenessOf};
 use super::target::{Known, Profiled};
 
 /// Time in which nobody can have seen a dialog and closed it.
@@ -30,7 +30,7 @@ pub enum Told {
     /// The engine's event.
     Event(Box<Event>),
     /// What is known of a request, and what the model's profile says for it.
-    Facts(Result<Facts, String>, Known),
+    Facts(FactsKey, Result<Facts, String>, Known),
     /// How alike two clips are, where they can be compared.
     Likeness(LikenessOf, Option<Likeness>),
     /// A capture was read, or why not.
@@ -167,12 +167,13 @@ impl Link {
         self.pending = None;
     }
 
-    /// Finds out what is known of a request, and plans for it.
-    pub fn facts(&self, request: GenerateRequest) {
+    /// Finds out what is known of a request, and plans for it where no plans are `known`.
+    pub fn facts(&self, key: FactsKey, request: GenerateRequest, known: Known) {
         self.teller.spawn(move |teller| {
             let facts = Facts::of(&request).map_err(|error| error.to_string());
-            let known = facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
-            teller.tell(Told::Facts(facts, known));
+            let plan = || facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
+            let known = known.or_else(plan);
+            teller.tell(Told::Facts(key, facts, known));
         });
     }
 

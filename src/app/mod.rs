@@ -48,7 +48,8 @@ use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
 use pace::Pace;
-use state::{Action, Job, Level, Prefs, State, View};
+use state::{Action, FactsKey, Job, Level, Prefs, State, View};
+use target::Known;
 
 pub use link::OpenEngine;
 pub use screenshot::{Screenshot, screenshot};
@@ -95,9 +96,6 @@ const FORM_KEY: &str = "form v1";
 const VIEW_KEY: &str = "view v1";
 const PREFS_KEY: &str = "prefs v1";
 
-/// What the facts of a request hang on.
-type FactsKey = (PathBuf, [usize; 2], [usize; 3]);
-
 /// The window.
 pub struct App {
     state: State,
@@ -106,8 +104,7 @@ pub struct App {
     compact: Layout,
     small: bool,
     link: Link,
-    /// What the facts were asked for, and whether they are still to come.
-    facts_of: Option<FactsKey>,
+    /// Whether facts were asked for that are still to come.
     facts_asked: bool,
     pace: Pace,
     predicted: Option<(Form, bool)>,
@@ -139,7 +136,6 @@ impl App {
             compact: Layout::compact(),
             small: false,
             link,
-            facts_of: None,
             facts_asked: false,
             pace: Pace::from_environment(),
             predicted: None,
@@ -180,6 +176,7 @@ impl App {
         match Defaults::of_model(&folder) {
             Ok(defaults) => {
                 self.state.form.use_model(folder.clone(), &defaults);
+                self.state.forget_model();
                 self.state.prefs.remember_model(&folder);
             }
             Err(error) => self.state.log.add(Level::Error, error.to_string()),
@@ -209,6 +206,7 @@ impl App {
         (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
         (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
         form.strategies = form::strategies(form.steps);
+        form.own_ratios = matches!(&info.strategy, StrategyConfig::MagCache(settings) if !settings.ratios.is_empty());
         let kind = std::mem::discriminant(&info.strategy);
         match form.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
             Some(index) => (form.strategies[index], form.chosen) = (info.strategy.clone(), index),
@@ -253,16 +251,12 @@ impl App {
                 self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
             }
             Told::Event(event) => self.event(*event),
-            Told::Facts(facts, profiled) => {
+            Told::Facts(of, facts, profiled) => {
                 self.facts_asked = false;
-                if let Some(Err(why)) = &profiled {
-                    log.add(Level::Warning, format!("The model's profile cannot be used: {why}"));
+                // An answer of the model before tells nothing of this one.
+                if of.model() == self.state.form.model {
+                    self.learned(of, facts, profiled);
                 }
-                self.state.profiled = profiled;
-                if let Err(error) = &facts {
-                    log.add(Level::Warning, error.clone());
-                }
-                self.state.facts = Some(facts);
             }
             Told::Likeness(of, likeness) => {
                 if self.state.likeness.is_some_and(|(asked, _)| asked == of) {
@@ -284,6 +278,22 @@ impl App {
             }
             Told::Done(text) => log.add(Level::Note, text),
         }
+    }
+
+    /// Takes over what is known of the form's model; what is wrong with it is told once.
+    fn learned(&mut self, of: FactsKey, facts: Result<Facts, String>, profiled: Known) {
+        let State { log, facts: facts_before, profiled: before, facts_of, .. } = &mut self.state;
+        if let Some(Err(why)) = &profiled
+            && !matches!(before, Some(Err(before)) if before == why)
+        {
+            log.add(Level::Warning, format!("The model's profile cannot be used: {why}"));
+        }
+        if let Err(why) = &facts
+            && !matches!(facts_before, Some(Err(before)) if before == why)
+        {
+            log.add(Level::Warning, why.clone());
+        }
+        (*facts_before, *before, *facts_of) = (Some(facts), profiled, Some(of));
     }
 
     fn begin(&mut self) {
@@ -385,6 +395,10 @@ impl App {
     }
 
     fn generate(&mut self) {
+        if self.state.waits_for_profile() {
+            let text = "The model's profile is still being read for these settings: generate again in a moment.";
+            return self.state.log.add(Level::Note, text);
+        }
         match self.link.generate(self.state.form.request()) {
             Ok(true) => self.begin(),
             Ok(false) => self.state.job = Job::Opening,
@@ -472,15 +486,19 @@ impl App {
     /// Asks for facts where the model or size changed, and predicts where anything did.
     fn predict(&mut self) {
         let form = &self.state.form;
-        let key = (form.model.clone(), form.size, [form.frames, form.steps, form.prompt.split_whitespace().count()]);
+        let key = FactsKey::of(form);
         // One question at a time: while a slider moves the answers would overtake each other.
-        if !form.model.as_os_str().is_empty() && !self.facts_asked && self.facts_of.as_ref() != Some(&key) {
-            self.link.facts(form.request());
-            (self.facts_of, self.facts_asked) = (Some(key), true);
+        let reading = self.state.reading();
+        if !form.model.as_os_str().is_empty() && !self.facts_asked && self.state.facts_of.as_ref() != Some(&key) {
+            let known = self.state.profiled.clone().filter(|known| known.is_ok() && !reading);
+            self.link.facts(key, form.request(), known);
+            self.facts_asked = true;
         }
         let blocks = self.state.blocks();
-        if let Some(Ok(profiled)) = &self.state.profiled {
-            target::fill(&mut self.state.form, profiled, blocks);
+        // Before that, plans would be for other steps, and calibrations of another model.
+        if matches!(self.state.facts, Some(Ok(_))) && self.state.facts_of.is_some() && !reading {
+            let profiled = self.state.profiled.as_ref().and_then(|known| known.as_ref().ok());
+            target::fill(&mut self.state.form, profiled.map(|profiled| &**profiled), blocks);
         }
         let form = &self.state.form;
         let facts = self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok());

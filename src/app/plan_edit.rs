@@ -309,7 +309,8 @@ fn rebase(cells: &mut [Vec<Does>], before: &[Vec<Does>]) {
                 continue;
             };
             let computes = |source: &usize| cells[*source][block] == Does::Compute;
-            let newest = basis.first().copied().filter(|source| computes(source) && new.is_none_or(|new| new <= *source));
+            let newest =
+                basis.first().copied().filter(|source| computes(source) && new.is_none_or(|new| new <= *source));
             if newest.is_some() && basis.iter().all(computes) {
                 continue;
             }

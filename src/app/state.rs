@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use crate::caching::StrategyConfig;
 use crate::engine::{Facts, Stage};
 
 use super::brush::Brush;
@@ -13,7 +14,7 @@ use super::map::Colouring;
 use super::preview::Pictures;
 use super::runs::Runs;
 use super::scores::Scores;
-use super::target::Known;
+use super::target::{Known, is_planner};
 
 /// What a pane asks of the window.
 #[derive(Clone, Debug, PartialEq)]
@@ -264,6 +265,35 @@ pub struct Likeness {
     pub ssim: f64,
 }
 
+/// What the answers of a model hang on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FactsKey {
+    model: PathBuf,
+    size: [usize; 2],
+    frames: usize,
+    steps: usize,
+    /// The prompt's words: work hangs on them, plans do not.
+    words: usize,
+}
+
+impl FactsKey {
+    /// For what a form asks.
+    pub fn of(form: &Form) -> Self {
+        let words = form.prompt.split_whitespace().count();
+        Self { model: form.model.clone(), size: form.size, frames: form.frames, steps: form.steps, words }
+    }
+
+    /// The model's folder.
+    pub fn model(&self) -> &Path {
+        &self.model
+    }
+
+    /// Whether the same can be planned for both.
+    pub fn plans_like(&self, other: &Self) -> bool {
+        Self { words: other.words, ..self.clone() } == *other
+    }
+}
+
 /// Everything.
 #[derive(Default)]
 pub struct State {
@@ -283,8 +313,10 @@ pub struct State {
     pub adapter: Option<String>,
     /// What is known of the form's model and size, or why nothing is.
     pub facts: Option<Result<Facts, String>>,
-    /// What the model's profile says for the form's steps.
+    /// What the model's profile says.
     pub profiled: Known,
+    /// What facts and profile were asked for: not the form's as long as the model is read.
+    pub facts_of: Option<FactsKey>,
     /// What the form's strategy is expected to do.
     pub prediction: Prediction,
     /// Of one clip to another, and which these are: runs and their versions.
@@ -312,6 +344,27 @@ impl State {
             Some(Ok(facts)) => facts.blocks,
             _ => self.runs.current().map_or(0, |run| run.capture.run.blocks),
         }
+    }
+
+    /// Whether it is still to be found out what model and profile say for the form.
+    pub fn reading(&self) -> bool {
+        let key = FactsKey::of(&self.form);
+        !key.model().as_os_str().is_empty() && !self.facts_of.as_ref().is_some_and(|of| of.plans_like(&key))
+    }
+
+    /// Whether the chosen strategy cannot run before that.
+    pub fn waits_for_profile(&self) -> bool {
+        let needs = match self.form.strategy() {
+            StrategyConfig::TeaCache { coefficients, .. } => coefficients.is_none(),
+            StrategyConfig::MagCache(settings) => settings.ratios.is_empty(),
+            other => is_planner(other),
+        };
+        needs && self.reading()
+    }
+
+    /// Forgets what was known of the form's model.
+    pub fn forget_model(&mut self) {
+        (self.facts, self.profiled, self.facts_of) = (None, None, None);
     }
 
     /// How alike the current run's clip and the baseline's are, once that is known.

@@ -373,6 +373,10 @@ fn measured_ratios(state: &State) -> Option<Vec<f64>> {
 fn prediction(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
     section(ui, "EXPECTED");
+    if state.prediction.error.is_some() && state.waits_for_profile() {
+        ui.label(RichText::new("Reading the model's profile...").color(palette.weak));
+        return;
+    }
     if let Some(error) = &state.prediction.error {
         let tip = match state.form.strategy() {
             StrategyConfig::MagCache(_) => " Run \"Off\" with block changes measured, then calibrate here.",

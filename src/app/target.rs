@@ -93,21 +93,27 @@ pub fn is_planner(strategy: &StrategyConfig) -> bool {
     matches!(strategy, StrategyConfig::Plan { title, .. } if title == TITLE)
 }
 
-/// Puts what the profile knows into the form: the planner's plan for the goal, and calibrations that methods need.
-pub fn fill(form: &mut Form, profiled: &Profiled, blocks: usize) {
+/// Puts what the model's profile knows into the form: the planner's plan for the goal, and calibrations that methods need. Without a
+/// profile they have none, but for what the user measured.
+pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     if is_planner(form.strategy())
-        && let Some(plans) = profiled.plans(form.goal, blocks)
+        && let Some(plans) = profiled.and_then(|profiled| profiled.plans(form.goal, blocks))
     {
         form.use_plan(TITLE, plans);
     }
     for strategy in &mut form.strategies {
         match strategy {
             StrategyConfig::TeaCache { ret_steps, coefficients, .. } => {
-                let known = &profiled.calibration;
-                *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
+                *coefficients = profiled.and_then(|profiled| {
+                    let known = &profiled.calibration;
+                    if *ret_steps { known.tea_projection } else { known.tea_embedding }
+                });
             }
-            StrategyConfig::MagCache(settings) if settings.ratios.is_empty() => {
-                settings.ratios.clone_from(&profiled.calibration.magnitude_ratios);
+            StrategyConfig::MagCache(settings) if !form.own_ratios => {
+                let known = profiled.map_or(&[][..], |profiled| &profiled.calibration.magnitude_ratios);
+                if settings.ratios != known {
+                    settings.ratios = known.to_vec();
+                }
             }
             _ => {}
         }
@@ -161,12 +167,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
             ui.label(RichText::new(format!("The model's profile cannot be used: {why}")).color(palette.warn));
             return;
         }
-        None => {
-            let text = "This model has no profile, so nothing can be planned. Make one with \
-                        `ditscope profile -o profile.json` and put it into the model's folder.";
-            ui.label(RichText::new(text).color(palette.warn));
-            return;
-        }
+        None => return nothing_known(ui, state),
     };
     let goal = &mut state.form.goal;
     ui.horizontal(|ui| {
@@ -192,6 +193,26 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     }
 }
 
+/// Why there is nothing to plan with.
+fn nothing_known(ui: &mut Ui, state: &State) {
+    let palette = Palette::of(ui);
+    if state.form.model.as_os_str().is_empty() {
+        ui.label(RichText::new("Choose a model first: plans are made from its profile.").color(palette.weak));
+        return;
+    }
+    if state.reading() {
+        ui.label(RichText::new("Reading the model...").color(palette.weak));
+        return;
+    }
+    let text = match &state.facts {
+        Some(Err(why)) => why.clone(),
+        _ => "This model has no profile, so nothing can be planned. Make one with \
+              `ditscope profile -o profile.json` and put it into the model's folder."
+            .into(),
+    };
+    ui.label(RichText::new(text).color(palette.warn));
+}
+
 fn speedup_ui(ui: &mut Ui, speedup: &mut f64, steps: usize) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
@@ -209,7 +230,7 @@ fn speedup_ui(ui: &mut Ui, speedup: &mut f64, steps: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caching::{Forecast, PlannedStep};
+    use crate::caching::{Forecast, MagCache, PlannedStep};
 
     fn planned(computed: usize, steps: usize) -> Planned {
         let step = |step| match step < computed {
@@ -234,6 +255,36 @@ mod tests {
         assert!(profiled(0).choose(Goal::Speedup(2.0)).is_none());
     }
 
+    /// What comes from a profile goes with it; what the user measured stays.
+    #[test]
+    fn calibrations_are_those_of_the_model() {
+        let with = |ratio: f64| {
+            let mut known = profiled(3);
+            known.calibration.magnitude_ratios = vec![1.0, ratio, ratio];
+            known.calibration.tea_embedding = Some([ratio; 5]);
+            known
+        };
+        let mut form = Form::default();
+        let known = |form: &Form| {
+            let (StrategyConfig::TeaCache { coefficients, .. }, StrategyConfig::MagCache(settings)) =
+                (&form.strategies[3], &form.strategies[4])
+            else {
+                panic!()
+            };
+            (coefficients.map(|of| of[0]), settings.ratios.get(1).copied())
+        };
+        for ratio in [0.9, 0.8] {
+            fill(&mut form, Some(&with(ratio)), 8);
+            assert_eq!(known(&form), (Some(ratio), Some(ratio)));
+        }
+        fill(&mut form, None, 8);
+        assert_eq!(known(&form), (None, None));
+        form.strategies[4] = StrategyConfig::MagCache(MagCache { ratios: vec![1.0, 0.7], ..MagCache::default() });
+        form.own_ratios = true;
+        fill(&mut form, Some(&with(0.9)), 8);
+        assert_eq!(known(&form), (Some(0.9), Some(0.7)));
+    }
+
     #[test]
     fn the_plan_follows_the_goal_and_its_expectation_is_told() {
         let mut state = State { profiled: Some(Ok(Arc::new(profiled(30)))), ..State::default() };
@@ -243,7 +294,7 @@ mod tests {
         assert!(is_planner(state.form.strategy()));
         assert_eq!(expected(&state), Expected::Psnr(25.0));
         state.form.goal = Goal::Speedup(3.0);
-        fill(&mut state.form, &profiled(30), 8);
+        fill(&mut state.form, Some(&profiled(30)), 8);
         let StrategyConfig::Plan { plans, .. } = state.form.strategy() else { panic!() };
         assert_eq!(plans.iter().filter(|plan| plan.cond.computed(8) == 8).count(), 10);
         assert_eq!(expected(&state), Expected::Psnr(20.0));

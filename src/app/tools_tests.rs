@@ -7,10 +7,13 @@ use egui::{Event, Key, Modifiers, PointerButton, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
+use crate::caching::StrategyConfig;
+
 use super::figures::Shots;
 use super::layout::Pane;
+use super::link::Told;
 use super::map::Colouring;
-use super::state::State;
+use super::state::{Action, FactsKey, Job, State};
 use super::target::{self, Expected, Goal};
 use super::tests::{check, filled, options, wait};
 use super::{App, Options};
@@ -73,6 +76,80 @@ fn methods_that_need_a_calibration_have_the_profile_s() {
     harness.run_steps(3);
     assert!(!harness.state().state.form.cached_blocks().is_empty());
     assert_eq!(target::expected(&harness.state().state), Expected::NotMeasured);
+}
+
+/// The demo model in another folder, its profile changed.
+fn other_model(folder: &Path, change: impl Fn(String) -> Option<String>) {
+    for entry in std::fs::read_dir(demo_model()).unwrap().map(Result::unwrap) {
+        let to = folder.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            for file in std::fs::read_dir(entry.path()).unwrap().map(Result::unwrap) {
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        } else if entry.file_name() != "profile.json" {
+            std::fs::copy(entry.path(), to).unwrap();
+        } else if let Some(text) = change(std::fs::read_to_string(entry.path()).unwrap()) {
+            std::fs::write(to, text).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_calibration_stays_with_its_model() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    harness.get_by_label("MagCache").click();
+    harness.run_steps(3);
+    let ratios = |state: &State| match state.form.strategy() {
+        StrategyConfig::MagCache(settings) => settings.ratios.clone(),
+        other => panic!("{other:?}"),
+    };
+    let own = ratios(&harness.state().state);
+    assert!(!own.is_empty());
+    // An answer for this model that comes when another is in use.
+    let late = (FactsKey::of(&harness.state().state.form), harness.state().state.profiled.clone());
+    let (bare, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    other_model(bare.path(), |_| None);
+    other_model(foreign.path(), |text| Some(text.replacen("\"version\":1", "\"version\":999", 1)));
+    for (folder, fits) in [(bare.path(), None), (foreign.path(), Some(false))] {
+        harness.state_mut().state.ask(Action::UseModel(folder.into()));
+        harness.run_steps(1);
+        harness.state_mut().told(Told::Facts(late.0.clone(), Err("late".into()), late.1.clone()));
+        assert!(harness.state().state.profiled.is_none() && harness.state().state.facts.is_none());
+        wait(&mut harness, |state| !state.reading());
+        let state = &harness.state().state;
+        assert_eq!(state.profiled.as_ref().map(Result::is_ok), fits);
+        assert!(ratios(state).is_empty() && state.prediction.error.is_some());
+    }
+    // Another prompt and size ask again, but what is wrong is told once.
+    for prompt in ["a", "a b", "a b c"] {
+        harness.state_mut().state.form.prompt = prompt.into();
+        harness.run_steps(1);
+        wait(&mut harness, |state| state.facts_of == Some(FactsKey::of(&state.form)));
+    }
+    let told = harness.state().state.log.iter().filter(|(_, text)| text.contains("profile cannot be used")).count();
+    assert_eq!(told, 1);
+    harness.state_mut().state.ask(Action::UseModel(demo_model()));
+    harness.run_steps(1);
+    wait(&mut harness, |state| !state.reading());
+    assert_eq!(ratios(&harness.state().state), own);
+}
+
+/// While the plan is for other steps nothing is generated.
+#[test]
+fn generating_waits_for_the_profile() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    harness.get_by_label("Target").click();
+    harness.run_steps(3);
+    let state = &mut harness.state_mut().state;
+    assert!(!state.waits_for_profile());
+    state.form.steps = 20;
+    assert!(state.waits_for_profile());
+    state.ask(Action::Generate);
+    harness.run_steps(1);
+    assert!(matches!(harness.state().state.job, Job::Idle));
+    wait(&mut harness, |state| !state.waits_for_profile() && state.prediction.plans.len() == 20);
+    assert_eq!(harness.state().state.prediction.error, None);
 }
 
 #[test]

@@ -244,10 +244,12 @@ fn buttons(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
     if !state.job.busy() {
         let text = RichText::new("Generate").strong().color(palette.on_accent);
-        let ready = !state.form.model.as_os_str().is_empty() && !matches!(state.facts, Some(Err(_)));
+        let waits = state.waits_for_profile();
+        let ready = !state.form.model.as_os_str().is_empty() && !matches!(state.facts, Some(Err(_))) && !waits;
         let button = ui.add_enabled(ready, Button::new(text).fill(palette.accent));
         let why = match &state.facts {
             Some(Err(why)) => why.clone(),
+            _ if waits => "The model's profile is being read for these settings".into(),
             _ => "Choose a model first".into(),
         };
         let button = button.on_disabled_hover_text(why);
