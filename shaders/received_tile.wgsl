@@ -1,5 +1,5 @@
 // Attention received, for GPUs: a workgroup of 8 x 16 threads makes the sums of 32 keys of a head, 16 TM query rows a turn, by
-// the small matrix scores of attention_tile. Needs nothing beyond WebGPU's defaults.
+// the small matrix products of attention_tile. Needs nothing beyond WebGPU's defaults.
 #import received
 #import tile_product
 

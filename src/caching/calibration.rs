@@ -56,10 +56,17 @@ impl Calibration {
             .chain(&self.amplification)
             .chain(tea)
             .chain(outcomes);
-        if all.into_iter().all(|value| value.is_finite()) && self.sigmas.windows(2).all(|pair| pair[0] > pair[1]) {
+        let sized = (0..steps).all(|step| self.gram[step][step] > 0.0);
+        if sized
+            && all.into_iter().all(|value| value.is_finite())
+            && self.sigmas.windows(2).all(|pair| pair[0] > pair[1])
+        {
             return Ok(());
         }
-        Err(CacheError::Settings("the calibration holds values that are no numbers, or sigmas that do not fall".into()))
+        Err(CacheError::Settings(
+            "the calibration holds residuals without size, values that are no numbers, or sigmas that do not fall"
+                .into(),
+        ))
     }
 
     /// The calibration for another schedule of the same model: predictions between two measured sigmas are taken for a mixture of their
@@ -207,7 +214,8 @@ mod tests {
     #[test]
     fn broken_tables_are_refused() {
         assert!(calibration().check().is_ok());
-        let broken: [fn(&mut Calibration); 5] = [
+        let broken: [fn(&mut Calibration); 6] = [
+            |c| c.gram[1][1] = 0.0,
             |c| c.gram[1].clear(),
             |c| c.gram.clear(),
             |c| c.sigmas[1] = 2.0,

@@ -27,7 +27,9 @@ pub use delta_store::DeltaStore;
 pub use easy_cache::EasyCache;
 pub use error::CacheError;
 pub use mag_cache::MagCache;
-pub use plan::{Action, BranchPlan, Cell, Correction, Forecast, ForwardCost, OutputKind, Segment, StepPlan, hit_rate};
+pub use plan::{
+    Action, BranchPlan, Cell, Correction, Forecast, ForwardCost, MOST_OUTPUTS, OutputKind, Segment, StepPlan, hit_rate,
+};
 pub use planner::{Planned, PlannedStep, Planner};
 pub use probing::{DbCache, DiCache};
 pub use profiling_dit::{Carry, Lists, ProfilingSettings, runs_of};

@@ -61,6 +61,9 @@ pub enum OutputKind {
     Offset,
 }
 
+/// Outputs that a forecast combines at most: so many are kept.
+pub const MOST_OUTPUTS: usize = 4;
+
 /// What one branch (cond or uncond) does in one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +116,14 @@ impl BranchPlan {
             segments.push(Segment { blocks: next..count, action: Action::Compute });
         }
         Self::Blocks(segments)
+    }
+
+    /// The segments; none where the output is forecast.
+    fn segments(&self) -> &[Segment] {
+        match self {
+            Self::Blocks(segments) => segments,
+            Self::Output(..) => &[],
+        }
     }
 
     /// What each of `count` blocks does.
@@ -208,10 +219,10 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
         for (step, plan) in plans.iter().enumerate() {
             let missing = |what: String| Err(CacheError::NothingStored(format!("{what} in step {step}")));
             if let Some(correction) = &plan.correction {
-                check_correction(correction, step, &branch(plan), &stored)?;
+                check_correction(correction, &plans[..step], &branch(plan), &stored)?;
             }
             match branch(plan) {
-                BranchPlan::Output(_, forecast) if forecast.depth() > outputs || forecast.depth() == 0 => {
+                BranchPlan::Output(_, forecast) if !(1..=outputs.min(MOST_OUTPUTS)).contains(&forecast.depth()) => {
                     return missing(format!("{} outputs", forecast.depth()));
                 }
                 BranchPlan::Output(..) => {}
@@ -234,25 +245,29 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// A correction needs a step that stores all blocks as one run, what its forecast is made from, and steps before it.
+/// A correction needs a step that stores all blocks as one run, what its forecast is made from, and skipped steps before it.
 fn check_correction(
     correction: &Correction,
-    step: usize,
+    before: &[StepPlan],
     plan: &BranchPlan,
     stored: &HashMap<Range<usize>, usize>,
 ) -> Result<(), CacheError> {
-    let depth = correction.expected.depth();
-    match plan {
-        BranchPlan::Blocks(segments) if segments.len() == 1 && segments[0].action == Action::Store => {
-            let kept = stored.get(&segments[0].blocks).copied().unwrap_or(0);
-            if depth == 0 || depth > kept || correction.shares.len() > step {
-                let what = format!("{depth} deltas and {} steps for the correction", correction.shares.len());
-                return Err(CacheError::NothingStored(format!("{what} in step {step}")));
-            }
-            Ok(())
-        }
-        _ => Err(CacheError::Settings(format!("step {step} has a correction, but does not run all blocks as one"))),
+    let (depth, shares, step) = (correction.expected.depth(), &correction.shares, before.len());
+    let [Segment { blocks, action: Action::Store }] = plan.segments() else {
+        return Err(CacheError::Settings(format!(
+            "step {step} has a correction, but does not store all blocks as one"
+        )));
+    };
+    let kept = stored.get(blocks).copied().unwrap_or(0);
+    if depth == 0 || depth > kept {
+        return Err(CacheError::NothingStored(format!("{depth} deltas for the correction in step {step}")));
     }
+    let skipped = before.iter().rev().take_while(|plan| plan.cond.computed(blocks.end) == 0).count();
+    if shares.is_empty() || shares.len() > skipped || shares.iter().any(|share| !share.is_finite()) {
+        let message = format!("the correction in step {step} has {} shares for {skipped} skipped steps", shares.len());
+        return Err(CacheError::Settings(message));
+    }
+    Ok(())
 }
 
 /// Work of one forward pass in FLOPs, for speed-ups that are known before anything runs.

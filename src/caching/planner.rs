@@ -67,10 +67,10 @@ pub struct Planner<'a> {
     best: Vec<Vec<usize>>,
 }
 
-/// Steps that can be planned: the search takes their cube.
-const MOST_STEPS: usize = 250;
-
 impl<'a> Planner<'a> {
+    /// Steps that can be planned: the search takes their cube, and keeps a step in a byte.
+    pub const MOST_STEPS: usize = 250;
+
     /// A planner for a checked calibration.
     ///
     /// # Errors
@@ -78,8 +78,8 @@ impl<'a> Planner<'a> {
     pub fn new(calibration: &'a Calibration) -> Result<Self, CacheError> {
         calibration.check()?;
         let steps = calibration.steps();
-        if steps > MOST_STEPS {
-            return Err(CacheError::Settings(format!("{steps} steps cannot be planned, at most {MOST_STEPS}")));
+        if steps > Self::MOST_STEPS {
+            return Err(CacheError::Settings(format!("{steps} steps cannot be planned, at most {}", Self::MOST_STEPS)));
         }
         let lengths = calibration.sigmas.windows(2).map(|pair| pair[0] - pair[1]);
         let h: Vec<f64> = lengths.zip(&calibration.amplification).map(|(h, a)| h * a.max(0.0).sqrt()).collect();
@@ -104,7 +104,7 @@ impl<'a> Planner<'a> {
         self.describe(self.best[count.clamp(1, steps) - 1].clone())
     }
 
-    /// The best plan whose computed steps, among `steps`, are at most the share `1 / speedup` of the work.
+    /// The best plan with the number of computed steps that comes nearest to a speed-up.
     ///
     /// # Errors
     /// A speed-up below 1, or one that not even a single computed step reaches.
@@ -224,7 +224,7 @@ impl<'a> Gap<'a> {
 
     /// Least squares weights of the basis for a target.
     fn weights(&self, target: &Target) -> Vec<f64> {
-        // Positive definite thanks to the ridge: no pivoting, no division by zero.
+        // Positive definite thanks to the ridge, as the residuals of a checked calibration are not zero.
         let diagonal = |c: usize| self.gram(c, c) + RIDGE * self.gram(c, c).max(f64::MIN_POSITIVE);
         match (&self.basis[..], &target[..]) {
             ([a, b], [x, y]) => {
@@ -274,7 +274,8 @@ impl<'a> Gap<'a> {
             let (share, left) = self.share(&at_end, common);
             error += share * (share * left - 2.0 * common);
         }
-        error.max(0.0)
+        // What is no number, from a file of nonsense, must not look like the best plan.
+        if error.is_nan() { f64::INFINITY } else { error.max(0.0) }
     }
 
     fn forecast(&self, step: usize) -> Forecast {

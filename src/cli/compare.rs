@@ -26,7 +26,8 @@ pub struct Args {
     /// Strategies, separated by spaces or semicolons, as in `generate --strategy`; `planner` is the planner's plan
     #[arg(long, default_value = "planner;uniform;fewer-steps;profiling")]
     strategies: String,
-    /// Tune each strategy to these speed-ups of the denoising, by FLOPs; without, settings are taken as they are
+    /// Tune each strategy to these speed-ups of the denoising, by FLOPs; without, settings are taken as they are, and
+    /// the planner plans for 2
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
@@ -41,6 +42,9 @@ pub struct Args {
     #[command(flatten)]
     gpu: GpuArgs,
 }
+
+/// Clips that are kept for the contact sheet take no more memory than this.
+const MOST_SHEET_BYTES: usize = 1 << 29;
 
 /// One strategy to compare.
 #[derive(Clone, Debug)]
@@ -117,7 +121,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
             bar.set_message(format!("{} of {}", number + 1, prompts.len()));
             let clips = compare_one(&engine, &request, &entries, &mut rows, &bar)?;
-            if number < report::SHEET_PROMPTS && seed == 0 {
+            let bytes: usize = clips.iter().flat_map(|clip: &Clip| clip.frames()).map(Vec::len).sum();
+            if number < report::SHEET_PROMPTS && seed == 0 && bytes * (number + 1) <= MOST_SHEET_BYTES {
                 sheet.push(clips);
             }
             report::write_rows(&args.output, &rows)?;
@@ -144,16 +149,13 @@ fn compare_one(
         finished
     };
     let baseline = job(&StrategyConfig::Off)?;
-    let runs = entries.iter().map(|entry| job(&entry.config)).collect::<anyhow::Result<Vec<_>>>()?;
-    let again = job(&StrategyConfig::Off)?;
-    let base = [&baseline, &again].map(|run| run.generated.seconds);
-    let mean = (0.5 * (base[0].denoise + base[1].denoise), 0.5 * (base[0].total + base[1].total));
-    let reference = frames(&baseline)?;
+    let (reference, full) = (frames(&baseline)?, baseline.capture.plans());
+    let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline)?]);
+    drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
-    let mut clips = vec![clip(&baseline)?];
-    for (entry, run) in entries.iter().zip(&runs).chain([(&off, &again)]) {
-        let fidelity = metrics::compare(&reference, &frames(run)?)?;
-        let full = baseline.capture.plans();
+    let mut times = Vec::new();
+    for entry in entries.iter().chain([&off]) {
+        let run = job(&entry.config)?;
         let cost = run.capture.run.cost.context("a run without its cost")?;
         let guided = run.capture.run.guided();
         rows.push(Row {
@@ -163,16 +165,23 @@ fn compare_one(
             seed: request.seed,
             // Against the baseline's steps: fewer steps are less work too.
             flop_speedup: cost.of_steps(&full, guided) / cost.of_steps(&run.capture.plans(), guided),
-            denoise_speedup: mean.0 / run.generated.seconds.denoise,
-            total_speedup: mean.1 / run.generated.seconds.total,
+            denoise_speedup: 1.0,
+            total_speedup: 1.0,
             hit_rate: run.capture.hit_rate(),
             peak_memory: run.generated.peak_memory,
             delta_memory: run.capture.steps.iter().map(|step| step.delta_memory).max().unwrap_or(0),
-            fidelity: (&fidelity).into(),
+            fidelity: (&metrics::compare(&reference, &frames(&run)?)?).into(),
         });
-        clips.push(clip(run)?);
+        times.push(run.generated.seconds);
+        clips.push(clip(&run)?);
     }
     clips.pop();
+    let after = times.last().unwrap_or(&before);
+    let mean = (0.5 * (before.denoise + after.denoise), 0.5 * (before.total + after.total));
+    let start = rows.len() - times.len();
+    for (row, seconds) in rows[start..].iter_mut().zip(&times) {
+        (row.denoise_speedup, row.total_speedup) = (mean.0 / seconds.denoise, mean.1 / seconds.total);
+    }
     Ok(clips)
 }
 

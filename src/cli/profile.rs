@@ -1,5 +1,6 @@
 //! `ditscope profile`: generates videos, measures, and writes the profile with its report.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -26,6 +27,8 @@ const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
 
 /// Steps, as shares of all, at which an error is made on purpose to see what becomes of it.
 const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
+/// Steps that a profile may have: one after which something can be reused, and as many as the planner takes.
+const PLANNABLE: RangeInclusive<usize> = 2..=Planner::MOST_STEPS;
 /// Prompts for it.
 const PROBED_PROMPTS: usize = 2;
 /// Prompts on which plans are tried out.
@@ -93,6 +96,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     crate::media::check_place(&args.output)?;
     check_mask(&args.mask, &prompts)?;
     let mut request = args.runs.request(&prompts[0])?;
+    if !PLANNABLE.contains(&request.num_inference_steps) {
+        let message = format!("--steps must be {} to {}, to be planned for", PLANNABLE.start(), PLANNABLE.end());
+        return Err(WrongUse(message).into());
+    }
     let mode = if args.queries == 0 { Received::Exact } else { Received::Sampled(args.queries) };
     request.observe = Observe { attention: Some(mode), changes: true, times: false };
     let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
@@ -309,7 +316,7 @@ fn outcomes(
     blocks: usize,
     bar: &ProgressBar,
 ) -> anyhow::Result<Vec<(f64, f64)>> {
-    let Ok(planner) = Planner::new(calibration) else { return Ok(Vec::new()) };
+    let planner = Planner::new(calibration)?;
     let frames = |prompt: &String, strategy| -> anyhow::Result<Frames> {
         let request = GenerateRequest { prompt: prompt.clone(), strategy, ..request.clone() };
         let generated = run_job(engine, &request, |_| bar.inc(1))?.generated;

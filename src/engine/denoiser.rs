@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 
 use crate::caching::{
-    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, Observation, OutputKind, Segment,
-    StepContext, StepPlan, Strategy,
+    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, MOST_OUTPUTS, Observation, OutputKind,
+    Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
 use crate::model::wan::transformer::{Pass, Start, TextContext, WanTransformer};
@@ -17,9 +17,6 @@ use super::meter::{Meter, Probes, Residual, copy, distance, size};
 use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
-
-/// Outputs that are kept for forecasts.
-const OUTPUTS: usize = 4;
 
 /// A prediction and what it was made for.
 struct Output {
@@ -78,7 +75,7 @@ impl<'a> Denoiser<'a> {
         depth: usize,
     ) -> Result<Self> {
         let mut branch = |text: &[f32], subject: Vec<usize>| -> Result<Branch> {
-            let meter = Meter::new(observe, subject);
+            let meter = Meter::new(observe, model.config().num_layers, subject);
             let context = model.prepare_text(cx, text)?;
             Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
@@ -111,6 +108,9 @@ impl<'a> Denoiser<'a> {
                 let pass = input.begin(cx, &context)?;
                 let result = self.probes.measure(cx, (self.model, &pass), probe)?;
                 let plan = strategy.decide(now, &result)?;
+                if plan.correction.is_some() {
+                    return Err(CacheError::Unexpected("a plan made after a probe cannot have a correction").into());
+                }
                 self.probes.keep(plan.cond.is_full(blocks));
                 let cond = self.cond.run(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
                 (plan, cond)
@@ -210,7 +210,7 @@ impl Branch {
         let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
         let whole = done == 0 && plan.is_full(count) && self.meter.changes();
         let before = whole.then(|| copy(cx, pass.hidden_states())).transpose()?;
-        let mut measured = self.meter.begin(cx, count)?;
+        let mut measured = self.meter.begin(cx)?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {
@@ -227,14 +227,14 @@ impl Branch {
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        let residual = match before {
-            Some(before) => self.meter.residual(cx, before, pass.hidden_states(), count)?,
+        let mut residual = match before {
+            Some(before) => self.meter.residual(cx, (before, pass.hidden_states()), &mut measured)?,
             None => Residual::default(),
         };
         let velocity = input.model.finish(cx, &pass)?;
         let velocity = cx.read(&velocity)?;
-        self.meter.end(cx, measured, &mut blocks)?;
-        self.outputs.truncate(OUTPUTS - 1);
+        self.meter.end(cx, measured, &mut blocks, &mut residual)?;
+        self.outputs.truncate(MOST_OUTPUTS - 1);
         self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
         let expected = expected.map(|expected| cx.read(&expected)).transpose()?;
         Ok(BranchDone { velocity, expected, blocks, residual })

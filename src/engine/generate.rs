@@ -336,8 +336,11 @@ fn needed_depth(expected: &[StepPlan]) -> usize {
         }
         BranchPlan::Output(..) => 1,
     };
-    let depths = expected.iter().flat_map(|plan| plan.branches(true)).map(of_branch);
-    if expected.is_empty() { 2 } else { depths.max().unwrap_or(1) }
+    let of_step = |plan: &StepPlan| {
+        let correction = plan.correction.as_ref().map_or(1, |correction| correction.expected.depth());
+        plan.branches(true).map(of_branch).fold(correction, usize::max)
+    };
+    if expected.is_empty() { 2 } else { expected.iter().map(of_step).max().unwrap_or(1) }
 }
 
 /// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::caching::{DeltaStore, ProbeResult};
+use crate::caching::ProbeResult;
 use crate::gpu::{DType, Stream, Tensor};
 use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
 use crate::ops;
@@ -37,8 +37,10 @@ pub(super) fn copy(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
 /// What is measured of a branch: its blocks' deltas from step to step, and its attention.
 pub(super) struct Meter {
     observe: Observe,
-    /// Deltas of every block and of the whole stack, kept for measuring only.
-    deltas: DeltaStore,
+    /// The last delta of every block and, behind them, of the whole stack; kept for measuring only.
+    deltas: Vec<Option<Tensor>>,
+    /// Magnitude of each token in the last of the stack's.
+    magnitudes: Vec<f64>,
     /// Context rows of the prompt's subject.
     subject: Vec<usize>,
 }
@@ -55,14 +57,16 @@ pub(super) struct Residual {
 /// What the blocks of one step left on the GPU, to be read back in one go: the GPU need not stop between blocks.
 pub(super) struct Measured {
     watch: Option<AttentionWatch>,
-    /// Two sums for each block, of the blocks in `changed`.
+    /// Two sums for each block and for the stack, of those in `changed`.
     changes: Tensor,
     changed: Vec<usize>,
 }
 
 impl Meter {
-    pub fn new(observe: Observe, subject: Vec<usize>) -> Self {
-        Self { observe, deltas: DeltaStore::new(2), subject }
+    /// A meter for a model of `blocks` blocks.
+    pub fn new(observe: Observe, blocks: usize, subject: Vec<usize>) -> Self {
+        let deltas = if observe.changes { vec![None; blocks + 1] } else { Vec::new() };
+        Self { observe, deltas, magnitudes: Vec::new(), subject }
     }
 
     /// Whether changes are measured.
@@ -70,10 +74,28 @@ impl Meter {
         self.observe.changes
     }
 
-    /// Begins a step of a model of `blocks` blocks.
-    pub fn begin(&self, cx: &mut Stream, blocks: usize) -> Result<Measured> {
+    /// Begins a step.
+    pub fn begin(&self, cx: &mut Stream) -> Result<Measured> {
         let watch = self.observe.attention.map(|mode| AttentionWatch::new(mode, self.subject.clone()));
-        Ok(Measured { watch, changes: cx.empty("changes", &[blocks, 2], DType::F32)?, changed: Vec::new() })
+        let slots = self.deltas.len().max(1);
+        Ok(Measured { watch, changes: cx.empty("changes", &[slots, 2], DType::F32)?, changed: Vec::new() })
+    }
+
+    /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
+    fn keep(
+        &mut self,
+        cx: &mut Stream,
+        slot: usize,
+        (before, after): (Tensor, &Tensor),
+        measured: &mut Measured,
+    ) -> Result<()> {
+        ops::subtract_from(cx, after, &before)?;
+        if let Some(old) = &self.deltas[slot] {
+            ops::change_into(cx, &before, old, &measured.changes, slot)?;
+            measured.changed.push(slot);
+        }
+        self.deltas[slot] = Some(before);
+        Ok(())
     }
 
     /// Runs blocks; where wanted, one by one, measured.
@@ -89,30 +111,53 @@ impl Meter {
             return Ok(model.run_blocks(cx, pass, range, measured.watch.as_mut())?);
         }
         for block in range {
-            let one = block..block + 1;
             if self.observe.times {
                 cx.finish()?;
             }
             let start = Instant::now();
             let before = self.observe.changes.then(|| copy(cx, pass.hidden_states())).transpose()?;
-            model.run_blocks(cx, pass, one.clone(), measured.watch.as_mut())?;
+            model.run_blocks(cx, pass, block..block + 1, measured.watch.as_mut())?;
             if self.observe.times {
                 cx.finish()?;
                 records[block].seconds = Some(start.elapsed().as_secs_f32());
             }
             if let Some(before) = before {
-                self.deltas.keep(cx, one.clone(), before, pass.hidden_states())?;
-                if let [new, old] = self.deltas.get(&one) {
-                    ops::change_into(cx, new, old, &measured.changes, block)?;
-                    measured.changed.push(block);
-                }
+                self.keep(cx, block, (before, pass.hidden_states()), measured)?;
             }
         }
         Ok(())
     }
 
-    /// Reads back what was measured.
-    pub fn end(&self, cx: &mut Stream, measured: Measured, records: &mut [BlockRecord]) -> Result<()> {
+    /// How the whole stack's residual changed since it was last measured, the mean over tokens of the ratio of its magnitudes, and a
+    /// sample of it.
+    pub fn residual(
+        &mut self,
+        cx: &mut Stream,
+        (before, after): (Tensor, &Tensor),
+        measured: &mut Measured,
+    ) -> Result<Residual> {
+        let (residual, width) = (before.clone(), after.columns());
+        let stack = self.deltas.len() - 1;
+        self.keep(cx, stack, (before, after), measured)?;
+        let residual = cx.read(&residual)?;
+        let magnitude = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let magnitudes: Vec<f64> = residual.chunks_exact(width).map(magnitude).collect();
+        let ratios = magnitudes.iter().zip(&self.magnitudes).map(|(new, old)| new / old);
+        let magnitude_ratio = (!self.magnitudes.is_empty()).then(|| ratios.sum::<f64>() / magnitudes.len() as f64);
+        self.magnitudes = magnitudes;
+        let stride = after.rows().div_ceil(SAMPLE_ROWS);
+        let sample = residual.chunks_exact(width).step_by(stride).flatten().copied().collect();
+        Ok(Residual { change: None, magnitude_ratio, sample: Some(sample) })
+    }
+
+    /// Reads back what else was measured.
+    pub fn end(
+        &self,
+        cx: &mut Stream,
+        measured: Measured,
+        records: &mut [BlockRecord],
+        residual: &mut Residual,
+    ) -> Result<()> {
         for (block, map) in measured.watch.iter().flat_map(|watch| &watch.received) {
             records[*block].received = Some(cx.read(map)?);
         }
@@ -121,37 +166,15 @@ impl Meter {
         }
         if !measured.changed.is_empty() {
             let sums = cx.read(&measured.changes)?;
-            for block in measured.changed {
-                records[block].change = Some(sums[2 * block] / sums[2 * block + 1]);
+            for slot in measured.changed {
+                let change = relative(&sums[2 * slot..]);
+                match records.get_mut(slot) {
+                    Some(record) => record.change = change.map(|change| change as f32),
+                    None => residual.change = change,
+                }
             }
         }
         Ok(())
-    }
-
-    /// How the whole stack's residual changed since it was last measured, the mean over tokens of the ratio of its magnitudes, and a
-    /// sample of it.
-    pub fn residual(&mut self, cx: &mut Stream, before: Tensor, after: &Tensor, count: usize) -> Result<Residual> {
-        let whole = 0..count;
-        self.deltas.keep(cx, whole.clone(), before, after)?;
-        let change = match self.deltas.get(&whole) {
-            [new, old] => {
-                let sums = ops::change(cx, new, old)?;
-                relative(&cx.read(&sums)?)
-            }
-            _ => None,
-        };
-        let width = after.columns();
-        let kept =
-            self.deltas.get(&whole).iter().map(|delta| cx.read(delta)).collect::<std::result::Result<Vec<_>, _>>()?;
-        let Some(new) = kept.first() else { return Ok(Residual::default()) };
-        let norm = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let magnitude_ratio = kept.get(1).map(|old| {
-            let ratios = new.chunks_exact(width).zip(old.chunks_exact(width)).map(|(a, b)| norm(a) / norm(b));
-            ratios.sum::<f64>() / after.rows() as f64
-        });
-        let stride = after.rows().div_ceil(SAMPLE_ROWS);
-        let sample = new.chunks_exact(width).step_by(stride).flatten().copied().collect();
-        Ok(Residual { change, magnitude_ratio, sample: Some(sample) })
     }
 }
 

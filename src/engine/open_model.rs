@@ -57,7 +57,10 @@ impl OpenModel {
         let tokens: usize = self.token_grid.iter().product();
         // Buffers that are reused come in sizes up to an eighth larger than what is asked for.
         let activations = (tokens * columns * size_of::<f32>()) as u64 * 9 / 8;
-        let denoising = weight_bytes(weights, |_| true) + activations;
+        // What changes are measured against: a delta of every block and of all together, in both branches.
+        let deltas = if request.observe.changes { 2 * (config.num_layers + 1) * tokens * config.dim() } else { 0 };
+        let measured = (deltas * size_of::<f32>()) as u64;
+        let denoising = weight_bytes(weights, |_| true) + activations + measured;
         let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
         let decoding = weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width);
         text.max(denoising).max(decoding)

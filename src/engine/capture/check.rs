@@ -82,7 +82,11 @@ fn plan(plan: &StepPlan, blocks: usize) -> Checked {
         };
         shallow && blocks <= MOST_BLOCKS && branch.fits(blocks)
     };
-    ensure(plan.branches(true).all(sane), || "a plan is not for its model".into())
+    let corrected = plan
+        .correction
+        .as_ref()
+        .is_none_or(|correction| correction.expected.depth() <= MOST_FORECAST && correction.shares.len() <= MOST_STEPS);
+    ensure(corrected && plan.branches(true).all(sane), || "a plan is not for its model".into())
 }
 
 /// Any record but the first, in a capture that holds all records before it.

@@ -1,0 +1,91 @@
+//! From profile to plan to clip to comparison, with the demo model and few steps: what the commands say to each other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const SMALL: [&str; 4] = ["--steps", "6", "--frames", "5"];
+
+fn ditscope(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
+    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.output().expect("the program starts")
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = ditscope(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn fails(arguments: &[&str], code: i32, word: &str) {
+    let output = ditscope(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(text.contains(word), "{arguments:?}: {text}");
+}
+
+/// The argument for a path.
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn a_profile_leads_to_plans_clips_and_comparisons() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let place = |name: &str| -> PathBuf { folder.path().join(name) };
+    let (prompts, profile, report) = (place("prompts.txt"), place("profile.json"), place("report"));
+    fs::write(&prompts, "a dog running left on grass\na rocket flying up at night\n").expect("written");
+    let list = ["--prompts", text(&prompts)];
+
+    let arguments = ["profile", "-o", text(&profile), "--report", text(&report)];
+    let said = succeeds(&[&arguments[..], &list, &SMALL].concat());
+    assert!(said.contains("background blocks"), "{said}");
+    let read: Value = serde_json::from_slice(&fs::read(&profile).expect("a profile")).expect("JSON");
+    assert_eq!(read["calibration"]["gram"].as_array().map(Vec::len), Some(6));
+    assert!(fs::read_dir(&report).expect("a report").count() >= 4);
+    assert!(succeeds(&["inspect", text(&profile)]).contains("12 blocks"));
+
+    let plan = place("plan.json");
+    let said = succeeds(&["plan", "--profile", text(&profile), "--speedup", "2", "-o", text(&plan)]);
+    assert!(said.lines().next().is_some_and(|line| line.matches('#').count() == 3), "{said}");
+    assert!(said.contains("dB PSNR"), "{said}");
+
+    let (clip, capture) = (place("clip.png"), place("run.capture"));
+    let generate = ["generate", "a cat walking on grass", "--json", "-o", text(&clip), "--capture", text(&capture)];
+    let said = succeeds(&[&generate[..], &["--strategy", text(&plan)], &SMALL].concat());
+    let summary: Value = serde_json::from_str(said.trim()).expect("JSON");
+    assert_eq!((&summary["strategy"], &summary["frames"]), (&"planner".into(), &5.into()), "{summary}");
+    assert!(succeeds(&["inspect", text(&capture)]).contains("planner"));
+    let picture = place("window.png");
+    succeeds(&["screenshot", text(&capture), "-o", text(&picture), "--size", "800x600"]);
+    assert!(fs::metadata(&picture).expect("a picture").len() > 10_000);
+
+    let compared = place("compared");
+    let arguments = ["compare", "--limit", "1", "--profile", text(&profile), "-o", text(&compared)];
+    let table = succeeds(&[&arguments[..], &list, &SMALL].concat());
+    for row in ["| planner |", "| uniform |", "| fewer-steps |", "| profiling |", "| off again |"] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    let again = table.lines().find(|line| line.starts_with("| off again")).expect("a row");
+    assert!(again.contains("80.0 ± 0.0"), "the baseline does not repeat itself: {again}");
+    for file in ["report.md", "rows.csv", "strategies.json", "pareto-psnr.svg", "pareto-lpips.png", "clips.mp4"] {
+        assert!(compared.join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn what_cannot_be_profiled_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let profile = folder.path().join("profile.json");
+    let with = |more: &[&'static str]| [&["profile", "-o", text(&profile)][..], more].concat();
+    fails(&with(&["--steps", "1"]), 2, "--steps");
+    fails(&with(&["--steps", "1000"]), 2, "--steps");
+    fails(&with(&["--mask", "file:no such place"]), 1, "no such place");
+    fails(&with(&["--mask", "guess"]), 2, "guess");
+    assert!(!profile.exists());
+}
