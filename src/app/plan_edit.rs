@@ -164,7 +164,7 @@ impl Branch {
     fn edited(plans: &[BranchPlan], blocks: usize, steps: Range<usize>, selected: Range<usize>, reuse: bool) -> Self {
         let before = cells_of(plans, blocks);
         let mut cells = before.clone();
-        for row in &mut cells[steps] {
+        for row in cells.iter_mut().take(steps.end).skip(steps.start) {
             set(row, selected.clone(), reuse);
         }
         rebase(&mut cells, &before);
