@@ -1,26 +1,107 @@
-//! `ditscope inspect`.
+//! `ditscope inspect`: what a model's folder, a capture or a profile is.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
+use crate::engine::Capture;
+use crate::engine::capture::file;
 use crate::model::wan::files::{ModelFiles, ModelSummary};
+use crate::profiling::profile::Profile;
 
 /// Arguments of `ditscope inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder
-    model: PathBuf,
+    /// A model's folder, a capture (.capture) or a profile (.json)
+    #[arg(value_name = "MODEL|CAPTURE|PROFILE")]
+    place: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what a model folder holds.
+/// Prints what a place holds.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let summary = ModelSummary::new(&ModelFiles::find(&args.model)?);
-    if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        println!("{summary}");
+    let kind = args.place.extension().and_then(|extension| extension.to_str()).filter(|_| !args.place.is_dir());
+    match (kind, args.json) {
+        (Some("json"), true) => println!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
+        (Some("json"), false) => super::profile::print(&Profile::read(&args.place)?, &args.place),
+        (Some("capture"), json) => {
+            let loaded = file::open(&args.place)?;
+            if let Some(damage) = &loaded.damage {
+                eprintln!("warning: {}: {damage}", args.place.display());
+            }
+            println!(
+                "{}",
+                if json { capture_json(&loaded.capture)? } else { capture_text(&loaded.capture, &args.place)? }
+            );
+        }
+        (_, json) => {
+            let summary = ModelSummary::new(&ModelFiles::find(&args.place)?);
+            println!("{}", if json { serde_json::to_string(&summary)? } else { summary.to_string() });
+        }
     }
     Ok(())
+}
+
+fn capture_json(capture: &Capture) -> serde_json::Result<String> {
+    serde_json::to_string(&serde_json::json!({
+        "run": capture.run,
+        "steps": capture.steps.len(),
+        "hit_rate": capture.hit_rate(),
+        "flop_speedup": capture.flop_speedup(),
+        "masks": capture.masks.iter().map(|mask| &mask.estimator).collect::<Vec<_>>(),
+        "warnings": capture.warnings,
+        "outcome": capture.outcome,
+    }))
+}
+
+fn capture_text(capture: &Capture, place: &Path) -> Result<String, std::fmt::Error> {
+    let (run, mut text) = (&capture.run, String::new());
+    writeln!(
+        text,
+        "{}: {} of {} steps of {}, by {}",
+        place.display(),
+        capture.steps.len(),
+        run.steps(),
+        run.model,
+        run.program
+    )?;
+    writeln!(
+        text,
+        "  \"{}\", seed {}, guidance {}, {} with shift {}",
+        run.prompt, run.seed, run.guidance_scale, run.scheduler, run.flow_shift
+    )?;
+    writeln!(
+        text,
+        "  {} frames of {}x{}; {} blocks, {} tokens; {}",
+        run.num_frames,
+        run.width,
+        run.height,
+        run.blocks,
+        run.tokens(),
+        run.adapter
+    )?;
+    let speedup = capture.flop_speedup().map_or(String::new(), |speedup| format!(", {speedup:.2} times less work"));
+    writeln!(
+        text,
+        "  strategy {}: {:.0} % of the blocks' runs avoided{speedup}",
+        run.strategy.name(),
+        100.0 * capture.hit_rate()
+    )?;
+    let has =
+        |part: fn(&crate::engine::BlockRecord) -> bool| capture.steps.iter().flat_map(|step| &step.cond).any(part);
+    let measured = [
+        ("attention received", has(|block| block.received.is_some())),
+        ("attention to the subject", has(|block| block.paid.is_some())),
+        ("changes", has(|block| block.change.is_some())),
+        ("times", has(|block| block.seconds.is_some())),
+    ];
+    let measured: Vec<_> = measured.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+    let list = |names: &[&str]| if names.is_empty() { "none".into() } else { names.join(", ") };
+    let masks: Vec<_> = capture.masks.iter().map(|mask| mask.estimator.as_str()).collect();
+    write!(text, "  measured: {}; masks: {}", list(&measured), list(&masks))?;
+    for warning in &capture.warnings {
+        write!(text, "\n  warning: {warning}")?;
+    }
+    Ok(text)
 }

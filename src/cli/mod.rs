@@ -11,6 +11,7 @@ mod plan;
 mod profile;
 mod screenshot;
 pub mod shaders;
+mod sheet;
 mod strategy;
 mod window;
 
@@ -42,6 +43,8 @@ enum Command {
     Plan(plan::Args),
     /// Run strategies over prompts and report speed against fidelity
     Compare(Box<compare::Args>),
+    /// Make the clips of several prompts and show them in one picture
+    Sheet(Box<sheet::Args>),
     /// List the GPUs and what they can do.
     Devices(devices::Args),
     /// Say what a model folder holds, and what it lacks.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Sheet(args)) => sheet::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

@@ -339,10 +339,12 @@ fn outcomes(
     Ok(outcomes)
 }
 
-fn print(profile: &Profile, output: &Path) {
+/// What a profile says, in a few lines.
+pub(super) fn print(profile: &Profile, place: &Path) {
     let stability = profile.stability;
     let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
-    println!("{}: {} runs of {}", output.display(), profile.prompts.len() * profile.seeds.len(), profile.model.id);
+    let runs = profile.prompts.len() * profile.seeds.len();
+    println!("{}: {runs} runs of {}, {} blocks", place.display(), profile.model.id, profile.model.blocks);
     println!("  background blocks {}", print_blocks(&profile.partition.background));
     println!(
         "  foreground blocks {} (lift of {:.2} and more)",

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 pub use colormap::Colormap;
 pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
-pub use sheet::contact_sheet;
+pub use sheet::{grid, strip};
 
 /// The largest width and height, in pixels. (MP4 has a limit of its own on the area: 9.4 million pixels.)
 pub const MAX_SIDE: u32 = 8192;

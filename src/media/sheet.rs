@@ -1,42 +1,54 @@
-//! Contact sheets: many clips seen at once.
+//! Contact sheets: several clips in one.
 
 use super::{Clip, MediaError};
 
-/// Pixels between two cells and around the sheet, before scaling.
+/// Pixels between frames, before enlarging.
 const GAP: usize = 2;
 /// A grey that is neither the black nor the white of a frame.
 const BACKGROUND: u8 = 32;
 
-/// One picture with a row for each clip and `columns` frames of it, evenly spaced from the first to the last, each pixel
-/// enlarged `scale` times. Write it with [`write()`](super::write()) to a `.png`.
+/// The clips side by side, `columns` in a row, each pixel enlarged `scale` times. They play together; a shorter one stays at its last
+/// frame.
 ///
 /// # Errors
 /// [`MediaError::NoFrames`] without clips or columns; [`MediaError::Size`] when the sheet grows beyond
 /// [`MAX_SIDE`](super::MAX_SIDE) or `scale` is 0.
-pub fn contact_sheet(clips: &[&Clip], columns: usize, scale: u32) -> Result<Clip, MediaError> {
-    let widest = clips.iter().map(|clip| clip.width as usize).max().ok_or(MediaError::NoFrames)?;
-    let tallest = clips.iter().map(|clip| clip.height as usize).max().ok_or(MediaError::NoFrames)?;
+pub fn grid(clips: &[&Clip], columns: usize, scale: u32) -> Result<Clip, MediaError> {
+    let most = |side: fn(&Clip) -> usize| clips.iter().map(|clip| side(clip)).max().ok_or(MediaError::NoFrames);
+    let cell = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
     if columns == 0 {
         return Err(MediaError::NoFrames);
     }
-    let scale = scale as usize;
+    let (rows, scale) = (clips.len().div_ceil(columns), scale as usize);
     let side = |cells: usize, cell: usize| cells.saturating_mul(cell + GAP).saturating_add(GAP).saturating_mul(scale);
-    let (width, height) = (side(columns, widest), side(clips.len(), tallest));
+    let (width, height) = (side(columns, cell.0), side(rows, cell.1));
     let as_u32 = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
     if !(1..=super::MAX_SIDE as usize).contains(&width) || !(1..=super::MAX_SIDE as usize).contains(&height) {
         return Err(MediaError::Size { width: as_u32(width), height: as_u32(height) });
     }
-
-    let mut picture = vec![BACKGROUND; width * height * 3];
-    for (row, clip) in clips.iter().enumerate() {
-        for column in 0..columns {
-            let frame = &clip.frames[evenly_spaced(column, columns, clip.frames.len())];
-            let left = (GAP + column * (widest + GAP)) * scale;
-            let top = (GAP + row * (tallest + GAP)) * scale;
+    let picture = |time: usize| {
+        let mut picture = vec![BACKGROUND; width * height * 3];
+        for (index, clip) in clips.iter().enumerate() {
+            let left = (GAP + index % columns * (cell.0 + GAP)) * scale;
+            let top = (GAP + index / columns * (cell.1 + GAP)) * scale;
+            let frame = &clip.frames[time.min(clip.frames.len() - 1)];
             paste(&mut picture, width, (left, top), frame, clip.width as usize, scale);
         }
-    }
-    Clip::new(as_u32(width), as_u32(height), 1, vec![picture])
+        picture
+    };
+    let frames = most(|clip| clip.frames.len())?;
+    Clip::new(as_u32(width), as_u32(height), clips[0].fps, (0..frames).map(picture).collect())
+}
+
+/// `count` frames of a clip, evenly spaced from the first to the last, side by side in one picture.
+///
+/// # Errors
+/// As [`grid`].
+pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
+    let frame = |index: usize| Clip::new(clip.width, clip.height, clip.fps, vec![clip.frames[index].clone()]);
+    let shown = (0..count.min(clip.frames.len())).map(|column| frame(evenly_spaced(column, count, clip.frames.len())));
+    let shown = shown.collect::<Result<Vec<_>, _>>()?;
+    grid(&shown.iter().collect::<Vec<_>>(), count.min(clip.frames.len()), 1)
 }
 
 /// The frame for `column` of `columns`, the first and the last frame included.

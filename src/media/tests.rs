@@ -275,22 +275,27 @@ fn older_files_are_replaced_or_kept_whole() {
     assert!(error.starts_with("cannot write ") && error.contains("a.png"), "{error}");
 }
 
-// Catches: columns that miss the last frame, cells in each other's place, a scale that smooths.
+// Catches: strips that miss the last frame, cells in each other's place, a scale that smooths, clips that end early.
 #[test]
-fn contact_sheet_shows_first_and_last() {
+fn sheets_show_all_clips_in_their_places() {
     let flat = |value: u8| vec![value; 4 * 2 * 3];
     let counting = Clip::new(4, 2, 16, (0..5).map(|t| flat(100 + t)).collect()).unwrap();
     let single = Clip::new(4, 2, 16, vec![flat(200)]).unwrap();
-    let sheet = contact_sheet(&[&counting, &single], 3, 2).unwrap();
-    assert_eq!((sheet.width(), sheet.height()), ((2 + 3 * 6) * 2, (2 + 2 * 4) * 2));
-    let at = |x: usize, y: usize| sheet.frames()[0][(y * 2 * 40 + x * 2) * 3];
-    assert_eq!([at(2, 2), at(8, 2), at(14, 2)], [100, 102, 104]);
-    assert_eq!([at(2, 6), at(8, 6), at(14, 7)], [200, 200, 200]);
-    assert_eq!([at(1, 2), at(6, 2), at(2, 4)], [32, 32, 32]);
-    assert!(matches!(contact_sheet(&[], 3, 1), Err(MediaError::NoFrames)));
-    assert!(matches!(contact_sheet(&[&single], 0, 1), Err(MediaError::NoFrames)));
-    assert!(matches!(contact_sheet(&[&single], usize::MAX, 1), Err(MediaError::Size { .. })));
-    assert!(matches!(contact_sheet(&[&single], 1, 0), Err(MediaError::Size { .. })));
+    let shown = strip(&counting, 3).unwrap();
+    assert_eq!((shown.width(), shown.height(), shown.frames().len()), (2 + 3 * 6, 2 + 4, 1));
+    let at = |x: usize| shown.frames()[0][(2 * 20 + x) * 3];
+    assert_eq!([at(2), at(8), at(14), at(1), at(6)], [100, 102, 104, 32, 32]);
+    assert_eq!(strip(&single, 3).unwrap().width(), 2 + 6);
+
+    let sheet = grid(&[&counting, &single, &counting], 2, 2).unwrap();
+    assert_eq!((sheet.width(), sheet.height(), sheet.frames().len()), ((2 + 2 * 6) * 2, (2 + 2 * 4) * 2, 5));
+    let at = |time: usize, x: usize, y: usize| sheet.frames()[time][(y * 2 * 28 + x * 2) * 3];
+    assert_eq!([at(0, 2, 2), at(0, 8, 2), at(0, 2, 6), at(0, 8, 6)], [100, 200, 100, 32]);
+    assert_eq!([at(4, 2, 2), at(4, 8, 3), at(4, 5, 7)], [104, 200, 104]);
+    assert!(matches!(grid(&[], 3, 1), Err(MediaError::NoFrames)));
+    assert!(matches!(grid(&[&single], 0, 1), Err(MediaError::NoFrames)));
+    assert!(matches!(grid(&[&single], usize::MAX, 1), Err(MediaError::Size { .. })));
+    assert!(matches!(grid(&[&single], 1, 0), Err(MediaError::Size { .. })));
 }
 
 proptest! {

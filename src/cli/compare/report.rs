@@ -107,7 +107,7 @@ fn write_sheet(folder: &Path, sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
     let Some(first) = sheet.first() else { return Ok(()) };
     let clips: Vec<&Clip> = sheet.iter().flatten().collect();
     let about = "columns: off, then the strategies of report.md in their order";
-    let contact = media::contact_sheet(&clips, first.len(), 1)?;
+    let contact = media::grid(&clips, first.len(), 1)?;
     media::write(&folder.join("clips.mp4"), &contact, about)?;
     let frame = contact.frames()[contact.frames().len() / 2].clone();
     let middle = Clip::new(contact.width(), contact.height(), contact.fps(), vec![frame])?;
