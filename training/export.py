@@ -104,12 +104,15 @@ def build_components(state):
 
 def write_card(folder, state):
     """The model card, with the figures that evaluation left in the state folder."""
-    figures = state / "figures.md"
+    figures, confusion = state / "figures.md", state / "confusion.txt"
+    measured = figures.read_text() if figures.exists() else "Not measured yet: an early version.\n"
+    if confusion.exists():
+        measured += f"\nConfusion matrices of the generated clips:\n\n```\n{confusion.read_text().strip()}\n```\n"
     fields = {
         "{objects}": ", ".join(data.OBJECTS),
         "{backgrounds}": ", ".join(data.BACKGROUNDS),
         "{motions}": ", ".join(data.MOTIONS),
-        "{figures}": figures.read_text() if figures.exists() else "Not measured yet: an early version.\n",
+        "{figures}": measured,
     }
     text = CARD.read_text()
     for field, value in fields.items():
