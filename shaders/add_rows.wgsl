@@ -1,11 +1,13 @@
-// y[i] = a[i] + b[i mod period]: adds one matrix to every matrix of a stack. One invocation adds four elements.
+// y[i] = a[i] + b[first + i mod period]: adds one matrix of a stack to every matrix of another. One invocation adds four elements.
 #import linear_index
 
 struct Params {
     // Groups of four elements of a and y.
     count4: u32,
-    // Groups of four elements of b.
+    // Groups of four elements of the matrix.
     period4: u32,
+    // Where it begins in b, in groups of four.
+    first4: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,6 +23,6 @@ fn main(
 ) {
     let i = linear_index(group, groups, local);
     if i < params.count4 {
-        y[i] = a[i] + b[i % params.period4];
+        y[i] = a[i] + b[params.first4 + i % params.period4];
     }
 }

@@ -1,19 +1,22 @@
-// y[i] = x_weight * x[i] + y_weight * y[i], in place. One invocation handles four elements.
+// y[i] = a_weight * a[i] + b_weight * b[i] + y_weight * y[i], in place. One invocation handles four elements.
 #import linear_index
 
 struct Params {
     // Groups of four elements.
     count4: u32,
-    // Where the first one lies in the views of x and y, in groups of four.
-    x4: u32,
+    // Where the first one lies in the views of a, b and y, in groups of four.
+    a4: u32,
+    b4: u32,
     y4: u32,
-    x_weight: f32,
+    a_weight: f32,
+    b_weight: f32,
     y_weight: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,6 +27,7 @@ fn main(
     let i = linear_index(group, groups, local);
     if i < params.count4 {
         let at = params.y4 + i;
-        y[at] = params.x_weight * x[params.x4 + i] + params.y_weight * y[at];
+        let terms = params.a_weight * a[params.a4 + i] + params.b_weight * b[params.b4 + i];
+        y[at] = terms + params.y_weight * y[at];
     }
 }

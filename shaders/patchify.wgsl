@@ -1,5 +1,6 @@
 // Latents [channels, frames, height, width] to and from rows of patches, one row a token, tokens frame by frame, line by line.
-// Into the model a row is ordered (channel, pt, ph, pw); out of it (UNPATCHIFY) it is (pt, ph, pw, channel). One invocation writes one element.
+// Into the model a row is ordered (channel, pt, ph, pw); out of it (UNPATCHIFY) it is (pt, ph, pw, channel). One invocation moves one
+// channel of one token: whole-number divisions cost more than all else here.
 #import linear_index
 
 struct Params {
@@ -27,35 +28,43 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = linear_index(group, groups, local);
-    let tokens_y = params.height / params.ph;
+    let token = i / params.channels;
+    let c = i - token * params.channels;
     let tokens_x = params.width / params.pw;
-#ifdef UNPATCHIFY
-    if i >= params.channels * params.frames * params.height * params.width {
+    let tokens_in_frame = params.height / params.ph * tokens_x;
+    let t = token / tokens_in_frame;
+    let in_frame = token - t * tokens_in_frame;
+    let y = in_frame / tokens_x;
+    let x = in_frame - y * tokens_x;
+    if t * params.pt >= params.frames {
         return;
     }
-    let x = i % params.width;
-    let y = i / params.width % params.height;
-    let f = i / (params.width * params.height) % params.frames;
-    let c = i / (params.width * params.height * params.frames);
-    let token = (f / params.pt * tokens_y + y / params.ph) * tokens_x + x / params.pw;
-    let within = ((f % params.pt * params.ph + y % params.ph) * params.pw + x % params.pw) * params.channels + c;
-    output[i] = input[token * params.row + within];
-#else
-    let tokens = params.frames / params.pt * tokens_y * tokens_x;
-    if i >= tokens * params.row {
-        return;
-    }
-    let token = i / params.row;
-    let within = i % params.row;
     let patch_size = params.pt * params.ph * params.pw;
-    let c = within / patch_size;
-    if c >= params.channels {
-        output[i] = 0.0;
-        return;
+#ifdef UNPATCHIFY
+    let stride = params.channels;
+    var element = token * params.row + c;
+#else
+    let stride = 1u;
+    var element = token * params.row + c * patch_size;
+#endif
+    for (var f = t * params.pt; f < (t + 1u) * params.pt; f++) {
+        for (var line = y * params.ph; line < (y + 1u) * params.ph; line++) {
+            let first = ((c * params.frames + f) * params.height + line) * params.width + x * params.pw;
+            for (var latent = first; latent < first + params.pw; latent++) {
+#ifdef UNPATCHIFY
+                output[latent] = input[element];
+#else
+                output[element] = input[latent];
+#endif
+                element += stride;
+            }
+        }
     }
-    let f = token / (tokens_y * tokens_x) * params.pt + within / (params.ph * params.pw) % params.pt;
-    let y = token / tokens_x % tokens_y * params.ph + within / params.pw % params.ph;
-    let x = token % tokens_x * params.pw + within % params.pw;
-    output[i] = input[((c * params.frames + f) * params.height + y) * params.width + x];
+#ifndef UNPATCHIFY
+    if c == params.channels - 1u {
+        for (; element < (token + 1u) * params.row; element++) {
+            output[element] = 0.0;
+        }
+    }
 #endif
 }

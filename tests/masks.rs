@@ -4,10 +4,9 @@
 //! `cargo test --release --test masks -- --ignored --nocapture`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use ditscope::caching::StrategyConfig;
 use ditscope::engine::{Capture, Engine, Event, GenerateRequest, Generated, Observe, Received};
 use ditscope::gpu::{Gpu, GpuOptions};
 use ditscope::media::GrayFrame;
@@ -18,22 +17,13 @@ const MOVED: f32 = 0.3;
 const STEPS: usize = 20;
 
 fn request(prompt: &str, size: usize) -> GenerateRequest {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
     GenerateRequest {
-        model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"),
-        prompt: prompt.into(),
-        negative_prompt: String::new(),
         width: size,
         height: size,
-        num_frames: 17,
         num_inference_steps: STEPS,
-        guidance_scale: 4.0,
-        flow_shift: None,
-        scheduler: None,
-        grid: None,
-        seed: 0,
-        latents: None,
-        strategy: StrategyConfig::Off,
         observe: Observe { attention: Some(Received::Exact), ..Observe::default() },
+        ..GenerateRequest::of_model(&model, prompt).unwrap()
     }
 }
 

@@ -55,17 +55,20 @@ class ClipPool:
         return video[window], mask[window]
 
 
-def add_latent_noise(z, amount):
-    """Noise in proportion to each channel's spread, so that small errors of a latent do no harm."""
+def add_latent_noise(z, most):
+    """Noise in proportion to each channel's spread, so that small errors of a latent do no harm; from none to `most`, a clip each,
+    so that clean latents stay sharp."""
     spread = z.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+    amount = most * torch.rand(len(z), 1, 1, 1, 1)
     return z + amount * spread * torch.randn_like(z)
 
 
 def reconstruction_loss(output, video, mask):
-    """Charbonnier + squared error; the sprite counts three times."""
+    """Charbonnier + squared error, the sprite three times; and the change from frame to frame, against flicker."""
     error = (output - video).square()
     weight = 1 + 2 * mask
-    return ((error + 1e-4).sqrt() * weight).mean() + 2 * (error * weight).mean()
+    change = (output - video).diff(dim=2).square()
+    return ((error + 1e-4).sqrt() * weight).mean() + 2 * (error * weight).mean() + (change + 1e-5).sqrt().mean()
 
 
 def psnr(output, video):
@@ -104,7 +107,7 @@ def main():
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=6, help="crops a step")
-    parser.add_argument("--noise", type=float, default=0.08)
+    parser.add_argument("--noise", type=float, default=0.15, help="most noise on the latents, in their spreads")
     parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of frozen.pt")
     parser.add_argument("--dims", type=int, nargs=5, help="base_dim and dim_mult, for experiments")
     args = parser.parse_args()

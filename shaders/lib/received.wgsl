@@ -1,14 +1,17 @@
 // What the kernels of attention received share: each key's sum of softmax weights over some query rows of a head, from the
-// logarithms of the rows' sums that the attention left behind. In powers of two; `scale` is multiplied by log2 e.
+// logarithms of the rows' sums that the attention left behind. In powers of two; `scale` is multiplied by log2 e. SAMPLED: queries
+// count through the list of those that take part.
 
 struct Params {
     // Query rows of the whole tensors.
     n_q: u32,
     // Keys in groups of four, as the rows of k are padded.
     n_k4: u32,
-    // First query row of this dispatch, and the one after its last: every workgroup sums over all of them.
+    // First query of this dispatch, and the one after its last: every workgroup sums over all of them.
     first_query: u32,
     end_query: u32,
+    // Query row at which the bound part of q begins.
+    bound_row: u32,
     // First group of four keys of this dispatch, and the one after its last.
     first_key4: u32,
     end_key4: u32,
@@ -34,10 +37,24 @@ const D4 = u32(HEAD_DIM) / 4u;
 @group(0) @binding(3) var<storage, read> log_sum: array<f32>;
 // [heads, n_k] of one part of the query rows
 @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>;
+#ifdef SAMPLED
+// Query rows
+@group(0) @binding(5) var<storage, read> rows: array<u32>;
+#endif
 
-// First group of four of a query row; rows past the end repeat the last.
+// The row of a query; those past the end repeat the last.
+fn row_of(query: u32) -> u32 {
+    let last = min(query, params.end_query - 1u);
+#ifdef SAMPLED
+    return rows[last];
+#else
+    return last;
+#endif
+}
+
+// First group of four of a query's row.
 fn q_row(head: u32, query: u32) -> u32 {
-    return params.q4 + (head * params.n_q + min(query, params.end_query - 1u) - params.first_query) * D4;
+    return params.q4 + (head * params.n_q + row_of(query) - params.bound_row) * D4;
 }
 
 // First group of four of coordinate 0 of k.
@@ -45,10 +62,10 @@ fn k_head(head: u32) -> u32 {
     return params.k4 + head * u32(HEAD_DIM) * params.n_k4;
 }
 
-// log2 of a query row's sum; so large for rows past the end that their weights become 0.
+// log2 of a query row's sum; so large for queries past the end that their weights become 0.
 fn row_log2(head: u32, query: u32) -> f32 {
-    let row = min(query, params.end_query - 1u);
-    return select(1e30, LOG2_E * log_sum[(params.first_head + head) * params.n_q + row], query < params.end_query);
+    let row = (params.first_head + head) * params.n_q + row_of(query);
+    return select(1e30, LOG2_E * log_sum[row], query < params.end_query);
 }
 
 // Weights of four keys for a query row.

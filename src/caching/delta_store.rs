@@ -32,7 +32,7 @@ impl DeltaStore {
         x: &Tensor,
         work: impl FnOnce(&mut Stream) -> Result<(), E>,
     ) -> Result<(), E> {
-        let before = copy_of(cx, x).map_err(CacheError::from)?;
+        let before = cx.copy_of(x).map_err(CacheError::from)?;
         work(cx)?;
         Ok(self.keep(cx, blocks, before, x)?)
     }
@@ -70,10 +70,8 @@ impl DeltaStore {
         if kept.len() < forecast.depth() || forecast.depth() == 0 {
             return Err(CacheError::NothingStored(format!("{} deltas of blocks {blocks:?}", forecast.depth())));
         }
-        for (delta, weight) in kept.iter().zip(&forecast.0) {
-            ops::add_scaled(cx, x, delta, *weight)?;
-        }
-        Ok(())
+        let terms: Vec<_> = kept.iter().zip(forecast.0.iter().copied()).collect();
+        Ok(ops::add_scaled(cx, x, &terms)?)
     }
 
     /// The kept deltas of a run, newest first.
@@ -85,10 +83,4 @@ impl DeltaStore {
     pub fn bytes(&self) -> u64 {
         self.deltas.values().flatten().map(Tensor::bytes).sum()
     }
-}
-
-fn copy_of(cx: &mut Stream, x: &Tensor) -> crate::gpu::Result<Tensor> {
-    let copy = cx.empty("delta", x.shape(), x.dtype())?;
-    cx.copy(x, &copy)?;
-    Ok(copy)
 }

@@ -1,11 +1,11 @@
 //! `ditscope bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use crate::caching::StrategyConfig;
-use crate::engine::{Defaults, Engine, Event, GenerateRequest, Observe, Received};
+use crate::caching::{Intervals, StepSchedule, StrategyConfig};
+use crate::engine::{Engine, Event, GenerateRequest, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
@@ -50,7 +50,9 @@ struct StepSpeed {
     guidance_scale: f64,
     /// Of the fastest step.
     seconds: f64,
-    /// The same while the attention received from some queries and the changes of all blocks are measured.
+    /// Of the fastest step that reuses the whole stack of blocks: what is left when nothing is computed.
+    reused: f64,
+    /// Of the fastest step while the attention received from some queries and the changes of all blocks are measured.
     sampled_profiling: f64,
     /// The same with all queries.
     exact_profiling: f64,
@@ -89,12 +91,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     drop(cx);
     let adapter = gpu.adapter_name().to_owned();
-    let step = model.map(|model| step(gpu, model, args.size)).transpose()?;
+    let step = model.map(|model| step(gpu, &model, args.size)).transpose()?;
     if args.json {
         println!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
     } else if let Some(step) = step {
         let [width, height] = step.size;
         println!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
+        let reused = 100.0 * step.reused / step.seconds;
+        println!("  one that reuses all blocks {:.4} s, {reused:.1} % of it", step.reused);
         let more = |seconds: f64| 100.0 * (seconds / step.seconds - 1.0);
         let (sampled, exact) = (more(step.sampled_profiling), more(step.exact_profiling));
         println!("  profiling adds {sampled:.0} % with {SAMPLED} queries a head, {exact:.0} % with all");
@@ -120,45 +124,39 @@ fn print_shape(speeds: &[KernelSpeed]) {
 }
 
 /// The fastest of a few steps of a model at its own size or another one, without and with profiling.
-fn step(gpu: Gpu, model: PathBuf, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
-    let defaults = Defaults::of_model(&model)?;
-    let (width, height) = size.unwrap_or((defaults.width, defaults.height));
-    let request = GenerateRequest {
-        model: model.clone(),
-        prompt: "a cat walking on grass".into(),
-        negative_prompt: String::new(),
-        width,
-        height,
-        num_frames: defaults.num_frames,
-        num_inference_steps: STEPS,
-        guidance_scale: defaults.guidance_scale,
-        flow_shift: None,
-        scheduler: None,
-        grid: None,
-        seed: 0,
-        latents: None,
-        strategy: StrategyConfig::default(),
-        observe: Observe::default(),
-    };
+fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
+    let mut request = GenerateRequest::of_model(model, "a cat walking on grass")?;
+    request.num_inference_steps = STEPS;
+    if let Some((width, height)) = size {
+        (request.width, request.height) = (width, height);
+    }
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     let profiled = |attention| GenerateRequest {
         observe: Observe { attention: Some(attention), changes: true, times: false },
         ..request.clone()
     };
-    let runs = [request.clone(), profiled(Received::Sampled(SAMPLED)), profiled(Received::Exact)];
-    let mut fastest = [f64::INFINITY; 3];
+    // All steps but the first are reused, so that the fastest is one of them.
+    let reuse = StrategyConfig::Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(STEPS) });
+    let runs = [
+        request.clone(),
+        GenerateRequest { strategy: reuse, ..request.clone() },
+        profiled(Received::Sampled(SAMPLED)),
+        profiled(Received::Exact),
+    ];
+    let mut fastest = [f64::INFINITY; 4];
     for _ in 0..ROUNDS {
         for (fastest, request) in fastest.iter_mut().zip(&runs) {
             *fastest = fastest.min(fastest_step(&engine, request)?);
         }
     }
-    let [seconds, sampled_profiling, exact_profiling] = fastest;
+    let [seconds, reused, sampled_profiling, exact_profiling] = fastest;
     Ok(StepSpeed {
         model: model.display().to_string(),
-        size: [width, height],
-        frames: defaults.num_frames,
-        guidance_scale: defaults.guidance_scale,
+        size: [request.width, request.height],
+        frames: request.num_frames,
+        guidance_scale: request.guidance_scale,
         seconds,
+        reused,
         sampled_profiling,
         exact_profiling,
     })

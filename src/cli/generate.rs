@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file::Writer;
 use crate::engine::{
-    Capture, Defaults, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
+    Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
 };
 use crate::media::{self, Clip, MediaError};
 use crate::sampling::Grid;
@@ -89,17 +89,15 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl Args {
-    fn request(&self, model: PathBuf, defaults: &Defaults) -> anyhow::Result<GenerateRequest> {
+    fn request(&self, model: &Path) -> anyhow::Result<GenerateRequest> {
+        let defaults = GenerateRequest::of_model(model, &self.prompt)?;
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
-        let num_inference_steps = self.steps.unwrap_or(defaults.num_inference_steps);
         Ok(GenerateRequest {
-            model,
-            prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
             width,
             height,
             num_frames: self.frames.unwrap_or(defaults.num_frames),
-            num_inference_steps,
+            num_inference_steps: self.steps.unwrap_or(defaults.num_inference_steps),
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
             flow_shift: self.flow_shift,
             scheduler: self.scheduler.map(|solver| match solver {
@@ -109,11 +107,11 @@ impl Args {
             grid: self.reference_sigmas.then_some(Grid::Reference),
             seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
-            strategy: StrategyConfig::Off,
             observe: match self.capture {
                 Some(_) => Observe { attention: Some(Received::Sampled(256)), changes: true, times: false },
                 None => Observe::default(),
             },
+            ..defaults
         })
     }
 }
@@ -132,8 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(model) => model.clone(),
         None => demo_model()?,
     };
-    let defaults = Defaults::of_model(&model)?;
-    let mut request = args.request(model, &defaults)?;
+    let mut request = args.request(&model)?;
     let facts = Facts::of(&request)?;
     let profile = args.strategy.read_profile(&request.model)?;
     if let Some(profile) = profile.as_ref().filter(|_| args.strategy.wants_reuse()) {
@@ -156,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         latents::write(path, &generated.initial_latents, generated.latent_shape)?;
     }
     let summary = summary(&output, &request, &generated, &capture, expected);
-    media::write(&output, &clip(&generated, defaults.fps)?, &summary.to_string())?;
+    media::write(&output, &clip(&generated, capture.run.fps)?, &summary.to_string())?;
     if args.json {
         println!("{summary}");
     } else {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use crate::caching::StrategyConfig;
-use crate::engine::{Capture, Defaults, Engine, Event, GenerateRequest, Generated, Observe, StepDone};
+use crate::engine::{Capture, Engine, Event, GenerateRequest, Generated, StepDone};
 
 use super::WrongUse;
 use super::generate::{demo_model, parse_size};
@@ -49,24 +48,15 @@ impl RunArgs {
             Some(model) => model.clone(),
             None => demo_model()?,
         };
-        let defaults = Defaults::of_model(&model)?;
+        let defaults = GenerateRequest::of_model(&model, prompt)?;
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
         Ok(GenerateRequest {
-            model,
-            prompt: prompt.into(),
-            negative_prompt: String::new(),
             width,
             height,
             num_frames: self.frames.unwrap_or(defaults.num_frames),
             num_inference_steps: self.steps,
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
-            flow_shift: None,
-            scheduler: None,
-            grid: None,
-            seed: 0,
-            latents: None,
-            strategy: StrategyConfig::Off,
-            observe: Observe::default(),
+            ..defaults
         })
     }
 

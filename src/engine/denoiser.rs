@@ -8,12 +8,12 @@ use crate::caching::{
     Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
-use crate::model::wan::transformer::{Pass, Start, TextContext, WanTransformer};
-use crate::ops::RopeTable;
+use crate::model::wan::transformer::{AttentionWatch, Pass, Start, TextContext, TimeEmbeddings, WanTransformer};
+use crate::ops::{RopeTable, Rows};
 use crate::sampling::{Buffer, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
-use super::meter::{Meter, Probes, Residual, copy, distance, size};
+use super::meter::{Measured, Meter, Probes, Residual, distance, size};
 use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -33,8 +33,34 @@ struct Branch {
     meter: Meter,
 }
 
+/// The velocity of a branch: forecast from earlier ones, or still on the GPU.
+enum Velocity {
+    Forecast(Vec<f32>),
+    OnGpu(Tensor),
+}
+
+/// What a branch has recorded for a step, to be read back together with the other branch's.
+struct Recorded {
+    velocity: Velocity,
+    /// What a forecast would have predicted, where the plan has a correction.
+    expected: Option<Tensor>,
+    blocks: Vec<BlockRecord>,
+    residual: Residual,
+    measured: Option<Measured>,
+}
+
+impl Recorded {
+    /// What is read back: the velocity, then what was expected.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let velocity = match &self.velocity {
+            Velocity::OnGpu(velocity) => Some(velocity),
+            Velocity::Forecast(_) => None,
+        };
+        velocity.into_iter().chain(&self.expected)
+    }
+}
+
 /// What a branch did in a step.
-#[derive(Default)]
 struct BranchDone {
     velocity: Vec<f32>,
     /// What a forecast would have predicted, where the plan has a correction.
@@ -46,6 +72,7 @@ struct BranchDone {
 /// The model as the sampler sees it.
 pub(super) struct Denoiser<'a> {
     model: &'a WanTransformer,
+    times: &'a TimeEmbeddings,
     rope: RopeTable,
     guidance: Guidance,
     shape: [usize; 4],
@@ -68,22 +95,25 @@ impl<'a> Denoiser<'a> {
     /// `features` and `negative` are the text encoder's outputs; `depth` is how many deltas of a run the strategy may need.
     pub fn new(
         cx: &mut Stream,
-        model: &'a WanTransformer,
+        (model, times): (&'a WanTransformer, &'a TimeEmbeddings),
         (features, negative): (&[f32], Option<&[f32]>),
         (guidance, shape): (Guidance, [usize; 4]),
-        (observe, subject): (Observe, Vec<usize>),
+        (observe, subject): (Observe, Vec<u32>),
         depth: usize,
     ) -> Result<Self> {
-        let mut branch = |text: &[f32], subject: Vec<usize>| -> Result<Branch> {
-            let meter = Meter::new(observe, model.config().num_layers, subject);
+        let rope = model.rope(cx, [shape[1], shape[2], shape[3]])?;
+        let queries = observe.attention.map(|mode| Rows::receiving(cx, mode, rope.grid())).transpose()?;
+        let mut branch = |text: &[f32], subject: Vec<u32>| -> Result<Branch> {
             let context = model.prepare_text(cx, text)?;
+            let words = (!subject.is_empty()).then(|| Rows::new(cx, subject, context.rows())).transpose()?;
+            let watch = queries.clone().map(|queries| AttentionWatch::new(queries, words));
+            let meter = Meter::new(observe, model.config().num_layers, watch);
             Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
         let cond = branch(features, subject)?;
         let uncond = negative.map(|text| branch(text, Vec::new())).transpose()?;
-        let rope = model.rope(cx, [shape[1], shape[2], shape[3]])?;
         let (probes, last_velocity) = (Probes::default(), None);
-        Ok(Self { model, rope, guidance, shape, cond, uncond, probes, last_velocity })
+        Ok(Self { model, times, rope, guidance, shape, cond, uncond, probes, last_velocity })
     }
 
     /// The guided velocity for a sample, made as the strategy decides.
@@ -93,14 +123,14 @@ impl<'a> Denoiser<'a> {
         strategy: &mut dyn Strategy,
         now: &StepContext,
         sample: &[f32],
-        timestep: f32,
     ) -> Result<Predicted> {
+        let (model, times, rope) = (self.model, self.times, &self.rope);
         let latents = cx.upload("latents", sample, &self.shape)?;
-        let input = Input { model: self.model, rope: &self.rope, latents, timestep, start: OnceCell::new(), sample };
+        let input = Input { model, times, rope, latents, step: now.step, start: OnceCell::new(), sample };
         let blocks = self.model.config().num_layers;
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
-                let cond = self.cond.run(cx, &input, (&plan.cond, plan.correction.as_ref()), None)?;
+                let cond = self.cond.record(cx, &input, (&plan.cond, plan.correction.as_ref()), None)?;
                 (plan, cond)
             }
             Decision::Probe { blocks: probe } => {
@@ -112,14 +142,20 @@ impl<'a> Denoiser<'a> {
                     return Err(CacheError::Unexpected("a plan made after a probe cannot have a correction").into());
                 }
                 self.probes.keep(plan.cond.is_full(blocks));
-                let cond = self.cond.run(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
+                let cond = self.cond.record(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
                 (plan, cond)
             }
         };
-        let uncond = match &mut self.uncond {
-            Some(branch) => Some(branch.run(cx, &input, (&plan.uncond, plan.correction.as_ref()), None)?),
-            None => None,
-        };
+        let mut uncond = None;
+        if let Some(branch) = &mut self.uncond {
+            let recorded = branch.record(cx, &input, (&plan.uncond, plan.correction.as_ref()), None)?;
+            uncond = Some((branch, recorded));
+        }
+        let recorded = std::iter::once(&cond).chain(uncond.as_ref().map(|(_, recorded)| recorded));
+        let tensors: Vec<&Tensor> = recorded.flat_map(Recorded::tensors).collect();
+        let mut values = cx.read_all(&tensors)?.into_iter();
+        let cond = self.cond.collect(cx, cond, &mut values, sample)?;
+        let uncond = uncond.map(|(branch, recorded)| branch.collect(cx, recorded, &mut values, sample)).transpose()?;
         if let Some(seen) = self.cond.observation(&plan.cond, blocks) {
             strategy.observe(now.step, &seen);
         }
@@ -162,43 +198,49 @@ impl<'a> Denoiser<'a> {
 /// What both branches of a step start from.
 struct Input<'a> {
     model: &'a WanTransformer,
+    times: &'a TimeEmbeddings,
     rope: &'a RopeTable,
     latents: Tensor,
-    timestep: f32,
+    step: usize,
     /// Made when the first branch runs: a step may forecast its output without the transformer.
-    start: OnceCell<Start>,
+    start: OnceCell<Start<'a>>,
     sample: &'a [f32],
 }
 
-impl<'a> Input<'a> {
-    fn begin<'c>(&self, cx: &mut Stream, context: &'c TextContext) -> Result<Pass<'c>>
-    where
-        'a: 'c,
-    {
+impl Input<'_> {
+    fn begin<'a>(&'a self, cx: &mut Stream, context: &'a TextContext) -> Result<Pass<'a>> {
         let start = match self.start.get() {
-            Some(start) => start.clone(),
-            None => self.model.start(cx, &self.latents, self.timestep)?,
+            Some(start) => start,
+            None => {
+                let start = self.model.start(cx, &self.latents, self.times, self.step)?;
+                self.start.get_or_init(|| start)
+            }
         };
-        let start = self.start.get_or_init(|| start);
         Ok(self.model.begin(cx, start, context, self.rope)?)
     }
 }
 
 impl Branch {
-    /// Carries a plan out. `started` is a pass whose first blocks have run already.
-    fn run(
+    /// Records the work of a plan. `started` is a pass whose first blocks have run already.
+    fn record(
         &mut self,
         cx: &mut Stream,
         input: &Input,
         (plan, correction): (&BranchPlan, Option<&Correction>),
         started: Option<(Pass, usize)>,
-    ) -> Result<BranchDone> {
+    ) -> Result<Recorded> {
         let count = input.model.config().num_layers;
         let mut blocks = BlockRecord::of_cells(plan.cells(count));
         let segments = match plan {
             BranchPlan::Output(kind, forecast) => {
-                let velocity = self.forecast(*kind, forecast, input.sample)?;
-                return Ok(BranchDone { velocity, blocks, ..Default::default() });
+                let velocity = Velocity::Forecast(self.forecast(*kind, forecast, input.sample)?);
+                return Ok(Recorded {
+                    velocity,
+                    expected: None,
+                    blocks,
+                    residual: Residual::default(),
+                    measured: None,
+                });
             }
             BranchPlan::Blocks(segments) => segments,
         };
@@ -209,7 +251,7 @@ impl Branch {
         };
         let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
         let whole = done == 0 && plan.is_full(count) && self.meter.changes();
-        let before = whole.then(|| copy(cx, pass.hidden_states())).transpose()?;
+        let before = whole.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
         let mut measured = self.meter.begin(cx)?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
@@ -227,27 +269,44 @@ impl Branch {
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        let mut residual = match before {
+        let residual = match before {
             Some(before) => self.meter.residual(cx, (before, pass.hidden_states()), &mut measured)?,
             None => Residual::default(),
         };
-        let velocity = input.model.finish(cx, &pass)?;
-        let velocity = cx.read(&velocity)?;
-        self.meter.end(cx, measured, &mut blocks, &mut residual)?;
-        self.outputs.truncate(MOST_OUTPUTS - 1);
-        self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
-        let expected = expected.map(|expected| cx.read(&expected)).transpose()?;
+        let velocity = Velocity::OnGpu(input.model.finish(cx, pass.start(), pass.hidden_states())?);
+        Ok(Recorded { velocity, expected, blocks, residual, measured: Some(measured) })
+    }
+
+    /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
+    fn collect(
+        &mut self,
+        cx: &mut Stream,
+        recorded: Recorded,
+        values: &mut impl Iterator<Item = Vec<f32>>,
+        sample: &[f32],
+    ) -> Result<BranchDone> {
+        let Recorded { velocity, expected, mut blocks, mut residual, measured } = recorded;
+        let velocity = match velocity {
+            Velocity::Forecast(velocity) => velocity,
+            Velocity::OnGpu(_) => {
+                let velocity = values.next().unwrap_or_default();
+                self.outputs.truncate(MOST_OUTPUTS - 1);
+                self.outputs.push_front(Output { velocity: velocity.clone(), latents: sample.to_vec() });
+                velocity
+            }
+        };
+        let expected = expected.and_then(|_| values.next());
+        if let Some(measured) = measured {
+            self.meter.end(cx, measured, &mut blocks, &mut residual)?;
+        }
         Ok(BranchDone { velocity, expected, blocks, residual })
     }
 
-    /// The velocity that a forecast of the stack's residual gives; the pass is left as it was.
+    /// The velocity that a forecast of the stack's residual gives.
     fn expected(&self, cx: &mut Stream, input: &Input, pass: &Pass, forecast: &Forecast) -> Result<Tensor> {
-        let x = pass.hidden_states();
-        let kept = copy(cx, x)?;
-        self.deltas.apply(cx, &(0..input.model.config().num_layers), forecast, x)?;
-        let velocity = input.model.finish(cx, pass)?;
-        cx.copy(&kept, x)?;
-        Ok(velocity)
+        let x = cx.copy_of(pass.hidden_states())?;
+        self.deltas.apply(cx, &(0..input.model.config().num_layers), forecast, &x)?;
+        Ok(input.model.finish(cx, pass.start(), &x)?)
     }
 
     /// The output forecast from earlier ones.

@@ -14,9 +14,9 @@ use crate::model::wan::config::TransformerConfig;
 use crate::model::wan::files::ModelFiles;
 use crate::model::wan::text_encoder::TextEncoder;
 use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
-use crate::model::wan::transformer::WanTransformer;
+use crate::model::wan::transformer::{TimeEmbeddings, WanTransformer};
 use crate::model::wan::vae::Vae;
-use crate::sampling::{CpuSampler, Guidance, Scheduler, noise};
+use crate::sampling::{CpuSampler, Guidance, noise};
 
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
@@ -152,14 +152,15 @@ impl Job<'_> {
     }
 
     /// Context rows of the prompt's subject; none where nothing is profiled or no subject is found.
-    fn subject_rows(&self, files: &ModelFiles) -> Result<Vec<usize>> {
+    fn subject_rows(&self, files: &ModelFiles) -> Result<Vec<u32>> {
         let prompt = &self.request.prompt;
         let Some(subject) = self.request.observe.attention.and_then(|_| subject_of(prompt)) else {
             return Ok(Vec::new());
         };
         let tokenizer = Tokenizer::load(files.tokenizer()?)?;
         // Words are tokenised one by one, so that a prefix has the prompt's first tokens, and then the end token.
-        let rows = |end: usize| Ok::<_, EngineError>(tokenizer.encode(&prompt[..end], MAX_SEQUENCE_LENGTH)?.len() - 1);
+        let rows =
+            |end: usize| Ok::<_, EngineError>(tokenizer.encode(&prompt[..end], MAX_SEQUENCE_LENGTH)?.len() as u32 - 1);
         Ok((rows(subject.start)?..rows(subject.end)?).collect())
     }
 
@@ -175,16 +176,16 @@ impl Job<'_> {
         transformer: &WanTransformer,
         setup: &Setup,
         features: (&[f32], Option<&[f32]>),
-        subject: Vec<usize>,
+        subject: Vec<u32>,
         initial: &[f32],
     ) -> Result<Vec<f32>> {
         let (scheduler, shape) = (setup.model.scheduler.as_ref(), setup.model.shape);
-        let mut strategy = self.strategy(transformer, scheduler)?;
+        let times = transformer.prepare_times(&mut self.cx, scheduler.timesteps())?;
+        let mut strategy = self.strategy(transformer, &times)?;
         let expected = strategy.preview().unwrap_or_default();
         let mut info = self.run_info(setup, features.0, expected.clone())?;
         if self.request.observe.changes {
-            let signals =
-                [false, true].map(|projected| self.signal_changes(transformer, scheduler.timesteps(), projected));
+            let signals = [false, true].map(|projected| self.signal_changes(&times, projected));
             let [embedding, projection] = signals;
             info.signal_changes = embedding?.into_iter().zip(projection?).map(|(e, p)| [e, p]).collect();
         }
@@ -192,16 +193,17 @@ impl Job<'_> {
         self.report(Event::Started(Box::new(info)))?;
         let depth = needed_depth(&expected);
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
-        let mut denoiser = Denoiser::new(&mut self.cx, transformer, features, (guidance, shape), observe, depth)?;
+        let model = (transformer, &times);
+        let mut denoiser = Denoiser::new(&mut self.cx, model, features, (guidance, shape), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
         let mut watched = Vec::new();
-        for (step, &timestep) in scheduler.timesteps().iter().enumerate() {
+        for step in 0..steps {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
-            let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before, timestep)?;
+            let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before)?;
             let correction = predicted.record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
             if let Some((correction, surprise)) = correction.zip(predicted.surprise.as_ref()) {
                 sampler.correct(&correction.shares, surprise)?;
@@ -232,28 +234,23 @@ impl Job<'_> {
         Ok(latents)
     }
 
-    fn strategy(&mut self, transformer: &WanTransformer, scheduler: &dyn Scheduler) -> Result<Box<dyn Strategy>> {
+    fn strategy(&mut self, transformer: &WanTransformer, times: &TimeEmbeddings) -> Result<Box<dyn Strategy>> {
         let mut inputs = StrategyInputs {
-            steps: scheduler.num_inference_steps(),
+            steps: times.steps(),
             blocks: transformer.config().num_layers,
             signal_changes: Vec::new(),
         };
         if let StrategyConfig::TeaCache { ret_steps, .. } = self.request.strategy {
-            inputs.signal_changes = self.signal_changes(transformer, scheduler.timesteps(), ret_steps)?;
+            inputs.signal_changes = self.signal_changes(times, ret_steps)?;
         }
         Ok(self.request.strategy.build(&inputs)?)
     }
 
     /// Relative changes of TeaCache's signal; on Wan it depends on the timestep alone.
-    fn signal_changes(&mut self, transformer: &WanTransformer, timesteps: &[f32], projected: bool) -> Result<Vec<f64>> {
-        let mut changes = Vec::with_capacity(timesteps.len());
-        let mut last: Option<Vec<f32>> = None;
-        for &timestep in timesteps {
-            let signal = transformer.time_signal(&mut self.cx, timestep, projected)?;
-            changes.push(last.as_ref().map_or(0.0, |last| distance(&signal, last) / size(last)));
-            last = Some(signal);
-        }
-        Ok(changes)
+    fn signal_changes(&mut self, times: &TimeEmbeddings, projected: bool) -> Result<Vec<f64>> {
+        let signals = times.signals(&mut self.cx, projected)?;
+        let changes = signals.windows(2).map(|pair| distance(&pair[1], &pair[0]) / size(&pair[0]));
+        Ok(std::iter::once(0.0).chain(changes).take(signals.len()).collect())
     }
 
     fn run_info(&self, setup: &Setup, features: &[f32], expected: Vec<StepPlan>) -> Result<RunInfo> {

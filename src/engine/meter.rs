@@ -27,13 +27,6 @@ pub(super) fn size(a: &[f32]) -> f64 {
     a.iter().map(|a| f64::from(a.abs())).sum::<f64>() / a.len().max(1) as f64
 }
 
-/// A copy of a tensor as it is at this point of the stream.
-pub(super) fn copy(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
-    let copy = cx.empty("copy", x.shape(), x.dtype())?;
-    cx.copy(x, &copy)?;
-    Ok(copy)
-}
-
 /// What is measured of a branch: its blocks' deltas from step to step, and its attention.
 pub(super) struct Meter {
     observe: Observe,
@@ -41,8 +34,8 @@ pub(super) struct Meter {
     deltas: Vec<Option<Tensor>>,
     /// Magnitude of each token in the last of the stack's.
     magnitudes: Vec<f64>,
-    /// Context rows of the prompt's subject.
-    subject: Vec<usize>,
+    /// What to read off the attention of every step.
+    watch: Option<AttentionWatch>,
 }
 
 /// What was measured of the whole stack's residual.
@@ -64,9 +57,9 @@ pub(super) struct Measured {
 
 impl Meter {
     /// A meter for a model of `blocks` blocks.
-    pub fn new(observe: Observe, blocks: usize, subject: Vec<usize>) -> Self {
+    pub fn new(observe: Observe, blocks: usize, watch: Option<AttentionWatch>) -> Self {
         let deltas = if observe.changes { vec![None; blocks + 1] } else { Vec::new() };
-        Self { observe, deltas, magnitudes: Vec::new(), subject }
+        Self { observe, deltas, magnitudes: Vec::new(), watch }
     }
 
     /// Whether changes are measured.
@@ -76,9 +69,12 @@ impl Meter {
 
     /// Begins a step.
     pub fn begin(&self, cx: &mut Stream) -> Result<Measured> {
-        let watch = self.observe.attention.map(|mode| AttentionWatch::new(mode, self.subject.clone()));
         let slots = self.deltas.len().max(1);
-        Ok(Measured { watch, changes: cx.empty("changes", &[slots, 2], DType::F32)?, changed: Vec::new() })
+        Ok(Measured {
+            watch: self.watch.clone(),
+            changes: cx.empty("changes", &[slots, 2], DType::F32)?,
+            changed: Vec::new(),
+        })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
@@ -115,7 +111,7 @@ impl Meter {
                 cx.finish()?;
             }
             let start = Instant::now();
-            let before = self.observe.changes.then(|| copy(cx, pass.hidden_states())).transpose()?;
+            let before = self.observe.changes.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
             model.run_blocks(cx, pass, block..block + 1, measured.watch.as_mut())?;
             if self.observe.times {
                 cx.finish()?;
@@ -158,11 +154,15 @@ impl Meter {
         records: &mut [BlockRecord],
         residual: &mut Residual,
     ) -> Result<()> {
-        for (block, map) in measured.watch.iter().flat_map(|watch| &watch.received) {
-            records[*block].received = Some(cx.read(map)?);
-        }
-        for (block, map) in measured.watch.iter().flat_map(|watch| &watch.paid) {
-            records[*block].paid = Some(cx.read(map)?);
+        if let Some(AttentionWatch { received, paid, .. }) = &measured.watch {
+            let maps: Vec<&Tensor> = received.iter().chain(paid).map(|(_, map)| map).collect();
+            let mut maps = cx.read_all(&maps)?.into_iter();
+            for (block, _) in received {
+                records[*block].received = maps.next();
+            }
+            for (block, _) in paid {
+                records[*block].paid = maps.next();
+            }
         }
         if !measured.changed.is_empty() {
             let sums = cx.read(&measured.changes)?;
@@ -199,7 +199,7 @@ impl Probes {
         (model, pass): (&WanTransformer, &Pass),
         blocks: usize,
     ) -> Result<ProbeResult> {
-        let delta = copy(cx, pass.hidden_states())?;
+        let delta = cx.copy_of(pass.hidden_states())?;
         model.run_blocks(cx, pass, 0..blocks, None)?;
         ops::subtract_from(cx, pass.hidden_states(), &delta)?;
         let sums = cx.empty("probe", &[4, 2], DType::F32)?;

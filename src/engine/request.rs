@@ -1,13 +1,13 @@
 //! What to generate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
 use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConfig, VaeConfig};
 use crate::ops::Received;
 use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
 
-use super::EngineError;
+use super::{Defaults, EngineError};
 
 /// The solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -66,6 +66,31 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
+    /// A request for a prompt with the model's own settings, without reuse and measurements.
+    ///
+    /// # Errors
+    /// As [`Defaults::of_model`].
+    pub fn of_model(model: &Path, prompt: &str) -> Result<Self, EngineError> {
+        let defaults = Defaults::of_model(model)?;
+        Ok(Self {
+            model: model.to_owned(),
+            prompt: prompt.into(),
+            negative_prompt: String::new(),
+            width: defaults.width,
+            height: defaults.height,
+            num_frames: defaults.num_frames,
+            num_inference_steps: defaults.num_inference_steps,
+            guidance_scale: defaults.guidance_scale,
+            flow_shift: None,
+            scheduler: None,
+            grid: None,
+            seed: 0,
+            latents: None,
+            strategy: StrategyConfig::Off,
+            observe: Observe::default(),
+        })
+    }
+
     /// Extents `[C, F, H, W]` of the latents; an error that names the nearest possible sizes where the model has none for the request.
     pub(super) fn latent_shape(
         &self,

@@ -31,7 +31,6 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "change",
     "channel_norm",
     "combine",
-    "gather_rows",
     "lib/activation",
     "lib/attention",
     "lib/linear_index",

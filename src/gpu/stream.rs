@@ -148,6 +148,13 @@ impl Stream {
         self.encoder().clear_buffer(tensor.buffer(), tensor.offset(), Some(tensor.bytes().next_multiple_of(4)));
     }
 
+    /// A copy of a tensor as it is at this point of the stream.
+    pub fn copy_of(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        let copy = self.empty("copy", tensor.shape(), tensor.dtype())?;
+        self.copy(tensor, &copy)?;
+        Ok(copy)
+    }
+
     /// Copies a tensor's bytes into another of the same size.
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) -> Result<()> {
         if from.bytes() != to.bytes() || from.dtype() != to.dtype() {
@@ -214,19 +221,36 @@ impl Stream {
 
     /// Reads an f32 tensor back; waits for everything recorded before.
     pub fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>> {
-        if tensor.dtype() != DType::F32 {
+        Ok(self.read_all(&[tensor])?.swap_remove(0))
+    }
+
+    /// Reads several f32 tensors back with one wait, which is what makes reading slow.
+    pub fn read_all(&mut self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
+        if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
             return Err(GpuError::shape("read", "only f32 tensors are read back"));
         }
-        if tensor.is_empty() {
+        let values = self.read_joined(tensors)?;
+        let mut rest = values.as_slice();
+        Ok(tensors.iter().filter_map(|tensor| rest.split_off(..tensor.len())).map(<[f32]>::to_vec).collect())
+    }
+
+    /// The values of f32 tensors, one after another.
+    fn read_joined(&mut self, tensors: &[&Tensor]) -> Result<Vec<f32>> {
+        let size = tensors.iter().map(|tensor| tensor.bytes()).sum();
+        if size == 0 {
             return Ok(Vec::new());
         }
         let readable = self.gpu.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
-            size: tensor.bytes(),
+            size,
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
-        self.encoder().copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &readable, 0, tensor.bytes());
+        let mut to = 0;
+        for tensor in tensors {
+            self.encoder().copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &readable, to, tensor.bytes());
+            to += tensor.bytes();
+        }
         self.finish()?;
         readable.map_async(wgpu::MapMode::Read, .., |_| {});
         self.gpu.poll(wgpu::PollType::wait_indefinitely())?;

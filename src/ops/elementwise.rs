@@ -7,16 +7,19 @@ use super::split::{fitting, ranges, window};
 /// Invocations of a workgroup in these kernels.
 const GROUP: usize = 64;
 
-/// `stack + matrix`, where `matrix` has the extents of `stack` without the first: added to every slice.
-pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrix: &Tensor) -> Result<Tensor> {
-    if stack.shape()[1..] != *matrix.shape() || !matrix.len().is_multiple_of(4) || matrix.is_empty() {
-        return Err(GpuError::shape("add_rows", format!("{:?} onto {:?}", matrix.shape(), stack.shape())));
+/// `stack + matrices[index]`: adds one slice of `matrices` to every slice of `stack`; they differ in the first extent only.
+pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, index: usize) -> Result<Tensor> {
+    let period: usize = stack.shape()[1..].iter().product();
+    let fits = stack.shape()[1..] == matrices.shape()[1..] && index < matrices.shape()[0];
+    if !fits || !period.is_multiple_of(4) || period == 0 {
+        let message = format!("number {index} of {:?} onto {:?}", matrices.shape(), stack.shape());
+        return Err(GpuError::shape("add_rows", message));
     }
     let out = cx.empty("sum", stack.shape(), DType::F32)?;
-    let params = [stack.len() as u32 / 4, matrix.len() as u32 / 4];
+    let params = [stack.len() / 4, period / 4, index * period / 4].map(|n| n as u32);
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("add_rows"),
-        tensors: &[(1, stack), (2, matrix), (3, &out)],
+        tensors: &[(1, stack), (2, matrices), (3, &out)],
         params: bytemuck::bytes_of(&params),
         groups: fold_groups((stack.len() / 4).div_ceil(GROUP)),
         flops: stack.len() as f64,
@@ -42,34 +45,42 @@ pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
 
 /// `before = after - before`, in place on `before`: what was done to a tensor since it was copied.
 pub fn subtract_from(cx: &mut Stream, after: &Tensor, before: &Tensor) -> Result<()> {
-    combine(cx, after, 1.0, before, -1.0)
+    combine(cx, [(after, 1.0), (after, 0.0)], (before, -1.0))
 }
 
-/// `y += weight * x`, in place on `y`.
-pub fn add_scaled(cx: &mut Stream, y: &Tensor, x: &Tensor, weight: f32) -> Result<()> {
-    combine(cx, x, weight, y, 1.0)
+/// `y += sum of weight * x`, in place on `y`.
+pub fn add_scaled(cx: &mut Stream, y: &Tensor, terms: &[(&Tensor, f32)]) -> Result<()> {
+    terms.chunks(2).try_for_each(|pair| combine(cx, [pair[0], *pair.get(1).unwrap_or(&(pair[0].0, 0.0))], (y, 1.0)))
 }
 
-/// `y = x_weight * x + y_weight * y`.
-fn combine(cx: &mut Stream, x: &Tensor, x_weight: f32, y: &Tensor, y_weight: f32) -> Result<()> {
-    let fits =
-        x.shape() == y.shape() && x.len().is_multiple_of(4) && x.dtype() == DType::F32 && y.dtype() == DType::F32;
-    if !fits || x.shares_memory(y) {
-        return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.shape())));
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct CombineParams {
+    count4: u32,
+    first4: [u32; 3],
+    weights: [f32; 3],
+}
+
+/// `y = sum of weight * x + y_weight * y`.
+fn combine(cx: &mut Stream, xs: [(&Tensor, f32); 2], (y, y_weight): (&Tensor, f32)) -> Result<()> {
+    for (x, _) in xs {
+        let fits =
+            x.shape() == y.shape() && x.len().is_multiple_of(4) && x.dtype() == DType::F32 && y.dtype() == DType::F32;
+        if !fits || x.shares_memory(y) {
+            return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.shape())));
+        }
     }
     let most = fitting(cx.gpu().caps().max_binding, size_of::<f32>());
-    for range in ranges(x.len(), most, 4) {
-        let (x, x4) = window(x, range.start, range.len());
-        let (y, y4) = window(y, range.start, range.len());
+    for range in ranges(y.len(), most, 4) {
+        let [(a, a4), (b, b4), (y, y4)] = [xs[0].0, xs[1].0, y].map(|t| window(t, range.start, range.len()));
         let count4 = range.len() as u32 / 4;
-        let mut params = bytemuck::cast_slice::<u32, u8>(&[count4, x4, y4]).to_vec();
-        params.extend_from_slice(bytemuck::cast_slice(&[x_weight, y_weight]));
+        let params = CombineParams { count4, first4: [a4, b4, y4], weights: [xs[0].1, xs[1].1, y_weight] };
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("combine"),
-            tensors: &[(1, &x), (2, &y)],
-            params: &params,
+            tensors: &[(1, &a), (2, &b), (3, &y)],
+            params: bytemuck::bytes_of(&params),
             groups: fold_groups((count4 as usize).div_ceil(GROUP)),
-            flops: 3.0 * range.len() as f64,
+            flops: 5.0 * range.len() as f64,
         })?;
     }
     Ok(())
@@ -138,6 +149,7 @@ fn dispatch_patches(
     extents: [usize; 3],
     patch: [usize; 3],
 ) -> Result<()> {
+    let tokens = token_grid(extents, patch)?.iter().product::<usize>();
     let params = PatchParams {
         channels: channels as u32,
         extents: extents.map(|n| n as u32),
@@ -148,7 +160,7 @@ fn dispatch_patches(
         kernel: &kernel,
         tensors: &[(1, from), (2, to)],
         params: bytemuck::bytes_of(&params),
-        groups: fold_groups(to.len().div_ceil(GROUP)),
+        groups: fold_groups((tokens * channels).div_ceil(GROUP)),
         flops: to.len() as f64,
     })
 }
@@ -163,11 +175,12 @@ mod tests {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
         let (a, av) = random_tensor(&mut cx, 1, &[3, 6, 20]);
-        let (b, bv) = random_tensor(&mut cx, 2, &[6, 20]);
-        let sum = add_rows(&mut cx, &a, &b).unwrap();
-        let want: Vec<f32> = av.iter().enumerate().map(|(i, v)| v + bv[i % 120]).collect();
+        let (b, bv) = random_tensor(&mut cx, 2, &[2, 6, 20]);
+        let sum = add_rows(&mut cx, &a, &b, 1).unwrap();
+        let want: Vec<f32> = av.iter().enumerate().map(|(i, v)| v + bv[120 + i % 120]).collect();
         assert_eq!(cx.read(&sum).unwrap(), want);
-        assert!(add_rows(&mut cx, &b, &a).is_err());
+        assert!(add_rows(&mut cx, &a, &b, 2).is_err());
+        assert!(add_rows(&mut cx, &a, &b.reshape(&[2, 20, 6]), 0).is_err());
     }
 
     #[test]
@@ -180,14 +193,15 @@ mod tests {
             let mut cx = stream(&gpu);
             let (x, xs) = random_tensor(&mut cx, 1, &[37, 36]);
             let (y, ys) = random_tensor(&mut cx, 2, &[37, 36]);
-            add_scaled(&mut cx, &y, &x, -0.25).unwrap();
-            let want: Vec<f32> = xs.iter().zip(&ys).map(|(x, y)| y - 0.25 * x).collect();
+            let (z, zs) = random_tensor(&mut cx, 3, &[37, 36]);
+            add_scaled(&mut cx, &y, &[(&x, -0.25), (&z, 2.0), (&x, 0.5)]).unwrap();
+            let want: Vec<f32> = xs.iter().zip(&ys).zip(&zs).map(|((x, y), z)| y + 0.25 * x + 2.0 * z).collect();
             assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "add_scaled");
             subtract_from(&mut cx, &x, &y).unwrap();
             let want: Vec<f32> = xs.iter().zip(&want).map(|(x, y)| x - y).collect();
             assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "subtract_from");
             assert_eq!(cx.read(&x).unwrap(), xs);
-            assert!(add_scaled(&mut cx, &x, &x, 1.0).is_err(), "in place on itself");
+            assert!(add_scaled(&mut cx, &x, &[(&x, 1.0)]).is_err(), "in place on itself");
         }
     }
 

@@ -25,9 +25,7 @@ pub use heads::{HeadsPart, RopeTable, split_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, layer_norm, rms_norm};
-pub use received::{
-    Received, attention_paid, attention_received, attention_received_with, received, sample_queries, sampled_rows,
-};
+pub use received::{Received, Rows, attention_paid, attention_received, attention_received_with, sampled_rows};
 pub use reduce::{change, change_into};
 pub use weight::{HostWeight, Weight, vector};
 

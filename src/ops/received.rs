@@ -6,7 +6,7 @@
 
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
-use super::attention::{Attention, AttentionVariant, attention};
+use super::attention::{Attention, AttentionVariant};
 use super::split::{fitting, ranges, window};
 
 /// How many queries take part in what a key receives.
@@ -16,6 +16,47 @@ pub enum Received {
     Exact,
     /// This many, spread by [`sampled_rows`]; all of them if there are no more.
     Sampled(usize),
+}
+
+/// Some rows of a matrix, uploaded once for many uses: distinct and sorted.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    indices: Tensor,
+    /// Rows of the matrix.
+    of: usize,
+}
+
+impl Rows {
+    /// These rows of the `of` that there are; one named twice counts once.
+    ///
+    /// # Errors
+    /// No row, or one that does not exist.
+    pub fn new(cx: &mut Stream, mut rows: Vec<u32>, of: usize) -> Result<Self> {
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.last().is_none_or(|last| *last as usize >= of) {
+            return Err(GpuError::shape("rows", format!("{rows:?} of {of}")));
+        }
+        // Their bits travel as f32, which nothing on the way computes with.
+        let bits: Vec<f32> = rows.iter().map(|index| f32::from_bits(*index)).collect();
+        Ok(Self { indices: cx.upload("rows", &bits, &[bits.len()])?, of })
+    }
+
+    /// The queries that take part on a grid (frames, lines, columns) of tokens; `None` for all of them.
+    ///
+    /// # Errors
+    /// A sample of none.
+    pub fn receiving(cx: &mut Stream, mode: Received, grid: [usize; 3]) -> Result<Option<Self>> {
+        let tokens = grid.iter().product();
+        match mode {
+            Received::Sampled(count) if count < tokens => Self::new(cx, sampled_rows(grid, count), tokens).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.indices.len()
+    }
 }
 
 impl AttentionVariant {
@@ -35,7 +76,7 @@ impl AttentionVariant {
         }
     }
 
-    fn receiving_kernel(self, d: usize) -> Kernel {
+    fn receiving_kernel(self, d: usize, sampled: bool) -> Kernel {
         match self {
             Self::Tile { rows } => Kernel::new("received_tile").set("TM", rows),
             Self::Subgroup { row_groups, key_groups } => {
@@ -43,45 +84,8 @@ impl AttentionVariant {
             }
         }
         .set("HEAD_DIM", d)
+        .flag_if(sampled, "SAMPLED")
     }
-}
-
-/// Attention received by every key, `[n_k]` f32: `n_k * mean over heads and queries of P[q, k]`, so 1 on average (ProfilingDiT, eq. 5
-/// as meant). `call` is the attention just computed, without a bias; its log-sum is used if it has one, or else computed for the
-/// queries that take part. `grid` (frames, lines, columns of tokens) places the queries for [`Received::Sampled`].
-///
-/// # Errors
-/// Shapes that do not fit, a bias, or a device that cannot hold one head's keys in a binding.
-pub fn received(cx: &mut Stream, call: &Attention, mode: Received, grid: [usize; 3]) -> Result<Tensor> {
-    let n_q = call.extents()?[1];
-    match mode {
-        Received::Sampled(count) if count < n_q => {
-            let rows = sampled_rows(grid, count);
-            if grid.iter().product::<usize>() != n_q || rows.is_empty() {
-                return Err(GpuError::shape("received", format!("{count} of {n_q} queries on a grid {grid:?}")));
-            }
-            let q = sample_queries(cx, call.q, &rows)?;
-            let log_sum = call.log_sum.map(|log_sum| sample_queries(cx, log_sum, &rows)).transpose()?;
-            with_log_sum(cx, &Attention { q: &q, log_sum: log_sum.as_ref(), ..*call }, attention_received)
-        }
-        _ => with_log_sum(cx, call, attention_received),
-    }
-}
-
-/// Calls `next` with the log-sum that `call` brings, or with a computed one.
-fn with_log_sum<T>(
-    cx: &mut Stream,
-    call: &Attention,
-    next: impl FnOnce(&mut Stream, &Attention) -> Result<T>,
-) -> Result<T> {
-    if call.log_sum.is_some() {
-        return next(cx, call);
-    }
-    let [heads, n_q, ..] = call.extents()?;
-    let log_sum = cx.empty("log-sum", &[heads, n_q], DType::F32)?;
-    let call = Attention { log_sum: Some(&log_sum), ..*call };
-    attention(cx, &call)?;
-    next(cx, &call)
 }
 
 #[repr(C)]
@@ -91,6 +95,7 @@ struct ReceivedParams {
     n_k4: u32,
     first_query: u32,
     end_query: u32,
+    bound_row: u32,
     first_key4: u32,
     end_key4: u32,
     first_head: u32,
@@ -100,9 +105,15 @@ struct ReceivedParams {
     scale: f32,
 }
 
-/// Attention received over all queries of `call`, whose log-sum must have been computed; see [`received()`].
-pub fn attention_received(cx: &mut Stream, call: &Attention) -> Result<Tensor> {
-    attention_received_with(cx, AttentionVariant::receiving(cx.gpu()), call)
+/// Attention received by every key, `[n_k]` f32: `n_k * mean over heads and queries of P[q, k]`, so 1 on average (ProfilingDiT, eq. 5
+/// as meant). `call` is the attention just computed, without a bias, with its log-sum. `queries` are those that take part; all where
+/// there are none.
+///
+/// # Errors
+/// Shapes that do not fit, a bias, no log-sum, or a device that cannot hold one head's keys (and, with `queries`, one head's queries)
+/// in a binding.
+pub fn attention_received(cx: &mut Stream, call: &Attention, queries: Option<&Rows>) -> Result<Tensor> {
+    attention_received_with(cx, AttentionVariant::receiving(cx.gpu()), call, queries)
 }
 
 /// Bytes of partial sums at most.
@@ -111,8 +122,17 @@ const MOST_PARTS: u64 = 32 << 20;
 const LEAST_PART: usize = 256;
 
 /// [`attention_received`] by a given variant.
-pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call: &Attention) -> Result<Tensor> {
+pub fn attention_received_with(
+    cx: &mut Stream,
+    variant: AttentionVariant,
+    call: &Attention,
+    sample: Option<&Rows>,
+) -> Result<Tensor> {
     let [heads, n_q, n_k, d] = call.extents()?;
+    if let Some(sample) = sample.filter(|sample| sample.of != n_q) {
+        return Err(GpuError::shape("attention_received", format!("a sample of {} queries from {n_q}", sample.of)));
+    }
+    let count = sample.map_or(n_q, Rows::count);
     let Some(log_sum) = call.log_sum.filter(|_| call.bias.is_none()) else {
         return Err(GpuError::shape("attention_received", "needs the log-sum of an attention without a bias"));
     };
@@ -120,14 +140,16 @@ pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call:
     let max_binding = cx.gpu().caps().max_binding;
     // How the queries are cut depends on shapes and limits, never on the measured speed: the order of sums must not.
     let most_parts = fitting(max_binding.min(MOST_PARTS), 4 * heads * n_k4).max(1);
-    let part_rows = n_q.div_ceil(most_parts).next_multiple_of(8).max(LEAST_PART).min(n_q);
+    let part_rows = count.div_ceil(most_parts).next_multiple_of(8).max(LEAST_PART).min(count);
     let part_rows = part_rows.min(fitting(max_binding, 4 * d).max(1));
-    let part_count = n_q.div_ceil(part_rows);
+    let part_count = count.div_ceil(part_rows);
     let parts = cx.empty("received, parts", &[part_count * heads, n_k4], DType::F32)?;
-    let kernel = variant.receiving_kernel(d);
+    let kernel = variant.receiving_kernel(d, sample.is_some());
     let key_flops = 2.0 * (part_rows * (d + 4)) as f64;
     for part in 0..part_count {
-        let queries = part * part_rows..((part + 1) * part_rows).min(n_q);
+        let queries = part * part_rows..((part + 1) * part_rows).min(count);
+        // A sample's rows lie anywhere.
+        let bound = if sample.is_some() { 0..n_q } else { queries.clone() };
         let affordable = (cx.dispatch_budget() / key_flops) as usize;
         let most_keys = affordable.clamp(variant.keys(), 65_535 * variant.keys());
         let most_keys = most_keys.min(n_k4.next_multiple_of(variant.keys()));
@@ -135,8 +157,8 @@ pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call:
         let most_heads = (affordable / most_keys).min(bindable).min(65_535);
         for some in ranges(heads, most_heads, 1) {
             for keys in ranges(n_k4, most_keys, variant.keys()) {
-                let q_rows = (some.len() - 1) * n_q + queries.len();
-                let (q, q4) = window(call.q, (some.start * n_q + queries.start) * d, q_rows * d);
+                let q_rows = (some.len() - 1) * n_q + bound.len();
+                let (q, q4) = window(call.q, (some.start * n_q + bound.start) * d, q_rows * d);
                 let (k, k4) = window(call.k, some.start * d * n_k4, some.len() * d * n_k4);
                 let start = (part * heads + some.start) * n_k4 + keys.start;
                 let (sums, parts4) = window(&parts, start, (some.len() - 1) * n_k4 + keys.len());
@@ -145,6 +167,7 @@ pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call:
                     n_k4: n_k4 as u32 / 4,
                     first_query: queries.start as u32,
                     end_query: queries.end as u32,
+                    bound_row: bound.start as u32,
                     first_key4: keys.start as u32 / 4,
                     end_key4: keys.end as u32 / 4,
                     first_head: some.start as u32,
@@ -153,9 +176,11 @@ pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call:
                     parts4,
                     scale: call.scale * std::f32::consts::LOG2_E,
                 };
+                let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, &sums)];
+                tensors.extend(sample.map(|sample| (5, &sample.indices)));
                 cx.dispatch(&Dispatch {
                     kernel: &kernel,
-                    tensors: &[(1, &q), (2, &k), (3, log_sum), (4, &sums)],
+                    tensors: &tensors,
                     params: bytemuck::bytes_of(&params),
                     groups: [keys.len().div_ceil(variant.keys()) as u32, some.len() as u32, 1],
                     flops: key_flops * (keys.len() * some.len()) as f64,
@@ -163,7 +188,7 @@ pub fn attention_received_with(cx: &mut Stream, variant: AttentionVariant, call:
             }
         }
     }
-    sum_rows(cx, &parts, n_k, n_k as f32 / (heads * n_q) as f32)
+    sum_rows(cx, &parts, n_k, n_k as f32 / (heads * count) as f32)
 }
 
 #[repr(C)]
@@ -184,32 +209,20 @@ struct PaidParams {
 }
 
 /// Attention paid by every query to the chosen `keys`, `[n_q]` f32: the softmax weights of these keys summed, mean over heads, so
-/// between 0 and 1. For masks from the words of a subject: `call` is a cross-attention, its bias included; its log-sum is used if it
-/// has one, or else computed. A key that is named twice counts once.
+/// between 0 and 1. For masks from the words of a subject: `call` is the cross-attention just computed, with its bias and log-sum.
 ///
 /// # Errors
-/// Shapes that do not fit, no key, or one that does not exist.
-pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &[usize]) -> Result<Tensor> {
-    let n_k = call.extents()?[2];
-    let mut keys: Vec<u32> = keys.iter().map(|key| *key as u32).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    if keys.last().is_none_or(|last| *last as usize >= n_k) {
-        return Err(GpuError::shape("attention_paid", format!("keys {keys:?} of {n_k}")));
-    }
-    let keys = upload_indices(cx, &keys)?;
-    with_log_sum(cx, call, |cx, call| paid(cx, call, &keys))
-}
-
-fn paid(cx: &mut Stream, call: &Attention, keys: &Tensor) -> Result<Tensor> {
+/// Shapes that do not fit, or no log-sum.
+pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<Tensor> {
     let [heads, n_q, n_k, d] = call.extents()?;
-    let Some(log_sum) = call.log_sum else {
-        return Err(GpuError::shape("attention_paid", "needs the log-sum of the attention"));
+    let Some(log_sum) = call.log_sum.filter(|_| keys.of == n_k) else {
+        let message = format!("needs a log-sum and some of {n_k} keys, not of {}", keys.of);
+        return Err(GpuError::shape("attention_paid", message));
     };
     let n_k4 = n_k.next_multiple_of(4);
     let parts = cx.empty("paid, heads", &[heads, n_q], DType::F32)?;
     let kernel = Kernel::new("attention_paid").set("HEAD_DIM", d).flag_if(call.bias.is_some(), "BIAS");
-    let row_flops = (2 * d * keys.len()) as f64;
+    let row_flops = (2 * d * keys.count()) as f64;
     let max_binding = cx.gpu().caps().max_binding;
     let affordable = ((cx.dispatch_budget() / row_flops) as usize).max(64);
     let most_rows = affordable.min(fitting(max_binding, 4 * d)).min(65_535 * 64).min(n_q);
@@ -226,7 +239,7 @@ fn paid(cx: &mut Stream, call: &Attention, keys: &Tensor) -> Result<Tensor> {
                 first_query: queries.start as u32,
                 end_query: queries.end as u32,
                 first_head: some.start as u32,
-                chosen: keys.len() as u32,
+                chosen: keys.count() as u32,
                 q4,
                 k4,
                 scale: call.scale * std::f32::consts::LOG2_E,
@@ -234,7 +247,7 @@ fn paid(cx: &mut Stream, call: &Attention, keys: &Tensor) -> Result<Tensor> {
                 bias_query_stride: call.bias.map_or(0, |bias| bias.query_stride as u32),
                 bias_offset: call.bias.map_or(0, |bias| bias.offset as u32),
             };
-            let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, keys), (5, &parts)];
+            let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, &keys.indices), (5, &parts)];
             tensors.extend(call.bias.map(|bias| (6, bias.tensor)));
             cx.dispatch(&Dispatch {
                 kernel: &kernel,
@@ -270,69 +283,6 @@ fn sum_rows(cx: &mut Stream, x: &Tensor, columns: usize, factor: f32) -> Result<
         flops: 4.0 * x.len() as f64,
     })?;
     Ok(out)
-}
-
-/// Chosen rows of every head: of `[heads, n, d]` the `[heads, rows, d]`, of `[heads, n]` the `[heads, rows]`.
-///
-/// # Errors
-/// Another number of axes, no rows, or a row that does not exist.
-pub fn sample_queries(cx: &mut Stream, x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    #[repr(C)]
-    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-    struct Params {
-        count: u32,
-        chosen: u32,
-        n: u32,
-        columns: u32,
-        x_start: u32,
-        y_start: u32,
-    }
-    let (heads, n, shape) = match *x.shape() {
-        [heads, n] => (heads, n, vec![heads, rows.len()]),
-        [heads, n, d] => (heads, n, vec![heads, rows.len(), d]),
-        _ => return Err(GpuError::shape("sample_queries", format!("{:?}", x.shape()))),
-    };
-    if rows.is_empty() || x.is_empty() || rows.iter().any(|row| *row as usize >= n) || x.dtype() != DType::F32 {
-        return Err(GpuError::shape("sample_queries", format!("{} rows of {:?}", rows.len(), x.shape())));
-    }
-    let columns = x.len() / (heads * n);
-    let out = cx.empty("sampled rows", &shape, DType::F32)?;
-    let indices = upload_indices(cx, rows)?;
-    let head_len = n.max(rows.len()) * columns;
-    for some in ranges(heads, fitting(cx.gpu().caps().max_binding, 4 * head_len), 1) {
-        let (from, x_start) = element_window(x, some.start * n * columns, some.len() * n * columns);
-        let count = some.len() * rows.len() * columns;
-        let (to, y_start) = element_window(&out, some.start * rows.len() * columns, count);
-        let params = Params {
-            count: count as u32,
-            chosen: rows.len() as u32,
-            n: n as u32,
-            columns: columns as u32,
-            x_start,
-            y_start,
-        };
-        cx.dispatch(&Dispatch {
-            kernel: &Kernel::new("gather_rows"),
-            tensors: &[(1, &from), (2, &indices), (3, &to)],
-            params: bytemuck::bytes_of(&params),
-            groups: fold_groups(count.div_ceil(64)),
-            flops: count as f64,
-        })?;
-    }
-    Ok(out)
-}
-
-/// A [`window`] that begins at any element, with the lead-in in elements.
-fn element_window(tensor: &Tensor, start: usize, count: usize) -> (Tensor, u32) {
-    let first = start / 4 * 4;
-    let (view, lead4) = window(tensor, first, start + count - first);
-    (view, lead4 * 4 + (start - first) as u32)
-}
-
-/// Integers in a tensor: their bits travel as f32, which nothing on the way computes with.
-fn upload_indices(cx: &mut Stream, indices: &[u32]) -> Result<Tensor> {
-    let bits: Vec<f32> = indices.iter().map(|index| f32::from_bits(*index)).collect();
-    cx.upload("indices", &bits, &[indices.len()])
 }
 
 /// `count` tokens of a grid (frames, lines, columns), spread evenly over all three and always the same: the grid is halved along its

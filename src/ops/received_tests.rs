@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::gpu::{GpuOptions, StreamOptions};
-use crate::ops::AttentionBias;
 use crate::ops::testing::*;
+use crate::ops::{AttentionBias, attention};
 
 /// Extents, and the size of q (large: peaked softmax).
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,13 @@ impl Operands {
         Attention { q: &self.q, k: &self.k, v: &self.v, scale, bias: None, log_sum: None }
     }
 
+    /// The log-sum that the attention with a bias leaves behind.
+    fn log_sum(&self, cx: &mut Stream, case: &Case, bias: Option<AttentionBias>) -> Tensor {
+        let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], DType::F32).unwrap();
+        attention(cx, &Attention { bias, log_sum: Some(&log_sum), ..self.call(case) }).unwrap();
+        log_sum
+    }
+
     /// CPU twin: the softmax matrix `[heads, n_q, n_k]` in f64, with a bias per key.
     fn weights(&self, case: &Case, bias: &[f32]) -> Vec<f64> {
         let Case { heads, n_q, n_k, d, .. } = *case;
@@ -96,15 +103,20 @@ fn check(cx: &mut Stream, case: &Case, variants: &[AttentionVariant]) {
     let operands = Operands::new(cx, case);
     let rows: Vec<u32> = (0..case.n_q as u32).collect();
     let want = received_cpu(case, &operands.weights(case, &[]), &rows);
-    let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], DType::F32).unwrap();
+    let log_sum = operands.log_sum(cx, case, None);
     let call = Attention { log_sum: Some(&log_sum), ..operands.call(case) };
-    attention(cx, &call).unwrap();
+    let some: Vec<u32> = rows.iter().copied().step_by(3).collect();
+    let want_of_some = received_cpu(case, &operands.weights(case, &[]), &some);
+    let some = Rows::new(cx, some, case.n_q).unwrap();
     for &variant in variants {
-        let got = attention_received_with(cx, variant, &call).unwrap();
+        let what = format!("{case:?} {variant:?}");
+        let got = attention_received_with(cx, variant, &call, None).unwrap();
         let got = cx.read(&got).unwrap();
-        assert_close(&got, &want, limit(case), &format!("{case:?} {variant:?}"));
+        assert_close(&got, &want, limit(case), &what);
         let mean = got.iter().map(|a| f64::from(*a)).sum::<f64>() / got.len() as f64;
-        assert!((mean - 1.0).abs() < 1e-4, "{case:?} {variant:?}: mean {mean}");
+        assert!((mean - 1.0).abs() < 1e-4, "{what}: mean {mean}");
+        let got = attention_received_with(cx, variant, &call, Some(&some)).unwrap();
+        assert_close(&cx.read(&got).unwrap(), &want_of_some, limit(case), &format!("{what}, every third query"));
     }
 }
 
@@ -141,7 +153,9 @@ fn splits_at_the_limits_change_no_bit() {
         let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
         let operands = Operands::new(&mut cx, &case);
         let want = received_cpu(&case, &operands.weights(&case, &[]), &(0..75).collect::<Vec<_>>());
-        let got = received(&mut cx, &operands.call(&case), Received::Exact, [1, 1, 75]).unwrap();
+        let log_sum = operands.log_sum(&mut cx, &case, None);
+        let call = Attention { log_sum: Some(&log_sum), ..operands.call(&case) };
+        let got = attention_received(&mut cx, &call, None).unwrap();
         let got = cx.read(&got).unwrap();
         assert_close(&got, &want, limit(&case), "split");
         got
@@ -150,29 +164,25 @@ fn splits_at_the_limits_change_no_bit() {
 }
 
 #[test]
-fn sampled_queries_agree_with_the_twin_with_and_without_a_log_sum() {
+fn sampled_queries_agree_with_the_twin() {
     let (gpu, _turn) = gpu();
     let mut cx = stream(&gpu);
     let case = Case { heads: 3, n_q: 120, n_k: 121, d: 32, sharpness: 4.0 };
     let operands = Operands::new(&mut cx, &case);
-    let log_sum = cx.empty("log-sum", &[3, 120], DType::F32).unwrap();
-    let call = operands.call(&case);
-    let with = Attention { log_sum: Some(&log_sum), ..call };
-    attention(&mut cx, &with).unwrap();
+    let log_sum = operands.log_sum(&mut cx, &case, None);
+    let call = Attention { log_sum: Some(&log_sum), ..operands.call(&case) };
     let weights = operands.weights(&case, &[]);
     for count in [1, 17, 119, 500] {
         let rows = sampled_rows([4, 5, 6], count);
         assert_eq!(rows.len(), count.min(120));
-        for call in [&call, &with] {
-            let got = received(&mut cx, call, Received::Sampled(count), [4, 5, 6]).unwrap();
-            let want = received_cpu(&case, &weights, &rows);
-            assert_close(&cx.read(&got).unwrap(), &want, limit(&case), &format!("{count} samples"));
-        }
+        let queries = Rows::receiving(&mut cx, Received::Sampled(count), [4, 5, 6]).unwrap();
+        let got = attention_received(&mut cx, &call, queries.as_ref()).unwrap();
+        let want = received_cpu(&case, &weights, &rows);
+        assert_close(&cx.read(&got).unwrap(), &want, limit(&case), &format!("{count} samples"));
     }
-    let wrong = received(&mut cx, &call, Received::Sampled(8), [4, 5, 7]);
-    assert!(matches!(wrong, Err(GpuError::Shape { .. })));
-    let wrong = received(&mut cx, &call, Received::Sampled(0), [4, 5, 6]);
-    assert!(matches!(wrong, Err(GpuError::Shape { .. })));
+    let of_another_grid = Rows::receiving(&mut cx, Received::Sampled(8), [4, 5, 7]).unwrap();
+    assert!(matches!(attention_received(&mut cx, &call, of_another_grid.as_ref()), Err(GpuError::Shape { .. })));
+    assert!(matches!(Rows::receiving(&mut cx, Received::Sampled(0), [4, 5, 6]), Err(GpuError::Shape { .. })));
 }
 
 /// What profiling asks of the attention must not change its result.
@@ -183,7 +193,7 @@ fn attention_is_the_same_bit_for_bit_with_a_log_sum() {
         let mut cx = stream(&gpu);
         let case = Case { heads: 2, n_q: 70, n_k: 103, d: 32, sharpness: 5.0 };
         let operands = Operands::new(&mut cx, &case);
-        let log_sum = cx.empty("log-sum", &[2, 70], DType::F32).unwrap();
+        let log_sum = operands.log_sum(&mut cx, &case, None);
         let call = operands.call(&case);
         let plain = attention(&mut cx, &call).unwrap();
         let with = attention(&mut cx, &Attention { log_sum: Some(&log_sum), ..call }).unwrap();
@@ -206,8 +216,11 @@ fn attention_paid_agrees_with_the_twin() {
             let table = cx.upload("bias", &bias, &[case.n_k]).unwrap();
             let key_bias = AttentionBias { tensor: &table, head_stride: 0, query_stride: 0, offset: 0 };
             for bias_of in [None, Some(key_bias)] {
-                let call = Attention { bias: bias_of, ..operands.call(&case) };
-                let got = attention_paid(&mut cx, &call, &keys).unwrap();
+                let log_sum = operands.log_sum(&mut cx, &case, bias_of);
+                let call = Attention { bias: bias_of, log_sum: Some(&log_sum), ..operands.call(&case) };
+                let rows = keys.iter().map(|key| *key as u32).collect();
+                let rows = Rows::new(&mut cx, rows, case.n_k).unwrap();
+                let got = attention_paid(&mut cx, &call, &rows).unwrap();
                 let weights = operands.weights(&case, if bias_of.is_some() { &bias } else { &[] });
                 let mut chosen = keys.clone();
                 chosen.sort_unstable();
@@ -231,16 +244,19 @@ fn wrong_keys_rows_and_biases_are_refused() {
     let case = CASES[2];
     let operands = Operands::new(&mut cx, &case);
     let call = operands.call(&case);
-    for keys in [vec![], vec![31], vec![0, 4000]] {
-        assert!(matches!(attention_paid(&mut cx, &call, &keys), Err(GpuError::Shape { .. })), "{keys:?}");
+    for rows in [vec![], vec![31], vec![0, 4000]] {
+        assert!(matches!(Rows::new(&mut cx, rows.clone(), 31), Err(GpuError::Shape { .. })), "{rows:?}");
     }
-    for rows in [vec![], vec![37]] {
-        assert!(matches!(sample_queries(&mut cx, &operands.q, &rows), Err(GpuError::Shape { .. })), "{rows:?}");
-    }
-    assert!(matches!(attention_received(&mut cx, &call), Err(GpuError::Shape { .. })), "no log-sum");
+    let log_sum = operands.log_sum(&mut cx, &case, None);
+    let with = Attention { log_sum: Some(&log_sum), ..call };
+    let [keys, others] = [31, 32].map(|of| Rows::new(&mut cx, vec![30], of).unwrap());
+    assert!(attention_paid(&mut cx, &with, &keys).is_ok());
+    assert!(matches!(attention_paid(&mut cx, &with, &others), Err(GpuError::Shape { .. })), "keys of another text");
+    assert!(matches!(attention_paid(&mut cx, &call, &keys), Err(GpuError::Shape { .. })), "no log-sum");
+    assert!(matches!(attention_received(&mut cx, &call, None), Err(GpuError::Shape { .. })), "no log-sum");
     let table = cx.zeros("bias", &[31], DType::F32).unwrap();
     let bias = Some(AttentionBias { tensor: &table, head_stride: 0, query_stride: 0, offset: 0 });
-    let biased = received(&mut cx, &Attention { bias, ..call }, Received::Exact, [1, 1, 37]);
+    let biased = attention_received(&mut cx, &Attention { bias, ..with }, None);
     assert!(matches!(biased, Err(GpuError::Shape { .. })));
 }
 
@@ -283,6 +299,7 @@ fn cost_beside_the_attention() {
         let operands = Operands::new(&mut cx, &case);
         let log_sum = cx.empty("log-sum", &[heads, n], DType::F32).unwrap();
         let call = Attention { log_sum: Some(&log_sum), ..operands.call(&case) };
+        let sampled = Rows::receiving(&mut cx, Received::Sampled(256), grid).unwrap();
         let mut seconds = |what: &str, run: &mut dyn FnMut(&mut Stream)| {
             run(&mut cx);
             cx.finish().unwrap();
@@ -296,10 +313,9 @@ fn cost_beside_the_attention() {
         seconds("attention", &mut |cx| drop(attention(cx, &call).unwrap()));
         for variant in AttentionVariant::available(&gpu) {
             let what = format!("received, exact, {variant:?}");
-            seconds(&what, &mut |cx| drop(attention_received_with(cx, variant, &call).unwrap()));
+            seconds(&what, &mut |cx| drop(attention_received_with(cx, variant, &call, None).unwrap()));
         }
-        let sampled = Received::Sampled(256);
-        seconds("received, 256 samples", &mut |cx| drop(received(cx, &call, sampled, grid).unwrap()));
+        seconds("received, 256 samples", &mut |cx| drop(attention_received(cx, &call, sampled.as_ref()).unwrap()));
     }
 }
 

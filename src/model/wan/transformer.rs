@@ -1,12 +1,13 @@
 //! WanTransformer3DModel: from noisy latents, a timestep and a text to a velocity. diffusers' names and order of operations.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
-use crate::gpu::{Gpu, Stream, Tensor};
+use crate::gpu::{DType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, Received, RopeTable, Then, Weight, add_rows,
-    attention, attention_paid, layer_norm, matmul, patchify, received, silu, split_heads, token_grid, unpatchify,
+    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows, attention,
+    attention_paid, attention_received, layer_norm, matmul, patchify, silu, split_heads, token_grid, unpatchify,
 };
 use crate::weights::Checkpoint;
 
@@ -81,17 +82,29 @@ pub struct TextContext {
     keys_values: Vec<(Tensor, Tensor)>,
     /// Bias of each key.
     bias: Tensor,
+    rows: usize,
 }
 
-/// What the passes of one step have in common, whatever their prompt. Clones share memory.
-#[derive(Clone, Debug)]
-pub struct Start {
+/// What the timesteps contribute, the same for every prompt and clip.
+#[derive(Debug)]
+pub struct TimeEmbeddings {
+    /// Of every step, `[steps, dim]`.
+    embedded: Tensor,
+    /// Their projections, `[steps, 6, dim]`.
+    projected: Tensor,
+}
+
+/// What the passes of one step have in common, whatever their prompt.
+#[derive(Debug)]
+pub struct Start<'a> {
     /// The embedded latents `[tokens, dim]`.
     x: Tensor,
     /// Modulations of the head, `[2, dim]`.
     head: Tensor,
-    /// Modulations of all blocks, `[blocks * 6, dim]`.
-    modulations: Tensor,
+    /// Modulations of all blocks, `[blocks * 6, dim]`: made when the first block runs, for a step may skip them all.
+    modulations: OnceCell<Tensor>,
+    times: &'a TimeEmbeddings,
+    step: usize,
     /// Extents of the latents: frames, height, width.
     extents: [usize; 3],
 }
@@ -101,18 +114,18 @@ pub struct Start {
 pub struct Pass<'a> {
     context: &'a TextContext,
     rope: &'a RopeTable,
+    start: &'a Start<'a>,
     /// The residual stream `[tokens, dim]`, changed in place by every block.
     x: Tensor,
-    start: Start,
 }
 
-/// What to read off the attention of the blocks of one pass, and what was read.
-#[derive(Debug)]
+/// What to read off the attention of the blocks of one pass, and what was read. Clones share memory.
+#[derive(Clone, Debug)]
 pub struct AttentionWatch {
-    /// Which queries count for what a token receives.
-    pub mode: Received,
-    /// Context rows (tokens of the prompt) whose share of the cross-attention is wanted; none if empty.
-    pub paid_to: Vec<usize>,
+    /// Which queries count for what a token receives; `None` for all.
+    pub queries: Option<Rows>,
+    /// Context rows (tokens of the prompt) whose share of the cross-attention is wanted.
+    pub paid_to: Option<Rows>,
     /// Self-attention received by each token, `[tokens]`, by block.
     pub received: Vec<(usize, Tensor)>,
     /// Cross-attention that each token pays to `paid_to`, `[tokens]`, by block.
@@ -121,12 +134,49 @@ pub struct AttentionWatch {
 
 impl AttentionWatch {
     /// A watch that has seen nothing.
-    pub fn new(mode: Received, paid_to: Vec<usize>) -> Self {
-        Self { mode, paid_to, received: Vec::new(), paid: Vec::new() }
+    pub fn new(queries: Option<Rows>, paid_to: Option<Rows>) -> Self {
+        Self { queries, paid_to, received: Vec::new(), paid: Vec::new() }
     }
 }
 
+impl TextContext {
+    /// Rows that can be attended to: the prompt's tokens, and one for all padding.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl TimeEmbeddings {
+    /// How many steps they are of.
+    pub fn steps(&self) -> usize {
+        self.embedded.rows()
+    }
+
+    /// What TeaCache watches, of every step: the time embedding, `dim` values each, or its projection, `6 dim` values each.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn signals(&self, cx: &mut Stream, projected: bool) -> Result<Vec<Vec<f32>>, ModelError> {
+        let signals = if projected { &self.projected } else { &self.embedded };
+        let width = signals.len() / self.steps().max(1);
+        Ok(cx.read(signals)?.chunks(width.max(1)).map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// One block of a pass.
+struct BlockCall<'a> {
+    index: usize,
+    pass: &'a Pass<'a>,
+    /// Modulations of all blocks, `[blocks * 6, dim]`.
+    modulations: &'a Tensor,
+}
+
 impl Pass<'_> {
+    /// What it began from.
+    pub fn start(&self) -> &Start<'_> {
+        self.start
+    }
+
     /// The residual stream `[tokens, dim]`.
     pub fn hidden_states(&self) -> &Tensor {
         &self.x
@@ -200,7 +250,7 @@ impl WanTransformer {
             keys_values.extend(heads.next().zip(heads.next()));
         }
         let bias = cx.upload("pad bias", &bias, &[bias.len()])?;
-        Ok(TextContext { keys_values, bias })
+        Ok(TextContext { keys_values, bias, rows })
     }
 
     /// Position tables for latents of these extents (frames, height, width).
@@ -209,21 +259,39 @@ impl WanTransformer {
         Ok(RopeTable::new(cx, grid, self.config.attention_head_dim)?)
     }
 
-    /// Embeds latents `[in_channels, frames, height, width]` and a timestep in 0..=1000.
+    /// Embeds timesteps in 0..=1000, one of each step.
     ///
     /// # Errors
-    /// Latents of another shape, or what the GPU reports.
-    pub fn start(&self, cx: &mut Stream, latents: &Tensor, timestep: f32) -> Result<Start, ModelError> {
+    /// What the GPU reports.
+    pub fn prepare_times(&self, cx: &mut Stream, timesteps: &[f32]) -> Result<TimeEmbeddings, ModelError> {
+        let steps = timesteps.len();
+        let sinusoids: Vec<f32> = timesteps.iter().flat_map(|t| timestep_embedding(*t, self.config.freq_dim)).collect();
+        let sinusoids = cx.upload("timesteps", &sinusoids, &[steps, sinusoids.len() / steps.max(1)])?;
+        let hidden = matmul(cx, &sinusoids, &self.time_embedder[0], Activation::Silu, Then::Store)?;
+        let embedded = matmul(cx, &hidden, &self.time_embedder[1], Activation::None, Then::Store)?;
+        let activated = silu(cx, &embedded)?;
+        let projected = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
+        Ok(TimeEmbeddings { embedded, projected: projected.reshape(&[steps, row::COUNT, self.config.dim()]) })
+    }
+
+    /// Embeds latents `[in_channels, frames, height, width]` at a step.
+    ///
+    /// # Errors
+    /// Latents of another shape, a step that `times` has not, or what the GPU reports.
+    pub fn start<'a>(
+        &self,
+        cx: &mut Stream,
+        latents: &Tensor,
+        times: &'a TimeEmbeddings,
+        step: usize,
+    ) -> Result<Start<'a>, ModelError> {
         let &[_, frames, height, width] = latents.shape() else {
             return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
         };
         let patches = patchify(cx, latents, self.config.patch_size)?;
         let x = matmul(cx, &patches, &self.patch_embedding, Activation::None, Then::Store)?;
-        let (embedded, modulation) = self.embed_time(cx, timestep)?;
-        let modulations = add_rows(cx, &self.tables, &modulation)?;
-        let modulations = modulations.reshape(&[modulations.rows(), self.config.dim()]);
-        let head = add_rows(cx, &self.head_table, &embedded.reshape(&[self.config.dim()]))?;
-        Ok(Start { x, head, modulations, extents: [frames, height, width] })
+        let head = add_rows(cx, &self.head_table, &times.embedded, step)?;
+        Ok(Start { x, head, modulations: OnceCell::new(), times, step, extents: [frames, height, width] })
     }
 
     /// Begins a pass for a prompt.
@@ -233,13 +301,12 @@ impl WanTransformer {
     pub fn begin<'a>(
         &self,
         cx: &mut Stream,
-        start: &Start,
+        start: &'a Start<'a>,
         context: &'a TextContext,
         rope: &'a RopeTable,
     ) -> Result<Pass<'a>, ModelError> {
-        let x = cx.empty("hidden states", start.x.shape(), start.x.dtype())?;
-        cx.copy(&start.x, &x)?;
-        Ok(Pass { context, rope, x, start: start.clone() })
+        let x = cx.copy_of(&start.x)?;
+        Ok(Pass { context, rope, start, x })
     }
 
     /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
@@ -253,23 +320,25 @@ impl WanTransformer {
         blocks: Range<usize>,
         mut watch: Option<&mut AttentionWatch>,
     ) -> Result<(), ModelError> {
+        let modulations = self.modulations(cx, pass.start)?;
         for index in blocks {
-            self.self_attention(cx, index, &pass.x, pass, watch.as_deref_mut())?;
-            self.cross_attention(cx, index, &pass.x, pass, watch.as_deref_mut())?;
-            self.feed_forward(cx, index, &pass.x, pass)?;
+            let call = BlockCall { index, pass, modulations };
+            self.self_attention(cx, &call, watch.as_deref_mut())?;
+            self.cross_attention(cx, &call, watch.as_deref_mut())?;
+            self.feed_forward(cx, &call)?;
         }
         Ok(())
     }
 
-    /// Ends a pass: the velocity `[out_channels, frames, height, width]`.
+    /// The velocity `[out_channels, frames, height, width]` of hidden states `[tokens, dim]` that have passed the blocks.
     ///
     /// # Errors
     /// What the GPU reports.
-    pub fn finish(&self, cx: &mut Stream, pass: &Pass) -> Result<Tensor, ModelError> {
-        let modulated = LayerNormThen::Modulate { rows: &pass.start.head, shift: 0, scale: 1 };
-        let normed = layer_norm(cx, &pass.x, self.config.eps, modulated)?;
+    pub fn finish(&self, cx: &mut Stream, start: &Start, hidden_states: &Tensor) -> Result<Tensor, ModelError> {
+        let modulated = LayerNormThen::Modulate { rows: &start.head, shift: 0, scale: 1 };
+        let normed = layer_norm(cx, hidden_states, self.config.eps, modulated)?;
         let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
-        Ok(unpatchify(cx, &rows, self.config.out_channels, pass.start.extents, self.config.patch_size)?)
+        Ok(unpatchify(cx, &rows, self.config.out_channels, start.extents, self.config.patch_size)?)
     }
 
     /// A whole pass: the velocity for latents at a timestep.
@@ -284,44 +353,31 @@ impl WanTransformer {
         context: &TextContext,
         rope: &RopeTable,
     ) -> Result<Tensor, ModelError> {
-        let start = self.start(cx, latents, timestep)?;
+        let times = self.prepare_times(cx, &[timestep])?;
+        let start = self.start(cx, latents, &times, 0)?;
         let pass = self.begin(cx, &start, context, rope)?;
         self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
-        self.finish(cx, &pass)
+        self.finish(cx, &start, pass.hidden_states())
     }
 
-    /// What TeaCache watches: the time embedding `[dim]`, or its projection `[6 dim]`, of a timestep.
-    ///
-    /// # Errors
-    /// What the GPU reports.
-    pub fn time_signal(&self, cx: &mut Stream, timestep: f32, projected: bool) -> Result<Vec<f32>, ModelError> {
-        let (embedded, modulation) = self.embed_time(cx, timestep)?;
-        Ok(cx.read(if projected { &modulation } else { &embedded })?)
-    }
-
-    /// The time embedding `[1, dim]` and its projection `[6, dim]`.
-    fn embed_time(&self, cx: &mut Stream, timestep: f32) -> Result<(Tensor, Tensor), ModelError> {
-        let sinusoid = timestep_embedding(timestep, self.config.freq_dim);
-        let sinusoid = cx.upload("timestep", &sinusoid, &[1, sinusoid.len()])?;
-        let hidden = matmul(cx, &sinusoid, &self.time_embedder[0], Activation::Silu, Then::Store)?;
-        let embedded = matmul(cx, &hidden, &self.time_embedder[1], Activation::None, Then::Store)?;
-        let activated = silu(cx, &embedded)?;
-        let modulation = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
-        Ok((embedded, modulation.reshape(&[row::COUNT, self.config.dim()])))
+    fn modulations<'a>(&self, cx: &mut Stream, start: &'a Start) -> Result<&'a Tensor, ModelError> {
+        if let Some(modulations) = start.modulations.get() {
+            return Ok(modulations);
+        }
+        let modulations = add_rows(cx, &self.tables, &start.times.projected, start.step)?;
+        Ok(start.modulations.get_or_init(|| modulations.reshape(&[modulations.rows(), self.config.dim()])))
     }
 
     fn self_attention(
         &self,
         cx: &mut Stream,
-        index: usize,
-        x: &Tensor,
-        pass: &Pass,
+        &BlockCall { index, pass, modulations }: &BlockCall,
         watch: Option<&mut AttentionWatch>,
     ) -> Result<(), ModelError> {
-        let block = &self.blocks[index];
+        let (block, x) = (&self.blocks[index], &pass.x);
         let first = index * row::COUNT;
         let modulated = LayerNormThen::Modulate {
-            rows: &pass.start.modulations,
+            rows: modulations,
             shift: first + row::SHIFT_SELF,
             scale: first + row::SCALE_SELF,
         };
@@ -331,13 +387,15 @@ impl WanTransformer {
         let keys = HeadsPart { rope: Some(pass.rope), transposed: true, ..self.normed(&block.self_norms[1]) };
         let heads = split_heads(cx, &qkv, self.config.num_attention_heads, &[queries, keys, HeadsPart::default()])?;
         drop(qkv);
-        let call =
-            Attention { q: &heads[0], k: &heads[1], v: &heads[2], scale: self.scale(), bias: None, log_sum: None };
+        // Left behind whether anybody watches or not: one kernel for both, so that watching cannot change a bit.
+        let log_sum = cx.empty("log-sum", &heads[0].shape()[..2], DType::F32)?;
+        let [q, k, v] = [0, 1, 2].map(|part| &heads[part]);
+        let call = Attention { q, k, v, scale: self.scale(), bias: None, log_sum: Some(&log_sum) };
         let attended = attention(cx, &call)?;
         if let Some(watch) = watch {
-            watch.received.push((index, received(cx, &call, watch.mode, pass.rope.grid())?));
+            watch.received.push((index, attention_received(cx, &call, watch.queries.as_ref())?));
         }
-        let gated = Then::AddGated { residual: x, gates: &pass.start.modulations, row: first + row::GATE_SELF };
+        let gated = Then::AddGated { residual: x, gates: modulations, row: first + row::GATE_SELF };
         matmul(cx, &attended, &block.self_out, Activation::None, gated)?;
         Ok(())
     }
@@ -345,12 +403,10 @@ impl WanTransformer {
     fn cross_attention(
         &self,
         cx: &mut Stream,
-        index: usize,
-        x: &Tensor,
-        pass: &Pass,
+        &BlockCall { index, pass, .. }: &BlockCall,
         watch: Option<&mut AttentionWatch>,
     ) -> Result<(), ModelError> {
-        let block = &self.blocks[index];
+        let (block, x) = (&self.blocks[index], &pass.x);
         let normed = match &block.cross_norm {
             Some([weight, bias]) => layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?,
             None => x.clone(),
@@ -358,28 +414,30 @@ impl WanTransformer {
         let q = matmul(cx, &normed, &block.cross_q, Activation::None, Then::Store)?;
         let queries = self.normed(&block.cross_norms[0]);
         let heads = split_heads(cx, &q, self.config.num_attention_heads, &[queries])?;
-        let (k, v) = &pass.context.keys_values[index];
+        let (q, (k, v)) = (&heads[0], &pass.context.keys_values[index]);
         let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
-        let call = Attention { q: &heads[0], k, v, scale: self.scale(), bias: Some(bias), log_sum: None };
+        let log_sum = cx.empty("log-sum", &q.shape()[..2], DType::F32)?;
+        let call = Attention { q, k, v, scale: self.scale(), bias: Some(bias), log_sum: Some(&log_sum) };
         let attended = attention(cx, &call)?;
-        if let Some(watch) = watch.filter(|watch| !watch.paid_to.is_empty()) {
-            watch.paid.push((index, attention_paid(cx, &call, &watch.paid_to)?));
+        if let Some(AttentionWatch { paid_to: Some(words), paid, .. }) = watch {
+            paid.push((index, attention_paid(cx, &call, words)?));
         }
         matmul(cx, &attended, &block.cross_out, Activation::None, Then::AddTo(x))?;
         Ok(())
     }
 
-    fn feed_forward(&self, cx: &mut Stream, index: usize, x: &Tensor, pass: &Pass) -> Result<(), ModelError> {
-        let [up, down] = &self.blocks[index].ffn;
+    fn feed_forward(
+        &self,
+        cx: &mut Stream,
+        &BlockCall { index, pass, modulations }: &BlockCall,
+    ) -> Result<(), ModelError> {
+        let ([up, down], x) = (&self.blocks[index].ffn, &pass.x);
         let first = index * row::COUNT;
-        let modulated = LayerNormThen::Modulate {
-            rows: &pass.start.modulations,
-            shift: first + row::SHIFT_FFN,
-            scale: first + row::SCALE_FFN,
-        };
+        let modulated =
+            LayerNormThen::Modulate { rows: modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };
         let normed = layer_norm(cx, x, self.config.eps, modulated)?;
         let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
-        let gated = Then::AddGated { residual: x, gates: &pass.start.modulations, row: first + row::GATE_FFN };
+        let gated = Then::AddGated { residual: x, gates: modulations, row: first + row::GATE_FFN };
         matmul(cx, &hidden, down, Activation::None, gated)?;
         Ok(())
     }
