@@ -188,6 +188,9 @@ fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks
     ui.horizontal(|ui| {
         ui.selectable_value(&mut settings.carry, Carry::Hold, "hold").on_hover_text("As it is (the paper)");
         ui.selectable_value(&mut settings.carry, Carry::Extrapolate, "extrapolate").on_hover_text("From the last two");
+        if matches!(settings.carry, Carry::Scale(_)) {
+            let _ = ui.selectable_label(true, "scale").on_hover_text("Times how much the residual grows, as measured");
+        }
     });
     ui.end_row();
     if settings.blocks.len() > 1 {

@@ -7,8 +7,8 @@ use super::probing::Probing;
 use super::strategy::Fixed;
 use super::tea_cache::{self, stack_plans};
 use super::{
-    CacheError, DbCache, DeltaDit, DiCache, EasyCache, MagCache, ProfilingSettings, StepPlan, StepSchedule, Strategy,
-    step_skip,
+    CacheError, Carry, DbCache, DeltaDit, DiCache, EasyCache, MagCache, ProfilingSettings, StepPlan, StepSchedule,
+    Strategy, step_skip,
 };
 
 /// A strategy with its settings.
@@ -107,6 +107,16 @@ impl StrategyConfig {
                 if settings.blocks.iter().flatten().any(|block| *block >= blocks) {
                     let message = format!("the list of cached blocks names one that a model of {blocks} does not have");
                     return Err(CacheError::Settings(message));
+                }
+                match &settings.carry {
+                    Carry::Scale(ratios) if ratios.is_empty() => {
+                        return Err(CacheError::Uncalibrated("scaling of deltas"));
+                    }
+                    Carry::Scale(ratios) if ratios.len() != steps => {
+                        let message = format!("the scales are of {} steps, the job has {steps}", ratios.len());
+                        return Err(CacheError::Settings(message));
+                    }
+                    _ => {}
                 }
                 settings.plans(steps, blocks)
             }

@@ -20,7 +20,7 @@ pub enum Lists {
 }
 
 /// How a delta is carried to later steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Carry {
     /// As it is.
@@ -28,6 +28,9 @@ pub enum Carry {
     Hold,
     /// First-order extrapolation from the last two deltas.
     Extrapolate,
+    /// Times how much the whole residual grows from the one step to the other, by these measured ratios from each step's to the one
+    /// before ([`Calibration::magnitude_ratios`](super::Calibration)).
+    Scale(Vec<f64>),
 }
 
 /// Settings of ProfilingDiT.
@@ -96,9 +99,12 @@ impl ProfilingSettings {
     }
 
     fn forecast(&self, step: usize, stores: Stores) -> Forecast {
-        match (self.carry, stores.newest, stores.previous) {
+        match (&self.carry, stores.newest, stores.previous) {
             (Carry::Extrapolate, Some(newest), Some(previous)) => {
                 Forecast::extrapolate((step - newest) as f32 / (newest - previous) as f32)
+            }
+            (Carry::Scale(ratios), Some(newest), _) => {
+                Forecast(vec![ratios.iter().take(step + 1).skip(newest + 1).product::<f64>() as f32])
             }
             _ => Forecast::hold(),
         }
@@ -141,9 +147,25 @@ mod tests {
     }
 
     #[test]
+    fn scaled_deltas_grow_by_the_ratios_since_they_were_stored() {
+        let schedule = StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(3) };
+        let carry = Carry::Scale(vec![1.0, 0.5, 3.0, 7.0, 2.0, 0.25]);
+        let settings = ProfilingSettings { blocks: vec![vec![0]], schedule, carry, ..Default::default() };
+        let weight = |plan: &StepPlan| match &plan.cond {
+            BranchPlan::Blocks(segments) => match &segments[0].action {
+                Action::Reuse(Forecast(weights)) => Some(weights[0]),
+                _ => None,
+            },
+            BranchPlan::Output(..) => panic!("blocks"),
+        };
+        let weights: Vec<_> = settings.plans(6, 1).iter().map(weight).collect();
+        assert_eq!(weights, [None, Some(0.5), Some(1.5), None, Some(2.0), Some(0.5)]);
+    }
+
+    #[test]
     fn a_reused_run_was_stored_on_the_last_computed_step() {
         for lists in [Lists::One, Lists::Split, Lists::Alternate] {
-            for carry in [Carry::Hold, Carry::Extrapolate] {
+            for carry in [Carry::Hold, Carry::Extrapolate, Carry::Scale(vec![1.0; 30])] {
                 let schedule = StepSchedule { warm_up: 2, last: 1, intervals: Intervals::Uniform(4) };
                 let settings = ProfilingSettings { blocks: vec![vec![0, 1, 4], vec![2, 3]], lists, schedule, carry };
                 let mut stored: std::collections::HashMap<Range<usize>, usize> = Default::default();

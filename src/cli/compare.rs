@@ -3,7 +3,7 @@
 mod report;
 mod tune;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -12,6 +12,7 @@ use crate::caching::StrategyConfig;
 use crate::engine::{Engine, GenerateRequest};
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames};
+use crate::profiling::profile::Profile;
 
 use super::generate::{SUBMIT_BUDGET, bar_style};
 use super::job::{Finished, RunArgs, run_job};
@@ -30,6 +31,9 @@ pub struct Args {
     /// the planner plans for 2
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
+    /// Compare what an earlier comparison did (its strategies.json), without tuning anew
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strategies", "speedups"])]
+    settings: Option<PathBuf>,
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -46,8 +50,8 @@ pub struct Args {
 /// Clips that are kept for the contact sheet take no more memory than this.
 const MOST_SHEET_BYTES: usize = 1 << 29;
 
-/// One strategy to compare.
-#[derive(Clone, Debug)]
+/// One strategy to compare; strategies.json is a list of them.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Entry {
     /// Its name in tables.
     name: String,
@@ -105,13 +109,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let gpu = args.gpu.open()?;
     let adapter = gpu.adapter_name().to_owned();
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let names: Vec<&str> = args.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect();
-    let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
-    let mut tuner = tune::Tuner::new(&engine, tuning, profile.as_ref())?;
-    let entries = tuner.entries(&names, &args.speedups)?;
+    let entries = match &args.settings {
+        Some(path) => read_entries(path)?,
+        None => tuned(args, &engine, &request, profile.as_ref())?,
+    };
     if entries.is_empty() {
         return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
     }
+    report::write_entries(&args.output, &entries)?;
     let jobs = prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2);
     let bar = ProgressBar::new(jobs);
     bar.set_style(bar_style()?);
@@ -132,6 +137,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let about = report::About { adapter, request, prompts: prompts.len(), seeds: args.runs.seeds };
     report::write(&args.output, &about, &entries, &rows, &sheet)?;
     Ok(())
+}
+
+fn tuned(
+    args: &Args,
+    engine: &Engine,
+    request: &GenerateRequest,
+    profile: Option<&Profile>,
+) -> anyhow::Result<Vec<Entry>> {
+    let names: Vec<&str> = args.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect();
+    let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
+    tune::Tuner::new(engine, tuning, profile)?.entries(&names, &args.speedups)
+}
+
+fn read_entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not the strategies.json of a comparison of this version", path.display()))
 }
 
 /// All strategies on one prompt and seed between two runs of the baseline: their difference is the noise floor, and the others are

@@ -48,11 +48,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let run = run_job(&engine, &request, |_| bar.inc(1))?;
             let bytes = run.generated.bytes();
             let clip = Clip::new(bytes.width as u32, bytes.height as u32, run.capture.run.fps, bytes.frames)?;
-            cells.push(if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? });
+            cells.push((if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? }, prompt.as_str()));
         }
     }
     bar.finish_and_clear();
-    let sheet = media::grid(&cells.iter().collect::<Vec<_>>(), args.columns, args.scale)?;
+    let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, *prompt)).collect();
+    let sheet = media::grid(&cells, args.columns, args.scale)?;
     media::write(&args.output, &sheet, &prompts.join("; "))?;
     println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), args.columns);
     Ok(())

@@ -21,10 +21,10 @@ pub const STRATEGIES: &str =
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StrategyArgs {
     /// How features are reused, NAME or NAME:KEY=VALUE,... : off, profiling (list=background|foreground|split|alternate|
-    /// random|depth|stable or blocks=0-5/9, warm-up, max, min, every, carry), uniform (every, warm-up, last), teacache
-    /// (threshold, ret), magcache (threshold, skips, retention), easycache (threshold, first, last), dbcache (threshold,
-    /// front, back, warm-up), dicache (threshold, probe, retention), deltadit (share, boundary, every), fewer-steps (steps),
-    /// or a .json file that holds a strategy
+    /// random|depth|stable and count, or blocks=0-5/9; warm-up, max, min, every, carry=hold|extrapolate|scale), uniform (every,
+    /// warm-up, last), teacache (threshold, ret), magcache (threshold, skips, retention), easycache (threshold, first, last),
+    /// dbcache (threshold, front, back, warm-up), dicache (threshold, probe, retention), deltadit (share, boundary, every),
+    /// fewer-steps (steps), or a .json file that holds a strategy
     #[arg(long, value_name = "STRATEGY", conflicts_with_all = ["speedup", "min_psnr"])]
     pub strategy: Option<String>,
     /// Plan the least loss at this speed-up of the denoising
@@ -164,10 +164,11 @@ pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Res
             let carry = match set.take("carry", "hold".to_string())?.as_str() {
                 "hold" => Carry::Hold,
                 "extrapolate" => Carry::Extrapolate,
-                other => return Err(WrongUse(format!("carry is hold or extrapolate, not {other}")).into()),
+                "scale" => Carry::Scale(Vec::new()),
+                other => return Err(WrongUse(format!("carry is hold, extrapolate or scale, not {other}")).into()),
             };
             let schedule = schedule(&mut set, paper)?;
-            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry })
+            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry }).calibrated(profile)
         }
         "uniform" => {
             let uniform = StepSchedule { warm_up: 1, last: 1, intervals: Intervals::Uniform(2) };
@@ -259,6 +260,9 @@ impl Calibrated for StrategyConfig {
                 *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
             }
             Self::MagCache(settings) => settings.ratios = known.magnitude_ratios.clone(),
+            Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. }) => {
+                *ratios = known.magnitude_ratios.clone();
+            }
             _ => {}
         }
         self

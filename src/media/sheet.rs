@@ -1,43 +1,55 @@
 //! Contact sheets: several clips in one.
 
+use super::figure::text_line;
 use super::{Clip, MediaError};
 
 /// Pixels between frames, before enlarging.
 const GAP: usize = 2;
 /// A grey that is neither the black nor the white of a frame.
 const BACKGROUND: u8 = 32;
+/// Height of a line of text, in pixels.
+const CAPTION: usize = 16;
 
-/// The clips side by side, `columns` in a row, each pixel enlarged `scale` times. They play together; a shorter one stays at its last
-/// frame.
+/// The clips side by side, `columns` in a row, each pixel enlarged `scale` times, above their captions (no line is left for them where
+/// all are empty). They play together; a shorter one stays at its last frame.
 ///
 /// # Errors
 /// [`MediaError::NoFrames`] without clips or columns; [`MediaError::Size`] when the sheet grows beyond
 /// [`MAX_SIDE`](super::MAX_SIDE) or `scale` is 0.
-pub fn grid(clips: &[&Clip], columns: usize, scale: u32) -> Result<Clip, MediaError> {
-    let most = |side: fn(&Clip) -> usize| clips.iter().map(|clip| side(clip)).max().ok_or(MediaError::NoFrames);
-    let cell = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
+pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip, MediaError> {
+    let most = |side: fn(&Clip) -> usize| cells.iter().map(|(clip, _)| side(clip)).max().ok_or(MediaError::NoFrames);
+    let (wide, high) = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
     if columns == 0 {
         return Err(MediaError::NoFrames);
     }
-    let (rows, scale) = (clips.len().div_ceil(columns), scale as usize);
-    let side = |cells: usize, cell: usize| cells.saturating_mul(cell + GAP).saturating_add(GAP).saturating_mul(scale);
-    let (width, height) = (side(columns, cell.0), side(rows, cell.1));
+    let (rows, scale) = (cells.len().div_ceil(columns), scale as usize);
+    let caption = if cells.iter().all(|(_, caption)| caption.is_empty()) { 0 } else { CAPTION };
+    let pitch = (scale.saturating_mul(wide + GAP), scale.saturating_mul(high + GAP).saturating_add(caption));
+    let side = |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(GAP.saturating_mul(scale));
+    let (width, height) = (side(columns, pitch.0), side(rows, pitch.1));
     let as_u32 = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
     if !(1..=super::MAX_SIDE as usize).contains(&width) || !(1..=super::MAX_SIDE as usize).contains(&height) {
         return Err(MediaError::Size { width: as_u32(width), height: as_u32(height) });
     }
+    let corner = |index: usize| (GAP * scale + index % columns * pitch.0, GAP * scale + index / columns * pitch.1);
+    let mut empty = vec![BACKGROUND; width * height * 3];
+    if caption > 0 {
+        for (index, (_, text)) in cells.iter().enumerate() {
+            let (left, top) = corner(index);
+            let line = text_line(text, (wide * scale, caption), BACKGROUND)?;
+            paste(&mut empty, width, (left, top + high * scale), &line, wide * scale, 1);
+        }
+    }
     let picture = |time: usize| {
-        let mut picture = vec![BACKGROUND; width * height * 3];
-        for (index, clip) in clips.iter().enumerate() {
-            let left = (GAP + index % columns * (cell.0 + GAP)) * scale;
-            let top = (GAP + index / columns * (cell.1 + GAP)) * scale;
+        let mut picture = empty.clone();
+        for (index, (clip, _)) in cells.iter().enumerate() {
             let frame = &clip.frames[time.min(clip.frames.len() - 1)];
-            paste(&mut picture, width, (left, top), frame, clip.width as usize, scale);
+            paste(&mut picture, width, corner(index), frame, clip.width as usize, scale);
         }
         picture
     };
     let frames = most(|clip| clip.frames.len())?;
-    Clip::new(as_u32(width), as_u32(height), clips[0].fps, (0..frames).map(picture).collect())
+    Clip::new(as_u32(width), as_u32(height), cells[0].0.fps, (0..frames).map(picture).collect())
 }
 
 /// `count` frames of a clip, evenly spaced from the first to the last, side by side in one picture.
@@ -48,7 +60,7 @@ pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
     let frame = |index: usize| Clip::new(clip.width, clip.height, clip.fps, vec![clip.frames[index].clone()]);
     let shown = (0..count.min(clip.frames.len())).map(|column| frame(evenly_spaced(column, count, clip.frames.len())));
     let shown = shown.collect::<Result<Vec<_>, _>>()?;
-    grid(&shown.iter().collect::<Vec<_>>(), count.min(clip.frames.len()), 1)
+    grid(&shown.iter().map(|frame| (frame, "")).collect::<Vec<_>>(), count.min(clip.frames.len()), 1)
 }
 
 /// The frame for `column` of `columns`, the first and the last frame included.

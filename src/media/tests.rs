@@ -287,15 +287,33 @@ fn sheets_show_all_clips_in_their_places() {
     assert_eq!([at(2), at(8), at(14), at(1), at(6)], [100, 102, 104, 32, 32]);
     assert_eq!(strip(&single, 3).unwrap().width(), 2 + 6);
 
-    let sheet = grid(&[&counting, &single, &counting], 2, 2).unwrap();
+    let cells = [(&counting, ""), (&single, ""), (&counting, "")];
+    let sheet = grid(&cells, 2, 2).unwrap();
     assert_eq!((sheet.width(), sheet.height(), sheet.frames().len()), ((2 + 2 * 6) * 2, (2 + 2 * 4) * 2, 5));
     let at = |time: usize, x: usize, y: usize| sheet.frames()[time][(y * 2 * 28 + x * 2) * 3];
     assert_eq!([at(0, 2, 2), at(0, 8, 2), at(0, 2, 6), at(0, 8, 6)], [100, 200, 100, 32]);
     assert_eq!([at(4, 2, 2), at(4, 8, 3), at(4, 5, 7)], [104, 200, 104]);
     assert!(matches!(grid(&[], 3, 1), Err(MediaError::NoFrames)));
-    assert!(matches!(grid(&[&single], 0, 1), Err(MediaError::NoFrames)));
-    assert!(matches!(grid(&[&single], usize::MAX, 1), Err(MediaError::Size { .. })));
-    assert!(matches!(grid(&[&single], 1, 0), Err(MediaError::Size { .. })));
+    let one = [(&single, "")];
+    assert!(matches!(grid(&one, 0, 1), Err(MediaError::NoFrames)));
+    assert!(matches!(grid(&one, usize::MAX, 1), Err(MediaError::Size { .. })));
+    assert!(matches!(grid(&one, 1, 0), Err(MediaError::Size { .. })));
+}
+
+// Catches: captions over the pictures or under the wrong one, text that runs into the next cell.
+#[test]
+fn captions_stand_below_their_clips() {
+    let flat = Clip::new(64, 8, 16, vec![vec![200; 64 * 8 * 3]; 2]).unwrap();
+    let sheet =
+        grid(&[(&flat, "a cat"), (&flat, ""), (&flat, "a text that is much too long for its cell")], 3, 1).unwrap();
+    assert_eq!((sheet.width(), sheet.height(), sheet.frames().len()), (2 + 3 * 66, 2 + 10 + 16, 2));
+    let bright = |left: usize, width: usize, top: usize, height: usize| {
+        let pixel = |i: usize| sheet.frames()[1][((top + i / width) * 200 + left + i % width) * 3];
+        (0..width * height).filter(|i| pixel(*i) > 120).count()
+    };
+    assert_eq!([bright(2, 64, 2, 8), bright(68, 64, 2, 8)], [64 * 8; 2], "the clips are whole");
+    assert!(bright(2, 40, 10, 16) > 20 && bright(134, 64, 10, 16) > 60, "the captions are there");
+    assert_eq!([bright(42, 24, 10, 16), bright(68, 64, 10, 16), bright(198, 2, 0, 28)], [0; 3], "and nowhere else");
 }
 
 proptest! {

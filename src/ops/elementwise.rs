@@ -16,10 +16,11 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, index: usize
         return Err(GpuError::shape("add_rows", message));
     }
     let out = cx.empty("sum", stack.shape(), DType::F32)?;
-    let params = [stack.len() / 4, period / 4, index * period / 4].map(|n| n as u32);
+    let (matrix, first4) = window(matrices, index * period, period);
+    let params = [stack.len() as u32 / 4, period as u32 / 4, first4];
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("add_rows"),
-        tensors: &[(1, stack), (2, matrices), (3, &out)],
+        tensors: &[(1, stack), (2, &matrix), (3, &out)],
         params: bytemuck::bytes_of(&params),
         groups: fold_groups((stack.len() / 4).div_ceil(GROUP)),
         flops: stack.len() as f64,

@@ -1,4 +1,4 @@
-//! What a comparison leaves: rows and means as CSV, a table in Markdown, figures, and a contact sheet.
+//! What a comparison leaves: settings, rows and means as CSV, a table in Markdown, figures, and a contact sheet.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -82,14 +82,17 @@ pub fn write_rows(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
     Ok(write_bytes(&folder.join("rows.csv"), csv.as_bytes())?)
 }
 
+/// The settings of every strategy, for `--settings`.
+pub fn write_entries(folder: &Path, entries: &[Entry]) -> anyhow::Result<()> {
+    Ok(write_bytes(&folder.join("strategies.json"), &serde_json::to_vec_pretty(entries)?)?)
+}
+
 /// Everything else.
 pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
     let summaries = summaries(entries, rows);
     let table = table(about, &summaries)?;
     print!("{table}");
     write_bytes(&folder.join("report.md"), table.as_bytes())?;
-    let settings: Vec<_> = entries.iter().map(|entry| (&entry.name, entry.target, &entry.config)).collect();
-    write_bytes(&folder.join("strategies.json"), &serde_json::to_vec_pretty(&settings)?)?;
     for (file, label, value) in [
         ("psnr", "PSNR (dB), higher is closer", psnr as fn(&Row) -> f64),
         ("ssim", "SSIM, higher is closer", |row| row.fidelity.ssim),
@@ -99,15 +102,20 @@ pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], shee
         write_bytes(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
         write_bytes(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
     }
-    write_sheet(folder, sheet)
+    write_sheet(folder, entries, sheet)
 }
 
 /// The clips side by side: a row a prompt; to play, and as a picture of the frames in the middle.
-fn write_sheet(folder: &Path, sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
+fn write_sheet(folder: &Path, entries: &[Entry], sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
     let Some(first) = sheet.first() else { return Ok(()) };
-    let clips: Vec<&Clip> = sheet.iter().flatten().collect();
+    let named = |entry: &Entry| match entry.target {
+        Some(target) => format!("{target}x {}", entry.name),
+        None => entry.name.clone(),
+    };
+    let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
+    let cells: Vec<_> = sheet.iter().flat_map(|clips| clips.iter().zip(names.iter().map(String::as_str))).collect();
     let about = "columns: off, then the strategies of report.md in their order";
-    let contact = media::grid(&clips, first.len(), 1)?;
+    let contact = media::grid(&cells, first.len(), 1)?;
     media::write(&folder.join("clips.mp4"), &contact, about)?;
     let frame = contact.frames()[contact.frames().len() / 2].clone();
     let middle = Clip::new(contact.width(), contact.height(), contact.fps(), vec![frame])?;

@@ -1,6 +1,8 @@
 //! Strategies tuned to a speed-up, by FLOPs: by arithmetic where the plan is known beforehand, by trial on a prompt of its own where a
 //! rule decides on the way.
 
+use indicatif::ProgressBar;
+
 use crate::caching::{
     DbCache, DiCache, EasyCache, ForwardCost, Intervals, MagCache, Rounding, StepPlan, StepSchedule, StrategyConfig,
     StrategyInputs,
@@ -9,6 +11,7 @@ use crate::engine::{Capture, Engine, GenerateRequest, Observe};
 use crate::profiling::profile::Profile;
 
 use super::super::WrongUse;
+use super::super::generate::bar_style;
 use super::super::job::run_job;
 use super::super::strategy::{self, StrategyArgs};
 use super::Entry;
@@ -41,6 +44,8 @@ impl<'a> Tuner<'a> {
     /// Every name at every speed-up that it reaches; what it does not reach is said and left out.
     pub fn entries(&mut self, names: &[&str], speedups: &[f64]) -> anyhow::Result<Vec<Entry>> {
         let mut entries = Vec::new();
+        let bar = ProgressBar::new((names.len() * speedups.len()) as u64);
+        bar.set_style(bar_style()?);
         for name in names {
             if speedups.is_empty() {
                 let config = match *name {
@@ -50,15 +55,20 @@ impl<'a> Tuner<'a> {
                 entries.push(Entry { name: (*name).into(), target: None, config });
             }
             for &speedup in speedups {
+                bar.set_message(format!("tuning {name}"));
                 let config = self.tuned(name, speedup)?;
                 let reached = self.speedup(&config)?;
                 if (reached / speedup - 1.0).abs() <= TOLERANCE {
                     entries.push(Entry { name: (*name).into(), target: Some(speedup), config });
                 } else {
-                    eprintln!("{name} is left out at {speedup}x: the nearest that it reaches is {reached:.2}x");
+                    bar.suspend(|| {
+                        eprintln!("{name} is left out at {speedup}x: the nearest that it reaches is {reached:.2}x");
+                    });
                 }
+                bar.inc(1);
             }
         }
+        bar.finish_and_clear();
         Ok(entries)
     }
 

@@ -11,6 +11,8 @@ use crate::media::{MAX_SIDE, MediaError};
 pub(super) const INK: &str = "#1f2328";
 /// Ticks and what is said beside.
 pub(super) const FAINT: &str = "#57606a";
+/// Text on dark ground.
+const LIGHT: &str = "#e6e8eb";
 /// Lines behind the data.
 pub(super) const GRID: &str = "#dfe3e8";
 
@@ -52,20 +54,51 @@ impl Svg {
     /// # Errors
     /// A scale that is not positive, or sides beyond [`MAX_SIDE`].
     pub fn to_png(&self, scale: f64) -> Result<Vec<u8>, MediaError> {
+        self.pixels(scale)?.encode_png().map_err(|error| failed(error.to_string()))
+    }
+
+    fn pixels(&self, scale: f64) -> Result<tiny_skia::Pixmap, MediaError> {
         let side = |length: f64| (length * scale).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
         let (width, height) = (side(self.width), side(self.height));
         if ![width, height].iter().all(|side| (1..=MAX_SIDE).contains(side)) {
             return Err(MediaError::Size { width, height });
         }
-        let failed = |reason: String| MediaError::Encode { format: "figure", reason };
         let options = usvg::Options { font_family: FONT.into(), fontdb: fonts(), ..usvg::Options::default() };
         let tree = usvg::Tree::from_str(&self.text, &options).map_err(|error| failed(error.to_string()))?;
         let mut pixels =
             tiny_skia::Pixmap::new(width, height).ok_or_else(|| failed("no memory for its pixels".into()))?;
         let transform = tiny_skia::Transform::from_scale(scale as f32, scale as f32);
         resvg::render(&tree, transform, &mut pixels.as_mut());
-        pixels.encode_png().map_err(|error| failed(error.to_string()))
+        Ok(pixels)
     }
+}
+
+fn failed(reason: String) -> MediaError {
+    MediaError::Encode { format: "figure", reason }
+}
+
+/// The RGB pixels of one line of text, light on a grey of this value; what does not fit the width is cut and ends in dots.
+///
+/// # Errors
+/// A side of 0 or beyond [`MAX_SIDE`].
+pub(in crate::media) fn text_line(
+    text: &str,
+    (width, height): (usize, usize),
+    grey: u8,
+) -> Result<Vec<u8>, MediaError> {
+    let mut canvas = Canvas::new(width as f64, height as f64, text);
+    canvas.put(format_args!("<rect width=\"100%\" height=\"100%\" fill=\"rgb({grey},{grey},{grey})\"/>\n"));
+    let size = height as f64 * 0.72;
+    let fitting = (width as f64 / text_width("x", size)) as usize;
+    let shown = if text.chars().count() <= fitting {
+        text.to_owned()
+    } else {
+        text.chars().take(fitting.saturating_sub(1)).chain(['…']).collect()
+    };
+    canvas.label([1.0, height as f64 * 0.78], size, LIGHT, Anchor::Start, &shown);
+    let pixels = canvas.finish().pixels(1.0)?;
+    // Nothing of it is transparent.
+    Ok(pixels.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect())
 }
 
 /// Family name of the built-in font.

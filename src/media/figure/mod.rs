@@ -10,6 +10,7 @@ mod plot;
 mod ticks;
 
 pub use canvas::Svg;
+pub(super) use canvas::text_line;
 pub use color::ColorMap;
 pub use heatmap::{Heatmap, MapGrid, MapPanel};
 pub use plot::{Plot, Series};
