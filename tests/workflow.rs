@@ -73,9 +73,12 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     }
     let again = table.lines().find(|line| line.starts_with("| off again")).expect("a row");
     assert!(again.contains("80.0 ± 0.0"), "the baseline does not repeat itself: {again}");
-    for file in ["report.md", "rows.csv", "strategies.json", "pareto-psnr.svg", "pareto-lpips.png", "clips.mp4"] {
+    for file in ["report.md", "rows.csv", "settings.json", "pareto-psnr.svg", "pareto-lpips.png", "clips.mp4"] {
         assert!(compared.join(file).is_file(), "{file}");
     }
+    let resumed = [&arguments[..], &["--resume"], &list].concat();
+    assert_eq!(succeeds(&[&resumed[..], &SMALL].concat()), table, "nothing is left to run, and nothing changes");
+    fails(&[&resumed[..], &["--steps", "9", "--frames", "5"]].concat(), 2, "of another model");
 }
 
 #[test]

@@ -198,9 +198,10 @@ pub fn bytes(count: u64) -> String {
     format!("{:.1} {name}", count / unit)
 }
 
-/// `850 ms`, `4.2 s`, `3 min 20 s`.
+/// `850 ms`, `4.2 s`, `3 min 20 s`; a dash for nothing.
 pub fn seconds(value: f64) -> String {
     match value {
+        v if v <= 0.0 => "-".into(), // nothing was timed; the sum of nothing is -0
         v if v < 0.0095 => format!("{:.1} ms", v * 1e3),
         v if v < 0.9995 => format!("{:.0} ms", v * 1e3),
         v if v < 60.0 => format!("{v:.1} s"),
@@ -254,5 +255,6 @@ mod tests {
             (seconds(0.25), seconds(200.0), seconds(7320.0)),
             ("250 ms".into(), "3 min 20 s".into(), "2 h 2 min".into())
         );
+        assert_eq!(seconds(std::iter::empty::<f64>().sum()), "-");
     }
 }

@@ -3,13 +3,13 @@
 mod report;
 mod tune;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Engine, GenerateRequest};
+use crate::engine::{Engine, Facts, GenerateRequest};
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames};
 use crate::profiling::profile::Profile;
@@ -31,9 +31,9 @@ pub struct Args {
     /// the planner plans for 2
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
-    /// Compare what an earlier comparison did (its strategies.json), without tuning anew
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["strategies", "speedups"])]
-    settings: Option<PathBuf>,
+    /// Go on with the comparison in the output folder: as it was set up, without tuning anew, and with the rows that it has
+    #[arg(long, conflicts_with_all = ["strategies", "speedups"])]
+    resume: bool,
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -47,11 +47,26 @@ pub struct Args {
     gpu: GpuArgs,
 }
 
+/// PSNR of equal clips, in decibels.
+const MOST_PSNR: f64 = 200.0;
+
 /// Clips that are kept for the contact sheet take no more memory than this.
 const MOST_SHEET_BYTES: usize = 1 << 29;
 
-/// One strategy to compare; strategies.json is a list of them.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+/// What is compared and under which conditions: settings.json.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Settings {
+    program: String,
+    model_id: String,
+    size: [usize; 2],
+    num_frames: usize,
+    num_inference_steps: usize,
+    guidance_scale: f64,
+    strategies: Vec<Entry>,
+}
+
+/// One strategy to compare.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Entry {
     /// Its name in tables.
     name: String,
@@ -61,7 +76,7 @@ struct Entry {
 }
 
 /// One run beside its baseline.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Row {
     strategy: String,
     target: Option<f64>,
@@ -79,7 +94,7 @@ struct Row {
     fidelity: Scores,
 }
 
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 struct Scores {
     psnr: f64,
     ssim: f64,
@@ -89,7 +104,8 @@ struct Scores {
 
 impl From<&Fidelity> for Scores {
     fn from(found: &Fidelity) -> Self {
-        Self { psnr: found.psnr, ssim: found.ssim, lpips: found.lpips, ssimulacra2: found.ssimulacra2 }
+        // JSON has no infinity, which equal clips have.
+        Self { psnr: found.psnr.min(MOST_PSNR), ssim: found.ssim, lpips: found.lpips, ssimulacra2: found.ssimulacra2 }
     }
 }
 
@@ -99,8 +115,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
     let request = args.runs.request(&prompts[0])?;
     let profile = StrategyArgs { profile: args.profile.clone(), ..Default::default() }.read_profile(&request.model)?;
+    let facts = Facts::of(&request)?;
     if let Some(profile) = &profile {
-        let facts = crate::engine::Facts::of(&request)?;
         profile.check_fits(&facts.model_id, facts.blocks)?;
         if let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt)) {
             eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
@@ -109,20 +125,34 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let gpu = args.gpu.open()?;
     let adapter = gpu.adapter_name().to_owned();
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let entries = match &args.settings {
-        Some(path) => read_entries(path)?,
-        None => tuned(args, &engine, &request, profile.as_ref())?,
+    let (strategies, mut rows) = if args.resume {
+        let (before, rows) = report::read_settings_and_rows(&args.output)?;
+        let now = settings(&request, &facts.model_id, before.strategies.clone());
+        if now != before {
+            let message =
+                "the comparison in the output folder is of another model, size, length, number of steps or version";
+            return Err(WrongUse(message.into()).into());
+        }
+        (before.strategies, rows)
+    } else {
+        (tuned(args, &engine, &request, profile.as_ref())?, Vec::new())
     };
-    if entries.is_empty() {
+    if strategies.is_empty() {
         return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
     }
-    report::write_entries(&args.output, &entries)?;
+    let settings = settings(&request, &facts.model_id, strategies);
+    report::write_settings(&args.output, &settings)?;
+    let entries = settings.strategies;
     let jobs = prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2);
     let bar = ProgressBar::new(jobs);
     bar.set_style(bar_style()?);
-    let (mut rows, mut sheet) = (Vec::new(), Vec::new());
+    let mut sheet = Vec::new();
     for (number, prompt) in prompts.iter().enumerate() {
         for seed in 0..args.runs.seeds {
+            if rows.iter().any(|row| row.prompt == *prompt && row.seed == seed) {
+                bar.inc(entries.len() as u64 + 2);
+                continue;
+            }
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
             bar.set_message(format!("{} of {}", number + 1, prompts.len()));
             let clips = compare_one(&engine, &request, &entries, &mut rows, &bar)?;
@@ -139,6 +169,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn settings(request: &GenerateRequest, model_id: &str, strategies: Vec<Entry>) -> Settings {
+    Settings {
+        program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
+        model_id: model_id.into(),
+        size: [request.width, request.height],
+        num_frames: request.num_frames,
+        num_inference_steps: request.num_inference_steps,
+        guidance_scale: request.guidance_scale,
+        strategies,
+    }
+}
+
 fn tuned(
     args: &Args,
     engine: &Engine,
@@ -148,12 +190,6 @@ fn tuned(
     let names: Vec<&str> = args.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect();
     let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
     tune::Tuner::new(engine, tuning, profile)?.entries(&names, &args.speedups)
-}
-
-fn read_entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is not the strategies.json of a comparison of this version", path.display()))
 }
 
 /// All strategies on one prompt and seed between two runs of the baseline: their difference is the noise floor, and the others are

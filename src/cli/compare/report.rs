@@ -3,12 +3,17 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use anyhow::Context;
+
 use crate::engine::GenerateRequest;
 use crate::media::figure::{Plot, Series};
 use crate::media::{self, Clip, write_bytes};
 
-use super::{Entry, Row};
+use super::{Entry, Row, Settings};
 
+/// What is compared, and all rows so far.
+const SETTINGS: &str = "settings.json";
+const ROWS: &str = "rows.json";
 /// Prompts on the contact sheet.
 pub const SHEET_PROMPTS: usize = 8;
 /// Above this, clips are as good as equal, and a mean would be the largest value's alone.
@@ -53,8 +58,22 @@ fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> {
     entries.iter().map(|entry| of(&entry.name, entry.target)).chain([of("off again", None)]).collect()
 }
 
-/// One line a run.
+/// What `--resume` reads: the settings and, where a prompt was finished, the rows.
+pub fn read_settings_and_rows(folder: &Path) -> anyhow::Result<(Settings, Vec<Row>)> {
+    let settings = read_json(&folder.join(SETTINGS))?;
+    let rows = folder.join(ROWS);
+    Ok((settings, if rows.exists() { read_json(&rows)? } else { Vec::new() }))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not of a comparison of this version of the program", path.display()))
+}
+
+/// One line a run, for people; and as JSON for `--resume`.
 pub fn write_rows(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
+    write_bytes(&folder.join(ROWS), &serde_json::to_vec(rows)?)?;
     let mut csv = String::from(
         "strategy,target,prompt,seed,flop_speedup,denoise_speedup,total_speedup,hit_rate,peak_memory,delta_memory,psnr,ssim,lpips,ssimulacra2\n",
     );
@@ -82,9 +101,9 @@ pub fn write_rows(folder: &Path, rows: &[Row]) -> anyhow::Result<()> {
     Ok(write_bytes(&folder.join("rows.csv"), csv.as_bytes())?)
 }
 
-/// The settings of every strategy, for `--settings`.
-pub fn write_entries(folder: &Path, entries: &[Entry]) -> anyhow::Result<()> {
-    Ok(write_bytes(&folder.join("strategies.json"), &serde_json::to_vec_pretty(entries)?)?)
+/// What is compared.
+pub fn write_settings(folder: &Path, settings: &Settings) -> anyhow::Result<()> {
+    Ok(write_bytes(&folder.join(SETTINGS), &serde_json::to_vec_pretty(settings)?)?)
 }
 
 /// Everything else.
