@@ -223,6 +223,7 @@ impl App {
                 delta_bytes: 0,
                 sigmas: info.sigmas.clone(),
                 model_id: info.model_id.clone(),
+                vae_id: String::new(),
                 gpu_memory: 0,
                 cost,
             };

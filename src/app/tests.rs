@@ -64,6 +64,7 @@ fn fill(app: &mut App, dark: bool) {
         delta_bytes: 320 * 256 * 4,
         sigmas: info.sigmas,
         model_id: info.model_id,
+        vae_id: String::new(),
         gpu_memory: 0,
         cost,
     }));

@@ -112,10 +112,6 @@ impl StrategyConfig {
                     Carry::Scale(ratios) if ratios.is_empty() => {
                         return Err(CacheError::Uncalibrated("scaling of deltas"));
                     }
-                    Carry::Scale(ratios) if ratios.len() != steps => {
-                        let message = format!("the scales are of {} steps, the job has {steps}", ratios.len());
-                        return Err(CacheError::Settings(message));
-                    }
                     _ => {}
                 }
                 settings.plans(steps, blocks)

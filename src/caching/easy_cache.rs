@@ -41,7 +41,7 @@ impl EasyCacheRun {
     }
 
     fn may_skip(&mut self, now: &StepContext) -> bool {
-        if now.step < self.settings.first.max(2) || now.step + self.settings.last >= now.steps {
+        if now.step < self.settings.first.max(2) || now.step.saturating_add(self.settings.last) >= now.steps {
             return false;
         }
         let (Some(rate), Some(moved)) = (self.rate, now.latent_step) else { return false };

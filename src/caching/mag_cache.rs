@@ -30,7 +30,7 @@ impl MagCache {
             if step < full.max(1) {
                 return true;
             }
-            product *= self.ratio(step, steps);
+            product *= nearest_ratio(&self.ratios, step, steps);
             skips += 1;
             error += (1.0f64 - product).abs();
             if error < self.threshold && skips <= self.max_skips {
@@ -41,12 +41,13 @@ impl MagCache {
         };
         (0..steps).map(decide).collect()
     }
+}
 
-    fn ratio(&self, step: usize, steps: usize) -> f64 {
-        let last = self.ratios.len().saturating_sub(1);
-        let index = (step as f64 * last as f64 / (steps.max(2) - 1) as f64).round() as usize;
-        self.ratios.get(index.min(last)).copied().unwrap_or(f64::NAN)
-    }
+/// The calibrated ratio of a step of `steps`: at the nearest index where the calibration had another number of steps.
+pub(super) fn nearest_ratio(ratios: &[f64], step: usize, steps: usize) -> f64 {
+    let last = ratios.len().saturating_sub(1);
+    let index = (step as f64 * last as f64 / (steps.max(2) - 1) as f64).round() as usize;
+    ratios.get(index.min(last)).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -67,9 +68,8 @@ mod tests {
 
     #[test]
     fn ratios_are_resampled_at_the_nearest_index() {
-        let rule = MagCache { ratios: (0..50).map(f64::from).collect(), ..Default::default() };
-        assert_eq!(rule.ratio(29, 30), 49.0);
-        assert_eq!(rule.ratio(1, 30), 2.0);
-        assert_eq!(rule.ratio(0, 1), 0.0);
+        let ratios: Vec<f64> = (0..50).map(f64::from).collect();
+        let found = [(29, 30), (1, 30), (0, 1)].map(|(step, steps)| nearest_ratio(&ratios, step, steps));
+        assert_eq!(found, [49.0, 2.0, 0.0]);
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::mag_cache::nearest_ratio;
 use super::{Action, BranchPlan, Forecast, StepPlan, StepSchedule};
 
 /// Which of the lists is in force when.
@@ -82,7 +83,7 @@ impl ProfilingSettings {
                 interval += 1;
                 stores[list].push(step);
             }
-            let action = if compute { Action::Store } else { Action::Reuse(self.forecast(step, stores[list])) };
+            let action = if compute { Action::Store } else { Action::Reuse(self.forecast(step, steps, stores[list])) };
             let cached = runs.get(list).map_or(&[][..], Vec::as_slice);
             plans.push(StepPlan::both(BranchPlan::runs(blocks, cached, &action)));
         }
@@ -98,13 +99,14 @@ impl ProfilingSettings {
         }
     }
 
-    fn forecast(&self, step: usize, stores: Stores) -> Forecast {
+    fn forecast(&self, step: usize, steps: usize, stores: Stores) -> Forecast {
         match (&self.carry, stores.newest, stores.previous) {
             (Carry::Extrapolate, Some(newest), Some(previous)) => {
                 Forecast::extrapolate((step - newest) as f32 / (newest - previous) as f32)
             }
             (Carry::Scale(ratios), Some(newest), _) => {
-                Forecast(vec![ratios.iter().take(step + 1).skip(newest + 1).product::<f64>() as f32])
+                let ratio = |step| nearest_ratio(ratios, step, steps);
+                Forecast(vec![(newest + 1..=step).map(ratio).product::<f64>() as f32])
             }
             _ => Forecast::hold(),
         }

@@ -75,7 +75,7 @@ impl StepSchedule {
     /// Whether each of `steps` steps is computed. The first always is.
     pub fn computed(&self, steps: usize) -> Vec<bool> {
         let mut computed = vec![false; steps];
-        computed.iter_mut().take(self.warm_up + 1).for_each(|step| *step = true);
+        computed.iter_mut().take(self.warm_up.saturating_add(1)).for_each(|step| *step = true);
         computed.iter_mut().rev().take(self.last).for_each(|step| *step = true);
         if let Intervals::Explicit(list) = &self.intervals {
             list.iter().filter(|step| **step < steps).for_each(|step| computed[*step] = true);

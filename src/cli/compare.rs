@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
     /// Go on with the comparison in the output folder: as it was set up, without tuning anew, and with the rows that it has
-    #[arg(long, conflicts_with_all = ["strategies", "speedups"])]
+    #[arg(long, conflicts_with_all = ["strategies", "speedups", "tuning_prompt"])]
     resume: bool,
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
@@ -57,7 +57,9 @@ const MOST_SHEET_BYTES: usize = 1 << 29;
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Settings {
     program: String,
+    adapter: String,
     model_id: String,
+    vae_id: String,
     size: [usize; 2],
     num_frames: usize,
     num_inference_steps: usize,
@@ -127,10 +129,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     let (strategies, mut rows) = if args.resume {
         let (before, rows) = report::read_settings_and_rows(&args.output)?;
-        let now = settings(&request, &facts.model_id, before.strategies.clone());
+        let now = settings(&request, &facts, &adapter, before.strategies.clone());
         if now != before {
-            let message =
-                "the comparison in the output folder is of another model, size, length, number of steps or version";
+            let message = "the comparison in the output folder is of another model, device, size, length, number of steps, guidance or version";
             return Err(WrongUse(message.into()).into());
         }
         (before.strategies, rows)
@@ -140,7 +141,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if strategies.is_empty() {
         return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
     }
-    let settings = settings(&request, &facts.model_id, strategies);
+    let settings = settings(&request, &facts, &adapter, strategies);
+    // The rows first: those of another comparison must not be taken for this one's.
+    report::write_rows(&args.output, &rows)?;
     report::write_settings(&args.output, &settings)?;
     let entries = settings.strategies;
     let jobs = prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2);
@@ -164,15 +167,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    let about = report::About { adapter, request, prompts: prompts.len(), seeds: args.runs.seeds };
+    let about = report::About { adapter, request };
     report::write(&args.output, &about, &entries, &rows, &sheet)?;
     Ok(())
 }
 
-fn settings(request: &GenerateRequest, model_id: &str, strategies: Vec<Entry>) -> Settings {
+fn settings(request: &GenerateRequest, facts: &Facts, adapter: &str, strategies: Vec<Entry>) -> Settings {
     Settings {
         program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
-        model_id: model_id.into(),
+        adapter: adapter.into(),
+        model_id: facts.model_id.clone(),
+        vae_id: facts.vae_id.clone(),
         size: [request.width, request.height],
         num_frames: request.num_frames,
         num_inference_steps: request.num_inference_steps,

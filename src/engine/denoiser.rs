@@ -289,7 +289,7 @@ impl Branch {
         let velocity = match velocity {
             Velocity::Forecast(velocity) => velocity,
             Velocity::OnGpu(_) => {
-                let velocity = values.next().unwrap_or_default();
+                let velocity = values.next().ok_or(CacheError::Unexpected("a velocity was not read back"))?;
                 self.outputs.truncate(MOST_OUTPUTS - 1);
                 self.outputs.push_front(Output { velocity: velocity.clone(), latents: sample.to_vec() });
                 velocity

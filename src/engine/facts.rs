@@ -19,6 +19,8 @@ pub struct Facts {
     pub sigmas: Vec<f64>,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
+    /// Fingerprint of the VAE's.
+    pub vae_id: String,
     /// GPU bytes that the job takes at most, its stored deltas not counted; an estimate from above.
     pub gpu_memory: u64,
     /// Work of one forward pass; the length of the text is estimated from its words.
@@ -39,6 +41,7 @@ impl Facts {
         Ok(Self {
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             model_id: weights.fingerprint(),
+            vae_id: model.vae.1.fingerprint(),
             gpu_memory: model.gpu_memory(request),
             blocks: config.num_layers,
             token_grid: model.token_grid,
@@ -84,6 +87,7 @@ mod tests {
             delta_bytes: 10,
             sigmas: Vec::new(),
             model_id: String::new(),
+            vae_id: String::new(),
             gpu_memory: 0,
             cost,
         };

@@ -86,7 +86,7 @@ impl Operands {
     }
 }
 
-/// CPU twin of [`received()`] over some query rows.
+/// CPU twin of [`attention_received`] over some query rows.
 fn received_cpu(case: &Case, weights: &[f64], rows: &[u32]) -> Vec<f32> {
     let Case { heads, n_q, n_k, .. } = *case;
     let weight = |head: usize, row: u32, key: usize| weights[(head * n_q + row as usize) * n_k + key];

@@ -23,8 +23,6 @@ const MOST_DECIBELS: f64 = 80.0;
 pub struct About {
     pub adapter: String,
     pub request: GenerateRequest,
-    pub prompts: usize,
-    pub seeds: u64,
 }
 
 /// Mean and standard deviation over the rows of one strategy.
@@ -147,9 +145,8 @@ fn table(about: &About, summaries: &[Summary]) -> Result<String, std::fmt::Error
     let mut text = String::new();
     writeln!(
         text,
-        "{} prompts x {} seeds, {}x{} pixels, {} frames, {} steps, guidance {}, {} (ditscope {}).\n",
-        about.prompts,
-        about.seeds,
+        "{} runs a strategy, {}x{} pixels, {} frames, {} steps, guidance {}, {} (ditscope {}).\n",
+        summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
         request.width,
         request.height,
         request.num_frames,
