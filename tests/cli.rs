@@ -145,13 +145,14 @@ fn saved_latents_give_the_same_clip() {
 #[test]
 fn impossible_requests_are_wrong_use() {
     let too_long = "a".repeat(100_000);
-    let wrong: [(&[&str], &[&str]); 10] = [
+    let wrong: [(&[&str], &[&str]); 11] = [
         (&["--steps", "0"], &["step"]),
         (&["--size", "50x32"], &["width 50", "48"]),
         (&["--size", "48x0"], &["height 0"]),
         (&["--size", "48x1000000"], &["height 1000000"]),
         (&["--frames", "6"], &["6 frames", "5"]),
         (&["--frames", "0"], &["0 frames"]),
+        (&["--frames", "4000000001"], &["4000000001 frames", "at most"]),
         (&["--guidance-scale", "nan"], &["guidance"]),
         (&["--guidance-scale", "-3"], &["guidance"]),
         (&["--flow-shift", "0"], &["shift"]),

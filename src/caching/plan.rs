@@ -126,6 +126,19 @@ impl BranchPlan {
         }
     }
 
+    /// The weights of all forecasts.
+    fn weights(&self) -> impl Iterator<Item = f32> {
+        let output = match self {
+            Self::Output(_, forecast) => Some(forecast),
+            Self::Blocks(_) => None,
+        };
+        let reused = self.segments().iter().filter_map(|segment| match &segment.action {
+            Action::Reuse(forecast) => Some(forecast),
+            _ => None,
+        });
+        output.into_iter().chain(reused).flat_map(|forecast| forecast.0.iter().copied())
+    }
+
     /// What each of `count` blocks does.
     pub fn cells(&self, count: usize) -> Vec<Cell> {
         let Self::Blocks(segments) = self else {
@@ -221,6 +234,9 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
             if let Some(correction) = &plan.correction {
                 check_correction(correction, &plans[..step], &branch(plan), &stored)?;
             }
+            if !branch(plan).weights().all(|weight| weight.is_finite()) {
+                return Err(CacheError::Settings(format!("step {step} has a weight that is no number")));
+            }
             match branch(plan) {
                 BranchPlan::Output(_, forecast) if !(1..=outputs.min(MOST_OUTPUTS)).contains(&forecast.depth()) => {
                     return missing(format!("{} outputs", forecast.depth()));
@@ -263,7 +279,10 @@ fn check_correction(
         return Err(CacheError::NothingStored(format!("{depth} deltas for the correction in step {step}")));
     }
     let skipped = before.iter().rev().take_while(|plan| plan.cond.computed(blocks.end) == 0).count();
-    if shares.is_empty() || shares.len() > skipped || shares.iter().any(|share| !share.is_finite()) {
+    if shares.is_empty()
+        || shares.len() > skipped
+        || !shares.iter().chain(&correction.expected.0).all(|weight| weight.is_finite())
+    {
         let message = format!("the correction in step {step} has {} shares for {skipped} skipped steps", shares.len());
         return Err(CacheError::Settings(message));
     }
@@ -335,6 +354,7 @@ mod tests {
         let output = |depth| StepPlan::both(BranchPlan::Output(OutputKind::Velocity, Forecast(vec![0.5; depth])));
         assert!(check_reuse(&[store.clone(), reuse(Forecast::hold()), output(1)]).is_ok());
         assert!(check_reuse(&[StepPlan::compute(2), reuse(Forecast::hold())]).is_err());
+        assert!(check_reuse(&[store.clone(), reuse(Forecast(vec![f32::INFINITY]))]).is_err());
         assert!(check_reuse(&[store.clone(), reuse(Forecast::extrapolate(1.0))]).is_err());
         assert!(check_reuse(&[store.clone(), output(2)]).is_err());
         assert!(check_reuse(&[store.clone(), output(0)]).is_err());

@@ -7,6 +7,7 @@ use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConf
 use crate::ops::Received;
 use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
 
+use super::capture::check::MOST_FRAMES;
 use super::{Defaults, EngineError};
 
 /// The solver.
@@ -101,6 +102,10 @@ impl GenerateRequest {
         let (time, space) = (vae.temporal_compression(), vae.spatial_compression());
         check_multiple("width", self.width, space * pw)?;
         check_multiple("height", self.height, space * ph)?;
+        if self.num_frames > MOST_FRAMES {
+            let message = format!("{} frames cannot be made: at most {MOST_FRAMES}", self.num_frames);
+            return Err(EngineError::Request(message));
+        }
         let frames = match self.num_frames.checked_sub(1) {
             Some(rest) if rest % time == 0 && (rest / time + 1) % pt == 0 => rest / time + 1,
             _ => {

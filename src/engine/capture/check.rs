@@ -9,7 +9,7 @@ pub(crate) const MOST_STEPS: usize = 10_000;
 /// Most blocks of a model.
 pub(crate) const MOST_BLOCKS: usize = 1_000;
 const MOST_TOKENS: usize = 1 << 24;
-const MOST_FRAMES: usize = 10_000;
+pub(crate) const MOST_FRAMES: usize = 10_000;
 const LARGEST_SIDE: usize = 8192;
 const MOST_FORECAST: usize = 16;
 const MOST_LISTS: usize = 16;
