@@ -8,7 +8,7 @@ use super::cells::Cells;
 use super::figures::{self, Figure};
 use super::runs::Run;
 use super::state::{Action, Level};
-use super::{App, brush, export};
+use super::{App, brush, custom, export};
 
 impl App {
     pub(super) fn save(&mut self, action: &Action) {
@@ -49,7 +49,19 @@ impl App {
         }
     }
 
-    /// What was dropped on the window: captures, a model's folder, or pictures of a mask.
+    pub(super) fn save_strategy(&self) {
+        let strategy = self.state.form.strategy();
+        let (name, json) = (format!("{}.json", strategy.name()), strategy.to_json());
+        self.link.save_json("Save the strategy", &name, || Ok(json));
+    }
+
+    pub(super) fn export_profile(&self) {
+        let (model, background) = (self.state.form.model.clone(), custom::background(&self.state));
+        let json = move || custom::profile_json(&model, background);
+        self.link.save_json("Export a profile", "profile-by-hand.json", json);
+    }
+
+    /// What was dropped on the window: captures, a model's folder, strategies, or pictures of a mask.
     pub(super) fn dropped(&mut self, ctx: &egui::Context) {
         let paths: Vec<PathBuf> =
             ctx.input(|input| input.raw.dropped_files.iter().map(|file| file.path().to_path_buf()).collect());
@@ -58,6 +70,7 @@ impl App {
             self.state.ask(match () {
                 () if path.is_dir() => Action::UseModel(path),
                 () if ends("png") || ends("apng") || ends("gif") => Action::OpenMask(path),
+                () if ends("json") => Action::OpenStrategy(path),
                 () => Action::Open(path),
             });
         }
@@ -102,7 +115,7 @@ pub(super) fn drop_target(ui: &egui::Ui) {
     let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
     let painter = ui.ctx().layer_painter(layer);
     painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
-    let text = "Drop a capture to open it, a model folder to use it, or pictures of a mask";
+    let text = "Drop a capture or a strategy to open it, a model folder to use it, or pictures of a mask";
     painter.text(
         rect.center(),
         egui::Align2::CENTER_CENTER,

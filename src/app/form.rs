@@ -151,6 +151,21 @@ impl Form {
         self.strategies.get(self.chosen).unwrap_or(&OFF)
     }
 
+    /// Chooses a strategy, in place of the one of its kind; plans are of one kind if they have the same name.
+    pub fn use_strategy(&mut self, strategy: StrategyConfig) {
+        if let StrategyConfig::Plan { title, plans } = strategy {
+            return self.use_plan(&title, plans);
+        }
+        let kind = std::mem::discriminant(&strategy);
+        self.own_ratios = match &strategy {
+            StrategyConfig::MagCache(settings) => !settings.ratios.is_empty(),
+            _ => self.own_ratios,
+        };
+        if let Some(index) = self.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
+            (self.strategies[index], self.chosen) = (strategy, index);
+        }
+    }
+
     /// Chooses a plan made by hand, in place of an earlier one of the same title.
     pub fn use_plan(&mut self, title: &str, plans: Vec<StepPlan>) {
         let plan = StrategyConfig::Plan { title: title.into(), plans };

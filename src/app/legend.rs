@@ -11,7 +11,8 @@ pub fn bar(ui: &Ui, rect: Rect, map: Colormap, text: &str, [low, high]: [f32; 2]
     let palette = Palette::of(ui);
     let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()).expand(1.0));
     let font = egui::FontId::proportional(11.5);
-    let low_text = painter.layout_no_wrap(format(low), font.clone(), palette.text);
+    // Adding nothing makes -0 a plain 0.
+    let low_text = painter.layout_no_wrap(format(low + 0.0), font.clone(), palette.text);
     let high_text = painter.layout_no_wrap(format(high), font.clone(), palette.text);
     let width = rect.width().min(260.0);
     let strip = Rect::from_min_max(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::caching::StrategyConfig;
 use crate::engine::capture::file;
 use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest};
 use crate::media::figure::Svg;
@@ -14,6 +15,7 @@ use crate::media::{self, Clip};
 use crate::metrics;
 use crate::profiling::mask;
 
+use super::custom;
 use super::state::{FactsKey, Likeness, LikenessOf};
 use super::target::{Known, Profiled};
 
@@ -39,6 +41,8 @@ pub enum Told {
     Mask(u64, Vec<bool>),
     /// A model's folder was chosen.
     Model(PathBuf),
+    /// A strategy was read.
+    Strategy(StrategyConfig),
     /// A capture was saved.
     Saved(PathBuf),
     /// Something was done, in plain words.
@@ -235,6 +239,32 @@ impl Link {
         });
     }
 
+    /// Reads a strategy.
+    pub fn load_strategy(&self, path: PathBuf) {
+        self.teller.spawn(move |teller| {
+            teller.tell(read_strategy(&path));
+        });
+    }
+
+    /// Lets the user choose a strategy's file.
+    pub fn choose_strategy(&self) {
+        let dialog = rfd::AsyncFileDialog::new().set_title("Open a strategy").add_filter("Strategies", &["json"]);
+        self.ask(dialog.pick_file(), |teller, path| {
+            teller.tell(read_strategy(&path));
+        });
+    }
+
+    /// Lets the user save something that is JSON.
+    pub fn save_json(&self, title: &str, name: &str, json: impl FnOnce() -> Result<String, String> + Send + 'static) {
+        let dialog = rfd::AsyncFileDialog::new().set_title(title).add_filter("JSON", &["json"]);
+        self.ask(dialog.set_file_name(name).save_file(), move |teller, path| {
+            teller.tell(match json() {
+                Ok(json) => done(&path, media::write_bytes(&path, json.as_bytes())),
+                Err(error) => Told::Failed(error),
+            });
+        });
+    }
+
     /// Lets the user save a capture.
     pub fn save_capture(&self, capture: Capture) {
         let dialog = rfd::AsyncFileDialog::new().set_title("Save the capture").add_filter("Captures", &["capture"]);
@@ -312,6 +342,10 @@ fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
     let psnr = metrics::clip_psnr(&a, &b).ok()?;
     let ssim: Option<f64> = a.frames().zip(b.frames()).map(|(a, b)| metrics::ssim(a, b).ok()).sum();
     Some(Likeness { psnr, ssim: ssim? / a.len() as f64 })
+}
+
+fn read_strategy(path: &Path) -> Told {
+    custom::read(path).map_or_else(Told::Failed, Told::Strategy)
 }
 
 fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {

@@ -4,11 +4,12 @@
 use egui::accesskit::Role;
 use egui::{Align2, Color32, EventFilter, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
 
-use crate::caching::Cell;
+use crate::caching::{Cell, StrategyConfig};
 use crate::media::Colormap;
 use crate::profiling::score::Score;
 
 use super::cells::{Cells, Value};
+use super::custom;
 use super::plan_edit;
 use super::state::{Action, Level, State};
 use super::theme::{self, Palette};
@@ -409,7 +410,9 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
     if let Some(text) = edit.simplified() {
         state.log.add(Level::Note, text);
     }
-    state.form.use_plan(plan_edit::TITLE, edit.plans);
+    let own = Some(state.form.strategy()).filter(|strategy| custom::is_own(strategy));
+    let title = own.map_or(plan_edit::TITLE, StrategyConfig::name).to_owned();
+    state.form.use_plan(&title, edit.plans);
     if !state.view.plan {
         state.view.plan = true;
         state

@@ -9,6 +9,7 @@
 mod attention;
 mod brush;
 mod cells;
+mod custom;
 mod export;
 mod figures;
 mod files;
@@ -206,15 +207,8 @@ impl App {
         (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
         (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
         form.strategies = form::strategies(form.steps);
-        form.own_ratios = matches!(&info.strategy, StrategyConfig::MagCache(settings) if !settings.ratios.is_empty());
-        let kind = std::mem::discriminant(&info.strategy);
-        match form.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
-            Some(index) => (form.strategies[index], form.chosen) = (info.strategy.clone(), index),
-            None => {
-                form.strategies.push(info.strategy.clone());
-                form.chosen = form.strategies.len() - 1;
-            }
-        }
+        form.own_ratios = false;
+        form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
             // The sizes of deltas and weights are not in a capture.
             let facts = Facts {
@@ -273,6 +267,11 @@ impl App {
                 log.add(Level::Note, "The mask is in use: block scores are worked out anew from it.");
             }
             Told::Model(path) => self.use_model(path),
+            Told::Strategy(strategy) => {
+                log.add(Level::Note, format!("The next run uses the strategy \"{}\".", strategy.name()));
+                self.state.form.use_strategy(strategy);
+                self.state.form.mend();
+            }
             Told::Saved(path) => {
                 log.add(Level::Note, format!("Saved {}", path.display()));
                 self.state.prefs.remember_capture(&path);
@@ -391,6 +390,10 @@ impl App {
             }
             Action::OpenMask(path) => self.open_mask(path),
             Action::SaveMask => self.save_mask(),
+            Action::SaveStrategy => self.save_strategy(),
+            Action::ExportProfile => self.export_profile(),
+            Action::ChooseStrategy => self.link.choose_strategy(),
+            Action::OpenStrategy(path) => self.link.load_strategy(path),
             Action::ResetLayout => (self.layout, self.compact) = (Layout::default(), Layout::compact()),
         }
     }
@@ -400,6 +403,8 @@ impl App {
             let text = "The model's profile is still being read for these settings: generate again in a moment.";
             return self.state.log.add(Level::Note, text);
         }
+        let (strategy, prompt) = (self.state.form.strategy().name(), &self.state.form.prompt);
+        self.state.log.add(Level::Note, format!("Generating \"{prompt}\" with {strategy}."));
         match self.link.generate(self.state.form.request()) {
             Ok(true) => self.begin(),
             Ok(false) => self.state.job = Job::Opening,
@@ -554,6 +559,9 @@ impl eframe::App for App {
             self.act(action);
         }
         self.state.shots.take(ui.ctx(), self.link.picture_saver());
+        if self.pace.continuous {
+            ui.ctx().request_repaint();
+        }
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {

@@ -1,5 +1,6 @@
 //! How smooth the window is, for those who ask: with `DITSCOPE_PACE` set it says on stderr, once a second in which anything was drawn,
-//! how many frames that were and the longest time between two, and how long the engine took to answer.
+//! how many frames that were and the longest time between two, and how long the engine took to answer. `DITSCOPE_PACE=continuous` also draws
+//! without pause: how many frames there could be.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Pace {
     on: bool,
+    /// Draw without pause.
+    pub continuous: bool,
     since: Option<Instant>,
     last: Option<Instant>,
     frames: u32,
@@ -17,7 +20,8 @@ pub struct Pace {
 impl Pace {
     /// One that counts if the environment asks for it.
     pub fn from_environment() -> Self {
-        Self { on: std::env::var_os("DITSCOPE_PACE").is_some_and(|value| !value.is_empty()), ..Self::default() }
+        let value = std::env::var_os("DITSCOPE_PACE").unwrap_or_default();
+        Self { on: !value.is_empty(), continuous: value == "continuous", ..Self::default() }
     }
 
     /// A frame is drawn now.

@@ -67,6 +67,9 @@ fn run(strategy: StrategyConfig, expected: Vec<StepPlan>) -> RunInfo {
     }
 }
 
+/// The block whose cross-attention is recorded.
+const PAID_BLOCK: usize = 5;
+
 fn inside(frame: usize, y: usize, x: usize) -> bool {
     (2..6).contains(&y) && (frame..frame + 4).contains(&x)
 }
@@ -92,6 +95,15 @@ fn received(step: usize, block: usize) -> Vec<f32> {
     raw.iter().map(|value| value / mean).collect()
 }
 
+/// What cross-attention pays to the subject: a third of it inside the square, little elsewhere.
+fn paid(step: usize) -> Vec<f32> {
+    let share = |(i, foreground): (usize, &bool)| {
+        let ripple = ((i * 17 + step * 7) % 11) as f32 / 110.0;
+        if *foreground { 0.33 + ripple } else { 0.03 + ripple / 2.0 }
+    };
+    mask().iter().enumerate().map(share).collect()
+}
+
 fn record(step: usize, plan: StepPlan) -> StepRecord {
     let blocks = |branch: &BranchPlan, shift: usize| -> Vec<BlockRecord> {
         let cells = branch.cells(BLOCKS).into_iter().enumerate();
@@ -102,7 +114,7 @@ fn record(step: usize, plan: StepPlan) -> StepRecord {
                 cell,
                 change: (ran && step > 0).then_some(early * (1.0 + block as f32 / 6.0)),
                 received: ran.then(|| received(step + shift, block)),
-                paid: None,
+                paid: (ran && block == PAID_BLOCK).then(|| paid(step)),
                 seconds: ran.then_some(0.011 + 0.001 * ((block * 5 + step) % 3) as f32),
             }
         };

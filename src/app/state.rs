@@ -51,6 +51,14 @@ pub enum Action {
     OpenMask(PathBuf),
     /// Save the mask in use.
     SaveMask,
+    /// Save the chosen strategy.
+    SaveStrategy,
+    /// Save the model's profile with the blocks that the chosen strategy reuses as its background.
+    ExportProfile,
+    /// Choose a strategy's file to open.
+    ChooseStrategy,
+    /// Open this one.
+    OpenStrategy(PathBuf),
     /// The layout as it was at first.
     ResetLayout,
 }

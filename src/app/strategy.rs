@@ -3,7 +3,9 @@
 use egui::{DragValue, RichText, Sense, Slider, Ui, vec2};
 
 use crate::caching::{Carry, Cell, Intervals, Lists, MagCache, ProfilingSettings, StepSchedule, StrategyConfig};
+use crate::profiling::partition::{parse_blocks, print_blocks};
 
+use super::custom::{self, typed};
 use super::map::{cell_color, cell_mark};
 use super::state::{Level, State};
 use super::target::{self, Expected};
@@ -23,18 +25,21 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         let chosen = state.form.chosen;
         if target::is_planner(state.form.strategy()) {
             target::ui(ui, state);
+        } else if custom::is_own(state.form.strategy()) {
+            custom::plan_ui(ui, &mut state.form);
         } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
             settings(ui, strategy, steps, blocks);
             calibrate(ui, state);
         }
         prediction(ui, state);
+        custom::files_ui(ui, state);
         measure(ui, state);
     });
 }
 
 /// What a strategy does, in a line.
-fn what(strategy: &StrategyConfig) -> (&'static str, &'static str) {
+fn what(strategy: &StrategyConfig) -> (&str, &'static str) {
     match strategy {
         StrategyConfig::Off => ("Off", "Every block computes in every step."),
         StrategyConfig::Profiling(_) => {
@@ -55,7 +60,7 @@ fn what(strategy: &StrategyConfig) -> (&'static str, &'static str) {
         StrategyConfig::Plan { title, .. } if title == target::TITLE => {
             ("Target", "The least loss at a speed-up, or the most speed-up at a likeness, from the model's profile.")
         }
-        StrategyConfig::Plan { .. } => ("My plan", "The plan edited in the map."),
+        StrategyConfig::Plan { title, .. } => (title, "A plan of your own: edit it in the map."),
     }
 }
 
@@ -168,11 +173,8 @@ fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: us
         StrategyConfig::FewerSteps { steps: fewer } => {
             whole(ui, "steps", fewer, 1..=steps, "Denoising steps in place of the number above");
         }
-        StrategyConfig::Plan { plans, .. } => {
-            ui.label("made for");
-            ui.label(format!("{} steps", plans.len()));
-            ui.end_row();
-        }
+        // It has no settings, but a name.
+        StrategyConfig::Plan { .. } => {}
     });
 }
 
@@ -204,32 +206,6 @@ fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks
     }
 }
 
-/// `0-5,9`.
-pub(super) fn list_text(blocks: &[usize]) -> String {
-    let runs = crate::caching::runs_of(blocks, usize::MAX);
-    let text = |run: &std::ops::Range<usize>| match run.len() {
-        1 => run.start.to_string(),
-        _ => format!("{}-{}", run.start, run.end - 1),
-    };
-    runs.iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-/// A list as text back to blocks below `count`; `None` where it does not parse.
-pub(super) fn parse_list(text: &str, count: usize) -> Option<Vec<usize>> {
-    let mut blocks = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last >= count {
-            return None;
-        }
-        blocks.extend(first..=last);
-    }
-    blocks.sort_unstable();
-    blocks.dedup();
-    Some(blocks)
-}
-
 /// Offers the background blocks of the model's profile.
 fn profile_blocks(ui: &mut Ui, state: &mut State) {
     let Some(Ok(profiled)) = &state.profiled else { return };
@@ -237,8 +213,10 @@ fn profile_blocks(ui: &mut Ui, state: &mut State) {
     if background.is_empty() || state.form.cached_blocks() == background {
         return;
     }
-    let tip =
-        format!("Blocks {}: those that attended to the background when the model was profiled", list_text(&background));
+    let tip = format!(
+        "Blocks {}: those that attended to the background when the model was profiled",
+        print_blocks(&background)
+    );
     if ui.button("Cache the profile's background blocks").on_hover_text(tip).clicked()
         && let Some(StrategyConfig::Profiling(settings)) = state.form.strategies.get_mut(1)
     {
@@ -246,30 +224,12 @@ fn profile_blocks(ui: &mut Ui, state: &mut State) {
     }
 }
 
-/// The list as editable text: what is typed lasts until it parses.
+/// The list as editable text.
 fn block_list(ui: &mut Ui, list: &mut Vec<usize>, blocks: usize, label: egui::Id) {
-    let id = ui.scope_id().with("block list");
-    let typed: Option<String> = ui.data(|data| data.get_temp(id));
-    let mut text = typed.unwrap_or_else(|| list_text(list));
-    let wrong = parse_list(&text, blocks).is_none();
-    let color = wrong.then_some(Palette::of(ui).bad);
-    let field = egui::TextEdit::singleline(&mut text)
-        .hint_text("none; for example 0-5,9")
-        .desired_width(150.0)
-        .text_color_opt(color);
-    let response = ui.add(field).labelled_by(label);
-    if response.changed()
-        && let Some(parsed) = parse_list(&text, blocks)
-    {
+    let parse = |text: &str| parse_blocks(text, blocks).ok();
+    let tip = format!("Write numbers and ranges below {blocks}, such as 0-5,9");
+    if let Some(parsed) = typed(ui, &print_blocks(list), parse, "none; for example 0-5,9", &tip, label) {
         *list = parsed;
-    }
-    if response.has_focus() {
-        ui.data_mut(|data| data.insert_temp(id, text));
-    } else {
-        ui.data_mut(|data| data.remove::<String>(id));
-    }
-    if wrong {
-        response.on_hover_text(format!("Write numbers and ranges below {blocks}, such as 0-5,9"));
     }
 }
 
@@ -469,20 +429,5 @@ fn measure(ui: &mut Ui, state: &mut State) {
     {
         state.form.reset_strategies();
         state.log.add(Level::Note, "All strategies have their default settings again.");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_blocks_read_as_they_are_written() {
-        assert_eq!(list_text(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
-        assert_eq!(parse_list(" 0-2, 5,7-8 ", 9), Some(vec![0, 1, 2, 5, 7, 8]));
-        assert_eq!(parse_list("", 9), Some(vec![]));
-        for wrong in ["9", "2-1", "a", "0-99999999999", "-"] {
-            assert_eq!(parse_list(wrong, 9), None, "{wrong}");
-        }
     }
 }

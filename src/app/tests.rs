@@ -112,8 +112,14 @@ pub(super) fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     }
 }
 
-/// One pane alone.
-pub(super) fn pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl FnOnce(&mut State)) {
+/// One pane alone, in both themes.
+pub(super) fn pane(name: &str, pane: Pane, size: [f32; 2], change: impl Fn(&mut State)) {
+    for (theme, dark) in [("dark", true), ("light", false)] {
+        themed_pane(&format!("{name}-{theme}"), pane, size, dark, &change);
+    }
+}
+
+fn themed_pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl Fn(&mut State)) {
     let mut app = filled([400.0, 300.0], 1.0, dark);
     app.run_steps(1);
     let mut state = std::mem::take(&mut app.state_mut().state);
@@ -165,36 +171,41 @@ fn pictures_of_the_window() {
 
 #[test]
 fn pictures_of_panes() {
-    pane("pane-strategy", Pane::Strategy, [300.0, 460.0], true, |state| state.form.chosen = 1);
-    pane("pane-map-reuse", Pane::Map, [560.0, 300.0], true, |_| {});
-    pane("pane-map-change", Pane::Map, [560.0, 300.0], false, |state| state.view.colouring = Colouring::Change);
-    pane("pane-map-minus-baseline", Pane::Map, [560.0, 300.0], true, |state| {
+    pane("pane-strategy", Pane::Strategy, [300.0, 460.0], |state| state.form.chosen = 1);
+    pane("pane-strategy-plan", Pane::Strategy, [300.0, 540.0], |state| {
+        let plans = state.prediction.plans.clone();
+        state.form.use_plan("short walk", plans);
+    });
+    pane("pane-map-reuse", Pane::Map, [560.0, 300.0], |_| {});
+    pane("pane-map-change", Pane::Map, [560.0, 300.0], |state| state.view.colouring = Colouring::Change);
+    pane("pane-map-minus-baseline", Pane::Map, [560.0, 300.0], |state| {
         (state.view.colouring, state.view.subtract) = (Colouring::Time, true);
     });
-    for (name, colouring, dark) in [
-        ("pane-map-lift", Colouring::Lift, true),
-        ("pane-map-r-attn", Colouring::Recall, false),
-        ("pane-map-auc", Colouring::Auc, true),
-        ("pane-map-time", Colouring::Time, false),
+    for (name, colouring) in [
+        ("pane-map-lift", Colouring::Lift),
+        ("pane-map-r-attn", Colouring::Recall),
+        ("pane-map-auc", Colouring::Auc),
+        ("pane-map-time", Colouring::Time),
     ] {
-        pane(name, Pane::Map, [620.0, 300.0], dark, |state| state.view.colouring = colouring);
+        pane(name, Pane::Map, [620.0, 300.0], |state| state.view.colouring = colouring);
     }
-    pane("pane-numbers", Pane::Numbers, [300.0, 560.0], true, |_| {});
-    pane("pane-steps", Pane::Steps, [360.0, 280.0], false, |_| {});
-    pane("pane-log", Pane::Log, [500.0, 90.0], true, |_| {});
-    pane("pane-runs", Pane::Runs, [620.0, 110.0], true, |_| {});
-    pane("pane-preview", Pane::Preview, [460.0, 420.0], true, |_| {});
-    pane("pane-preview-two-cells", Pane::Preview, [560.0, 380.0], false, |state| state.view.pinned = Some([3, 7]));
-    pane("pane-preview-paint", Pane::Preview, [560.0, 420.0], true, |state| {
+    pane("pane-numbers", Pane::Numbers, [300.0, 560.0], |_| {});
+    pane("pane-steps", Pane::Steps, [360.0, 280.0], |_| {});
+    pane("pane-log", Pane::Log, [500.0, 90.0], |_| {});
+    pane("pane-runs", Pane::Runs, [620.0, 110.0], |_| {});
+    pane("pane-preview", Pane::Preview, [460.0, 420.0], |_| {});
+    pane("pane-preview-two-cells", Pane::Preview, [560.0, 380.0], |state| state.view.pinned = Some([3, 7]));
+    pane("pane-preview-paint", Pane::Preview, [560.0, 420.0], |state| {
         (state.brush.on, state.view.block, state.view.through_steps) = (true, None, true);
     });
-    pane("pane-preview-side-by-side", Pane::Preview, [560.0, 320.0], true, |state| {
+    pane("pane-preview-side-by-side", Pane::Preview, [560.0, 320.0], |state| {
         (state.view.compare, state.view.step, state.view.frame) = (Compare::SideBySide, None, 8);
     });
-    pane("pane-preview-split", Pane::Preview, [460.0, 380.0], true, |state| {
+    pane("pane-preview-split", Pane::Preview, [460.0, 380.0], |state| {
         (state.view.compare, state.view.step, state.view.frame) = (Compare::Split, None, 8);
     });
-    pane("pane-preview-difference", Pane::Preview, [460.0, 380.0], false, |state| {
+    pane("pane-preview-paid", Pane::Preview, [460.0, 420.0], |state| state.view.paid = true);
+    pane("pane-preview-difference", Pane::Preview, [460.0, 380.0], |state| {
         (state.view.compare, state.view.step) = (Compare::Difference, None);
     });
 }

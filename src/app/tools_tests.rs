@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::mpsc::channel;
 
+use egui::accesskit::Role;
 use egui::{Event, Key, Modifiers, PointerButton, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use crate::caching::StrategyConfig;
+use crate::caching::{StepPlan, StrategyConfig};
+use crate::profiling::profile::Profile;
 
 use super::figures::Shots;
 use super::layout::Pane;
@@ -215,6 +217,62 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     harness.get_by_label("Use estimated mask").click();
     harness.run_steps(6);
     assert_eq!(lift(&harness.state().state), Some(estimated));
+}
+
+#[test]
+fn what_is_paid_to_the_subject_lies_over_the_frame() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.get_by_label("to subject").click();
+    harness.run_steps(3);
+    assert!(harness.state().state.view.paid);
+    let shown = super::attention::overlays(&harness.state().state);
+    assert!(shown[0].values.iter().all(|value| (0.0..=1.0).contains(value)), "shares, not received attention");
+    harness.get_by_label("received").click();
+    harness.run_steps(3);
+    assert!(!harness.state().state.view.paid);
+}
+
+/// A plan made by hand gets a name, is saved, dropped on the window again, and becomes a profile.
+#[test]
+fn plans_of_the_user_have_names_and_live_in_files() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    let blocks = harness.state().state.blocks();
+    let steps = harness.state().state.form.steps;
+    let edit = super::plan_edit::toggle(&vec![StepPlan::compute(blocks); steps], blocks, 4..6, 2..4);
+    harness.state_mut().state.form.use_plan(super::plan_edit::TITLE, edit.plans);
+    harness.run_steps(3);
+    let field = harness.get_by(|node| node.role() == Role::TextInput && node.value().as_deref() == Some("my plan"));
+    field.focus();
+    harness.run_steps(2);
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    // Another strategy has this name: it is not taken.
+    harness.event(Event::Text("off".into()));
+    harness.run_steps(2);
+    assert_eq!(harness.state().state.form.strategy().name(), "my plan");
+    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    harness.event(Event::Text("blocks 2 and 3".into()));
+    harness.run_steps(2);
+    let state = &harness.state().state;
+    assert_eq!(state.form.strategy().name(), "blocks 2 and 3");
+    assert_eq!(super::custom::background(state), [2, 3]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plan.json");
+    let (saved, json) = (state.form.strategy().clone(), state.form.strategy().to_json());
+    std::fs::write(&path, json).unwrap();
+    harness.get_by_label("Remove this plan").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state().state.form.strategy().name(), "off");
+    harness.state_mut().state.ask(Action::OpenStrategy(path.clone()));
+    wait(&mut harness, |state| state.form.strategy() == &saved);
+    std::fs::write(&path, "[1, 2]").unwrap();
+    harness.state_mut().state.ask(Action::OpenStrategy(path));
+    wait(&mut harness, |state| state.log.iter().any(|(_, text)| text.contains("holds no strategy")));
+
+    let profile = super::custom::profile_json(&demo_model(), vec![3, 2]).unwrap();
+    let profile = Profile::from_json(profile.as_bytes()).unwrap();
+    assert_eq!((profile.partition.background, profile.partition.foreground.len()), (vec![2, 3], blocks - 2));
+    assert!(super::custom::profile_json(&demo_model(), vec![99]).is_err());
 }
 
 #[test]

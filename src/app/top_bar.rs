@@ -133,8 +133,11 @@ fn keys_table(ui: &mut Ui) {
 }
 
 fn model_menu(ui: &mut Ui, state: &mut State) {
-    let folder =
-        state.form.model.file_name().map_or_else(|| "no model".into(), |name| name.to_string_lossy().into_owned());
+    let recorded = || state.runs.current().map(|run| run.capture.run.model.clone()).filter(|name| !name.is_empty());
+    let folder = match state.form.model.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => recorded().unwrap_or_else(|| "no model".into()),
+    };
     let response = ui.menu_button(folder.clone(), |ui| {
         let demo = state.demo_model.clone();
         if let Some(demo) = &demo

@@ -1,4 +1,7 @@
-//! Strategies by name and setting, as requests, profiles and captures hold them.
+//! Strategies by name and setting, as requests, captures and files of their own hold them.
+
+use std::io::Read;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +58,9 @@ pub enum StrategyConfig {
     },
 }
 
+/// Bytes of a strategy's file at most: a plan of 1000 steps for 100 blocks is far below.
+const MOST_BYTES: u64 = 32 << 20;
+
 /// What strategies may need to know of the job.
 #[derive(Clone, Debug, Default)]
 pub struct StrategyInputs {
@@ -67,6 +73,30 @@ pub struct StrategyInputs {
 }
 
 impl StrategyConfig {
+    /// Reads a strategy from a JSON file. Whether it can work is found out by [`StrategyConfig::build`].
+    ///
+    /// # Errors
+    /// [`CacheError::Io`]; [`CacheError::File`] for anything else than a strategy, in one line.
+    pub fn read(path: &Path) -> Result<Self, CacheError> {
+        let name = || path.display().to_string();
+        let io = |source| CacheError::Io { path: name(), source };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(CacheError::File { path: name(), reason: format!("more than {} MiB", MOST_BYTES >> 20) });
+        }
+        serde_json::from_slice(&bytes).map_err(|error| CacheError::File {
+            path: name(),
+            reason: error.to_string().chars().filter(|c| !c.is_control()).take(300).collect(),
+        })
+    }
+
+    /// The strategy as JSON, as [`StrategyConfig::read`] takes it.
+    pub fn to_json(&self) -> String {
+        // Numbers, texts and lists: nothing that JSON cannot hold.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
     /// The name in commands, files and figures.
     pub fn name(&self) -> &str {
         match self {

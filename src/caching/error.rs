@@ -17,6 +17,22 @@ pub enum CacheError {
     /// The parts of the program do not agree: a bug.
     #[error("{0}")]
     Unexpected(&'static str),
+    /// A strategy's file that cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no strategy.
+    #[error("{path} holds no strategy: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// The GPU.
     #[error(transparent)]
     Gpu(#[from] GpuError),

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.output {
         let title = "planner".into();
         let config = crate::caching::StrategyConfig::Plan { title, plans: planned.plans(profile.model.blocks) };
-        crate::media::write_bytes(path, &serde_json::to_vec_pretty(&config)?)?;
+        crate::media::write_bytes(path, config.to_json().as_bytes())?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::caching::{
     Calibration, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, Planner, ProfilingSettings,
     StepSchedule, StrategyConfig,
 };
-use crate::profiling::partition::{Partition, TauRule};
+use crate::profiling::partition::{Partition, TauRule, parse_blocks};
 use crate::profiling::profile::Profile;
 
 use super::WrongUse;
@@ -126,20 +126,11 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// `0-5/9/12` as a list of blocks (`/` where other places write a comma, which separates settings here).
+/// `0-5/9/12` as a list of blocks: `/` where other places write a comma, which separates settings here.
 fn block_list(text: &str) -> Result<Vec<usize>, WrongUse> {
     const MOST: usize = 1000;
-    let wrong = || WrongUse(format!("\"{text}\" is no list of blocks: write for example 0-5/9/12"));
-    let mut blocks = Vec::new();
-    for part in text.split('/').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-        if first > last || last >= MOST {
-            return Err(wrong());
-        }
-        blocks.extend(first..=last);
-    }
-    Ok(blocks)
+    parse_blocks(&text.replace('/', ","), MOST)
+        .map_err(|_| WrongUse(format!("\"{text}\" is no list of blocks: write for example 0-5/9/12")))
 }
 
 /// A strategy from its text, for a run of `steps` steps.
@@ -148,7 +139,7 @@ fn block_list(text: &str) -> Result<Vec<usize>, WrongUse> {
 /// An unknown name or setting, a value that does not parse, or a file that holds no strategy.
 pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Result<StrategyConfig> {
     if text.ends_with(".json") {
-        return read_file(&PathBuf::from(text));
+        return Ok(StrategyConfig::read(Path::new(text))?);
     }
     let (name, settings) = text.split_once(':').unwrap_or((text, ""));
     let mut set = Settings::parse(name, settings)?;
@@ -322,11 +313,6 @@ fn stable_list(profile: &Profile, count: usize) -> Vec<usize> {
     let mut order: Vec<(f64, usize)> = (0..profile.model.blocks).map(|block| (change(block), block)).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     order.into_iter().take(count).map(|(_, block)| block).collect()
-}
-
-fn read_file(path: &Path) -> anyhow::Result<StrategyConfig> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} holds no strategy", path.display()))
 }
 
 #[cfg(test)]

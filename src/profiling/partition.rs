@@ -18,6 +18,8 @@ pub enum TauRule {
     Value(f64),
     /// So that the background is this many blocks: those with the lowest scores.
     Lowest(usize),
+    /// No threshold: somebody chose the lists.
+    ByHand,
 }
 
 /// Every block in one of two classes.
@@ -26,7 +28,7 @@ pub enum TauRule {
 pub struct Partition {
     /// How the threshold was found.
     pub rule: TauRule,
-    /// The threshold: a block is foreground if its score is at least this.
+    /// The threshold: a block is foreground if its score is at least this. 0 where the lists were chosen by hand.
     pub tau: f64,
     /// Blocks that attend to the foreground, ascending.
     pub foreground: Vec<usize>,
@@ -39,7 +41,7 @@ impl Partition {
     /// all scores are equal, [`TauRule::Otsu`] puts all into the foreground: nothing says which to cache.
     ///
     /// # Errors
-    /// No blocks, a score that is not finite, or a rule's number out of its range.
+    /// No blocks, a score that is not finite, a rule's number out of its range, or [`TauRule::ByHand`], which is no rule for scores.
     pub fn new(scores: &[f64], rule: TauRule) -> Result<Self, ProfilingError> {
         let invalid = |what: String| Err(ProfilingError::Invalid(what));
         if scores.is_empty() || scores.iter().any(|score| !score.is_finite()) {
@@ -68,6 +70,18 @@ impl Partition {
         }
         let of = |class: bool| (0..scores.len()).filter(|block| foreground[*block] == class).collect();
         Ok(Self { rule, tau, foreground: of(true), background: of(false) })
+    }
+
+    /// These blocks are the background, the other ones of `blocks` the foreground.
+    ///
+    /// # Errors
+    /// A block that the model does not have, or one that is named twice.
+    pub fn by_hand(mut background: Vec<usize>, blocks: usize) -> Result<Self, ProfilingError> {
+        background.sort_unstable();
+        let foreground = (0..blocks).filter(|block| !background.contains(block)).collect();
+        let parted = Self { rule: TauRule::ByHand, tau: 0.0, foreground, background };
+        parted.check(blocks)?;
+        Ok(parted)
     }
 
     /// Fails unless each of `blocks` blocks is in exactly one class, both lists ascend, and tau is finite.
@@ -173,6 +187,8 @@ mod tests {
         assert!(Partition { background: vec![1, 2], ..right.clone() }.check(3).is_err());
         assert!(Partition { foreground: vec![2, 0], ..right.clone() }.check(3).is_err());
         assert!(Partition { tau: f64::NAN, ..right }.check(3).is_err());
+        assert_eq!(Partition::by_hand(vec![2, 0], 4).unwrap().foreground, [1, 3]);
+        assert!(Partition::by_hand(vec![4], 4).is_err() && Partition::by_hand(vec![1, 1], 4).is_err());
     }
 
     #[test]

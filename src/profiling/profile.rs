@@ -288,6 +288,14 @@ impl Profile {
         Ok(Self { partition: Partition::new(&self.block_lift, rule)?, ..self.clone() })
     }
 
+    /// The same profile with background blocks that somebody chose.
+    ///
+    /// # Errors
+    /// As [`Partition::by_hand`].
+    pub fn with_background(&self, background: Vec<usize>) -> Result<Self, ProfilingError> {
+        Ok(Self { partition: Partition::by_hand(background, self.model.blocks)?, ..self.clone() })
+    }
+
     /// Every rule of the format.
     fn check(&self) -> Result<(), ProfilingError> {
         let (steps, blocks) = (self.settings.steps, self.model.blocks);
