@@ -73,7 +73,15 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     }
     let again = table.lines().find(|line| line.starts_with("| off again")).expect("a row");
     assert!(again.contains("80.0 ± 0.0"), "the baseline does not repeat itself: {again}");
-    for file in ["report.md", "rows.csv", "settings.json", "pareto-psnr.svg", "pareto-lpips.png", "clips.mp4"] {
+    for file in [
+        "report.md",
+        "rows.csv",
+        "settings.json",
+        "pareto-psnr.svg",
+        "pareto-lpips.png",
+        "sheets/001-seed0.mp4",
+        "sheets/001-seed0.png",
+    ] {
         assert!(compared.join(file).is_file(), "{file}");
     }
     let resumed = [&arguments[..], &["--resume"], &list].concat();

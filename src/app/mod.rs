@@ -86,6 +86,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         .with_drag_and_drop(true);
     let native = eframe::NativeOptions {
         viewport,
+        // Flat colours need none, and where the CPU draws it costs a third of a frame.
+        dithering: false,
         wgpu_options: eframe::egui_wgpu::WgpuConfiguration { wgpu_setup: setup, ..Default::default() },
         ..Default::default()
     };
@@ -167,6 +169,7 @@ impl App {
         // A missing or unreadable demo is no user's concern: the window just starts empty.
         if let Ok(loaded) = crate::engine::capture::file::open(path) {
             self.state.runs.add(loaded.capture, false, None);
+            self.state.view.playing = true;
             self.state
                 .log
                 .add(Level::Note, "This is a recorded run of the built-in model. Press Generate to make your own.");

@@ -88,6 +88,13 @@ impl Run {
         times.get(times.len() / 2).copied()
     }
 
+    /// Seconds of all steps so far. Those that compiled kernels took long for a reason that no reuse changes and that does not come
+    /// again: none counts more than a full step.
+    fn steady_seconds(&self) -> f64 {
+        let full = self.full_step_seconds().unwrap_or(f64::INFINITY);
+        self.capture.steps.iter().map(|step| step.seconds.min(full)).sum()
+    }
+
     /// What was saved against a baseline of as many steps; without one against the run's own full steps.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
         let steps = self.capture.steps.len();
@@ -99,12 +106,7 @@ impl Run {
             }
             // Without reuse there is nothing to save: steps differ by chance alone.
             _ if self.capture.hit_rate() == 0.0 => return None,
-            _ => {
-                // Steps that compiled kernels took long for a reason that no reuse changes: none counts more than a full one.
-                let full = self.full_step_seconds()?;
-                let mine = self.capture.steps.iter().map(|step| step.seconds.min(full)).sum::<f64>();
-                (mine, full * steps as f64)
-            }
+            _ => (self.steady_seconds(), self.full_step_seconds()? * steps as f64),
         };
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
     }
@@ -121,12 +123,12 @@ impl Run {
             Some(plan.branches(run.guided()).map(|branch| branch.computed(run.blocks)).sum::<usize>() as f64)
         };
         let left = run.steps().saturating_sub(done);
-        let mean = self.denoise_seconds() / done as f64;
+        let seconds = self.steady_seconds();
         let work_done: Option<f64> = (0..done).map(computed).sum();
         let work_left: Option<f64> = (done..run.steps()).map(computed).sum();
         match (work_done, work_left) {
-            (Some(before), Some(after)) if before > 0.0 => Some(self.denoise_seconds() * after / before),
-            _ => Some(mean * left as f64),
+            (Some(before), Some(after)) if before > 0.0 => Some(seconds * after / before),
+            _ => Some(seconds / done as f64 * left as f64),
         }
     }
 }
@@ -293,5 +295,8 @@ mod tests {
         live.capture.steps.truncate(6);
         let eta = live.eta().unwrap();
         assert!(eta > 0.0 && eta < uniform.denoise_seconds());
+        // A first step that compiles shaders says nothing of those to come.
+        live.capture.steps[0].seconds += 100.0;
+        assert!(live.eta().unwrap() < 1.1 * eta);
     }
 }

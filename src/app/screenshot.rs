@@ -48,6 +48,8 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
         .with_pixels_per_point(wanted.scale)
         .wgpu()
         .build_eframe(|cc| App::new(cc, options));
+    // As eframe does for a window.
+    harness.ctx.add_font_provider(Arc::new(egui_system_font_provider::SystemFontProvider::new()));
     let app = harness.state_mut();
     app.state.prefs.theme = if wanted.dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
     app.state.prefs.hints_seen = true;

@@ -201,6 +201,15 @@ fn pictures_of_panes() {
     pane("pane-preview-side-by-side", Pane::Preview, [560.0, 320.0], |state| {
         (state.view.compare, state.view.step, state.view.frame) = (Compare::SideBySide, None, 8);
     });
+    pane("pane-preview-four-runs", Pane::Preview, [760.0, 360.0], |state| {
+        let shown = state.runs.current().unwrap().id;
+        for _ in 0..2 {
+            let id = state.runs.add(sample::capture(Kind::Uniform), false, None);
+            state.runs.change(id, |run| run.beside = true);
+        }
+        state.runs.show(shown);
+        (state.view.compare, state.view.step, state.view.frame) = (Compare::SideBySide, None, 8);
+    });
     pane("pane-preview-split", Pane::Preview, [460.0, 380.0], |state| {
         (state.view.compare, state.view.step, state.view.frame) = (Compare::Split, None, 8);
     });

@@ -224,15 +224,19 @@ impl StepPlan {
     }
 }
 
+/// Deltas of one run of blocks that a plan may ask for: far more than any rule uses, and few enough to have memory for.
+const MOST_DELTAS: usize = 16;
+
 /// Checks that plans reuse no more than they stored or computed before.
 pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
-    for branch in [|plan: &StepPlan| plan.cond.clone(), |plan: &StepPlan| plan.uncond.clone()] {
+    let branches: [fn(&StepPlan) -> &BranchPlan; 2] = [|plan| &plan.cond, |plan| &plan.uncond];
+    for branch in branches {
         let mut stored: HashMap<Range<usize>, usize> = HashMap::new();
         let mut outputs = 0;
         for (step, plan) in plans.iter().enumerate() {
             let missing = |what: String| Err(CacheError::NothingStored(format!("{what} in step {step}")));
             if let Some(correction) = &plan.correction {
-                check_correction(correction, &plans[..step], &branch(plan), &stored)?;
+                check_correction(correction, &plans[..step], branch(plan), &stored)?;
             }
             if !branch(plan).weights().all(|weight| weight.is_finite()) {
                 return Err(CacheError::Settings(format!("step {step} has a weight that is no number")));
@@ -247,7 +251,7 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
                         let count = stored.entry(blocks.clone()).or_default();
                         match action {
                             Action::Store => *count += 1,
-                            Action::Reuse(forecast) if forecast.depth() > *count || forecast.depth() == 0 => {
+                            Action::Reuse(forecast) if !(1..=MOST_DELTAS.min(*count)).contains(&forecast.depth()) => {
                                 return missing(format!("{} deltas of blocks {blocks:?}", forecast.depth()));
                             }
                             _ => {}
@@ -275,7 +279,7 @@ fn check_correction(
         )));
     };
     let kept = stored.get(blocks).copied().unwrap_or(0);
-    if depth == 0 || depth > kept {
+    if !(1..=MOST_DELTAS.min(kept)).contains(&depth) {
         return Err(CacheError::NothingStored(format!("{depth} deltas for the correction in step {step}")));
     }
     let skipped = before.iter().rev().take_while(|plan| plan.cond.computed(blocks.end) == 0).count();
@@ -294,7 +298,7 @@ fn check_correction(
 pub struct ForwardCost {
     /// One block.
     pub block: f64,
-    /// All that is not in a block: patch and time embedding, head.
+    /// All that is not in a block: patch embedding and head. (Times are embedded once a run.)
     pub outside: f64,
     /// Number of blocks.
     pub blocks: usize,
@@ -359,6 +363,8 @@ mod tests {
         assert!(check_reuse(&[store.clone(), output(2)]).is_err());
         assert!(check_reuse(&[store.clone(), output(0)]).is_err());
         assert!(check_reuse(&[output(1), store.clone()]).is_err());
+        let deep = |depth| [vec![store.clone(); 20], vec![reuse(Forecast(vec![0.1; depth]))]].concat();
+        assert!(check_reuse(&deep(16)).is_ok() && check_reuse(&deep(17)).is_err());
         let correction = |depth| Some(Correction { expected: Forecast(vec![1.0; depth]), shares: vec![0.5] });
         let corrected = |depth| StepPlan { correction: correction(depth), ..store.clone() };
         let held = || reuse(Forecast::hold());

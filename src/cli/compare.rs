@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::caching::StrategyConfig;
+use crate::caching::{StrategyConfig, StrategyInputs};
 use crate::engine::{Engine, Facts, GenerateRequest};
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames};
@@ -49,9 +49,6 @@ pub struct Args {
 
 /// PSNR of equal clips, in decibels.
 const MOST_PSNR: f64 = 200.0;
-
-/// Clips that are kept for the contact sheet take no more memory than this.
-const MOST_SHEET_BYTES: usize = 1 << 29;
 
 /// What is compared and under which conditions: settings.json.
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -114,7 +111,6 @@ impl From<&Fidelity> for Scores {
 /// Compares and writes.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
     let request = args.runs.request(&prompts[0])?;
     let profile = StrategyArgs { profile: args.profile.clone(), ..Default::default() }.read_profile(&request.model)?;
     let facts = Facts::of(&request)?;
@@ -124,52 +120,64 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
         }
     }
+    let sheets = report::Sheets::new(&args.output)?;
     let gpu = args.gpu.open()?;
     let adapter = gpu.adapter_name().to_owned();
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let (strategies, mut rows) = if args.resume {
-        let (before, rows) = report::read_settings_and_rows(&args.output)?;
-        let now = settings(&request, &facts, &adapter, before.strategies.clone());
-        if now != before {
-            let message = "the comparison in the output folder is of another model, device, size, length, number of steps, guidance or version";
-            return Err(WrongUse(message.into()).into());
-        }
-        (before.strategies, rows)
-    } else {
-        (tuned(args, &engine, &request, profile.as_ref())?, Vec::new())
-    };
-    if strategies.is_empty() {
-        return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
-    }
-    let settings = settings(&request, &facts, &adapter, strategies);
-    // The rows first: those of another comparison must not be taken for this one's.
-    report::write_rows(&args.output, &rows)?;
-    report::write_settings(&args.output, &settings)?;
-    let entries = settings.strategies;
-    let jobs = prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2);
-    let bar = ProgressBar::new(jobs);
+    let (settings, mut rows) = set_up(args, &engine, &request, &facts, &adapter, profile.as_ref())?;
+    let entries = &settings.strategies;
+    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2));
     bar.set_style(bar_style()?);
-    let mut sheet = Vec::new();
     for (number, prompt) in prompts.iter().enumerate() {
+        bar.set_message(format!("{} of {}", number + 1, prompts.len()));
         for seed in 0..args.runs.seeds {
             if rows.iter().any(|row| row.prompt == *prompt && row.seed == seed) {
                 bar.inc(entries.len() as u64 + 2);
                 continue;
             }
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
-            bar.set_message(format!("{} of {}", number + 1, prompts.len()));
-            let clips = compare_one(&engine, &request, &entries, &mut rows, &bar)?;
-            let bytes: usize = clips.iter().flat_map(|clip: &Clip| clip.frames()).map(Vec::len).sum();
-            if number < report::SHEET_PROMPTS && seed == 0 && bytes * (number + 1) <= MOST_SHEET_BYTES {
-                sheet.push(clips);
-            }
+            let clips = compare_one(&engine, &request, entries, &mut rows, &bar)?;
             report::write_rows(&args.output, &rows)?;
+            sheets.write(number, seed, prompt, entries, &clips)?;
         }
     }
     bar.finish_and_clear();
-    let about = report::About { adapter, request };
-    report::write(&args.output, &about, &entries, &rows, &sheet)?;
-    Ok(())
+    report::write(&args.output, &settings, &rows)
+}
+
+/// What is compared, and the rows that are there already: as asked for, or as it was set up before.
+fn set_up(
+    args: &Args,
+    engine: &Engine,
+    request: &GenerateRequest,
+    facts: &Facts,
+    adapter: &str,
+    profile: Option<&Profile>,
+) -> anyhow::Result<(Settings, Vec<Row>)> {
+    let (strategies, rows) = if args.resume {
+        let (before, rows) = report::read_settings_and_rows(&args.output)?;
+        let now = settings(request, facts, adapter, before.strategies.clone());
+        if now != before {
+            let message = "the comparison in the output folder is of another model, device, size, length, number of steps, guidance or version";
+            return Err(WrongUse(message.into()).into());
+        }
+        (before.strategies, rows)
+    } else {
+        (tuned(args, engine, request, profile)?, Vec::new())
+    };
+    if strategies.is_empty() {
+        return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
+    }
+    for Entry { name, config, .. } in &strategies {
+        let steps = config.steps(request.num_inference_steps);
+        let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
+        config.build(&inputs).with_context(|| format!("{name} cannot run"))?;
+    }
+    let settings = settings(request, facts, adapter, strategies);
+    // The rows first: those of another comparison must not be taken for this one's.
+    report::write_rows(&args.output, &rows)?;
+    report::write_settings(&args.output, &settings)?;
+    Ok((settings, rows))
 }
 
 fn settings(request: &GenerateRequest, facts: &Facts, adapter: &str, strategies: Vec<Entry>) -> Settings {

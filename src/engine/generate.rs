@@ -347,7 +347,7 @@ pub(super) fn forward_cost(config: &TransformerConfig, tokens: usize, text: usiz
     let patch = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
     ForwardCost {
         block: 2.0 * tokens * (products + 2.0 * dim * (tokens + text)),
-        outside: 2.0 * tokens * dim * patch as f64 + 2.0 * dim * (config.freq_dim as f64 + 7.0 * dim),
+        outside: 2.0 * tokens * dim * patch as f64,
         blocks: config.num_layers,
     }
 }

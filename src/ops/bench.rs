@@ -164,7 +164,9 @@ fn matmul_speeds(cx: &mut Stream, dtype: DType, [m, k, n]: [usize; 3]) -> Result
 fn attention_speeds(cx: &mut Stream, [heads, n, d]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
     let gpu = cx.gpu().clone();
     let (q, k, v) = (random(cx, &[heads, n, d])?, random(cx, &[heads, d, n])?, random(cx, &[heads, n, d])?);
-    let call = Attention { q: &q, k: &k, v: &v, scale: 1.0 / (d as f32).sqrt(), bias: None, log_sum: None };
+    // As the transformer calls it.
+    let log_sum = cx.empty("log-sum", &[heads, n], DType::F32)?;
+    let call = Attention { q: &q, k: &k, v: &v, scale: 1.0 / (d as f32).sqrt(), bias: None, log_sum: Some(&log_sum) };
     let variants = AttentionVariant::available(&gpu);
     let tried = without_tiles(&gpu, &variants, |variant| matches!(variant, AttentionVariant::Tile { .. }));
     let candidates = AttentionVariant::candidates(&gpu);

@@ -1,11 +1,11 @@
-//! What a comparison leaves: settings, rows and means as CSV, a table in Markdown, figures, and a contact sheet.
+//! What a comparison leaves: settings, rows as CSV and JSON, a table of means in Markdown, figures, and a contact sheet of every prompt.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::engine::GenerateRequest;
 use crate::media::figure::{Plot, Series};
 use crate::media::{self, Clip, write_bytes};
 
@@ -14,16 +14,10 @@ use super::{Entry, Row, Settings};
 /// What is compared, and all rows so far.
 const SETTINGS: &str = "settings.json";
 const ROWS: &str = "rows.json";
-/// Prompts on the contact sheet.
-pub const SHEET_PROMPTS: usize = 8;
+/// Bytes of a file that `--resume` reads, at most.
+const MOST_BYTES: u64 = 256 << 20;
 /// Above this, clips are as good as equal, and a mean would be the largest value's alone.
 const MOST_DECIBELS: f64 = 80.0;
-
-/// What was compared.
-pub struct About {
-    pub adapter: String,
-    pub request: GenerateRequest,
-}
 
 /// Mean and standard deviation over the rows of one strategy.
 struct Summary<'a> {
@@ -64,8 +58,10 @@ pub fn read_settings_and_rows(folder: &Path) -> anyhow::Result<(Settings, Vec<Ro
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text)
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
+    file.with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text)
         .with_context(|| format!("{} is not of a comparison of this version of the program", path.display()))
 }
 
@@ -104,10 +100,10 @@ pub fn write_settings(folder: &Path, settings: &Settings) -> anyhow::Result<()> 
     Ok(write_bytes(&folder.join(SETTINGS), &serde_json::to_vec_pretty(settings)?)?)
 }
 
-/// Everything else.
-pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
-    let summaries = summaries(entries, rows);
-    let table = table(about, &summaries)?;
+/// Table and figures.
+pub fn write(folder: &Path, settings: &Settings, rows: &[Row]) -> anyhow::Result<()> {
+    let summaries = summaries(&settings.strategies, rows);
+    let table = table(settings, &summaries)?;
     print!("{table}");
     write_bytes(&folder.join("report.md"), table.as_bytes())?;
     for (file, label, value) in [
@@ -119,41 +115,64 @@ pub fn write(folder: &Path, about: &About, entries: &[Entry], rows: &[Row], shee
         write_bytes(&folder.join(format!("pareto-{file}.svg")), svg.as_str().as_bytes())?;
         write_bytes(&folder.join(format!("pareto-{file}.png")), &svg.to_png(2.0)?)?;
     }
-    write_sheet(folder, entries, sheet)
-}
-
-/// The clips side by side: a row a prompt; to play, and as a picture of the frames in the middle.
-fn write_sheet(folder: &Path, entries: &[Entry], sheet: &[Vec<Clip>]) -> anyhow::Result<()> {
-    let Some(first) = sheet.first() else { return Ok(()) };
-    let named = |entry: &Entry| match entry.target {
-        Some(target) => format!("{target}x {}", entry.name),
-        None => entry.name.clone(),
-    };
-    let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
-    let cells: Vec<_> = sheet.iter().flat_map(|clips| clips.iter().zip(names.iter().map(String::as_str))).collect();
-    let about = "columns: off, then the strategies of report.md in their order";
-    let contact = media::grid(&cells, first.len(), 1)?;
-    media::write(&folder.join("clips.mp4"), &contact, about)?;
-    let frame = contact.frames()[contact.frames().len() / 2].clone();
-    let middle = Clip::new(contact.width(), contact.height(), contact.fps(), vec![frame])?;
-    media::write(&folder.join("clips.png"), &middle, about)?;
     Ok(())
 }
 
-fn table(about: &About, summaries: &[Summary]) -> Result<String, std::fmt::Error> {
-    let request = &about.request;
+/// Contact sheets: what every strategy made of a prompt, to play and as the frame in the middle.
+pub struct Sheets(PathBuf);
+
+impl Sheets {
+    /// In a folder of their own.
+    pub fn new(output: &Path) -> anyhow::Result<Self> {
+        let folder = output.join("sheets");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// That of a prompt and seed; `clips` are without reuse, then one a strategy.
+    pub fn write(
+        &self,
+        number: usize,
+        seed: u64,
+        prompt: &str,
+        entries: &[Entry],
+        clips: &[Clip],
+    ) -> anyhow::Result<()> {
+        /// Wider sheets are hard to look at, and much wider ones no video can hold.
+        const WIDEST: u32 = 2000;
+        /// Narrower clips are enlarged: to be seen, and for their captions.
+        const NARROWEST: u32 = 128;
+        let named = |entry: &Entry| match entry.target {
+            Some(target) => format!("{target}x {}", entry.name),
+            None => entry.name.clone(),
+        };
+        let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
+        let cells: Vec<_> = clips.iter().zip(names.iter().map(String::as_str)).collect();
+        let width = clips.first().map_or(1, Clip::width);
+        let scale = (NARROWEST / width).max(1);
+        let columns = ((WIDEST / (width * scale)) as usize).clamp(1, cells.len().max(1));
+        let contact = media::grid(&cells, columns, scale)?;
+        let file = |end: &str| self.0.join(format!("{:03}-seed{seed}.{end}", number + 1));
+        media::write(&file("mp4"), &contact, prompt)?;
+        let frame = contact.frames()[contact.frames().len() / 2].clone();
+        let middle = Clip::new(contact.width(), contact.height(), contact.fps(), vec![frame])?;
+        Ok(media::write(&file("png"), &middle, prompt)?)
+    }
+}
+
+fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(
         text,
-        "{} runs a strategy, {}x{} pixels, {} frames, {} steps, guidance {}, {} (ditscope {}).\n",
+        "{} runs a strategy, {}x{} pixels, {} frames, {} steps, guidance {}, {} ({}).\n",
         summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
-        request.width,
-        request.height,
-        request.num_frames,
-        request.num_inference_steps,
-        request.guidance_scale,
-        about.adapter,
-        env!("CARGO_PKG_VERSION")
+        settings.size[0],
+        settings.size[1],
+        settings.num_frames,
+        settings.num_inference_steps,
+        settings.guidance_scale,
+        settings.adapter,
+        settings.program
     )?;
     writeln!(
         text,
