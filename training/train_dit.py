@@ -49,19 +49,14 @@ class LatentSet:
         return x, ["" if self.rng.random() < CAPTION_DROPOUT else c for c in captions]
 
 
-def flow_loss(nets, x, captions, change_weight):
-    """Mean squared error of the velocity at a random time, denser at middle times and shifted to noise.
-
-    The error's change from latent frame to latent frame counts again: the best network is the same, a
-    conditional mean, but what a small one gets wrong is then less often what flickers.
-    """
+def flow_loss(nets, x, captions):
+    """Mean squared error of the velocity at a random time, denser at middle times and shifted to noise."""
     sigma = sample.shifted(torch.sigmoid(torch.randn(len(x))))
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(x)
     with torch.autocast("cpu", torch.bfloat16):
         v = sample.velocity(nets, (1 - s) * x + s * noise, sigma, captions)
-    error = v.float() - (noise - x)
-    return error.square().mean(), change_weight * error.diff(dim=2).square().mean()
+    return (v.float() - (noise - x)).square().mean()
 
 
 def is_matrix(name, p):
@@ -95,7 +90,6 @@ def main():
     parser.add_argument("--minutes", type=float, default=240)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--other-sizes", type=float, default=0.0, help="share of batches that are not 64x64")
-    parser.add_argument("--change-weight", type=float, default=0.5, help="weight of the change from frame to frame")
     parser.add_argument("--muon-lr", type=float, default=0.015)
     parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--sheet-minutes", type=float, default=10)
@@ -125,12 +119,12 @@ def main():
     last_save = last_sheet = time.time()
     while not progress.finished():
         x, captions = latents.batch(args.batch)
-        loss, change = flow_loss(nets, x, captions, args.change_weight)
-        (loss + change).backward()
+        loss = flow_loss(nets, x, captions)
+        loss.backward()
         optimizer.step(learning_rate(progress.fraction(), step))
         ema.update(nets)
         step, seen = step + 1, seen + len(x)
-        progress.log(step, loss=loss.item(), change=change.item(), kclips=seen / 1000)
+        progress.log(step, loss=loss.item(), kclips=seen / 1000)
         if time.time() - last_save > 150 or progress.finished():
             last_save = time.time()
             latents.rescan()
