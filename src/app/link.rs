@@ -31,6 +31,8 @@ pub enum Told {
     Opened(Result<(Engine, String), String>),
     /// The engine's event.
     Event(Box<Event>),
+    /// The engine of this number has ended: it was closed, or it broke.
+    Ended(u64),
     /// What is known of a request, and what the model's profile says for it.
     Facts(FactsKey, Result<Facts, String>, Known),
     /// How alike two clips are, where they can be compared.
@@ -57,6 +59,8 @@ pub struct Link {
     teller: Teller,
     open: OpenEngine,
     engine: Option<Engine>,
+    /// How many engines there were.
+    engines: u64,
     pending: Option<GenerateRequest>,
 }
 
@@ -114,7 +118,7 @@ impl Link {
     /// A link that opens the engine with `open` when the first job comes.
     pub fn new(ctx: egui::Context, open: OpenEngine) -> Self {
         let (to, told) = bounded(Self::MESSAGES);
-        Self { told, teller: Teller { to, ctx }, open, engine: None, pending: None }
+        Self { told, teller: Teller { to, ctx }, open, engine: None, engines: 0, pending: None }
     }
 
     /// The next message, if there is one.
@@ -143,13 +147,15 @@ impl Link {
 
     /// Takes an opened engine over: forwards its events and starts the job that waited for it.
     pub fn opened(&mut self, engine: Engine) -> Result<(), String> {
-        let events = engine.events().clone();
+        self.engines += 1;
+        let (events, number) = (engine.events().clone(), self.engines);
         self.teller.spawn(move |teller| {
             for event in events {
                 if !teller.tell(Told::Event(Box::new(event))) {
                     return;
                 }
             }
+            teller.tell(Told::Ended(number));
         });
         let started = match self.pending.take() {
             Some(request) => engine.generate(request).map_err(|error| error.to_string()),
@@ -157,6 +163,11 @@ impl Link {
         };
         self.engine = Some(engine);
         started
+    }
+
+    /// Whether the engine of this number is in use: if it has ended, nobody asked it to.
+    pub fn uses(&self, number: u64) -> bool {
+        self.engine.is_some() && self.engines == number
     }
 
     /// Gives up an engine whose device is lost: the next job opens another. It ends on a thread of its own.

@@ -249,6 +249,8 @@ impl App {
                 self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
             }
             Told::Event(event) => self.event(*event),
+            Told::Ended(number) if self.link.uses(number) => self.broken(),
+            Told::Ended(_) => {}
             Told::Facts(of, facts, profiled) => {
                 self.facts_asked = false;
                 // An answer of the model before tells nothing of this one.
@@ -366,6 +368,16 @@ impl App {
             }
             other => self.state.log.add(Level::Error, other.to_string()),
         }
+    }
+
+    /// The engine's thread has ended by a bug of the program's.
+    fn broken(&mut self) {
+        self.link.close_engine();
+        if let Job::Running { run: Some(id), .. } = self.state.job {
+            self.state.runs.change(id, |run| run.live = false);
+        }
+        let text = "The engine broke: that is a bug of this program, and the terminal says more. The run so far is kept; the next one starts the engine anew.";
+        self.fail(text.into());
     }
 
     fn act(&mut self, action: Action) {

@@ -40,7 +40,7 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
             );
         }
         let label = ui.label(if through_steps { "Step" } else { "Frame" });
-        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(16.0);
+        ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(36.0);
         let slid = if through_steps { slider(ui, at, &steps, label.id) } else { frame_slider(ui, at, count, label.id) };
         view.playing &= slid.is_none();
         match slid.or(restart).or(next) {
