@@ -1,6 +1,6 @@
 """Make a state folder from an exported model, so that training can go on where no checkpoint was kept.
 
-    python training/restore.py assets/demo-model     # writes frozen.pt, vae.pt and dit.pt
+    python training/restore.py assets/demo-model     # writes frozen.pt and dit.pt
 
 The optimizers' moments are not in the export: they start anew, which costs a few hundred steps.
 """

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use egui::{Button, RichText, Ui};
+use egui::{Button, Ui};
 
 use crate::caching::{Cell, StrategyConfig};
 use crate::profiling::profile::Profile;
@@ -82,8 +82,7 @@ pub fn files_ui(ui: &mut Ui, state: &mut State) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
         let tip = "The strategy with its settings as JSON, for here and for `ditscope generate --strategy FILE.json`";
-        let saved = ui.add_enabled(state.prediction.error.is_none(), Button::new("Save strategy..."));
-        if saved.on_hover_text(tip).clicked() {
+        if ui.button("Save strategy...").on_hover_text(tip).clicked() {
             state.ask(Action::SaveStrategy);
         }
         if ui.button("Open strategy...").on_hover_text("One that was saved here or by `ditscope plan`").clicked() {
@@ -98,10 +97,6 @@ pub fn files_ui(ui: &mut Ui, state: &mut State) {
             state.ask(Action::ExportProfile);
         }
     });
-    if is_own(state.form.strategy()) && state.form.steps != state.prediction.plans.len() {
-        let text = "The plan is for another number of steps: set steps at the top, or edit the map again.";
-        ui.label(RichText::new(text).color(Palette::of(ui).warn));
-    }
 }
 
 /// The blocks that the chosen strategy takes for background: those it caches, or that its plan ever reuses.
@@ -123,6 +118,12 @@ pub fn profile_json(model: &Path, background: Vec<usize>) -> Result<String, Stri
     let told = |error: &dyn std::fmt::Display| format!("The profile cannot be exported: {error}");
     let profile = Profile::read(&model.join("profile.json")).map_err(|error| told(&error))?;
     profile.with_background(background).and_then(|profile| profile.to_json()).map_err(|error| told(&error))
+}
+
+/// A name for a strategy's file, whatever its own name is made of.
+pub fn file_name(strategy: &StrategyConfig) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || c == '-' { c } else { '-' };
+    format!("{}.json", strategy.name().chars().map(plain).collect::<String>())
 }
 
 /// Reads a strategy; a plan of the planner's becomes one of the user's, named after the file.

@@ -51,7 +51,7 @@ impl App {
 
     pub(super) fn save_strategy(&self) {
         let strategy = self.state.form.strategy();
-        let (name, json) = (format!("{}.json", strategy.name()), strategy.to_json());
+        let (name, json) = (custom::file_name(strategy), strategy.to_json());
         self.link.save_json("Save the strategy", &name, || Ok(json));
     }
 

@@ -151,10 +151,16 @@ impl Form {
         self.strategies.get(self.chosen).unwrap_or(&OFF)
     }
 
-    /// Chooses a strategy, in place of the one of its kind; plans are of one kind if they have the same name.
+    /// Chooses a strategy, in place of the one of its kind. A plan of the user's replaces none: where its name is taken it gets a number.
     pub fn use_strategy(&mut self, strategy: StrategyConfig) {
         if let StrategyConfig::Plan { title, plans } = strategy {
-            return self.use_plan(&title, plans);
+            let equal =
+                |each: &StrategyConfig| matches!(each, StrategyConfig::Plan { plans: other, .. } if *other == plans);
+            let taken = |name: &str| self.strategies.iter().any(|each| each.name() == name && !equal(each));
+            let mut names = std::iter::once(title.clone()).chain((2..).map(|number| format!("{title} {number}")));
+            // The planner's is made anew all the time.
+            let name = if title == TITLE { title } else { names.find(|name| !taken(name)).unwrap_or(title) };
+            return self.use_plan(&name, plans);
         }
         let kind = std::mem::discriminant(&strategy);
         self.own_ratios = match &strategy {
@@ -319,6 +325,14 @@ mod tests {
             assert_eq!(form.strategy().name(), name);
         }
         assert_ne!(form.strategies[9], StrategyConfig::FewerSteps { steps: 1 });
+        let count = form.strategies.len();
+        let plan = |steps| StrategyConfig::Plan { title: "my plan".into(), plans: vec![StepPlan::compute(8); steps] };
+        form.use_strategy(plan(3));
+        assert_eq!((form.strategies.len(), form.strategy().name()), (count, "my plan"), "the same again");
+        form.use_strategy(plan(4));
+        assert_eq!((form.strategies.len(), form.strategy().name()), (count + 1, "my plan 2"));
+        form.use_strategy(StrategyConfig::FewerSteps { steps: 7 });
+        assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9));
         form.chosen = 10;
         assert!(matches!(form.strategy(), StrategyConfig::Plan { plans, .. } if plans.len() == 3));
     }

@@ -25,7 +25,7 @@ pub struct Args {
     /// Measure only the kernels
     #[arg(long)]
     kernels: bool,
-    /// Measure a denoising step of this model, [default: the built-in demo model]
+    /// Measure a denoising step of this model [default: the built-in demo model]
     #[arg(long, value_name = "DIR", conflicts_with = "kernels")]
     model: Option<PathBuf>,
     /// Size of the step in pixels [default: the model's]

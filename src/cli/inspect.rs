@@ -11,7 +11,7 @@ use crate::profiling::profile::Profile;
 /// Arguments of `ditscope inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model's folder, a capture (.capture) or a profile (.json)
+    /// A model's folder, a capture (.capture, .partial) or a profile (.json)
     #[arg(value_name = "MODEL|CAPTURE|PROFILE")]
     place: PathBuf,
     /// Print JSON
@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match (kind, args.json) {
         (Some("json"), true) => println!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
         (Some("json"), false) => super::profile::print(&Profile::read(&args.place)?, &args.place),
-        (Some("capture"), json) => {
+        (Some("capture" | "partial"), json) => {
             let loaded = file::open(&args.place)?;
             if let Some(damage) = &loaded.damage {
                 eprintln!("warning: {}: {damage}", args.place.display());

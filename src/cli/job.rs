@@ -15,7 +15,7 @@ pub struct RunArgs {
     /// Model folder: diffusers' or the original layout [default: the built-in demo model]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Prompts, one a line [default: the paper's]
+    /// Prompts, one a line [default: "a cat walking on grass"]
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Use at most this many prompts

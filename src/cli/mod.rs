@@ -47,7 +47,7 @@ enum Command {
     Sheet(Box<sheet::Args>),
     /// List the GPUs and what they can do.
     Devices(devices::Args),
-    /// Say what a model folder holds, and what it lacks.
+    /// Say what a model's folder, a capture or a profile holds, and what a model lacks
     Inspect(inspect::Args),
     /// Measure the kernels and a denoising step on a GPU.
     Bench(bench::Args),

@@ -21,9 +21,9 @@ pub const STRATEGIES: &str =
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StrategyArgs {
     /// How features are reused, NAME or NAME:KEY=VALUE,... : off, profiling (list=background|foreground|split|alternate|
-    /// random|depth|stable and count, or blocks=0-5/9; warm-up, max, min, every, carry=hold|extrapolate|scale), uniform (every,
+    /// random|depth|stable and count, or blocks=0-5/9; warm-up, last, max, min, every, carry=hold|extrapolate|scale), uniform (every,
     /// warm-up, last), teacache (threshold, ret), magcache (threshold, skips, retention), easycache (threshold, first, last),
-    /// dbcache (threshold, front, back, warm-up), dicache (threshold, probe, retention), deltadit (share, boundary, every),
+    /// dbcache (threshold, front, back, warm-up, skips), dicache (threshold, probe, retention), deltadit (share, boundary, every, warm-up, last),
     /// fewer-steps (steps), or a .json file that holds a strategy
     #[arg(long, value_name = "STRATEGY", conflicts_with_all = ["speedup", "min_psnr"])]
     pub strategy: Option<String>,

@@ -43,7 +43,7 @@ pub struct Caps {
     pub cpu: bool,
     /// Smallest subgroup size if subgroup operations may be used.
     pub subgroup_min: Option<u32>,
-    /// Whether `f16` arithmetic may be used in shaders.
+    /// Whether the adapter has `f16` arithmetic in shaders: told, not used so far.
     pub f16: bool,
     /// Whether passes can be timed on the GPU.
     pub timestamps: bool,
@@ -121,7 +121,7 @@ impl std::fmt::Debug for Gpu {
 /// Size of the blocks of memory that small tensors share; the least that wgpu's allocator knows.
 const BLOCK: u64 = 4 << 20;
 
-/// Features that are used where present; nothing depends on them.
+/// Features that are used, or told of, where present; nothing depends on them.
 fn wanted_features() -> wgpu::Features {
     wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
 }
