@@ -1,4 +1,4 @@
-//! Rules that run the first blocks and decide by what these did: DBCache (cache-dit; FBCache with one block) and DiCache.
+//! Rules that run the first blocks and decide by what these did: DBCache (the library cache-dit; FBCache with one block) and DiCache (arXiv 2508.17356).
 
 use serde::{Deserialize, Serialize};
 
