@@ -34,7 +34,7 @@ pub fn plan_ui(ui: &mut Ui, form: &mut Form) {
     egui::Grid::new("own plan").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
         let label = ui.label("name");
         let tip = format!("Write a name of at most {LONGEST_NAME} letters that no other strategy has");
-        if let Some(name) = typed(ui, title, &free, "a name", &tip, label.id) {
+        if let Some(name) = typed(ui, title, free, "a name", &tip, label.id) {
             *title = name;
         }
         ui.end_row();
