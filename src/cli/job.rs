@@ -1,4 +1,4 @@
-//! What `profile` and `compare` share: settings of a run, prompts from a file, and jobs carried to their end.
+//! What `profile`, `compare` and `sheet` share: settings of a run, prompts from a file, and jobs carried to their end.
 
 use std::path::PathBuf;
 
@@ -18,13 +18,13 @@ pub struct RunArgs {
     /// Prompts, one a line [default: "a cat walking on grass"]
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Use at most this many prompts
+    /// Use at most this many of --prompts
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Seeds of the noise: 0 to N-1
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u64,
-    /// Denoising steps
+    /// Denoising steps (`generate` takes the model's own number)
     #[arg(long, default_value_t = 50)]
     pub steps: usize,
     /// Guidance; 1 for none [default: the model's]
