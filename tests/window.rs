@@ -1,0 +1,80 @@
+//! The window with a real engine, worked as a user works it: by the names that screen readers hear.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ditscope::app::{App, Options};
+use ditscope::engine::Engine;
+use ditscope::gpu::{Gpu, GpuOptions};
+use egui::{Event, Key, Modifiers, vec2};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable;
+
+type Window = Harness<'static, App>;
+
+fn window() -> Window {
+    let open_engine = || {
+        let gpu = Gpu::open(&GpuOptions::default())?;
+        let adapter = gpu.adapter_name().to_owned();
+        Ok((Engine::start(gpu, Duration::from_millis(12))?, adapter))
+    };
+    let demo_model = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"));
+    let options = Options { open_engine: Arc::new(open_engine), demo_model, capture: None, demo_capture: None };
+    Harness::builder().with_size(vec2(1360.0, 860.0)).wgpu().build_eframe(|cc| App::new(cc, options))
+}
+
+/// Draws until something is there to be seen.
+fn wait(window: &mut Window, what: &str, until: impl Fn(&Window) -> bool) {
+    let start = Instant::now();
+    while !until(window) {
+        assert!(start.elapsed() < Duration::from_secs(120), "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+        window.run_steps(1);
+    }
+}
+
+/// Whether these words are anywhere in the window.
+fn said(window: &Window, words: &str) -> bool {
+    window.query_all_by_label_contains(words).next().is_some()
+}
+
+fn click(window: &mut Window, name: &str) {
+    window.get_by_label(name).click();
+    window.run_steps(2);
+}
+
+fn wait_for(window: &mut Window, name: &str) {
+    wait(window, name, |window| window.query_by_label(name).is_some());
+}
+
+#[test]
+fn a_prompt_becomes_a_clip_is_paused_and_compared_with_a_cached_one() {
+    let mut window = window();
+    click(&mut window, "Got it");
+    window.get_by_label("Prompt").focus();
+    window.run_steps(2);
+    window.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    window.event(Event::Text("a dog walking left in the snow".into()));
+    window.run_steps(2);
+
+    click(&mut window, "Generate");
+    wait_for(&mut window, "Show run #1 off");
+    click(&mut window, "Pause");
+    wait_for(&mut window, "Resume");
+    assert!(said(&window, "a dog walking left in the snow"), "the run carries the prompt that was typed");
+    click(&mut window, "Resume");
+    wait_for(&mut window, "Generate");
+    assert!(window.query_by_label("Run #1 off is the baseline").is_some());
+
+    // A block made background by a click becomes the next run's strategy.
+    click(&mut window, "Block 3, foreground: computed");
+    assert!(window.query_by_label("Block 3, background: cached").is_some());
+    click(&mut window, "Generate");
+    wait_for(&mut window, "Show run #2 profiling");
+    wait_for(&mut window, "Generate");
+    wait(&mut window, "the PSNR", |window| said(window, " dB"));
+    click(&mut window, "Side by side");
+    click(&mut window, "Menu of the pane Blocks x steps");
+    assert!(window.query_by_label("Save figure (SVG) or table (CSV)...").is_some());
+}
