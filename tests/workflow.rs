@@ -84,6 +84,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     ] {
         assert!(compared.join(file).is_file(), "{file}");
     }
+    fails(&[&arguments[..], &list, &SMALL].concat(), 2, "--resume");
     let resumed = [&arguments[..], &["--resume"], &list].concat();
     assert_eq!(succeeds(&[&resumed[..], &SMALL].concat()), table, "nothing is left to run, and nothing changes");
     fails(&[&resumed[..], &["--steps", "9", "--frames", "5"]].concat(), 2, "of another model");

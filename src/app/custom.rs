@@ -31,7 +31,7 @@ pub fn plan_ui(ui: &mut Ui, form: &mut Form) {
         let good = !name.is_empty() && name.chars().count() <= LONGEST_NAME && name != TITLE;
         (good && others.iter().all(|other| other != name)).then(|| name.to_owned())
     };
-    egui::Grid::new("own plan").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
+    egui::Grid::new(("own plan", chosen)).num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
         let label = ui.label("name");
         let tip = format!("Write a name of at most {LONGEST_NAME} letters that no other strategy has");
         if let Some(name) = typed(ui, title, free, "a name", &tip, label.id) {
@@ -130,13 +130,14 @@ pub fn file_name(strategy: &StrategyConfig) -> String {
 pub fn read(path: &Path) -> Result<StrategyConfig, String> {
     let mut strategy = StrategyConfig::read(path).map_err(|error| error.to_string())?;
     if let StrategyConfig::Plan { title, .. } = &mut strategy {
+        title.retain(|c| !c.is_control());
         if title == TITLE || title.trim().is_empty() {
             *title = path.file_stem().map_or_else(|| "opened plan".into(), |stem| stem.to_string_lossy().into_owned());
         }
         if title == TITLE {
             title.push_str("'s plan");
         }
-        *title = title.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+        *title = title.chars().take(LONGEST_NAME).collect();
     }
     Ok(strategy)
 }

@@ -100,15 +100,12 @@ impl Form {
         self.size = [defaults.width, defaults.height];
         self.frames = defaults.num_frames;
         self.guidance = defaults.guidance_scale;
-        let chosen = self.strategy().clone();
-        self.strategies = strategies(self.steps);
-        self.own_ratios = false;
-        if is_planner(&chosen) {
+        let planned = is_planner(self.strategy());
+        self.reset_strategies();
+        if planned {
             // Its plan is made anew as soon as the model's profile is read.
             self.use_plan(TITLE, Vec::new());
-            return;
         }
-        self.chosen = self.strategies.iter().position(|each| each.name() == chosen.name()).unwrap_or(0);
     }
 
     /// Gives every strategy its default settings. Plans have none: they stay.
@@ -333,6 +330,8 @@ mod tests {
         assert_eq!((form.strategies.len(), form.strategy().name()), (count + 1, "my plan 2"));
         form.use_strategy(StrategyConfig::FewerSteps { steps: 7 });
         assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9));
+        form.use_model("another".into(), &Defaults::default());
+        assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9), "the user's plans stay");
         form.chosen = 10;
         assert!(matches!(form.strategy(), StrategyConfig::Plan { plans, .. } if plans.len() == 3));
     }

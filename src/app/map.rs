@@ -127,7 +127,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         theme::empty(ui, "No blocks and steps yet", what);
         return;
     }
-    if !cells.any() && state.view.colouring != Colouring::Reuse {
+    if !cells.any() && cells.colouring != Colouring::Reuse {
         let title = format!("Nothing was measured for \"{}\"", state.view.colouring.name());
         theme::empty(ui, &title, state.view.colouring.how_to());
         return;
@@ -410,9 +410,16 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
     if let Some(text) = edit.simplified() {
         state.log.add(Level::Note, text);
     }
-    let own = Some(state.form.strategy()).filter(|strategy| custom::is_own(strategy));
-    let title = own.map_or(plan_edit::TITLE, StrategyConfig::name).to_owned();
-    state.form.use_plan(&title, edit.plans);
+    match state.form.strategy() {
+        StrategyConfig::Plan { title, plans }
+            if custom::is_own(state.form.strategy()) && plans.len() == edit.plans.len() =>
+        {
+            let title = title.clone();
+            state.form.use_plan(&title, edit.plans);
+        }
+        // A plan of its own: none that the user has made is replaced.
+        _ => state.form.use_strategy(StrategyConfig::Plan { title: plan_edit::TITLE.into(), plans: edit.plans }),
+    }
     if !state.view.plan {
         state.view.plan = true;
         state

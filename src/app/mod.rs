@@ -299,6 +299,8 @@ impl App {
             log.add(Level::Warning, why.clone());
         }
         (*facts_before, *before, *facts_of) = (Some(facts), profiled, Some(of));
+        // Speed-up and memory hang on them.
+        self.predicted = None;
     }
 
     fn begin(&mut self) {

@@ -151,7 +151,8 @@ impl BranchPlan {
                 Action::Store => Cell::Stored,
                 Action::Reuse(_) => Cell::Reused,
             };
-            for block in segment.blocks.clone() {
+            // A plan from a file may name any blocks.
+            for block in segment.blocks.start..segment.blocks.end.min(count) {
                 if let Some(slot) = cells.get_mut(block) {
                     *slot = cell;
                 }

@@ -120,6 +120,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
         }
     }
+    if !args.resume && report::has_rows(&args.output) {
+        let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
+        return Err(WrongUse(message.into()).into());
+    }
     let sheets = report::Sheets::new(&args.output)?;
     let gpu = args.gpu.open()?;
     let adapter = gpu.adapter_name().to_owned();
@@ -138,7 +142,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
             let clips = compare_one(&engine, &request, entries, &mut rows, &bar)?;
             report::write_rows(&args.output, &rows)?;
-            sheets.write(number, seed, prompt, entries, &clips)?;
+            // Figures do not hang on it.
+            if let Err(error) = sheets.write(number, seed, prompt, entries, &clips) {
+                bar.suspend(|| eprintln!("warning: no contact sheet of \"{prompt}\": {error:#}"));
+            }
         }
     }
     bar.finish_and_clear();

@@ -57,6 +57,12 @@ pub fn read_settings_and_rows(folder: &Path) -> anyhow::Result<(Settings, Vec<Ro
     Ok((settings, if rows.exists() { read_json(&rows)? } else { Vec::new() }))
 }
 
+/// Whether a folder holds rows of a comparison, which a new one would replace.
+pub fn has_rows(folder: &Path) -> bool {
+    const EMPTY: u64 = "[]".len() as u64;
+    std::fs::metadata(folder.join(ROWS)).is_ok_and(|file| file.len() > EMPTY)
+}
+
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let mut text = Vec::new();
     let file = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
