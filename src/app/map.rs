@@ -411,8 +411,9 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
         state.log.add(Level::Note, text);
     }
     match state.form.strategy() {
-        StrategyConfig::Plan { title, plans }
-            if custom::is_own(state.form.strategy()) && plans.len() == edit.plans.len() =>
+        // It can run here: what was edited is this plan, not one that began from nothing.
+        own @ StrategyConfig::Plan { title, plans }
+            if custom::is_own(own) && plans.len() == edit.plans.len() && state.prediction.error.is_none() =>
         {
             let title = title.clone();
             state.form.use_plan(&title, edit.plans);

@@ -43,7 +43,7 @@ mod transport;
 use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Capture, Defaults, EngineError, Event, Facts};
+use crate::engine::{Capture, Defaults, EngineError, Event, Facts, GenerateRequest};
 
 use form::{Form, Prediction};
 use layout::Layout;
@@ -514,7 +514,9 @@ impl App {
         let reading = self.state.reading();
         if !form.model.as_os_str().is_empty() && !self.facts_asked && self.state.facts_of.as_ref() != Some(&key) {
             let known = self.state.profiled.clone().filter(|known| known.is_ok() && !reading);
-            self.link.facts(key, form.request(), known);
+            // Plans are for the steps asked for, whatever "Fewer steps" would make of them.
+            let request = GenerateRequest { strategy: StrategyConfig::Off, ..form.request() };
+            self.link.facts(key, request, known);
             self.facts_asked = true;
         }
         let blocks = self.state.blocks();

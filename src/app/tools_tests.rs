@@ -154,6 +154,21 @@ fn generating_waits_for_the_profile() {
     assert_eq!(harness.state().state.prediction.error, None);
 }
 
+/// What is known of a model does not hang on the strategy that was chosen when it was asked for.
+#[test]
+fn a_target_after_fewer_steps_is_for_all_steps() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    harness.get_by_label("Fewer steps").click();
+    harness.run_steps(2);
+    harness.state_mut().state.form.steps = 20;
+    harness.run_steps(2);
+    wait(&mut harness, |state| !state.reading());
+    harness.get_by_label("Target").click();
+    harness.run_steps(4);
+    assert_eq!(harness.state().state.prediction.error, None);
+    assert_eq!(harness.state().state.prediction.plans.len(), 20);
+}
+
 #[test]
 fn the_mask_is_painted_and_the_blocks_scored_anew() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
