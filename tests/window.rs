@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ditscope::app::{App, Options};
-use ditscope::engine::Engine;
+use ditscope::app::{App, Chosen, Dialog, Options, Purpose};
+use ditscope::engine::{Engine, capture::file};
 use ditscope::gpu::{Gpu, GpuOptions};
 use egui::{Event, Key, Modifiers, vec2};
 use egui_kittest::Harness;
@@ -13,14 +13,28 @@ use egui_kittest::kittest::Queryable;
 
 type Window = Harness<'static, App>;
 
-fn window() -> Window {
+/// The window; every file that it wants to write goes into `folder`, by the name that the dialog offers.
+fn window(folder: &Path) -> Window {
+    let folder = folder.to_owned();
+    let choose = move |dialog: Dialog| -> Chosen {
+        let path = match dialog.purpose {
+            Purpose::Save(name) => Some(folder.join(name)),
+            Purpose::Open | Purpose::Folder => None,
+        };
+        Box::pin(std::future::ready(path))
+    };
     let open_engine = || {
         let gpu = Gpu::open(&GpuOptions::default())?;
-        let adapter = gpu.adapter_name().to_owned();
-        Ok((Engine::start(gpu, Duration::from_millis(12))?, adapter))
+        Ok(Engine::start(gpu, Duration::from_millis(12))?)
     };
     let demo_model = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"));
-    let options = Options { open_engine: Arc::new(open_engine), demo_model, capture: None, demo_capture: None };
+    let options = Options {
+        open_engine: Arc::new(open_engine),
+        choose: Arc::new(choose),
+        demo_model,
+        capture: None,
+        demo_capture: None,
+    };
     Harness::builder().with_size(vec2(1360.0, 860.0)).wgpu().build_eframe(|cc| App::new(cc, options))
 }
 
@@ -49,8 +63,9 @@ fn wait_for(window: &mut Window, name: &str) {
 }
 
 #[test]
-fn a_prompt_becomes_a_clip_is_paused_and_compared_with_a_cached_one() {
-    let mut window = window();
+fn a_prompt_becomes_a_clip_is_paused_compared_with_a_cached_one_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = window(folder.path());
     click(&mut window, "Got it");
     window.get_by_label("Prompt").focus();
     window.run_steps(2);
@@ -75,6 +90,23 @@ fn a_prompt_becomes_a_clip_is_paused_and_compared_with_a_cached_one() {
     wait_for(&mut window, "Generate");
     wait(&mut window, "the PSNR", |window| said(window, " dB"));
     click(&mut window, "Side by side");
+
     click(&mut window, "Menu of the pane Blocks x steps");
-    assert!(window.query_by_label("Save figure (SVG) or table (CSV)...").is_some());
+    export(&mut window, "Save figure (SVG) or table (CSV)...", "map.svg");
+    click(&mut window, "File");
+    export(&mut window, "Save capture...", "run.capture");
+    click(&mut window, "File");
+    export(&mut window, "Save clip...", "clip.mp4");
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(read("map.svg").starts_with(b"<svg") && read("clip.mp4")[4..].starts_with(b"ftyp"));
+    let saved = file::open(&folder.path().join("run.capture")).unwrap();
+    assert_eq!((saved.damage, saved.capture.run.strategy.name()), (None, "profiling"));
+    assert_eq!(saved.capture.steps.len(), saved.capture.run.steps());
+}
+
+/// Chooses a menu's entry, and waits until the window says that its file is there.
+fn export(window: &mut Window, entry: &str, name: &str) {
+    window.query_all_by_label_contains(entry).next().expect(entry).click();
+    window.run_steps(2);
+    wait(window, name, |window| said(window, "Saved ") && said(window, name));
 }

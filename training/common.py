@@ -19,6 +19,10 @@ def _state_folder(text):
     return folder
 
 
+# bf16 is four times as fast as f32 where the CPU has it; where it is emulated it is twenty times as slow.
+HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
 def save_atomically(path, obj):
     """A reader never sees half a file, and a crash leaves the last good one."""
     temporary = Path(f"{path}.tmp")

@@ -14,7 +14,7 @@ import torch
 
 import data
 import sample
-from common import Progress, add_state_argument, save_atomically
+from common import HAS_BF16, Progress, add_state_argument, save_atomically
 from encode import load_vae
 from optim import Ema, MixedOptimizer
 
@@ -54,7 +54,7 @@ def flow_loss(nets, x, captions):
     sigma = sample.shifted(torch.sigmoid(torch.randn(len(x))))
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BF16):
         v = sample.velocity(nets, (1 - s) * x + s * noise, sigma, captions)
     return (v.float() - (noise - x)).square().mean()
 

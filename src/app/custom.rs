@@ -7,8 +7,7 @@ use egui::{Button, Ui};
 use crate::caching::{Cell, StrategyConfig};
 use crate::profiling::profile::Profile;
 
-use super::form::Form;
-use super::state::{Action, State};
+use super::state::{Action, State, Undo};
 use super::target::{TITLE, is_planner};
 use super::theme::Palette;
 
@@ -21,16 +20,19 @@ pub fn is_own(strategy: &StrategyConfig) -> bool {
 }
 
 /// Name and length of the chosen plan.
-pub fn plan_ui(ui: &mut Ui, form: &mut Form) {
-    let chosen = form.chosen;
+pub fn plan_ui(ui: &mut Ui, state: &mut State) {
+    let form = &mut state.form;
+    let (chosen, steps) = (form.chosen, form.steps);
     let others: Vec<String> =
         form.strategies.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(_, each)| each.name().into()).collect();
     let Some(StrategyConfig::Plan { title, plans }) = form.strategies.get_mut(chosen) else { return };
+    let made_for = plans.len();
     let free = |name: &str| {
         let name = name.trim();
         let good = !name.is_empty() && name.chars().count() <= LONGEST_NAME && name != TITLE;
         (good && others.iter().all(|other| other != name)).then(|| name.to_owned())
     };
+    // Ids of its own: what is typed for one plan must not become another's.
     egui::Grid::new(("own plan", chosen)).num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
         let label = ui.label("name");
         let tip = format!("Write a name of at most {LONGEST_NAME} letters that no other strategy has");
@@ -39,13 +41,18 @@ pub fn plan_ui(ui: &mut Ui, form: &mut Form) {
         }
         ui.end_row();
         ui.label("made for");
-        ui.label(format!("{} steps", plans.len()));
+        ui.label(format!("{made_for} steps"));
         ui.end_row();
     });
-    if ui.button("Remove this plan").clicked() {
-        form.strategies.remove(chosen);
-        form.chosen = 0;
-    }
+    ui.horizontal_wrapped(|ui| {
+        if made_for != steps && made_for > 0 && ui.button(format!("Use {made_for} steps")).clicked() {
+            form.steps = made_for;
+        }
+        if ui.button("Remove this plan").clicked() {
+            state.undo = Some(Undo::Plan(form.strategies.remove(chosen)));
+            form.chosen = 0;
+        }
+    });
 }
 
 /// A field whose text lasts until it means something; what it then means, when it was changed.

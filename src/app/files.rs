@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::engine::{Capture, RunInfo};
 use crate::media::Clip;
 
 use super::cells::Cells;
 use super::figures::{self, Figure};
-use super::runs::Run;
 use super::state::{Action, Level};
 use super::{App, brush, custom, export};
 
@@ -14,11 +14,8 @@ impl App {
     pub(super) fn save(&mut self, action: &Action) {
         let Some(run) = self.state.runs.current() else { return };
         match action {
-            Action::SaveCapture => self.link.save_capture(run.capture.clone()),
-            Action::SaveClip => match clip(run) {
-                Ok(clip) => self.link.save_clip(clip, settings(run)),
-                Err(error) => self.state.log.add(Level::Error, error),
-            },
+            Action::SaveCapture => self.link.save_capture(run.id, run.capture.clone()),
+            Action::SaveClip => self.link.save_clip(run.capture.clone()),
             _ => {
                 let cells = Cells::of(&self.state);
                 let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
@@ -78,15 +75,14 @@ impl App {
 }
 
 /// A run's clip, to be written.
-fn clip(run: &Run) -> Result<Clip, String> {
-    let frames = run.capture.clip.as_ref().ok_or("This run has no clip yet.")?;
+pub(super) fn clip(capture: &Capture) -> Result<Clip, String> {
+    let frames = capture.clip.as_ref().ok_or("This run has no clip yet.")?;
     let (width, height) = (frames.width as u32, frames.height as u32);
-    Clip::new(width, height, run.capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
+    Clip::new(width, height, capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
 }
 
 /// A run's settings as JSON, for the files that it becomes.
-fn settings(run: &Run) -> String {
-    let info = &run.capture.run;
+pub(super) fn settings(info: &RunInfo) -> String {
     serde_json::json!({
         "program": info.program,
         "model": info.model,

@@ -34,8 +34,10 @@ pub struct Form {
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
     pub chosen: usize,
-    /// MagCache's ratios are the user's: measured in a run, not taken from the model's profile.
+    /// MagCache's ratios are the user's: measured in a run or read from a file, not taken from the model's profile.
     pub own_ratios: bool,
+    /// TeaCache's coefficients are the user's: read from a file.
+    pub own_coefficients: bool,
     /// What the planner is asked for.
     pub goal: Goal,
     /// Measure how blocks change from step to step.
@@ -61,6 +63,7 @@ impl Default for Form {
             strategies: strategies(defaults.num_inference_steps),
             chosen: 0,
             own_ratios: false,
+            own_coefficients: false,
             goal: Goal::default(),
             changes: true,
             attention: true,
@@ -114,7 +117,7 @@ impl Form {
         let chosen = before.get(self.chosen).cloned();
         before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
         self.strategies.append(&mut before);
-        self.own_ratios = false;
+        (self.own_ratios, self.own_coefficients) = (false, false);
         let kind = |each: &StrategyConfig| (std::mem::discriminant(each), each.name().to_owned());
         let same = |each: &StrategyConfig| chosen.as_ref().is_some_and(|chosen| kind(chosen) == kind(each));
         self.chosen = self.strategies.iter().position(same).unwrap_or(0);
@@ -122,6 +125,8 @@ impl Form {
 
     /// Mends what a damaged or older settings file may hold.
     pub fn mend(&mut self) {
+        // First: settings of strategies hang on it.
+        self.steps = self.steps.clamp(1, 1000);
         let names: Vec<_> = strategies(self.steps).iter().map(std::mem::discriminant).collect();
         let known = self.strategies.len() >= names.len()
             && names.iter().zip(&self.strategies).all(|(name, each)| *name == std::mem::discriminant(each));
@@ -134,7 +139,6 @@ impl Form {
             settings.blocks.push(Vec::new());
         }
         self.chosen = self.chosen.min(self.strategies.len() - 1);
-        self.steps = self.steps.clamp(1, 1000);
         self.size = self.size.map(|side| side.clamp(8, 4096));
         self.frames = self.frames.clamp(1, 1001);
         if !self.guidance.is_finite() {
@@ -160,10 +164,11 @@ impl Form {
             return self.use_plan(&name, plans);
         }
         let kind = std::mem::discriminant(&strategy);
-        self.own_ratios = match &strategy {
-            StrategyConfig::MagCache(settings) => !settings.ratios.is_empty(),
-            _ => self.own_ratios,
-        };
+        match &strategy {
+            StrategyConfig::MagCache(settings) => self.own_ratios = !settings.ratios.is_empty(),
+            StrategyConfig::TeaCache { coefficients, .. } => self.own_coefficients = coefficients.is_some(),
+            _ => {}
+        }
         if let Some(index) = self.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
             (self.strategies[index], self.chosen) = (strategy, index);
         }
@@ -249,6 +254,8 @@ pub struct Prediction {
     pub hit_rate: f64,
     /// Bytes of stored deltas.
     pub delta_memory: Option<u64>,
+    /// GPU bytes of the whole job at most, those of deltas among them, where the plan is known.
+    pub gpu_memory: Option<u64>,
 }
 
 impl Prediction {
@@ -267,14 +274,19 @@ impl Prediction {
         };
         let guided = form.guided();
         let full = form.steps as f64 / steps.max(1) as f64;
-        let speedup = facts.filter(|_| !plans.is_empty()).map(|facts| facts.cost.speedup(&plans, guided) * full);
+        let facts = facts.filter(|_| !plans.is_empty());
+        // A capture tells the cost of a model, not the sizes of its tensors.
+        let sizes = facts.filter(|facts| facts.delta_bytes > 0);
+        let delta_memory = sizes.map(|facts| facts.delta_memory(&plans, guided));
         Self {
             error: None,
-            flop_speedup: speedup,
+            flop_speedup: facts.map(|facts| facts.cost.speedup(&plans, guided) * full),
             hit_rate: hit_rate(&plans, blocks, guided),
-            delta_memory: facts
-                .filter(|facts| !plans.is_empty() && facts.delta_bytes > 0)
-                .map(|facts| facts.delta_memory(&plans, guided)),
+            delta_memory,
+            gpu_memory: sizes
+                .filter(|facts| facts.gpu_memory > 0)
+                .zip(delta_memory)
+                .map(|(f, deltas)| f.gpu_memory + deltas),
             plans,
         }
     }

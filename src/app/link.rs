@@ -1,36 +1,32 @@
-//! Everything that happens beside the window's thread: the engine, files, dialogs. Each tells the window by one channel and wakes it,
+//! Everything that happens beside the window's thread: the engine, files, and what `dialogs` asks for. Each tells the window by one channel and wakes it,
 //! so the window neither waits nor repaints for nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file;
-use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest};
-use crate::media::figure::Svg;
-use crate::media::{self, Clip};
+use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest, Record};
+use crate::media;
 use crate::metrics;
 use crate::profiling::mask;
 
 use super::custom;
+use super::dialogs::{Choose, Chosen, Dialog};
 use super::state::{FactsKey, Likeness, LikenessOf};
 use super::target::{Known, Profiled};
 
-/// Time in which nobody can have seen a dialog and closed it.
-const FASTEST_HAND: Duration = Duration::from_millis(300);
-
-/// Opens the device and starts the engine on it; with the adapter's name.
-pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<(Engine, String)> + Send + Sync>;
+/// Opens the device and starts the engine on it.
+pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<Engine> + Send + Sync>;
 
 /// What the window is told.
 pub enum Told {
     /// The engine is there, or why not.
-    Opened(Result<(Engine, String), String>),
-    /// The engine's event.
-    Event(Box<Event>),
+    Opened(Result<Engine, String>),
+    /// The engine's event, and what captures keep of it: frames become bytes before the window hears of them.
+    Event(Box<Event>, Vec<Record>),
     /// The engine of this number has ended: it was closed, or it broke.
     Ended(u64),
     /// What is known of a request, and what the model's profile says for it.
@@ -45,8 +41,8 @@ pub enum Told {
     Model(PathBuf),
     /// A strategy was read.
     Strategy(StrategyConfig),
-    /// A capture was saved.
-    Saved(PathBuf),
+    /// The capture of a run was saved.
+    Saved(u64, PathBuf),
     /// Something was done, in plain words.
     Done(String),
     /// Something did not work, in plain words.
@@ -56,31 +52,68 @@ pub enum Told {
 /// The window's end of it. The receiver is dropped before the engine, so that no event holds the engine up when it ends.
 pub struct Link {
     told: Receiver<Told>,
-    teller: Teller,
+    pub(super) teller: Teller,
     open: OpenEngine,
     engine: Option<Engine>,
     /// How many engines there were.
     engines: u64,
+    /// The engine is being opened.
+    opening: bool,
+    /// The job that waits for it.
     pending: Option<GenerateRequest>,
 }
 
 /// The other end: goes into threads.
 #[derive(Clone)]
-struct Teller {
+pub(super) struct Teller {
     to: Sender<Told>,
     ctx: egui::Context,
+    choose: Choose,
 }
+
+/// An answer that the window waits for. Where none is given, because the work broke or no thread was to be had, it is `otherwise`.
+struct Owed<F: FnOnce() -> Told> {
+    teller: Teller,
+    otherwise: Option<F>,
+}
+
+impl<F: FnOnce() -> Told> Owed<F> {
+    fn give(mut self, answer: Told) {
+        self.otherwise = None;
+        self.teller.tell(answer);
+    }
+}
+
+impl<F: FnOnce() -> Told> Drop for Owed<F> {
+    fn drop(&mut self) {
+        let Some(otherwise) = self.otherwise.take() else { return };
+        if std::thread::panicking() {
+            self.teller.tell(otherwise());
+        } else {
+            // On the window's own thread, which must not wait for itself.
+            self.teller.to.try_send(otherwise()).ok();
+        }
+    }
+}
+
+/// What is said of work that broke.
+const BROKEN: &str = "this part of the program broke, which is a bug of it; the terminal says more";
 
 impl Teller {
     /// Whether the window still listens.
-    fn tell(&self, what: Told) -> bool {
+    pub(super) fn tell(&self, what: Told) -> bool {
         let heard = self.to.send(what).is_ok();
         self.ctx.request_repaint();
         heard
     }
 
+    /// Who is asked for files.
+    pub(super) fn choose(&self, dialog: Dialog) -> Chosen {
+        (self.choose)(dialog)
+    }
+
     /// Does something on a thread of its own.
-    fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(super) fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
         let teller = self.clone();
         let spawned = std::thread::Builder::new().name("window helper".into()).spawn(move || work(&teller));
         if let Err(error) = spawned {
@@ -89,25 +122,10 @@ impl Teller {
         }
     }
 
-    /// Waits for a dialog on a thread of its own.
-    fn ask(
-        &self,
-        dialog: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
-        then: impl FnOnce(&Self, PathBuf) + Send + 'static,
-    ) {
-        self.spawn(move |teller| {
-            let asked = Instant::now();
-            match pollster::block_on(dialog) {
-                Some(chosen) => then(teller, chosen.path().to_owned()),
-                // Nobody dismisses a dialog that fast: there was none. The library does not say so.
-                None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
-                    let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
-                                Captures also open by drop and from the command line.";
-                    teller.tell(Told::Failed(text.into()));
-                }
-                None => {}
-            }
-        });
+    /// Works out an answer that the window waits for, on a thread of its own; `otherwise` is told where the work breaks.
+    fn answer(&self, otherwise: impl FnOnce() -> Told + Send + 'static, work: impl FnOnce() -> Told + Send + 'static) {
+        let owed = Owed { teller: self.clone(), otherwise: Some(otherwise) };
+        self.spawn(move |_| owed.give(work()));
     }
 }
 
@@ -116,9 +134,9 @@ impl Link {
     const MESSAGES: usize = 64;
 
     /// A link that opens the engine with `open` when the first job comes.
-    pub fn new(ctx: egui::Context, open: OpenEngine) -> Self {
+    pub fn new(ctx: egui::Context, open: OpenEngine, choose: Choose) -> Self {
         let (to, told) = bounded(Self::MESSAGES);
-        Self { told, teller: Teller { to, ctx }, open, engine: None, engines: 0, pending: None }
+        Self { told, teller: Teller { to, ctx, choose }, open, engine: None, engines: 0, opening: false, pending: None }
     }
 
     /// The next message, if there is one.
@@ -137,32 +155,39 @@ impl Link {
             return engine.generate(request).map(|()| true).map_err(|error| error.to_string());
         }
         self.pending = Some(request);
-        let open = self.open.clone();
-        self.teller.spawn(move |teller| {
-            let opened = open().map_err(|error| format!("{error:#}"));
-            teller.tell(Told::Opened(opened));
-        });
+        if !std::mem::replace(&mut self.opening, true) {
+            let open = self.open.clone();
+            let broken = || Told::Opened(Err(BROKEN.into()));
+            self.teller.answer(broken, move || Told::Opened(open().map_err(|error| format!("{error:#}"))));
+        }
         Ok(false)
     }
 
-    /// Takes an opened engine over: forwards its events and starts the job that waited for it.
-    pub fn opened(&mut self, engine: Engine) -> Result<(), String> {
+    /// Takes an opened engine over, forwards its events, and starts the job that waited for it; whether one did.
+    pub fn opened(&mut self, engine: Engine) -> Result<bool, String> {
         self.engines += 1;
         let (events, number) = (engine.events().clone(), self.engines);
+        let ended = Owed { teller: self.teller.clone(), otherwise: Some(move || Told::Ended(number)) };
         self.teller.spawn(move |teller| {
             for event in events {
-                if !teller.tell(Told::Event(Box::new(event))) {
-                    return;
+                let records = event.records();
+                if !teller.tell(Told::Event(Box::new(event), records)) {
+                    break;
                 }
             }
-            teller.tell(Told::Ended(number));
+            ended.give(Told::Ended(number));
         });
-        let started = match self.pending.take() {
-            Some(request) => engine.generate(request).map_err(|error| error.to_string()),
-            None => Ok(()),
-        };
+        self.opening = false;
+        let waited = self.pending.take();
+        let started = waited.map(|request| engine.generate(request).map_err(|error| error.to_string()));
         self.engine = Some(engine);
-        started
+        started.transpose().map(|started| started.is_some())
+    }
+
+    /// The engine could not be opened; whether a job waited for it.
+    pub fn not_opened(&mut self) -> bool {
+        self.opening = false;
+        self.pending.take().is_some()
     }
 
     /// Whether the engine of this number is in use: if it has ended, nobody asked it to.
@@ -184,36 +209,28 @@ impl Link {
 
     /// Finds out what is known of a request, and plans for it where no plans are `known`.
     pub fn facts(&self, key: FactsKey, request: GenerateRequest, known: Known) {
-        self.teller.spawn(move |teller| {
-            let facts = Facts::of(&request).map_err(|error| error.to_string());
-            let plan = || facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
-            let known = known.or_else(plan);
-            teller.tell(Told::Facts(key, facts, known));
-        });
+        let of = key.clone();
+        self.teller.answer(
+            move || Told::Facts(of, Err(BROKEN.into()), None),
+            move || {
+                let facts = Facts::of(&request).map_err(|error| error.to_string());
+                let plan = || facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
+                let known = known.or_else(plan);
+                Told::Facts(key, facts, known)
+            },
+        );
     }
 
-    /// Compares two clips.
-    pub fn compare(&self, of: LikenessOf, baseline: Frames, current: Frames) {
-        self.teller.spawn(move |teller| {
-            teller.tell(Told::Likeness(of, likeness(&baseline, &current)));
-        });
+    /// Compares the clips of two runs.
+    pub fn compare(&self, of: LikenessOf, baseline: Arc<Capture>, current: Arc<Capture>) {
+        let alike = move || likeness(baseline.clip.as_ref()?, current.clip.as_ref()?);
+        self.teller.answer(move || Told::Likeness(of, None), move || Told::Likeness(of, alike()));
     }
 
     /// Reads a capture.
     pub fn load(&self, path: PathBuf) {
         self.teller.spawn(move |teller| {
-            let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
-            teller.tell(Told::Loaded(path, loaded));
-        });
-    }
-
-    /// Lets the user choose a capture.
-    pub fn choose_capture(&self) {
-        let dialog =
-            rfd::AsyncFileDialog::new().set_title("Open a capture").add_filter("Captures", &["capture", "partial"]);
-        self.ask(dialog.pick_file(), |teller, path| {
-            let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
-            teller.tell(Told::Loaded(path, loaded));
+            teller.tell(read_capture(path));
         });
     }
 
@@ -224,125 +241,11 @@ impl Link {
         });
     }
 
-    /// Lets the user choose pictures of a mask for a run of a token grid.
-    pub fn choose_mask(&self, run: u64, grid: [usize; 3]) {
-        let dialog =
-            rfd::AsyncFileDialog::new().set_title("Load a mask").add_filter("Pictures", &["png", "apng", "gif"]);
-        self.ask(dialog.pick_file(), move |teller, path| {
-            teller.tell(read_mask(&path, run, grid));
-        });
-    }
-
-    /// Lets the user save a mask.
-    pub fn save_mask(&self, clip: Clip) {
-        let dialog =
-            rfd::AsyncFileDialog::new().set_title("Save the mask").add_filter("Animated PNG", &["png", "apng"]);
-        self.ask(dialog.set_file_name("mask.png").save_file(), move |teller, path| {
-            teller.tell(done(&path, media::write(&path, &clip, "")));
-        });
-    }
-
-    /// Lets the user choose a model's folder.
-    pub fn choose_model(&self) {
-        let dialog = rfd::AsyncFileDialog::new().set_title("Choose a model folder");
-        self.ask(dialog.pick_folder(), |teller, path| {
-            teller.tell(Told::Model(path));
-        });
-    }
-
     /// Reads a strategy.
     pub fn load_strategy(&self, path: PathBuf) {
         self.teller.spawn(move |teller| {
             teller.tell(read_strategy(&path));
         });
-    }
-
-    /// Lets the user choose a strategy's file.
-    pub fn choose_strategy(&self) {
-        let dialog = rfd::AsyncFileDialog::new().set_title("Open a strategy").add_filter("Strategies", &["json"]);
-        self.ask(dialog.pick_file(), |teller, path| {
-            teller.tell(read_strategy(&path));
-        });
-    }
-
-    /// Lets the user save something that is JSON.
-    pub fn save_json(&self, title: &str, name: &str, json: impl FnOnce() -> Result<String, String> + Send + 'static) {
-        let dialog = rfd::AsyncFileDialog::new().set_title(title).add_filter("JSON", &["json"]);
-        self.ask(dialog.set_file_name(name).save_file(), move |teller, path| {
-            teller.tell(match json() {
-                Ok(json) => done(&path, media::write_bytes(&path, json.as_bytes())),
-                Err(error) => Told::Failed(error),
-            });
-        });
-    }
-
-    /// Lets the user save a capture.
-    pub fn save_capture(&self, capture: Capture) {
-        let dialog = rfd::AsyncFileDialog::new().set_title("Save the capture").add_filter("Captures", &["capture"]);
-        self.ask(dialog.set_file_name("run.capture").save_file(), move |teller, path| {
-            teller.tell(match file::save(&path, &capture) {
-                Ok(()) => Told::Saved(path),
-                Err(error) => Told::Failed(error.to_string()),
-            });
-        });
-    }
-
-    /// Lets the user save a clip; `settings` go into it.
-    pub fn save_clip(&self, clip: Clip, settings: String) {
-        let dialog = rfd::AsyncFileDialog::new()
-            .set_title("Save the clip")
-            .add_filter("MP4", &["mp4"])
-            .add_filter("Animated PNG", &["png", "apng"])
-            .add_filter("GIF", &["gif"])
-            .add_filter("Y4M", &["y4m"]);
-        self.ask(dialog.set_file_name("clip.mp4").save_file(), move |teller, path| {
-            teller.tell(done(&path, media::write(&path, &clip, &settings)));
-        });
-    }
-
-    /// What takes a picture of the window and lets the user save it.
-    pub fn picture_saver(&self) -> impl FnOnce(Result<Clip, String>) + Send + 'static {
-        let teller = self.teller.clone();
-        move |picture| {
-            let dialog = rfd::AsyncFileDialog::new().set_title("Save the picture").add_filter("PNG", &["png"]);
-            match picture {
-                Ok(clip) => teller.ask(dialog.set_file_name("pane.png").save_file(), move |teller, path| {
-                    teller.tell(done(&path, media::write(&path, &clip, "")));
-                }),
-                Err(error) => teller.spawn(move |teller| {
-                    teller.tell(Told::Failed(error));
-                }),
-            }
-        }
-    }
-
-    /// Lets the user save a figure.
-    pub fn save_figure(&self, svg: Svg, name: &str) {
-        let dialog = rfd::AsyncFileDialog::new().set_title("Save the figure").add_filter("SVG figure", &["svg"]);
-        self.ask(dialog.set_file_name(name).save_file(), move |teller, path| {
-            teller.tell(done(&path, media::write_bytes(&path, svg.as_str().as_bytes())));
-        });
-    }
-
-    /// Lets the user save a map as a figure or a table, by the file's name.
-    pub fn save_map(&self, svg: String, csv: String) {
-        let dialog = rfd::AsyncFileDialog::new()
-            .set_title("Export the map")
-            .add_filter("SVG figure", &["svg"])
-            .add_filter("CSV table", &["csv"]);
-        self.ask(dialog.set_file_name("map.svg").save_file(), move |teller, path| {
-            let table = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-            let text = if table { csv } else { svg };
-            teller.tell(done(&path, media::write_bytes(&path, text.as_bytes())));
-        });
-    }
-
-    fn ask(
-        &self,
-        dialog: impl Future<Output = Option<rfd::FileHandle>> + Send + 'static,
-        then: impl FnOnce(&Teller, PathBuf) + Send + 'static,
-    ) {
-        self.teller.ask(dialog, then);
     }
 }
 
@@ -355,11 +258,16 @@ fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
     Some(Likeness { psnr, ssim: ssim? / a.len() as f64 })
 }
 
-fn read_strategy(path: &Path) -> Told {
+pub(super) fn read_capture(path: PathBuf) -> Told {
+    let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
+    Told::Loaded(path, loaded)
+}
+
+pub(super) fn read_strategy(path: &Path) -> Told {
     custom::read(path).map_or_else(Told::Failed, Told::Strategy)
 }
 
-fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
+pub(super) fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
     let pictures = media::read_gray(path).map_err(|error| error.to_string());
     let mask = pictures.and_then(|pictures| mask::file(&pictures, grid).map_err(|error| error.to_string()));
     match mask {
@@ -369,12 +277,5 @@ fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
         )),
         Ok(found) => Told::Mask(run, found.mask.bits().to_vec()),
         Err(error) => Told::Failed(format!("The mask cannot be used: {error}")),
-    }
-}
-
-fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {
-    match result {
-        Ok(()) => Told::Done(format!("Saved {}", path.display())),
-        Err(error) => Told::Failed(format!("{} could not be saved: {error}", path.display())),
     }
 }

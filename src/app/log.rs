@@ -3,7 +3,7 @@
 use egui::accesskit::Role;
 use egui::{RichText, Ui};
 
-use super::state::{Action, Level, State};
+use super::state::{Action, Level, State, Undo};
 use super::theme::{self, Palette};
 
 /// Draws the messages, newest last.
@@ -75,8 +75,8 @@ pub fn runs_ui(ui: &mut Ui, state: &mut State) {
     match wish {
         Some((id, Wish::Show)) => state.runs.show(id),
         Some((id, Wish::Baseline(yes))) => state.runs.set_baseline(yes.then_some(id)),
-        Some((id, Wish::Beside(yes))) => state.runs.change(id, |run| run.beside = yes),
-        Some((id, Wish::Close)) => state.runs.close(id),
+        Some((id, Wish::Beside(yes))) => state.runs.put_beside(id, yes),
+        Some((id, Wish::Close)) => state.undo = state.runs.close(id).map(|closed| Undo::Run(Box::new(closed))),
         None => {}
     }
 }
@@ -104,13 +104,14 @@ pub fn status_bar(ui: &mut Ui, state: &mut State) {
         };
         let run = state.runs.current();
         let adapter = match (&state.adapter, run) {
-            (Some(adapter), _) => adapter.clone(),
+            (Some(adapter), _) => adapter.name.clone(),
             (None, Some(run)) if !run.capture.run.adapter.is_empty() => {
                 format!("recorded on {}", run.capture.run.adapter)
             }
             _ => "the GPU is opened with the first run".into(),
         };
         let memory = run.and_then(|run| run.capture.steps.last()).map(|step| theme::bytes(step.memory));
+        let undo = state.undo.as_ref().map(Undo::name);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if let Some(memory) = memory {
                 ui.label(RichText::new(format!("GPU memory {memory}")).size(11.5).color(palette.weak));
@@ -119,6 +120,11 @@ pub fn status_bar(ui: &mut Ui, state: &mut State) {
             ui.label(RichText::new(adapter).size(11.5).color(palette.weak));
             ui.separator();
             ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| {
+                if let Some(name) = undo
+                    && ui.small_button(format!("Undo: {name}")).clicked()
+                {
+                    state.actions.push(Action::Undo);
+                }
                 let label = egui::Label::new(RichText::new(text).size(12.0).color(color)).truncate();
                 ui.add(label).on_hover_text(text);
             });

@@ -374,9 +374,16 @@ fn keys(ui: &Ui, state: &mut State, response: &Response, cells: &Cells) {
     if (dx, dy) != (0, 0) {
         let move_by =
             |from: usize, by: i64, count: usize| (from as i64).saturating_add(by).clamp(0, count as i64 - 1) as usize;
+        // The end that moves is the one away from the cell where the selection began.
+        let extended = |low: usize, high: usize, began: Option<usize>, by: i64, count: usize| {
+            let (fixed, moving) = if began == Some(high) { (high, low) } else { (low, high) };
+            let moved = move_by(moving, by, count);
+            [fixed.min(moved), fixed.max(moved)]
+        };
         match state.view.selection.filter(|_| extend) {
             Some([s0, s1, b0, b1]) => {
-                let (s1, b1) = (move_by(s1, dx, cells.steps).max(s0), move_by(b1, dy, cells.blocks).max(b0));
+                let [s0, s1] = extended(s0, s1, state.view.step, dx, cells.steps);
+                let [b0, b1] = extended(b0, b1, state.view.block, dy, cells.blocks);
                 state.view.selection = Some([s0, s1, b0, b1]);
             }
             None => {

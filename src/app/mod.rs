@@ -10,10 +10,12 @@ mod attention;
 mod brush;
 mod cells;
 mod custom;
+mod dialogs;
 mod export;
 mod figures;
 mod files;
 mod form;
+mod job;
 mod layout;
 mod legend;
 mod link;
@@ -23,6 +25,7 @@ mod numbers;
 mod pace;
 mod plan_edit;
 mod preview;
+mod quit;
 mod runs;
 #[cfg(test)]
 mod sample;
@@ -43,15 +46,17 @@ mod transport;
 use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Capture, Defaults, EngineError, Event, Facts, GenerateRequest};
+use crate::engine::{Capture, Defaults, Facts, GenerateRequest};
 
 use form::{Form, Prediction};
 use layout::Layout;
 use link::{Link, Told};
 use pace::Pace;
-use state::{Action, FactsKey, Job, Level, Prefs, State, View};
+use quit::Leaving;
+use state::{Action, FactsKey, Level, Prefs, State, Undo, View, Wish};
 use target::Known;
 
+pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
 pub use link::OpenEngine;
 pub use screenshot::{Screenshot, screenshot};
 
@@ -60,6 +65,8 @@ pub use screenshot::{Screenshot, screenshot};
 pub struct Options {
     /// Opens the device and starts the engine, when the first job comes.
     pub open_engine: OpenEngine,
+    /// Who is asked for files: [`system_dialogs`].
+    pub choose: Choose,
     /// The model that ships with the program.
     pub demo_model: Option<PathBuf>,
     /// A capture to show.
@@ -107,6 +114,7 @@ pub struct App {
     compact: Layout,
     small: bool,
     link: Link,
+    leaving: Leaving,
     /// Whether facts were asked for that are still to come.
     facts_asked: bool,
     pace: Pace,
@@ -127,18 +135,20 @@ impl App {
             form: serde_json::from_str::<Form>(&read(FORM_KEY)).unwrap_or_default(),
             view: serde_json::from_str::<View>(&read(VIEW_KEY)).unwrap_or_default(),
             prefs: serde_json::from_str::<Prefs>(&read(PREFS_KEY)).unwrap_or_default(),
-            demo_model: options.demo_model,
+            // As the list of recent models has it, so that it is in no list twice.
+            demo_model: options.demo_model.map(|path| std::fs::canonicalize(&path).unwrap_or(path)),
             ..State::default()
         };
         state.form.mend();
         state.prefs.zoom = if state.prefs.zoom.is_finite() { state.prefs.zoom.clamp(0.5, 3.0) } else { 1.0 };
-        let link = Link::new(cc.egui_ctx.clone(), options.open_engine);
+        let link = Link::new(cc.egui_ctx.clone(), options.open_engine, options.choose);
         let mut app = Self {
             state,
             layout,
             compact: Layout::compact(),
             small: false,
             link,
+            leaving: Leaving::No,
             facts_asked: false,
             pace: Pace::from_environment(),
             predicted: None,
@@ -156,7 +166,7 @@ impl App {
 
     /// The model of last time if it is still there, else the demo model.
     fn choose_first_model(&mut self) {
-        if self.state.form.model.join("model_index.json").is_file() || self.state.form.model.is_dir() {
+        if self.state.form.model.is_dir() {
             return;
         }
         match self.state.demo_model.clone() {
@@ -168,7 +178,7 @@ impl App {
     fn show_demo(&mut self, path: &Path) {
         // A missing or unreadable demo is no user's concern: the window just starts empty.
         if let Ok(loaded) = crate::engine::capture::file::open(path) {
-            self.state.runs.add(loaded.capture, false, None);
+            self.state.runs.add(loaded.capture, false, Some(path.into()));
             self.state.view.playing = true;
             self.state
                 .log
@@ -210,7 +220,7 @@ impl App {
         (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
         (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
         form.strategies = form::strategies(form.steps);
-        form.own_ratios = false;
+        (form.own_ratios, form.own_coefficients) = (false, false);
         form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
             // The sizes of deltas and weights are not in a capture.
@@ -237,18 +247,8 @@ impl App {
     fn told(&mut self, told: Told) {
         let log = &mut self.state.log;
         match told {
-            Told::Opened(Ok((engine, adapter))) => {
-                self.state.adapter = Some(adapter);
-                match self.link.opened(engine) {
-                    Ok(()) => self.begin(),
-                    Err(error) => self.fail(error),
-                }
-            }
-            Told::Opened(Err(error)) => {
-                self.link.forget_pending();
-                self.fail(format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is."));
-            }
-            Told::Event(event) => self.event(*event),
+            Told::Opened(engine) => self.opened(engine),
+            Told::Event(event, records) => self.event(*event, records),
             Told::Ended(number) if self.link.uses(number) => self.broken(),
             Told::Ended(_) => {}
             Told::Facts(of, facts, profiled) => {
@@ -273,13 +273,16 @@ impl App {
             }
             Told::Model(path) => self.use_model(path),
             Told::Strategy(strategy) => {
-                log.add(Level::Note, format!("The next run uses the strategy \"{}\".", strategy.name()));
                 self.state.form.use_strategy(strategy);
                 self.state.form.mend();
+                // Its name may have got a number.
+                let name = self.state.form.strategy().name();
+                log.add(Level::Note, format!("The next run uses the strategy \"{name}\"."));
             }
-            Told::Saved(path) => {
+            Told::Saved(run, path) => {
                 log.add(Level::Note, format!("Saved {}", path.display()));
                 self.state.prefs.remember_capture(&path);
+                self.state.runs.saved(run, path);
             }
             Told::Done(text) => log.add(Level::Note, text),
         }
@@ -303,100 +306,17 @@ impl App {
         self.predicted = None;
     }
 
-    fn begin(&mut self) {
-        self.state.job = Job::Running { run: None, stage: None, paused: false };
-    }
-
-    fn fail(&mut self, error: String) {
-        self.state.job = Job::Idle;
-        self.state.log.add(Level::Error, error);
-    }
-
-    fn event(&mut self, event: Event) {
-        let Job::Running { run, stage, .. } = &mut self.state.job else { return };
-        match &event {
-            Event::Started(_) => {
-                let mut capture = Capture::default();
-                capture.observe(&event);
-                *run = Some(self.state.runs.add(capture, true, None));
-                self.forget_selection();
-                // What is made is to be seen moving.
-                self.state.view.playing = true;
-                return;
-            }
-            Event::Stage(now) => *stage = Some(*now),
-            Event::Warning(text) => self.state.log.add(Level::Warning, text.clone()),
-            _ => {}
-        }
-        let run = *run;
-        if let Some(id) = run {
-            self.state.runs.change(id, |run| run.capture.observe(&event));
-        }
-        if matches!(event, Event::Step(_) | Event::Finished(_) | Event::Failed(_)) {
-            self.pace.answered();
-        }
-        match event {
-            Event::Finished(_) => self.finished(run),
-            Event::Failed(error) => self.failed(run, &error),
-            _ => {}
-        }
-    }
-
-    fn finished(&mut self, run: Option<u64>) {
-        self.state.job = Job::Idle;
-        let Some(id) = run else { return };
-        self.state.runs.change(id, |run| run.live = false);
-        let off = self.state.runs.get(id).is_some_and(|run| run.capture.run.strategy == StrategyConfig::Off);
-        if off && self.state.runs.baseline().is_none() {
-            self.state.runs.set_baseline(Some(id));
-            self.state
-                .log
-                .add(Level::Note, "Done. This run is the baseline now: choose a strategy and generate again.");
-        } else {
-            self.state.log.add(Level::Note, "Done.");
-        }
-    }
-
-    fn failed(&mut self, run: Option<u64>, error: &EngineError) {
-        self.state.job = Job::Idle;
-        if let Some(id) = run {
-            self.state.runs.change(id, |run| run.live = false);
-        }
-        match error {
-            EngineError::Cancelled => self.state.log.add(Level::Note, "Cancelled. What was done until then is kept."),
-            EngineError::Gpu(_) => {
-                self.link.close_engine();
-                self.state.log.add(Level::Error, format!("{error}. The GPU is opened anew with the next run."));
-            }
-            other => self.state.log.add(Level::Error, other.to_string()),
-        }
-    }
-
-    /// The engine's thread has ended by a bug of the program's.
-    fn broken(&mut self) {
-        self.link.close_engine();
-        if let Job::Running { run: Some(id), .. } = self.state.job {
-            self.state.runs.change(id, |run| run.live = false);
-        }
-        let text = "The engine broke: that is a bug of this program, and the terminal says more. The run so far is kept; the next one starts the engine anew.";
-        self.fail(text.into());
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::Generate if !self.state.job.busy() => self.generate(),
             Action::Generate => {}
             Action::Pause | Action::Resume => self.pause(action == Action::Pause),
-            Action::Cancel => {
-                self.pace.ask("cancel");
-                if let Some(engine) = self.link.engine() {
-                    engine.control().cancel();
-                }
-            }
+            Action::Cancel => self.cancel(),
             Action::OpenCapture => self.link.choose_capture(),
             Action::Open(path) => self.link.load(path),
             Action::ChooseModel => self.link.choose_model(),
             Action::UseModel(path) => self.use_model(path),
+            Action::ReadModel => self.state.forget_model(),
             Action::SaveCapture | Action::SaveClip | Action::SaveMap => self.save(&action),
             Action::SavePicture(pane) => self.state.shots.want(pane),
             Action::SaveFigure(which) => self.save_figure(which),
@@ -411,50 +331,32 @@ impl App {
             Action::ExportProfile => self.export_profile(),
             Action::ChooseStrategy => self.link.choose_strategy(),
             Action::OpenStrategy(path) => self.link.load_strategy(path),
+            Action::Undo => self.undo(),
             Action::ResetLayout => (self.layout, self.compact) = (Layout::default(), Layout::compact()),
         }
     }
 
-    fn generate(&mut self) {
-        if self.state.waits_for_profile() {
-            let text = "The model's profile is still being read for these settings: generate again in a moment.";
-            return self.state.log.add(Level::Note, text);
-        }
-        let (strategy, prompt) = (self.state.form.strategy().name(), &self.state.form.prompt);
-        self.state.log.add(Level::Note, format!("Generating \"{prompt}\" with {strategy}."));
-        match self.link.generate(self.state.form.request()) {
-            Ok(true) => self.begin(),
-            Ok(false) => self.state.job = Job::Opening,
-            Err(error) => {
-                self.link.close_engine();
-                self.fail(error);
+    fn undo(&mut self) {
+        match self.state.undo.take() {
+            Some(Undo::Run(closed)) => {
+                self.state.runs.reopen(*closed);
+                self.forget_selection();
             }
-        }
-    }
-
-    fn pause(&mut self, pause: bool) {
-        let Some(engine) = self.link.engine() else { return };
-        if pause {
-            engine.control().pause()
-        } else {
-            self.pace.ask("resume");
-            engine.control().resume()
-        }
-        if let Job::Running { paused, .. } = &mut self.state.job {
-            *paused = pause;
+            Some(Undo::Plan(plan)) => self.state.form.use_strategy(plan),
+            None => {}
         }
     }
 
     fn shortcuts(&mut self, ctx: &egui::Context) {
-        let busy = self.state.job.busy();
-        let paused = self.state.job.paused();
+        let job = &self.state.job;
+        let (ready, busy, wish) = (self.state.ready().is_ok(), job.busy(), job.wish());
         let has_run = self.state.runs.current().is_some();
         let pressed = |keys| ctx.input_mut(|input| input.consume_shortcut(&keys));
         for (keys, action, enabled) in [
-            (top_bar::GENERATE, Action::Generate, !busy),
+            (top_bar::GENERATE, Action::Generate, !busy && ready),
             (top_bar::OPEN, Action::OpenCapture, true),
             (top_bar::SAVE, Action::SaveCapture, has_run && !busy),
-            (top_bar::PAUSE, if paused { Action::Resume } else { Action::Pause }, busy),
+            (top_bar::PAUSE, if wish == Wish::Pause { Action::Resume } else { Action::Pause }, busy),
             (top_bar::CANCEL, Action::Cancel, busy),
         ] {
             if pressed(keys) && enabled {
@@ -484,11 +386,11 @@ impl App {
 
     /// Asks how alike two clips are when another pair is on show.
     fn compare(&mut self) {
-        let Some((baseline, current)) = self.state.runs.comparable() else { return };
+        let Some((baseline, current)) = self.state.runs.reference() else { return };
         let of = [(baseline.id, baseline.version), (current.id, current.version)];
-        let (Some(a), Some(b)) = (&baseline.capture.clip, &current.capture.clip) else { return };
-        if self.state.likeness.is_none_or(|(asked, _)| asked != of) {
-            self.link.compare(of, a.clone(), b.clone());
+        let both = baseline.capture.clip.is_some() && current.capture.clip.is_some();
+        if both && self.state.likeness.is_none_or(|(asked, _)| asked != of) {
+            self.link.compare(of, baseline.capture.clone(), current.capture.clone());
             self.state.likeness = Some((of, None));
         }
     }
@@ -574,6 +476,7 @@ impl eframe::App for App {
             layout.ui(ui, &mut self.state);
         });
         files::drop_target(ui);
+        self.quit(ui.ctx());
         for action in std::mem::take(&mut self.state.actions) {
             self.act(action);
         }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use egui::{Align2, FontId, RichText, Sense, Ui, pos2, vec2};
 
-use super::runs::Run;
-use super::state::{Likeness, State};
-use super::theme::{self, Palette, bytes, seconds, section};
+use super::runs::{self, Run};
+use super::state::State;
+use super::theme::{self, Palette, bytes, row, seconds, section};
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
@@ -14,13 +14,13 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         theme::empty(ui, "No numbers yet", "They come with the first step of a run.");
         return;
     };
-    let baseline = state.runs.comparable().map(|(baseline, _)| baseline);
+    let baseline = state.runs.reference().map(|(baseline, _)| baseline);
     egui::ScrollArea::vertical().id_salt("numbers").auto_shrink(false).show(ui, |ui| {
         theme::beside_scroll_bar(ui);
         headline(ui, run, baseline);
         progress(ui, run);
         savings(ui, run, baseline);
-        fidelity(ui, state.known_likeness(), baseline);
+        fidelity(ui, state, run);
         memory(ui, run);
         kernels(ui, run);
     });
@@ -43,7 +43,7 @@ fn headline(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
         );
         let measured = saving.map_or("-".into(), |saving| format!("{:.2}x", saving.speedup));
         let against = if baseline.is_some() {
-            "Denoising time of the baseline by that of this run"
+            "Denoising time of the baseline by that of this run, both without the compiling of kernels"
         } else {
             "Measured against this run's own full steps; run \"off\" and make it the baseline for an exact figure"
         };
@@ -64,19 +64,12 @@ fn big(ui: &mut Ui, width: f32, value: &str, name: &str, tip: &str, color: egui:
     response.on_hover_text(tip);
 }
 
-fn row(ui: &mut Ui, name: &str, value: impl Into<String>) {
-    let palette = Palette::of(ui);
-    ui.horizontal(|ui| {
-        ui.label(RichText::new(name).color(palette.weak));
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| ui.label(value.into()));
-    });
-}
-
 fn progress(ui: &mut Ui, run: &Run) {
     let (done, steps) = (run.capture.steps.len(), run.capture.run.steps());
     if run.live {
         let share = done as f32 / steps.max(1) as f32;
-        ui.add(egui::ProgressBar::new(share).desired_height(8.0).corner_radius(4.0));
+        let bar = ui.add(egui::ProgressBar::new(share).desired_height(8.0).corner_radius(4.0));
+        theme::named(&bar, egui::accesskit::Role::ProgressIndicator, format!("Denoising: step {done} of {steps}"));
         row(ui, "step", format!("{done} of {steps}"));
         row(ui, "to go (ETA)", run.eta().map_or("...".into(), seconds));
     } else {
@@ -102,21 +95,33 @@ fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
     }
 }
 
-fn fidelity(ui: &mut Ui, likeness: Option<Likeness>, baseline: Option<&Run>) {
+fn fidelity(ui: &mut Ui, state: &State, run: &Run) {
     section(ui, "LIKENESS TO THE BASELINE");
-    match (likeness, baseline) {
-        (Some(likeness), Some(_)) => {
-            let psnr = if likeness.psnr.is_finite() { format!("{:.1} dB", likeness.psnr) } else { "identical".into() };
-            row(ui, "PSNR", psnr);
-            row(ui, "SSIM", format!("{:.3}", likeness.ssim));
-        }
-        (None, Some(_)) => {
-            ui.label(RichText::new("when both clips are done").color(Palette::of(ui).weak));
-        }
-        _ => {
-            let what = "Run \"off\" with the same prompt and seed, and choose it as the baseline under Runs.";
-            ui.label(RichText::new(what).color(Palette::of(ui).weak));
-        }
+    if let Some(likeness) = state.known_likeness() {
+        let psnr = if likeness.psnr.is_finite() { format!("{:.1} dB", likeness.psnr) } else { "identical".into() };
+        row(ui, "PSNR", psnr);
+        row(ui, "SSIM", format!("{:.3}", likeness.ssim));
+        return;
+    }
+    ui.label(RichText::new(no_likeness(state, run)).color(Palette::of(ui).weak));
+}
+
+/// Why the likeness is not known.
+fn no_likeness(state: &State, run: &Run) -> String {
+    let Some(baseline) = state.runs.baseline() else {
+        return "Run \"Off\" with the same prompt and seed, and choose it as the baseline under Runs.".into();
+    };
+    if baseline.id == run.id {
+        return "This run is the baseline.".into();
+    }
+    if let Some(what) = runs::differs(baseline, run) {
+        return format!("The baseline is of another job: its {what} differs. Run \"Off\" with this run's settings.");
+    }
+    let without = |run: &Run| !run.live && run.capture.clip.is_none();
+    match (without(baseline), without(run)) {
+        (true, _) => "The baseline ended without a clip.".into(),
+        (_, true) => "This run ended without a clip.".into(),
+        _ => "When both clips are done.".into(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The runs of this session: live, finished, and opened from files.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::engine::{BlockRecord, Capture, StepRecord};
+use crate::caching::{StepPlan, StrategyConfig};
+use crate::engine::{BlockRecord, Capture, Record, StepRecord};
 
 /// Most runs shown side by side: a baseline and three others.
 pub const MOST_SHOWN: usize = 4;
@@ -12,8 +14,8 @@ pub const MOST_SHOWN: usize = 4;
 pub struct Run {
     /// Number within the session, from 1.
     pub id: u64,
-    /// What it did so far.
-    pub capture: Capture,
+    /// What it did so far; shared with the threads that save it and compare its clip.
+    pub capture: Arc<Capture>,
     /// Grows with every change of the capture, so that what is made from it can be kept until then.
     pub version: u64,
     /// Whether it is still going on.
@@ -30,7 +32,7 @@ pub struct Run {
     pub mask_version: u64,
 }
 
-/// What differs between two clips of the same size.
+/// The time that a run saves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Saving {
     /// Denoising time of the baseline divided by that of the run.
@@ -95,41 +97,41 @@ impl Run {
         self.capture.steps.iter().map(|step| step.seconds.min(full)).sum()
     }
 
-    /// What was saved against a baseline of as many steps; without one against the run's own full steps.
+    /// What was saved against a complete run of the same job; without one against the run's own full steps.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
-        let steps = self.capture.steps.len();
-        let (mine, theirs) = match baseline {
-            Some(other) if other.id != self.id => {
-                let all = other.capture.run.steps();
-                let theirs = other.denoise_seconds() * steps as f64 / self.capture.run.steps().max(1) as f64;
-                (self.denoise_seconds(), (all == other.capture.steps.len()).then_some(theirs)?)
+        let (steps, all) = (self.capture.steps.len(), self.capture.run.steps());
+        let theirs = match baseline.filter(|other| other.id != self.id) {
+            Some(other) => {
+                let complete = other.capture.steps.len() == other.capture.run.steps();
+                complete.then(|| other.steady_seconds() * steps as f64 / all.max(1) as f64)?
             }
             // Without reuse there is nothing to save: steps differ by chance alone.
-            _ if self.capture.hit_rate() == 0.0 => return None,
-            _ => (self.steady_seconds(), self.full_step_seconds()? * steps as f64),
+            None if self.capture.hit_rate() == 0.0 => return None,
+            None => self.full_step_seconds()? * steps as f64,
         };
+        let mine = self.steady_seconds();
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
     }
 
-    /// Seconds to go, from the steps that are to come and what such steps took.
+    /// Seconds to go, from the work that is to come and the time that such work took.
     pub fn eta(&self) -> Option<f64> {
         let run = &self.capture.run;
         let done = self.capture.steps.len();
-        if !self.live || done == 0 {
+        // The first step also compiles kernels: alone it says little of those to come.
+        if !self.live || done < 2 {
             return None;
         }
-        let computed = |index: usize| {
-            let plan = run.expected.get(index)?;
-            Some(plan.branches(run.guided()).map(|branch| branch.computed(run.blocks)).sum::<usize>() as f64)
+        let work = |plan: &StepPlan| -> f64 {
+            let outside = run.cost.map_or(1.0, |cost| cost.outside / cost.block);
+            plan.branches(run.guided()).map(|branch| outside + branch.computed(run.blocks) as f64).sum()
         };
-        let left = run.steps().saturating_sub(done);
         let seconds = self.steady_seconds();
-        let work_done: Option<f64> = (0..done).map(computed).sum();
-        let work_left: Option<f64> = (done..run.steps()).map(computed).sum();
-        match (work_done, work_left) {
-            (Some(before), Some(after)) if before > 0.0 => Some(seconds * after / before),
-            _ => Some(seconds / done as f64 * left as f64),
+        if run.expected.len() == run.steps() {
+            let (before, after) = run.expected.split_at(done.min(run.steps()));
+            let sum = |plans: &[StepPlan]| plans.iter().map(work).sum::<f64>();
+            return Some(seconds * sum(after) / sum(before));
         }
+        Some(seconds / done as f64 * run.steps().saturating_sub(done) as f64)
     }
 }
 
@@ -143,13 +145,57 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Adds a run and shows it. The first complete run without reuse becomes the baseline by itself.
+    /// Adds a run and shows it.
     pub fn add(&mut self, capture: Capture, live: bool, path: Option<PathBuf>) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        self.list.push(Run { id, capture, live, path, ..Run::default() });
+        self.list.push(Run { id, capture: Arc::new(capture), live, path, ..Run::default() });
         self.current = Some(id);
         id
+    }
+
+    /// A run begins.
+    pub fn start(&mut self) -> u64 {
+        self.add(Capture::default(), true, None)
+    }
+
+    /// Takes over what a run did.
+    pub fn observe(&mut self, id: u64, records: Vec<Record>) {
+        self.change(id, |run| {
+            let capture = Arc::make_mut(&mut run.capture);
+            records.into_iter().for_each(|record| capture.push(record));
+        });
+    }
+
+    /// A run has ended, one way or another.
+    pub fn end(&mut self, id: u64) {
+        self.change(id, |run| run.live = false);
+    }
+
+    /// Shows a run beside the current one, or no longer.
+    pub fn put_beside(&mut self, id: u64, beside: bool) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.beside = beside;
+        }
+    }
+
+    /// A run's capture is in a file now.
+    pub fn saved(&mut self, id: u64, path: PathBuf) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.path = Some(path);
+        }
+    }
+
+    /// Makes a run without reuse the baseline where there is none of its job; whether it did.
+    pub fn promote(&mut self, id: u64) -> bool {
+        let Some(run) = self.get(id).filter(|run| run.capture.run.strategy == StrategyConfig::Off) else {
+            return false;
+        };
+        let new = self.baseline().is_none_or(|baseline| baseline.id != id && differs(baseline, run).is_some());
+        if new {
+            self.baseline = Some(id);
+        }
+        new
     }
 
     /// All of them, oldest first.
@@ -228,6 +274,11 @@ impl Runs {
         (baseline.id != current.id && same_clip(baseline, current)).then_some((baseline, current))
     }
 
+    /// The baseline and the current run, where both did the same job, so that time and likeness mean something.
+    pub fn reference(&self) -> Option<(&Run, &Run)> {
+        self.comparable().filter(|(baseline, current)| differs(baseline, current).is_none())
+    }
+
     /// The runs of the preview: the baseline, the current one and those beside it, at most [`MOST_SHOWN`].
     pub fn shown(&self) -> Vec<&Run> {
         let Some(current) = self.current() else { return Vec::new() };
@@ -238,15 +289,43 @@ impl Runs {
         baseline.into_iter().chain([current]).chain(beside).take(MOST_SHOWN).collect()
     }
 
-    /// Takes a run off the list.
-    pub fn close(&mut self, id: u64) {
-        self.list.retain(|run| run.id != id);
-        if self.baseline == Some(id) {
+    /// Takes a run off the list, and gives it to who may bring it back.
+    pub fn close(&mut self, id: u64) -> Option<Closed> {
+        let place = self.list.iter().position(|run| run.id == id)?;
+        let run = self.list.remove(place);
+        let baseline = self.baseline == Some(id);
+        if baseline {
             self.baseline = None;
         }
         if self.current == Some(id) {
             self.current = self.list.last().map(|run| run.id);
         }
+        Some(Closed { run, place, baseline })
+    }
+
+    /// Brings a closed run back, and shows it.
+    pub fn reopen(&mut self, closed: Closed) {
+        let Closed { run, place, baseline } = closed;
+        self.current = Some(run.id);
+        if baseline {
+            self.baseline = Some(run.id);
+        }
+        self.list.insert(place.min(self.list.len()), run);
+    }
+}
+
+/// A run that was closed, with its roles.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    run: Run,
+    place: usize,
+    baseline: bool,
+}
+
+impl Closed {
+    /// The run's name.
+    pub fn title(&self) -> String {
+        self.run.title()
     }
 }
 
@@ -257,6 +336,24 @@ pub fn same_clip(a: &Run, b: &Run) -> bool {
         (info.width, info.height, info.num_frames, info.latent_shape)
     };
     key(a) == key(b)
+}
+
+/// The first setting besides the strategy in which two runs differ; `None` where both did the same job.
+pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
+    let (x, y) = (&a.capture.run, &b.capture.run);
+    let fewer = |run: &Run| matches!(run.capture.run.strategy, StrategyConfig::FewerSteps { .. });
+    let checks = [
+        ("model", x.model_id == y.model_id),
+        ("size", same_clip(a, b)),
+        ("prompt", x.prompt == y.prompt),
+        ("negative prompt", x.negative_prompt == y.negative_prompt),
+        ("seed", x.seed == y.seed && x.noise == y.noise),
+        ("guidance", x.guidance_scale == y.guidance_scale),
+        ("sampler", x.scheduler == y.scheduler && x.flow_shift == y.flow_shift),
+        // Fewer of them are a strategy.
+        ("number of steps", x.steps() == y.steps() || fewer(a) || fewer(b)),
+    ];
+    checks.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
 }
 
 #[cfg(test)]
@@ -290,13 +387,64 @@ mod tests {
         let own = uniform.saving(None).unwrap();
         assert!((own.speedup - saving.speedup).abs() < 0.3, "{own:?}");
         assert_eq!((off.eta(), off.saving(None)), (None, None));
-        let mut live = uniform.clone();
-        live.live = true;
-        live.capture.steps.truncate(6);
+        // What compiling took is no part of it, on either side.
+        let compiling = |run: &Run| changed(run, |capture| capture.steps[0].seconds += 100.0);
+        assert!((compiling(uniform).saving(Some(off)).unwrap().speedup - saving.speedup).abs() < 0.2);
+        assert!((uniform.saving(Some(&compiling(off))).unwrap().speedup - saving.speedup).abs() < 0.2);
+    }
+
+    fn changed(run: &Run, change: impl FnOnce(&mut Capture)) -> Run {
+        let mut run = run.clone();
+        change(Arc::make_mut(&mut run.capture));
+        run
+    }
+
+    #[test]
+    fn what_is_to_come_is_estimated() {
+        let mut runs = Runs::default();
+        let id = runs.add(sample::capture(sample::Kind::Uniform), true, None);
+        let whole = runs.get(id).unwrap();
+        let upto = |steps| changed(whole, |capture| capture.steps.truncate(steps));
+        assert_eq!((upto(0).eta(), upto(1).eta(), whole.eta()), (None, None, Some(0.0)));
+        let live = upto(6);
         let eta = live.eta().unwrap();
-        assert!(eta > 0.0 && eta < uniform.denoise_seconds());
-        // A first step that compiles shaders says nothing of those to come.
-        live.capture.steps[0].seconds += 100.0;
-        assert!(live.eta().unwrap() < 1.1 * eta);
+        assert!(eta > 0.0 && eta < whole.denoise_seconds());
+        assert!(changed(&live, |capture| capture.steps[0].seconds += 100.0).eta().unwrap() < 1.1 * eta);
+        // Steps that reuse everything take time too.
+        let skipped = changed(whole, |capture| {
+            capture.steps.truncate(8);
+            let hold = capture.run.expected[4].clone();
+            assert_eq!(hold.cond.computed(8), 0);
+            capture.run.expected[8..].fill(hold);
+        });
+        assert!(skipped.eta().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn only_runs_of_one_job_are_measured_against_each_other() {
+        let mut runs = Runs::default();
+        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+        assert!(runs.promote(off) && !runs.promote(off));
+        let mut other = sample::capture(sample::Kind::Off);
+        other.run.seed = 7;
+        let other = runs.add(other, false, None);
+        assert!(runs.comparable().is_some() && runs.reference().is_none());
+        assert_eq!(differs(runs.get(off).unwrap(), runs.get(other).unwrap()), Some("seed"));
+        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        assert!(runs.reference().is_some() && !runs.promote(uniform));
+        assert!(runs.promote(other) && runs.reference().is_none(), "a new job has a new baseline");
+    }
+
+    #[test]
+    fn a_closed_run_comes_back_with_its_roles() {
+        let mut runs = Runs::default();
+        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        runs.set_baseline(Some(off));
+        let closed = runs.close(off).unwrap();
+        assert!(runs.baseline().is_none() && runs.close(off).is_none());
+        runs.reopen(closed);
+        assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [off, uniform]);
+        assert_eq!((runs.baseline().map(|run| run.id), runs.current().map(|run| run.id)), (Some(off), Some(off)));
     }
 }

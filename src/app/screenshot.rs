@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::engine::capture::file;
 
 use super::state::View;
-use super::{App, Options};
+use super::{App, Options, system_dialogs};
 
 /// What to draw.
 #[derive(Clone, Debug)]
@@ -42,7 +42,13 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
     let baseline = wanted.baseline.as_deref().map(file::open).transpose()?;
     let loaded = file::open(&wanted.capture)?;
     let no_engine = || anyhow::bail!("a screenshot generates nothing");
-    let options = Options { open_engine: Arc::new(no_engine), demo_model: None, capture: None, demo_capture: None };
+    let options = Options {
+        open_engine: Arc::new(no_engine),
+        choose: system_dialogs(),
+        demo_model: None,
+        capture: None,
+        demo_capture: None,
+    };
     let mut harness = egui_kittest::Harness::builder()
         .with_size(egui::vec2(width as f32, height as f32) / wanted.scale)
         .with_pixels_per_point(wanted.scale)

@@ -12,7 +12,7 @@ use super::form::{Form, Prediction};
 use super::layout::Pane;
 use super::map::Colouring;
 use super::preview::Pictures;
-use super::runs::Runs;
+use super::runs::{Closed, Runs};
 use super::scores::Scores;
 use super::target::{Known, is_planner};
 
@@ -35,6 +35,8 @@ pub enum Action {
     ChooseModel,
     /// Use this one.
     UseModel(PathBuf),
+    /// Read what is known of the form's model anew.
+    ReadModel,
     /// Save the current run's capture.
     SaveCapture,
     /// Save the current run's clip.
@@ -59,8 +61,29 @@ pub enum Action {
     ChooseStrategy,
     /// Open this one.
     OpenStrategy(PathBuf),
+    /// Take back what was thrown away last.
+    Undo,
     /// The layout as it was at first.
     ResetLayout,
+}
+
+/// What was thrown away last.
+#[derive(Clone, Debug)]
+pub enum Undo {
+    /// A run was closed.
+    Run(Box<Closed>),
+    /// A plan of the user's was removed.
+    Plan(StrategyConfig),
+}
+
+impl Undo {
+    /// What was done.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Run(closed) => format!("close {}", closed.title()),
+            Self::Plan(plan) => format!("remove \"{}\"", plan.name()),
+        }
+    }
 }
 
 /// Where the engine is.
@@ -77,9 +100,21 @@ pub enum Job {
         run: Option<u64>,
         /// What it does.
         stage: Option<Stage>,
-        /// Held by the user.
-        paused: bool,
+        /// What the user wished of it since.
+        wish: Wish,
     },
+}
+
+/// What the user wishes of the running job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// That it goes on.
+    #[default]
+    GoOn,
+    /// That it is held.
+    Pause,
+    /// That it ends: it does after the work that is on the GPU.
+    Cancel,
 }
 
 impl Job {
@@ -88,10 +123,22 @@ impl Job {
         !matches!(self, Self::Idle)
     }
 
-    /// Whether the user holds it.
-    pub fn paused(&self) -> bool {
-        matches!(self, Self::Running { paused: true, .. })
+    /// What the user wishes of it.
+    pub fn wish(&self) -> Wish {
+        match self {
+            Self::Running { wish, .. } => *wish,
+            _ => Wish::GoOn,
+        }
     }
+}
+
+/// What computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adapter {
+    /// Its name.
+    pub name: String,
+    /// Its own memory in bytes, where the driver tells.
+    pub memory: Option<u64>,
 }
 
 /// How bad it is.
@@ -282,13 +329,16 @@ pub struct FactsKey {
     steps: usize,
     /// The prompt's words: work hangs on them, plans do not.
     words: usize,
+    /// Whether changes are measured: memory hangs on it, plans do not.
+    changes: bool,
 }
 
 impl FactsKey {
     /// For what a form asks.
     pub fn of(form: &Form) -> Self {
         let words = form.prompt.split_whitespace().count();
-        Self { model: form.model.clone(), size: form.size, frames: form.frames, steps: form.steps, words }
+        let (size, frames, steps, changes) = (form.size, form.frames, form.steps, form.changes);
+        Self { model: form.model.clone(), size, frames, steps, words, changes }
     }
 
     /// The model's folder.
@@ -298,7 +348,7 @@ impl FactsKey {
 
     /// Whether the same can be planned for both.
     pub fn plans_like(&self, other: &Self) -> bool {
-        Self { words: other.words, ..self.clone() } == *other
+        Self { words: other.words, changes: other.changes, ..self.clone() } == *other
     }
 }
 
@@ -317,8 +367,8 @@ pub struct State {
     pub log: Log,
     /// The engine.
     pub job: Job,
-    /// The adapter's name, once it is open.
-    pub adapter: Option<String>,
+    /// The adapter, once it is open.
+    pub adapter: Option<Adapter>,
     /// What is known of the form's model and size, or why nothing is.
     pub facts: Option<Result<Facts, String>>,
     /// What the model's profile says.
@@ -339,6 +389,8 @@ pub struct State {
     pub brush: Brush,
     /// Textures of the preview.
     pub pictures: Pictures,
+    /// What was thrown away last, to be taken back.
+    pub undo: Option<Undo>,
     /// What panes asked for in this frame.
     pub actions: Vec<Action>,
     /// The model that ships with the program.
@@ -370,6 +422,18 @@ impl State {
         needs && self.reading()
     }
 
+    /// Whether a generation can start, or why not.
+    pub fn ready(&self) -> Result<(), String> {
+        match &self.facts {
+            _ if self.form.model.as_os_str().is_empty() => Err("Choose a model first.".into()),
+            Some(Err(why)) => Err(why.clone()),
+            _ if self.waits_for_profile() => {
+                Err("The model's profile is still being read for these settings: generate again in a moment.".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets what was known of the form's model.
     pub fn forget_model(&mut self) {
         (self.facts, self.profiled, self.facts_of) = (None, None, None);
@@ -377,7 +441,7 @@ impl State {
 
     /// How alike the current run's clip and the baseline's are, once that is known.
     pub fn known_likeness(&self) -> Option<Likeness> {
-        let (baseline, current) = self.runs.comparable()?;
+        let (baseline, current) = self.runs.reference()?;
         let of = [(baseline.id, baseline.version), (current.id, current.version)];
         self.likeness.filter(|(known, _)| *known == of)?.1
     }

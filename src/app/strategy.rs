@@ -1,15 +1,18 @@
 //! Pane "Strategy": which features are reused, with what settings, and what that is expected to do.
 
-use egui::{DragValue, RichText, Sense, Slider, Ui, vec2};
+use egui::{DragValue, RichText, Sense, Slider, SliderClamping, Ui, vec2};
 
-use crate::caching::{Carry, Cell, Intervals, Lists, MagCache, ProfilingSettings, StepSchedule, StrategyConfig};
+use crate::caching::{
+    Carry, Cell, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, ProfilingSettings, StepSchedule,
+    StrategyConfig,
+};
 use crate::profiling::partition::{parse_blocks, print_blocks};
 
 use super::custom::{self, typed};
 use super::map::{cell_color, cell_mark};
 use super::state::{Level, State};
 use super::target::{self, Expected};
-use super::theme::{self, Palette, section};
+use super::theme::{self, Palette, row, section};
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
@@ -26,7 +29,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         if target::is_planner(state.form.strategy()) {
             target::ui(ui, state);
         } else if custom::is_own(state.form.strategy()) {
-            custom::plan_ui(ui, &mut state.form);
+            custom::plan_ui(ui, state);
         } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
             settings(ui, strategy, steps, blocks);
@@ -90,92 +93,93 @@ fn choice(ui: &mut Ui, state: &mut State) {
     ui.label(RichText::new(what(state.form.strategy()).1).color(palette.weak));
 }
 
-/// A labelled slider for a whole number.
+/// A labelled slider for a whole number. Only the user's hand is held to the range: a file's value stays as it is.
 fn whole(ui: &mut Ui, name: &str, value: &mut usize, range: std::ops::RangeInclusive<usize>, tip: &str) {
     let label = ui.label(name).on_hover_text(tip);
-    ui.add(Slider::new(value, range)).labelled_by(label.id).on_hover_text(tip);
+    ui.add(Slider::new(value, range).clamping(SliderClamping::Edits)).labelled_by(label.id).on_hover_text(tip);
     ui.end_row();
 }
 
-/// A labelled slider.
+/// A labelled slider. Only the user's hand is held to the range.
 fn real(ui: &mut Ui, name: &str, value: &mut f64, range: std::ops::RangeInclusive<f64>, tip: &str) {
     let label = ui.label(name).on_hover_text(tip);
-    ui.add(Slider::new(value, range).fixed_decimals(2)).labelled_by(label.id).on_hover_text(tip);
+    let slider = Slider::new(value, range).clamping(SliderClamping::Edits).min_decimals(2).max_decimals(3);
+    ui.add(slider).labelled_by(label.id).on_hover_text(tip);
     ui.end_row();
 }
 
 fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: usize) {
     egui::Grid::new("strategy settings").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| match strategy {
-        StrategyConfig::Off => {}
+        // A plan has no settings, but a name.
+        StrategyConfig::Off | StrategyConfig::Plan { .. } => {}
         StrategyConfig::Profiling(settings) => profiling(ui, settings, steps, blocks),
         StrategyConfig::Uniform(schedule) => self::schedule(ui, schedule, steps),
-        StrategyConfig::TeaCache { threshold, ret_steps, .. } => {
-            real(ui, "threshold", threshold, 0.0..=0.5, "The accumulated change at which a step is computed again");
-            ui.label("signal");
-            ui.checkbox(ret_steps, "time projection")
-                .on_hover_text("The method's \"ret steps\" variant: five computed steps first");
-            ui.end_row();
+        StrategyConfig::TeaCache { threshold: value, ret_steps, coefficients } => {
+            threshold(ui, value, "The accumulated change at which a step is computed again");
+            // Those of one signal mean nothing for the other.
+            if signal(ui, ret_steps) {
+                *coefficients = None;
+            }
         }
         StrategyConfig::MagCache(settings) => mag_cache(ui, settings),
-        StrategyConfig::EasyCache(settings) => {
-            real(
-                ui,
-                "threshold",
-                &mut settings.threshold,
-                0.0..=0.5,
-                "Accumulated relative change that computes again",
-            );
-            whole(ui, "first steps", &mut settings.first, 0..=steps, "Steps at the start that are computed");
-            whole(ui, "last steps", &mut settings.last, 0..=steps, "Steps at the end that are computed");
-        }
-        StrategyConfig::DbCache(settings) => {
-            let most = blocks.max(2) - 1;
-            real(
-                ui,
-                "threshold",
-                &mut settings.threshold,
-                0.0..=0.5,
-                "Change of the first blocks below which the middle is reused",
-            );
-            whole(ui, "front blocks", &mut settings.front, 1..=most, "Fn: blocks at the front that always run");
-            whole(ui, "back blocks", &mut settings.back, 0..=most, "Bn: blocks at the back that always run");
-            whole(ui, "warm-up", &mut settings.warm_up, 0..=steps, "Steps at the start that are computed");
-            whole(ui, "most in a row", &mut settings.max_skips, 0..=steps, "Reused steps in a row; 0 for no limit");
-        }
-        StrategyConfig::DiCache(settings) => {
-            real(
-                ui,
-                "threshold",
-                &mut settings.threshold,
-                0.0..=0.5,
-                "Accumulated change of the probe that computes again",
-            );
-            whole(ui, "probe blocks", &mut settings.probe, 1..=blocks.max(2) - 1, "Blocks that always run");
-            real(
-                ui,
-                "computed first",
-                &mut settings.retention,
-                0.0..=1.0,
-                "Share of the steps at the start that is computed",
-            );
-        }
-        StrategyConfig::DeltaDit(settings) => {
-            real(ui, "share", &mut settings.share, 0.0..=1.0, "Share of the blocks that is reused");
-            real(
-                ui,
-                "boundary",
-                &mut settings.boundary,
-                0.0..=1.0,
-                "Share of the steps after which front blocks are reused",
-            );
-            schedule(ui, &mut settings.schedule, steps);
-        }
+        StrategyConfig::EasyCache(settings) => easy_cache(ui, settings, steps),
+        StrategyConfig::DbCache(settings) => db_cache(ui, settings, steps, blocks),
+        StrategyConfig::DiCache(settings) => di_cache(ui, settings, blocks),
+        StrategyConfig::DeltaDit(settings) => delta_dit(ui, settings, steps),
         StrategyConfig::FewerSteps { steps: fewer } => {
             whole(ui, "steps", fewer, 1..=steps, "Denoising steps in place of the number above");
         }
-        // It has no settings, but a name.
-        StrategyConfig::Plan { .. } => {}
     });
+}
+
+/// The slider that most dynamic strategies hang on.
+fn threshold(ui: &mut Ui, value: &mut f64, tip: &str) {
+    real(ui, "threshold", value, 0.0..=0.5, tip);
+}
+
+/// What TeaCache measures; whether that changed.
+fn signal(ui: &mut Ui, ret_steps: &mut bool) -> bool {
+    ui.label("signal");
+    let tip = "The method's \"ret steps\" variant: five computed steps first";
+    let changed = ui.checkbox(ret_steps, "time projection").on_hover_text(tip).changed();
+    ui.end_row();
+    changed
+}
+
+fn mag_cache(ui: &mut Ui, settings: &mut MagCache) {
+    threshold(ui, &mut settings.threshold, "Accumulated error at which a step is computed again");
+    whole(ui, "most in a row", &mut settings.max_skips, 1..=20, "K: skips in a row at most");
+    let tip = "R: share of the steps at the start that is computed";
+    real(ui, "computed first", &mut settings.retention, 0.0..=1.0, tip);
+}
+
+fn easy_cache(ui: &mut Ui, settings: &mut EasyCache, steps: usize) {
+    threshold(ui, &mut settings.threshold, "Accumulated relative change that computes again");
+    whole(ui, "first steps", &mut settings.first, 0..=steps, "Steps at the start that are computed");
+    whole(ui, "last steps", &mut settings.last, 0..=steps, "Steps at the end that are computed");
+}
+
+fn db_cache(ui: &mut Ui, settings: &mut DbCache, steps: usize, blocks: usize) {
+    let most = blocks.max(2) - 1;
+    threshold(ui, &mut settings.threshold, "Change of the first blocks below which the middle is reused");
+    whole(ui, "front blocks", &mut settings.front, 1..=most, "Fn: blocks at the front that always run");
+    whole(ui, "back blocks", &mut settings.back, 0..=most, "Bn: blocks at the back that always run");
+    whole(ui, "warm-up", &mut settings.warm_up, 0..=steps, "Steps at the start that are computed");
+    whole(ui, "most in a row", &mut settings.max_skips, 0..=steps, "Reused steps in a row; 0 for no limit");
+}
+
+fn di_cache(ui: &mut Ui, settings: &mut DiCache, blocks: usize) {
+    threshold(ui, &mut settings.threshold, "Accumulated change of the probe that computes again");
+    whole(ui, "probe blocks", &mut settings.probe, 1..=blocks.max(2) - 1, "Blocks that always run");
+    let tip = "Share of the steps at the start that is computed";
+    real(ui, "computed first", &mut settings.retention, 0.0..=1.0, tip);
+}
+
+fn delta_dit(ui: &mut Ui, settings: &mut DeltaDit, steps: usize) {
+    real(ui, "share", &mut settings.share, 0.0..=1.0, "Share of the blocks that is reused");
+    let tip = "Share of the steps after which front blocks are reused";
+    real(ui, "boundary", &mut settings.boundary, 0.0..=1.0, tip);
+    schedule(ui, &mut settings.schedule, steps);
 }
 
 fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks: usize) {
@@ -288,18 +292,6 @@ fn bounds(intervals: &Intervals) -> (f64, f64) {
     }
 }
 
-fn mag_cache(ui: &mut Ui, settings: &mut MagCache) {
-    real(ui, "threshold", &mut settings.threshold, 0.0..=0.5, "Accumulated error at which a step is computed again");
-    whole(ui, "most in a row", &mut settings.max_skips, 1..=20, "K: skips in a row at most");
-    real(
-        ui,
-        "computed first",
-        &mut settings.retention,
-        0.0..=1.0,
-        "R: share of the steps at the start that is computed",
-    );
-}
-
 /// Where MagCache's ratios come from: the model's profile, or a run of the user's.
 fn calibrate(ui: &mut Ui, state: &mut State) {
     let measured = measured_ratios(state);
@@ -341,11 +333,19 @@ fn prediction(ui: &mut Ui, state: &mut State) {
         return;
     }
     if let Some(error) = &state.prediction.error {
-        let tip = match state.form.strategy() {
-            StrategyConfig::MagCache(_) => " Run \"Off\" with block changes measured, then calibrate here.",
-            _ => "",
+        // The error's own advice is for the command line.
+        let text = match state.form.strategy() {
+            StrategyConfig::MagCache(settings) if settings.ratios.is_empty() => {
+                "MagCache has no calibration yet. Run \"Off\" with block changes measured, then calibrate here.".into()
+            }
+            StrategyConfig::TeaCache { coefficients: None, .. } => {
+                "TeaCache has no calibration: it comes with the model's profile (choose Target to see what there is), \
+                 or with a strategy's file."
+                    .into()
+            }
+            _ => format!("{error}."),
         };
-        ui.label(RichText::new(format!("{error}.{tip}")).color(palette.warn));
+        ui.label(RichText::new(text).color(palette.warn));
         return;
     }
     let plans = &state.prediction.plans;
@@ -356,23 +356,31 @@ fn prediction(ui: &mut Ui, state: &mut State) {
     }
     plan_strip(ui, state);
     let (speedup, hits) = (state.prediction.flop_speedup, state.prediction.hit_rate);
-    let line = |ui: &mut Ui, name: &str, value: String| {
-        ui.horizontal(|ui| {
-            ui.label(RichText::new(name).color(palette.weak));
-            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| ui.label(value));
-        });
-    };
-    line(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
-    line(ui, "hit rate", format!("{:.0} %", hits * 100.0));
+    row(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
+    row(ui, "hit rate", format!("{:.0} %", hits * 100.0));
     if let Some(memory) = state.prediction.delta_memory {
-        line(ui, "memory for deltas", if memory == 0 { "none".into() } else { theme::bytes(memory) });
+        row(ui, "memory for deltas", if memory == 0 { "none".into() } else { theme::bytes(memory) });
+    }
+    if let Some(memory) = state.prediction.gpu_memory {
+        gpu_memory(ui, memory, state.adapter.as_ref().and_then(|adapter| adapter.memory));
     }
     let psnr = match target::expected(state) {
         Expected::Identical => "identical".into(),
         Expected::Psnr(psnr) => format!("{psnr:.1} dB"),
         Expected::NotMeasured => "not measured".into(),
     };
-    line(ui, "PSNR to the full run", psnr);
+    row(ui, "PSNR to the full run", psnr);
+}
+
+/// What the whole job takes, and whether the adapter has it, once that is known.
+fn gpu_memory(ui: &mut Ui, needed: u64, there: Option<u64>) {
+    let mut value = RichText::new(theme::bytes(needed));
+    let mut tip = "Weights, activations and deltas: an estimate from above".to_owned();
+    if let Some(there) = there.filter(|there| needed > *there) {
+        value = value.color(Palette::of(ui).warn);
+        tip = format!("The adapter has {}: a smaller size or fewer frames take less", theme::bytes(there));
+    }
+    row(ui, "GPU memory at most", value).on_hover_text(tip);
 }
 
 /// One tick a step: computed, partly reused, reused.

@@ -11,7 +11,7 @@ use crate::engine::Facts;
 use crate::profiling::profile::Profile;
 
 use super::form::Form;
-use super::state::State;
+use super::state::{Action, State};
 use super::theme::Palette;
 
 /// What the planner's plan is called.
@@ -94,7 +94,7 @@ pub fn is_planner(strategy: &StrategyConfig) -> bool {
 }
 
 /// Puts what the model's profile knows into the form: the planner's plan for the goal, and calibrations that methods need. Without a
-/// profile they have none, but for what the user measured.
+/// profile they have none, but for what the user brought.
 pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     if is_planner(form.strategy())
         && let Some(plans) = profiled.and_then(|profiled| profiled.plans(form.goal, blocks))
@@ -103,7 +103,9 @@ pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     }
     for strategy in &mut form.strategies {
         match strategy {
-            StrategyConfig::TeaCache { ret_steps, coefficients, .. } => {
+            StrategyConfig::TeaCache { ret_steps, coefficients, .. }
+                if !form.own_coefficients || coefficients.is_none() =>
+            {
                 *coefficients = profiled.and_then(|profiled| {
                     let known = &profiled.calibration;
                     if *ret_steps { known.tea_projection } else { known.tea_embedding }
@@ -165,7 +167,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         Some(Ok(profiled)) => profiled.clone(),
         Some(Err(why)) => {
             ui.label(RichText::new(format!("The model's profile cannot be used: {why}")).color(palette.warn));
-            return;
+            return read_again(ui, state);
         }
         None => return nothing_known(ui, state),
     };
@@ -194,7 +196,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
 }
 
 /// Why there is nothing to plan with.
-fn nothing_known(ui: &mut Ui, state: &State) {
+fn nothing_known(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
     if state.form.model.as_os_str().is_empty() {
         ui.label(RichText::new("Choose a model first: plans are made from its profile.").color(palette.weak));
@@ -204,13 +206,23 @@ fn nothing_known(ui: &mut Ui, state: &State) {
         ui.label(RichText::new("Reading the model...").color(palette.weak));
         return;
     }
+    let folder = state.form.model.display();
     let text = match &state.facts {
         Some(Err(why)) => why.clone(),
-        _ => "This model has no profile, so nothing can be planned. Make one with \
-              `ditscope profile -o profile.json` and put it into the model's folder."
-            .into(),
+        _ => format!(
+            "This model has no profile, so nothing can be planned. Make one with \
+             `ditscope profile --model \"{folder}\" -o \"{folder}/profile.json\"`."
+        ),
     };
     ui.label(RichText::new(text).color(palette.warn));
+    read_again(ui, state);
+}
+
+/// For files that came or changed since the model was read.
+fn read_again(ui: &mut Ui, state: &mut State) {
+    if ui.button("Read again").on_hover_text("Reads the model and its profile anew").clicked() {
+        state.ask(Action::ReadModel);
+    }
 }
 
 fn speedup_ui(ui: &mut Ui, speedup: &mut f64, steps: usize) {
@@ -283,6 +295,9 @@ mod tests {
         form.own_ratios = true;
         fill(&mut form, Some(&with(0.9)), 8);
         assert_eq!(known(&form), (Some(0.9), Some(0.7)));
+        form.use_strategy(StrategyConfig::TeaCache { threshold: 0.1, ret_steps: false, coefficients: Some([0.6; 5]) });
+        fill(&mut form, Some(&with(0.9)), 8);
+        assert_eq!(known(&form), (Some(0.6), Some(0.7)));
     }
 
     #[test]

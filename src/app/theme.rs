@@ -171,6 +171,17 @@ pub fn section(ui: &mut egui::Ui, text: &str) {
     ui.label(egui::RichText::new(text).size(11.5).strong().color(weak));
 }
 
+/// A name, and its value at the right end.
+pub fn row(ui: &mut egui::Ui, name: &str, value: impl Into<egui::WidgetText>) -> egui::Response {
+    let weak = Palette::of(ui).weak;
+    let right = egui::Layout::right_to_left(egui::Align::Center);
+    let content = |ui: &mut egui::Ui| {
+        ui.label(egui::RichText::new(name).color(weak));
+        ui.with_layout(right, |ui| ui.label(value));
+    };
+    ui.horizontal(content).response
+}
+
 /// What a pane says while it has nothing to show: what it is for, and what to do.
 pub fn empty(ui: &mut egui::Ui, title: &str, what_to_do: &str) {
     let palette = Palette::of(ui);

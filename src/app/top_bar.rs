@@ -6,7 +6,7 @@ use egui::{Button, DragValue, Key, KeyboardShortcut, Modifiers, RichText, Ui};
 use crate::engine::Stage;
 
 use super::layout::{Layout, Pane};
-use super::state::{Action, Job, State};
+use super::state::{Action, Job, State, Wish};
 use super::theme::{self, Palette};
 
 /// Starts a generation.
@@ -20,22 +20,33 @@ pub const PAUSE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Ke
 /// Ends it.
 pub const CANCEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Period);
 
+/// Least width, in points, of a bar in one row: below it the numbers have a row of their own.
+const ONE_ROW: f32 = 1050.0;
+
 /// Draws the bar.
 pub fn ui(ui: &mut Ui, state: &mut State, layout: &mut Layout) {
+    let one_row = ui.available_width() >= ONE_ROW;
     ui.horizontal(|ui| {
         file_menu(ui, state);
         view_menu(ui, state, layout);
         model_menu(ui, state);
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             buttons(ui, state);
-            if ui.available_width() > 620.0 {
-                numbers(ui, state);
+            if one_row {
+                // Right to left.
+                for number in [size, steps, seed] {
+                    number(ui, state);
+                }
             }
             prompt(ui, state);
         });
     });
-    if ui.available_width() < 1050.0 {
-        ui.horizontal_wrapped(|ui| numbers_in_order(ui, state));
+    if !one_row {
+        ui.horizontal_wrapped(|ui| {
+            for number in [seed, steps, size] {
+                number(ui, state);
+            }
+        });
     }
 }
 
@@ -170,34 +181,27 @@ fn prompt(ui: &mut Ui, state: &mut State) {
         info.current_text_value = Some(state.form.prompt.clone());
         info
     });
-    if response.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) && !state.job.busy() {
+    if response.lost_focus()
+        && ui.input(|input| input.key_pressed(Key::Enter))
+        && !state.job.busy()
+        && state.ready().is_ok()
+    {
         state.ask(Action::Generate);
     }
 }
 
-/// Right to left: they stand before the buttons at the right end.
-fn numbers(ui: &mut Ui, state: &mut State) {
-    if ui.ctx().content_rect().width() < 1050.0 {
-        return;
-    }
-    size(ui, state);
-    steps(ui, state);
-    seed(ui, state);
-}
-
-fn numbers_in_order(ui: &mut Ui, state: &mut State) {
-    seed(ui, state);
-    steps(ui, state);
-    size(ui, state);
+/// A number that counts once it is written to its end: "30" is not 3 steps on the way.
+fn typed(value: DragValue<'_>) -> DragValue<'_> {
+    value.update_while_editing(false)
 }
 
 fn seed(ui: &mut Ui, state: &mut State) {
-    let response = ui.add(DragValue::new(&mut state.form.seed).prefix("seed ").speed(1.0));
+    let response = ui.add(typed(DragValue::new(&mut state.form.seed)).prefix("seed ").speed(1.0));
     response.on_hover_text("The same seed and settings give the same clip");
 }
 
 fn steps(ui: &mut Ui, state: &mut State) {
-    let response = ui.add(DragValue::new(&mut state.form.steps).prefix("steps ").range(1..=200));
+    let response = ui.add(typed(DragValue::new(&mut state.form.steps)).prefix("steps ").range(1..=200));
     response.on_hover_text("Denoising steps");
 }
 
@@ -214,12 +218,13 @@ fn size(ui: &mut Ui, state: &mut State) {
         egui::Grid::new("size").num_columns(2).show(ui, |ui| {
             for (index, name) in ["width", "height"].into_iter().enumerate() {
                 let label = ui.label(name);
-                let value = DragValue::new(&mut state.form.size[index]).range(16..=4096).speed(16.0).suffix(" px");
+                let value =
+                    typed(DragValue::new(&mut state.form.size[index])).range(16..=4096).speed(16.0).suffix(" px");
                 ui.add(value).labelled_by(label.id);
                 ui.end_row();
             }
             let label = ui.label("frames");
-            ui.add(DragValue::new(&mut state.form.frames).range(1..=1001).speed(4.0)).labelled_by(label.id);
+            ui.add(typed(DragValue::new(&mut state.form.frames)).range(1..=1001).speed(4.0)).labelled_by(label.id);
             ui.end_row();
         });
     });
@@ -231,7 +236,8 @@ fn doing(job: &Job) -> &'static str {
     match job {
         Job::Idle => "",
         Job::Opening => "opening the GPU",
-        Job::Running { paused: true, .. } => "paused",
+        Job::Running { wish: Wish::Pause, .. } => "paused",
+        Job::Running { wish: Wish::Cancel, .. } => "cancelling",
         Job::Running { stage, .. } => match stage {
             None => "starting",
             Some(Stage::Load) => "loading",
@@ -247,25 +253,22 @@ fn buttons(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
     if !state.job.busy() {
         let text = RichText::new("Generate").strong().color(palette.on_accent);
-        let waits = state.waits_for_profile();
-        let ready = !state.form.model.as_os_str().is_empty() && !matches!(state.facts, Some(Err(_))) && !waits;
-        let button = ui.add_enabled(ready, Button::new(text).fill(palette.accent));
-        let why = match &state.facts {
-            Some(Err(why)) => why.clone(),
-            _ if waits => "The model's profile is being read for these settings".into(),
-            _ => "Choose a model first".into(),
-        };
-        let button = button.on_disabled_hover_text(why);
+        let ready = state.ready();
+        let button = ui.add_enabled(ready.is_ok(), Button::new(text).fill(palette.accent));
+        let button = button.on_disabled_hover_text(ready.err().unwrap_or_default());
         if button.on_hover_text(ui.ctx().format_shortcut(&GENERATE)).clicked() {
             state.ask(Action::Generate);
         }
         return;
     }
-    let running = matches!(state.job, Job::Running { .. });
-    if ui.add_enabled(running, Button::new("Cancel")).clicked() {
+    let wish = state.job.wish();
+    let cancel = ui.add_enabled(wish != Wish::Cancel, Button::new("Cancel"));
+    // It stands where Generate stood: a double click on that one is no click on this.
+    if cancel.clicked() && !cancel.double_clicked() {
         state.ask(Action::Cancel);
     }
-    let (text, action) = if state.job.paused() { ("Resume", Action::Resume) } else { ("Pause", Action::Pause) };
+    let (text, action) = if wish == Wish::Pause { ("Resume", Action::Resume) } else { ("Pause", Action::Pause) };
+    let running = matches!(state.job, Job::Running { .. }) && wish != Wish::Cancel;
     if ui.add_enabled(running, Button::new(text)).clicked() {
         state.ask(action);
     }

@@ -76,7 +76,7 @@ fn play_button(ui: &mut Ui, view: &mut View, at: usize, count: usize) -> Option<
     let (text, name) = if view.playing { ("Stop", "Stop playback") } else { ("Play", "Play") };
     let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));
     theme::named(&play, Role::Button, name);
-    let typing = ui.ctx().egui_wants_keyboard_input();
+    let typing = ui.ctx().text_edit_focused();
     if play.clicked() || (!typing && ui.input(|input| input.key_pressed(egui::Key::K))) {
         view.playing = !view.playing && count > 1;
         view.frame_since = ui.input(|input| input.time);

@@ -35,11 +35,11 @@ pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
     // A device of its own: the window's draws while the engine's computes, and a lost one takes nothing else along.
     let open_engine = || {
         let gpu = GpuArgs::default().open()?;
-        let adapter = gpu.adapter_name().to_owned();
-        Ok((Engine::start(gpu, SUBMIT_BUDGET)?, adapter))
+        Ok(Engine::start(gpu, SUBMIT_BUDGET)?)
     };
     app::run(Options {
         open_engine: Arc::new(open_engine),
+        choose: app::system_dialogs(),
         demo_model: generate::demo_model().ok(),
         capture,
         demo_capture: demo_capture(),

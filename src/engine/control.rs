@@ -13,13 +13,20 @@ enum Wish {
     ShutDown,
 }
 
-/// What the user wants of the running job.
+/// What the user wants of the running job, or of the one that is to start.
 #[derive(Debug, Default)]
 pub struct Control {
-    wish: Mutex<Wish>,
+    wanted: Mutex<Wanted>,
     changed: Condvar,
     /// How long jobs were held by pauses, all of them together.
     held: Mutex<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    wish: Wish,
+    /// Jobs that run or wait. Without one there is nothing to hold or to end.
+    jobs: usize,
 }
 
 /// Measures a job's time without its pauses.
@@ -41,38 +48,48 @@ impl<'a> Stopwatch<'a> {
 }
 
 impl Control {
-    /// Holds the job before its next submit.
+    /// Holds the job before its next submit, or the next tensor that it loads.
     pub fn pause(&self) {
-        self.change(|wish| if wish == Wish::Run { Wish::Pause } else { wish });
+        self.wish(|wish| if wish == Wish::Run { Wish::Pause } else { wish });
     }
 
     /// Goes on after a pause.
     pub fn resume(&self) {
-        self.change(|wish| if wish == Wish::Pause { Wish::Run } else { wish });
+        self.wish(|wish| if wish == Wish::Pause { Wish::Run } else { wish });
     }
 
-    /// Ends the job before its next submit.
+    /// Ends the job before its next submit, or the next tensor that it loads.
     pub fn cancel(&self) {
-        self.change(|wish| if wish == Wish::ShutDown { wish } else { Wish::Cancel });
+        self.wish(|wish| if wish == Wish::ShutDown { wish } else { Wish::Cancel });
     }
 
     pub(super) fn shut_down(&self) {
-        self.change(|_| Wish::ShutDown);
+        self.change(|wanted| wanted.wish = Wish::ShutDown);
     }
 
-    /// A new job starts: what was wished of the last one is forgotten.
-    pub(super) fn begin(&self) {
-        self.change(|wish| if wish == Wish::ShutDown { wish } else { Wish::Run });
+    /// A job is asked for. From now on it can be held and ended, though its thread may not know of it yet.
+    pub(super) fn expect(&self) {
+        self.change(|wanted| wanted.jobs += 1);
+    }
+
+    /// A job has ended; the next one begins without its wishes.
+    pub(super) fn ended(&self) {
+        self.change(|wanted| {
+            wanted.jobs -= 1;
+            if wanted.wish != Wish::ShutDown {
+                wanted.wish = Wish::Run;
+            }
+        });
     }
 
     /// Blocks while paused; whether the job may go on.
     pub(super) fn may_go_on(&self) -> bool {
         let start = Instant::now();
-        let (wish, paused) = (self.lock(), |wish: &mut Wish| *wish == Wish::Pause);
-        if *wish != Wish::Pause {
-            return *wish == Wish::Run;
+        let (wanted, paused) = (self.lock(), |wanted: &mut Wanted| wanted.wish == Wish::Pause);
+        if wanted.wish != Wish::Pause {
+            return wanted.wish == Wish::Run;
         }
-        let wish = *self.changed.wait_while(wish, paused).unwrap_or_else(PoisonError::into_inner);
+        let wish = self.changed.wait_while(wanted, paused).unwrap_or_else(PoisonError::into_inner).wish;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) += start.elapsed();
         wish == Wish::Run
     }
@@ -81,15 +98,22 @@ impl Control {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, next: impl FnOnce(Wish) -> Wish) {
-        let mut wish = self.lock();
-        *wish = next(*wish);
+    fn wish(&self, next: impl FnOnce(Wish) -> Wish) {
+        self.change(|wanted| {
+            if wanted.jobs > 0 {
+                wanted.wish = next(wanted.wish);
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.lock());
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wish> {
-        // The wish is a plain value: whole after any panic.
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        // Plain values: whole after any panic.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,6 +126,7 @@ mod tests {
     fn a_pause_holds_until_resumed_or_cancelled() {
         for (wake, goes_on) in [(Control::resume as fn(&Control), true), (Control::cancel, false)] {
             let control = Arc::new(Control::default());
+            control.expect();
             control.pause();
             let waiting = control.clone();
             let thread = std::thread::spawn(move || waiting.may_go_on());
@@ -125,14 +150,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_job_forgets_a_cancel_but_not_a_shut_down() {
+    fn a_wish_is_for_one_job_and_a_shut_down_for_all() {
         let control = Control::default();
         control.cancel();
+        control.expect();
+        assert!(control.may_go_on(), "there was nothing to cancel");
+        control.expect();
+        control.cancel();
         assert!(!control.may_go_on());
-        control.begin();
-        assert!(control.may_go_on());
+        control.ended();
+        assert!(control.may_go_on(), "the next in line is another job");
         control.shut_down();
-        control.begin();
+        control.ended();
+        control.expect();
         control.resume();
         assert!(!control.may_go_on());
     }

@@ -14,7 +14,7 @@ pub enum EngineError {
     Request(String),
     /// The model's files.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// The prompt.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
@@ -46,6 +46,16 @@ impl From<GpuError> for EngineError {
         match error {
             GpuError::Cancelled => Self::Cancelled,
             other => Self::Gpu(other),
+        }
+    }
+}
+
+impl From<ModelError> for EngineError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            // A job that is cancelled while it loads, or a device that is lost then, is no fault of the model.
+            ModelError::Gpu(error) => error.into(),
+            other => Self::Model(other),
         }
     }
 }

@@ -40,12 +40,10 @@ pub(super) fn run(
 ) -> Result<Generated> {
     let watch = Stopwatch::start(control);
     let gate = control.clone();
-    let options = StreamOptions {
-        budget: submit_budget,
-        timed: request.observe.times,
-        gate: Some(Box::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) })),
-    };
-    let mut job = Job { gpu, request, control, events, cx: Stream::new(gpu, options), seconds: Seconds::default() };
+    let gpu = gpu.gated(Arc::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) }));
+    let options = StreamOptions { budget: submit_budget, timed: request.observe.times };
+    let mut job =
+        Job { gpu: &gpu, request, control, events, cx: Stream::new(&gpu, options), seconds: Seconds::default() };
     let mut generated = job.run()?;
     generated.seconds.total = watch.seconds();
     Ok(generated)

@@ -164,6 +164,8 @@ pub struct Engine {
     events: Receiver<Event>,
     control: Arc<Control>,
     thread: Option<JoinHandle<()>>,
+    adapter: String,
+    memory: Option<u64>,
 }
 
 impl Engine {
@@ -176,20 +178,22 @@ impl Engine {
         let (outbox, events) = bounded(EVENTS);
         let control = Arc::new(Control::default());
         let shared = control.clone();
+        let (adapter, memory) = (gpu.adapter_name().to_owned(), gpu.caps().memory);
         let work = move || {
             for request in inbox {
-                shared.begin();
                 let last = match generate::run(&gpu, &request, submit_budget, &shared, &outbox) {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };
+                // Before the listener hears of the end and asks for the next one.
+                shared.ended();
                 if outbox.send(last).is_err() {
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(work).map_err(EngineError::Thread)?;
-        Ok(Self { requests: Some(requests), events, control, thread: Some(thread) })
+        Ok(Self { requests: Some(requests), events, control, thread: Some(thread), adapter, memory })
     }
 
     /// Queues a job; it starts when the one before it ends. Waits if one is queued already.
@@ -198,12 +202,23 @@ impl Engine {
     /// The thread is gone.
     pub fn generate(&self, request: GenerateRequest) -> Result<(), EngineError> {
         let requests = self.requests.as_ref().ok_or(EngineError::Stopped)?;
+        self.control.expect();
         requests.send(request).map_err(|_| EngineError::Stopped)
     }
 
     /// What the jobs report, in order. Must be read: a job waits when 64 are unread.
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
+    }
+
+    /// Name of the adapter.
+    pub fn adapter(&self) -> &str {
+        &self.adapter
+    }
+
+    /// The adapter's own memory in bytes, where the driver tells.
+    pub fn memory(&self) -> Option<u64> {
+        self.memory
     }
 
     /// Pause, resume, cancel.

@@ -91,10 +91,14 @@ pub struct AdapterSummary {
     pub caps: Caps,
 }
 
+/// Asked before weights are written, a kernel is compiled, or work is submitted: it may block (pause) or fail (cancel).
+pub type Gate = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// An opened device. Cheap to clone; all clones are the same device.
 #[derive(Clone)]
 pub struct Gpu {
     inner: Arc<Inner>,
+    gate: Option<Gate>,
 }
 
 struct Inner {
@@ -263,7 +267,17 @@ impl Gpu {
             failure,
             pending_upload: AtomicU64::new(0),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), gate: None }
+    }
+
+    /// The same device, for work that `gate` may hold or end; other handles are not touched.
+    pub fn gated(&self, gate: Gate) -> Self {
+        Self { inner: self.inner.clone(), gate: Some(gate) }
+    }
+
+    /// What the gate says; without one all may go on.
+    pub(super) fn pass_gate(&self) -> Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate())
     }
 
     /// What the device can do.
@@ -320,6 +334,7 @@ impl Gpu {
         if bytes.len() as u64 != length.next_multiple_of(4) {
             return Err(GpuError::shape("upload_weight", format!("{} bytes for {shape:?} {dtype:?}", bytes.len())));
         }
+        self.pass_gate()?;
         let allocation = self.inner.pool.allocate_fresh(&self.inner.device, length, what)?;
         let tensor = Tensor::new(allocation, shape, dtype);
         for (i, chunk) in bytes.chunks(DRAIN as usize).enumerate() {
@@ -368,6 +383,7 @@ impl Gpu {
         if let Some(compiled) = lock(&self.inner.kernels).get(kernel) {
             return Ok(compiled.clone());
         }
+        self.pass_gate()?;
         let compiled = Arc::new(CompiledKernel::compile(self, kernel)?);
         lock(&self.inner.kernels).insert(kernel.clone(), compiled.clone());
         Ok(compiled)

@@ -56,7 +56,9 @@ pub enum GpuError {
         limit: u64,
     },
     /// The device is gone (driver reset, sleep, unplugged, watchdog).
-    #[error("the GPU device was lost: {0}; the run can be resumed from its last finished step")]
+    #[error(
+        "the GPU device was lost: {0}; start again, and if it is lost again update the driver or try a smaller size"
+    )]
     Lost(String),
     /// wgpu reported an error outside the cases above; a bug in this program or its driver.
     #[error("the GPU driver reported an error: {0}")]

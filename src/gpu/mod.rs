@@ -20,11 +20,11 @@ mod tensor;
 mod timing;
 
 pub use choices::{Choices, choices_path};
-pub use device::{AdapterSummary, Caps, Gpu, GpuOptions, Tier, list_adapters};
+pub use device::{AdapterSummary, Caps, Gate, Gpu, GpuOptions, Tier, list_adapters};
 pub use error::GpuError;
 pub use kernel::{Dispatch, Kernel, fold_groups};
 pub use pool::MemoryUse;
-pub use stream::{Gate, Stream, StreamOptions};
+pub use stream::{Stream, StreamOptions};
 pub use tensor::{DType, Tensor};
 pub use timing::{KernelTime, KernelTimes};
 

@@ -10,22 +10,18 @@ use std::time::{Duration, Instant};
 use super::timing::SubmitTimer;
 use super::{DType, Dispatch, Gpu, GpuError, KernelTimes, Result, Tensor};
 
-/// Called before every submit, on the thread that records: it may block (pause) or fail (cancel).
-pub type Gate = Box<dyn FnMut() -> Result<()> + Send>;
-
 /// How a stream submits.
+#[derive(Clone, Debug)]
 pub struct StreamOptions {
     /// Longest GPU time of one submit: 8 to 16 ms beside a window, 100 ms without one.
     pub budget: Duration,
     /// Time every dispatch on the GPU (where the device can).
     pub timed: bool,
-    /// Asked before every submit.
-    pub gate: Option<Gate>,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { budget: Duration::from_millis(100), timed: false, gate: None }
+        Self { budget: Duration::from_millis(100), timed: false }
     }
 }
 
@@ -269,9 +265,7 @@ impl Stream {
         let Some(mut encoder) = self.encoder.take() else {
             return Ok(());
         };
-        if let Some(gate) = &mut self.options.gate {
-            gate()?;
-        }
+        self.gpu.pass_gate()?;
         while self.in_flight.len() >= IN_FLIGHT {
             self.retire_oldest()?;
         }

@@ -1,0 +1,146 @@
+//! The running job: what starts, holds and ends it, and what the engine tells of it.
+
+use crate::engine::{Engine, EngineError, Event, Record};
+
+use super::App;
+use super::state::{Adapter, Job, Level, Wish};
+
+impl App {
+    pub(super) fn generate(&mut self) {
+        if let Err(why) = self.state.ready() {
+            return self.state.log.add(Level::Note, why);
+        }
+        let (strategy, prompt) = (self.state.form.strategy().name(), &self.state.form.prompt);
+        self.state.log.add(Level::Note, format!("Generating \"{prompt}\" with {strategy}."));
+        match self.link.generate(self.state.form.request()) {
+            Ok(true) => self.begin(),
+            Ok(false) => self.state.job = Job::Opening,
+            Err(error) => {
+                self.link.close_engine();
+                self.fail(error);
+            }
+        }
+    }
+
+    pub(super) fn pause(&mut self, pause: bool) {
+        let (Some(engine), Job::Running { wish, .. }) = (self.link.engine(), &mut self.state.job) else { return };
+        match (pause, *wish) {
+            (_, Wish::Cancel) => {}
+            (true, _) => {
+                engine.control().pause();
+                *wish = Wish::Pause;
+            }
+            (false, _) => {
+                self.pace.ask("resume");
+                engine.control().resume();
+                *wish = Wish::GoOn;
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self) {
+        match &mut self.state.job {
+            Job::Idle => {}
+            // The device goes on opening, for the next job.
+            Job::Opening => {
+                self.link.forget_pending();
+                self.state.job = Job::Idle;
+                self.state.log.add(Level::Note, "Cancelled.");
+            }
+            Job::Running { wish, .. } => {
+                *wish = Wish::Cancel;
+                self.pace.ask("cancel");
+                if let Some(engine) = self.link.engine() {
+                    engine.control().cancel();
+                }
+            }
+        }
+    }
+
+    pub(super) fn opened(&mut self, engine: Result<Engine, String>) {
+        let engine = match engine {
+            Ok(engine) => engine,
+            Err(error) => {
+                let text = format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is.");
+                return if self.link.not_opened() { self.fail(text) } else { self.state.log.add(Level::Warning, text) };
+            }
+        };
+        self.state.adapter = Some(Adapter { name: engine.adapter().into(), memory: engine.memory() });
+        match self.link.opened(engine) {
+            Ok(true) => self.begin(),
+            Ok(false) => {}
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn begin(&mut self) {
+        self.state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn };
+    }
+
+    pub(super) fn fail(&mut self, error: String) {
+        self.state.job = Job::Idle;
+        self.state.log.add(Level::Error, error);
+    }
+
+    pub(super) fn event(&mut self, event: Event, records: Vec<Record>) {
+        let Job::Running { run, stage, .. } = &mut self.state.job else { return };
+        match &event {
+            Event::Started(_) => *run = Some(self.state.runs.start()),
+            Event::Stage(now) => *stage = Some(*now),
+            Event::Warning(text) => self.state.log.add(Level::Warning, text.clone()),
+            Event::Step(_) | Event::Finished(_) | Event::Failed(_) => self.pace.answered(),
+            Event::Mask(_) => {}
+        }
+        let run = *run;
+        if let Some(id) = run {
+            self.state.runs.observe(id, records);
+        }
+        match event {
+            Event::Started(_) => {
+                self.forget_selection();
+                // What is made is to be seen moving.
+                self.state.view.playing = true;
+            }
+            Event::Finished(_) => self.finished(run),
+            Event::Failed(error) => self.failed(run, &error),
+            _ => {}
+        }
+    }
+
+    fn finished(&mut self, run: Option<u64>) {
+        self.state.job = Job::Idle;
+        let Some(id) = run else { return };
+        self.state.runs.end(id);
+        let text = if self.state.runs.promote(id) {
+            "Done. This run is the baseline now: choose a strategy and generate again."
+        } else {
+            "Done."
+        };
+        self.state.log.add(Level::Note, text);
+    }
+
+    fn failed(&mut self, run: Option<u64>, error: &EngineError) {
+        self.state.job = Job::Idle;
+        if let Some(id) = run {
+            self.state.runs.end(id);
+        }
+        match error {
+            EngineError::Cancelled => self.state.log.add(Level::Note, "Cancelled. What was done until then is kept."),
+            EngineError::Gpu(_) => {
+                self.link.close_engine();
+                self.state.log.add(Level::Error, format!("{error}. The GPU is opened anew with the next run."));
+            }
+            other => self.state.log.add(Level::Error, other.to_string()),
+        }
+    }
+
+    /// The engine's thread has ended by a bug of the program's.
+    pub(super) fn broken(&mut self) {
+        self.link.close_engine();
+        if let Job::Running { run: Some(id), .. } = self.state.job {
+            self.state.runs.end(id);
+        }
+        let text = "The engine broke: that is a bug of this program, and the terminal says more. The run so far is kept; the next one starts the engine anew.";
+        self.fail(text.into());
+    }
+}
