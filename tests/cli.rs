@@ -276,18 +276,20 @@ fn outputs_never_replace_what_is_no_file() {
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "something was left");
 }
 
+/// Puts a file system of some kilobytes on a folder, where this user may.
+#[cfg(target_os = "linux")]
+fn mount_small(folder: &Path) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=4k", "tmpfs"]).arg(folder).stderr(std::process::Stdio::null());
+    mount.status().is_ok_and(|status| status.success())
+}
+
 /// On a file system of some kilobytes, where this user may mount one.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_an_error_without_leftovers() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4k", "tmpfs"])
-        .arg(folder.path())
-        .stderr(std::process::Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
+    if !mount_small(folder.path()) {
         println!("skipped: no file system can be mounted here");
         return;
     }
@@ -304,6 +306,44 @@ fn a_full_disk_is_an_error_without_leftovers() {
         assert!(one_line && stderr.contains(name) && stderr.contains("space"), "{stderr}");
         assert_eq!(left, 0, "{name}: half-written output");
     }
+}
+
+/// A capture that cannot be written is said at the end: the clip took longer to make.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_capture_that_fails_does_not_cost_the_clip() {
+    let (small, folder) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    if !mount_small(small.path()) {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let (clip, capture) = (folder.path().join("clip.gif"), small.path().join("run.capture"));
+    let output = run(generate(model(), &clip, &["--capture", capture.to_str().expect("UTF-8")]));
+    Command::new("umount").arg(small.path()).status().expect("umount");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is written, but not all else") && stderr.contains("space"), "{stderr}");
+    assert!(fs::read(&clip).expect("the clip").starts_with(b"GIF89a"));
+    assert!(!output.stdout.is_empty(), "no summary");
+}
+
+#[test]
+fn wrong_uses_are_said_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (sheet, picture) = (at("sheet.avi"), at("window.mp4"));
+    fails(ditscope(&["generat", "a cat"]), 2, &["generat", "did you mean generate?"]);
+    fails(ditscope(&["no-such.capture"]), 2, &["no-such.capture"]);
+    fails(ditscope(&["sheet", "-o", &sheet]), 2, &["sheet.avi", ".mp4"]);
+    fails(ditscope(&["sheet", "-o", &at("sheet.png"), "--scale", "900"]), 2, &["pixels"]);
+    fails(ditscope(&["screenshot", "assets/demo.capture", "-o", &picture]), 2, &["window.mp4", ".png"]);
+    for wrong in [["--columns", "0"], ["--seeds", "0"], ["--limit", "0"]] {
+        let output = run(ditscope(&["sheet", "-o", &at("sheet.png"), wrong[0], wrong[1]]));
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let other = ["--strategy", "profiling:blocks=0-900"];
+    fails_without_output(model(), &other, 2, &["does not have"]);
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
 }
 
 #[test]

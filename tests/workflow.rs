@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 const SMALL: [&str; 4] = ["--steps", "6", "--frames", "5"];
+const FEWER: [&str; 2] = ["--strategy", "fewer-steps:steps=3"];
 
 fn ditscope(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
@@ -54,6 +55,12 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     let said = succeeds(&["plan", "--profile", text(&profile), "--speedup", "2", "-o", text(&plan)]);
     assert!(said.lines().next().is_some_and(|line| line.matches('#').count() == 3), "{said}");
     assert!(said.contains("dB PSNR"), "{said}");
+    for target in [["--speedup", "1"], ["--min-psnr", "900"]] {
+        let said = succeeds(&[&["plan", "--profile", text(&profile)][..], &target].concat());
+        assert!(said.contains("identical") && !said.contains("dB"), "{said}");
+    }
+    let said = succeeds(&[&["generate", "a cat", "-o", text(&place("few.gif"))][..], &FEWER, &SMALL].concat());
+    assert!(said.contains("2.00 times less work"), "fewer steps are less work than was asked for: {said}");
 
     let (clip, capture) = (place("clip.png"), place("run.capture"));
     let generate = ["generate", "a cat walking on grass", "--json", "-o", text(&clip), "--capture", text(&capture)];
@@ -87,7 +94,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     fails(&[&arguments[..], &list, &SMALL].concat(), 2, "--resume");
     let resumed = [&arguments[..], &["--resume"], &list].concat();
     assert_eq!(succeeds(&[&resumed[..], &SMALL].concat()), table, "nothing is left to run, and nothing changes");
-    fails(&[&resumed[..], &["--steps", "9", "--frames", "5"]].concat(), 2, "of another model");
+    fails(&[&resumed[..], &["--steps", "9", "--frames", "5"]].concat(), 2, "num inference steps: 6 there, 9 here");
 }
 
 #[test]
@@ -100,4 +107,27 @@ fn what_cannot_be_profiled_is_said_before_anything_runs() {
     fails(&with(&["--mask", "file:no such place"]), 1, "no such place");
     fails(&with(&["--mask", "guess"]), 2, "guess");
     assert!(!profile.exists());
+}
+
+/// Settings that tuning would replace are refused, and so is whatever else cannot be compared, before the first run.
+#[test]
+fn what_cannot_be_compared_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let output = folder.path().join("compared");
+    let plan = folder.path().join("plan.json");
+    fs::write(&plan, "{\"name\": \"off\"}").expect("written");
+    let with = |strategies: &str, speedups: &str, code: i32, word: &str| {
+        let tuned = [&["compare", "-o", text(&output), "--strategies", strategies][..], &SMALL].concat();
+        let speedups = if speedups.is_empty() { vec![] } else { vec!["--speedups", speedups] };
+        fails(&[&tuned[..], &speedups].concat(), code, word);
+    };
+    with("uniform:every=3", "2", 2, "tuning chooses every");
+    with("fewer-steps:steps=3", "2", 2, "tuning chooses steps");
+    with("planner:x=1", "", 2, "no settings");
+    with("uniform turbo", "", 2, "turbo");
+    with("uniform;missing.json", "", 1, "missing.json");
+    with(text(&plan), "2", 2, "cannot be tuned");
+    with("uniform", "0.5", 2, "--speedups 0.5");
+    with("dbcache:front=40", "2", 2, "cannot run");
+    assert!(!output.exists());
 }

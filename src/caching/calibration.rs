@@ -117,15 +117,18 @@ impl Calibration {
     }
 
     /// The PSNR to expect of a plan whose latents are off by a squared error: interpolated between measured outcomes, 10 dB a
-    /// factor of ten beyond them. `None` without outcomes.
+    /// factor of ten beyond them; infinite without an error, for the clips are the same. `None` without outcomes.
     pub fn expected_psnr(&self, error: f64) -> Option<f64> {
         let mut known = self.outcomes.clone();
         known.retain(|(error, _)| *error > 0.0);
         known.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (first, last) = (known.first()?, known.last()?);
+        if error <= 0.0 {
+            return Some(f64::INFINITY);
+        }
         let decibels = |ratio: f64| 10.0 * ratio.log10();
         if error <= first.0 {
-            return Some(first.1 + decibels(first.0 / error.max(f64::MIN_POSITIVE)));
+            return Some(first.1 + decibels(first.0 / error));
         }
         let Some(pair) = known.windows(2).find(|pair| error <= pair[1].0) else {
             return Some(last.1 - decibels(error / last.0));
@@ -196,6 +199,7 @@ mod tests {
         assert_eq!(calibration.expected_psnr(1e-3).map(f64::round), Some(38.0));
         assert_eq!(calibration.expected_psnr(1e-5).map(f64::round), Some(56.0));
         assert_eq!(calibration.expected_psnr(1e-1).map(f64::round), Some(20.0));
+        assert_eq!(calibration.expected_psnr(0.0), Some(f64::INFINITY), "without an error the clips are the same");
         assert_eq!(Calibration { outcomes: vec![], ..calibration }.expected_psnr(1.0), None);
     }
 

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::easy_cache::EasyCacheRun;
 use super::probing::Probing;
+use super::step_skip::stack_plans;
 use super::strategy::Fixed;
-use super::tea_cache::{self, stack_plans};
 use super::{
     CacheError, Carry, DbCache, DeltaDit, DiCache, EasyCache, MagCache, ProfilingSettings, StepPlan, StepSchedule,
-    Strategy, step_skip,
+    Strategy, tea_cache,
 };
 
 /// A strategy with its settings.
@@ -146,7 +146,7 @@ impl StrategyConfig {
                 }
                 settings.plans(steps, blocks)
             }
-            Self::Uniform(schedule) => step_skip::uniform(schedule, steps, blocks),
+            Self::Uniform(schedule) => stack_plans(&schedule.computed(steps), blocks),
             Self::DeltaDit(settings) => settings.plans(steps, blocks),
             Self::TeaCache { threshold, ret_steps, coefficients } => {
                 let known = coefficients.or_else(|| tea_cache::wan_coefficients(blocks, *ret_steps));
@@ -164,7 +164,10 @@ impl StrategyConfig {
     /// A plan from a file: it must be for as many steps and blocks, and reuse only what it stored before.
     fn checked(&self, plans: &[StepPlan], inputs: &StrategyInputs) -> Result<Vec<StepPlan>, CacheError> {
         if plans.len() != inputs.steps {
-            let message = format!("the plan is for {} steps, the job has {}", plans.len(), inputs.steps);
+            let (planned, asked) = (plans.len(), inputs.steps);
+            let message = format!(
+                "the plan is for {planned} steps, the job has {asked}: ask for {planned} steps, or plan for {asked}"
+            );
             return Err(CacheError::Settings(message));
         }
         if !plans.iter().all(|plan| plan.cond.fits(inputs.blocks) && plan.uncond.fits(inputs.blocks)) {
@@ -191,10 +194,68 @@ pub fn warnings(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> V
             plans.len()
         ));
     }
+    let (more, less) = advice(config);
     if full == plans.len() {
-        found.push(format!("{name} never reused anything: raise its threshold or lower the number of warm-up steps"));
+        found.push(format!("{name} never reused anything: {more}"));
     } else if full <= 1 {
-        found.push(format!("{name} reused on every step after the first: lower its threshold"));
+        found.push(format!("{name} reused on every step after the first: {less}"));
     }
     found
+}
+
+/// How a strategy is made to reuse more, and less: by the settings that its kind has.
+fn advice(config: &StrategyConfig) -> (&'static str, &'static str) {
+    match config {
+        StrategyConfig::Profiling(settings) if settings.blocks.iter().all(Vec::is_empty) => {
+            ("its list of blocks is empty: name some", "compute every few steps")
+        }
+        StrategyConfig::Profiling(_) | StrategyConfig::Uniform(_) | StrategyConfig::DeltaDit(_) => (
+            "compute fewer steps, by longer intervals or a shorter warm-up",
+            "compute more steps, by shorter intervals",
+        ),
+        StrategyConfig::Plan { .. } => {
+            ("plan for a higher speed-up or for fewer dB", "plan for a lower speed-up or for more dB")
+        }
+        _ => ("raise its threshold or compute fewer steps at the start", "lower its threshold"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caching::Intervals;
+
+    fn fixed(every: usize) -> StrategyConfig {
+        StrategyConfig::Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(every) })
+    }
+
+    /// Advice names settings that the strategy has.
+    #[test]
+    fn advice_fits_the_kind_of_strategy() {
+        let plan = StrategyConfig::Plan { title: "planner".into(), plans: Vec::new() };
+        let profiling = StrategyConfig::Profiling(ProfilingSettings::default());
+        let threshold = StrategyConfig::EasyCache(EasyCache::default());
+        let cases = [
+            (&fixed(1), "longer intervals", "shorter intervals"),
+            (&threshold, "raise its threshold", "lower its threshold"),
+            (&plan, "higher speed-up", "lower speed-up"),
+            (&profiling, "list of blocks", "compute every few"),
+        ];
+        let computed = stack_plans(&[true; 20], 4);
+        let reused = stack_plans(&std::array::from_fn::<_, 20, _>(|step| step == 0), 4);
+        for (config, more, less) in cases {
+            for (plans, word) in [(&computed, more), (&reused, less)] {
+                let found = warnings(config, plans, 4);
+                assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_for_other_steps_says_what_to_ask_for() {
+        let plan = StrategyConfig::Plan { title: "planner".into(), plans: stack_plans(&[true; 5], 2) };
+        let inputs = StrategyInputs { steps: 9, blocks: 2, ..Default::default() };
+        let message = plan.build(&inputs).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(message.contains("ask for 5 steps") && message.contains("plan for 9"), "{message}");
+    }
 }

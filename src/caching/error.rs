@@ -9,7 +9,9 @@ pub enum CacheError {
     #[error("{0}")]
     Settings(String),
     /// A method that has to be calibrated for the model first.
-    #[error("{0} has no calibration for this model: make one with `ditscope profile` and name it with --profile")]
+    #[error(
+        "{0} has no calibration for this model: make one with `ditscope profile --model FOLDER -o profile.json` and name it with --profile profile.json"
+    )]
     Uncalibrated(&'static str),
     /// A plan wants something that was never stored.
     #[error("the plan reuses {0} before anything was stored for it")]
@@ -36,4 +38,11 @@ pub enum CacheError {
     /// The GPU.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+}
+
+impl CacheError {
+    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    pub fn is_wrong_use(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::Uncalibrated(_) | Self::NothingStored(_) | Self::File { .. })
+    }
 }

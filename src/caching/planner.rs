@@ -117,11 +117,16 @@ impl<'a> Planner<'a> {
         Ok(self.with_computed(((steps as f64 / speedup).round() as usize).max(1)))
     }
 
-    /// The fastest plan that is expected to keep `psnr` dB.
+    /// The fastest plan that is expected to keep `psnr` dB; the one without reuse where no other is.
     ///
     /// # Errors
-    /// The calibration has no measured outcomes to expect from.
+    /// A target that is no number, or a calibration without measured outcomes to expect from.
     pub fn for_psnr(&self, psnr: f64) -> Result<Planned, CacheError> {
+        if !psnr.is_finite() {
+            return Err(CacheError::Settings(format!(
+                "{psnr} dB cannot be planned for: name a number, for example 40"
+            )));
+        }
         if self.calibration.outcomes.is_empty() {
             return Err(CacheError::Uncalibrated("the expected PSNR"));
         }
@@ -429,5 +434,8 @@ mod tests {
         assert!(planner.for_speedup(0.5).is_err() && planner.for_speedup(f64::NAN).is_err());
         let (slow, fast) = (planner.for_psnr(60.0).unwrap(), planner.for_psnr(25.0).unwrap());
         assert!(slow.computed.len() > fast.computed.len());
+        let unreachable = planner.for_psnr(1e6).unwrap();
+        assert_eq!((unreachable.computed.len(), unreachable.error), (20, 0.0), "nothing is reused");
+        assert!(planner.for_psnr(f64::NAN).is_err());
     }
 }

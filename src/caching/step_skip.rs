@@ -1,14 +1,17 @@
-//! Simple fixed rules: every k-th step, and Delta-DiT's halves.
+//! Simple fixed rules: whole steps that are skipped, and Delta-DiT's halves.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Action, BranchPlan, Forecast, StepPlan, StepSchedule};
 
-/// All blocks are reused together between scheduled steps: the plainest rule, and a strong one.
-pub fn uniform(schedule: &StepSchedule, steps: usize, blocks: usize) -> Vec<StepPlan> {
-    let action = |compute| if compute { Action::Store } else { Action::Reuse(Forecast::hold()) };
-    let computed = schedule.computed(steps);
-    computed.into_iter().map(|compute| StepPlan::both(BranchPlan::whole(blocks, action(compute)))).collect()
+/// A computed step stores, any other reuses what was stored last.
+fn store_or_hold(compute: bool) -> Action {
+    if compute { Action::Store } else { Action::Reuse(Forecast::hold()) }
+}
+
+/// All blocks are reused together between computed steps: the plainest rule, and a strong one.
+pub fn stack_plans(computed: &[bool], blocks: usize) -> Vec<StepPlan> {
+    computed.iter().map(|compute| StepPlan::both(BranchPlan::whole(blocks, store_or_hold(*compute)))).collect()
 }
 
 /// Delta-DiT (arXiv 2406.01125): up to a boundary the rear blocks are reused, after it the front blocks.
@@ -41,8 +44,7 @@ impl DeltaDit {
                 let early = (step as f64) < self.boundary * steps as f64;
                 run = if early { blocks - cached..blocks } else { 0..cached };
             }
-            let action = if compute { Action::Store } else { Action::Reuse(Forecast::hold()) };
-            StepPlan::both(BranchPlan::runs(blocks, std::slice::from_ref(&run), &action))
+            StepPlan::both(BranchPlan::runs(blocks, std::slice::from_ref(&run), &store_or_hold(compute)))
         };
         self.schedule.computed(steps).into_iter().enumerate().map(plan).collect()
     }
@@ -56,7 +58,8 @@ mod tests {
     #[test]
     fn uniform_reuses_everything_between() {
         let schedule = StepSchedule { warm_up: 1, last: 1, intervals: Intervals::Uniform(3) };
-        let runs: Vec<usize> = uniform(&schedule, 9, 4).iter().map(|plan| plan.cond.computed(4)).collect();
+        let plans = stack_plans(&schedule.computed(9), 4);
+        let runs: Vec<usize> = plans.iter().map(|plan| plan.cond.computed(4)).collect();
         assert_eq!(runs, [4, 4, 0, 0, 4, 0, 0, 4, 4]);
     }
 

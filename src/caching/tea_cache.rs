@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, BranchPlan, Forecast, StepPlan};
-
 /// Settings of TeaCache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeaCache {
@@ -52,15 +50,6 @@ impl TeaCache {
     fn rescaled(&self, distance: f64) -> f64 {
         self.coefficients.iter().fold(0.0, |value, coefficient| value * distance + coefficient)
     }
-}
-
-/// The plan of steps that are either computed or reuse the whole stack's residual.
-pub(super) fn stack_plans(computed: &[bool], blocks: usize) -> Vec<StepPlan> {
-    let plan = |compute: &bool| {
-        let action = if *compute { Action::Store } else { Action::Reuse(Forecast::hold()) };
-        StepPlan::both(BranchPlan::whole(blocks, action))
-    };
-    computed.iter().map(plan).collect()
 }
 
 /// Least squares fit of a polynomial of degree 4 from the signal's changes to the output's, as the method calibrates a model.

@@ -9,8 +9,8 @@ use crate::engine::{Engine, Event, GenerateRequest, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
-use super::GpuArgs;
-use super::generate::{SUBMIT_BUDGET, demo_model};
+use super::generate::SUBMIT_BUDGET;
+use super::{GpuArgs, demo_model};
 
 /// Steps that are measured; the first also compiles and is not counted.
 const STEPS: usize = 4;

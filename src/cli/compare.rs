@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::caching::{StrategyConfig, StrategyInputs};
+use crate::caching::StrategyConfig;
 use crate::engine::{Engine, Facts, GenerateRequest};
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames};
 use crate::profiling::profile::Profile;
 
 use super::generate::{SUBMIT_BUDGET, bar_style};
-use super::job::{Finished, RunArgs, run_job};
-use super::strategy::StrategyArgs;
+use super::job::{Finished, RunArgs, clip, run_job};
+use super::strategy::{self, StrategyArgs};
 use super::{GpuArgs, WrongUse};
 
 /// Arguments of `ditscope compare`.
@@ -45,6 +45,12 @@ pub struct Args {
     output: PathBuf,
     #[command(flatten)]
     gpu: GpuArgs,
+}
+
+impl Args {
+    fn names(&self) -> Vec<&str> {
+        self.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect()
+    }
 }
 
 /// PSNR of equal clips, in decibels.
@@ -115,7 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let profile = StrategyArgs { profile: args.profile.clone(), ..Default::default() }.read_profile(&request.model)?;
     let facts = Facts::of(&request)?;
     if let Some(profile) = &profile {
-        profile.check_fits(&facts.model_id, facts.blocks)?;
+        strategy::check_fits(profile, &request.model, &facts)?;
         if let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt)) {
             eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
         }
@@ -123,6 +129,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.resume && report::has_rows(&args.output) {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
         return Err(WrongUse(message.into()).into());
+    }
+    let names = args.names();
+    if !args.resume {
+        tune::check(&names, &args.speedups, &request, &facts, profile.as_ref())?;
     }
     let sheets = report::Sheets::new(&args.output)?;
     let gpu = args.gpu.open()?;
@@ -132,8 +142,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let entries = &settings.strategies;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2));
     bar.set_style(bar_style()?);
-    for (number, prompt) in prompts.iter().enumerate() {
-        bar.set_message(format!("{} of {}", number + 1, prompts.len()));
+    for (index, prompt) in prompts.iter().enumerate() {
+        bar.set_message(format!("{} of {}", index + 1, prompts.len()));
+        let number = number_of(prompt, &rows);
         for seed in 0..args.runs.seeds {
             if rows.iter().any(|row| row.prompt == *prompt && row.seed == seed) {
                 bar.inc(entries.len() as u64 + 2);
@@ -164,21 +175,17 @@ fn set_up(
     let (strategies, rows) = if args.resume {
         let (before, rows) = report::read_settings_and_rows(&args.output)?;
         let now = settings(request, facts, adapter, before.strategies.clone());
-        if now != before {
-            let message = "the comparison in the output folder is of another model, device, size, length, number of steps, guidance or version";
-            return Err(WrongUse(message.into()).into());
+        if let Some((setting, before, now)) = first_difference(&before, &now)? {
+            let message =
+                format!("the comparison in the output folder has another {setting}: {before} there, {now} here");
+            return Err(WrongUse(message).into());
         }
         (before.strategies, rows)
     } else {
-        (tuned(args, engine, request, profile)?, Vec::new())
+        (tuned(args, engine, request, facts, profile)?, Vec::new())
     };
     if strategies.is_empty() {
         return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
-    }
-    for Entry { name, config, .. } in &strategies {
-        let steps = config.steps(request.num_inference_steps);
-        let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
-        config.build(&inputs).with_context(|| format!("{name} cannot run"))?;
     }
     let settings = settings(request, facts, adapter, strategies);
     // The rows first: those of another comparison must not be taken for this one's.
@@ -205,11 +212,33 @@ fn tuned(
     args: &Args,
     engine: &Engine,
     request: &GenerateRequest,
+    facts: &Facts,
     profile: Option<&Profile>,
 ) -> anyhow::Result<Vec<Entry>> {
-    let names: Vec<&str> = args.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect();
     let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
-    tune::Tuner::new(engine, tuning, profile)?.entries(&names, &args.speedups)
+    tune::Tuner::new(engine, tuning, facts, profile).entries(&args.names(), &args.speedups)
+}
+
+/// The first setting in which two comparisons differ, with its values.
+fn first_difference(
+    before: &Settings,
+    now: &Settings,
+) -> serde_json::Result<Option<(String, serde_json::Value, serde_json::Value)>> {
+    let (before, now) = (serde_json::to_value(before)?, serde_json::to_value(now)?);
+    let mut settings = before.as_object().into_iter().flatten();
+    let differs = settings.find(|(name, value)| now[name.as_str()] != **value);
+    Ok(differs.map(|(name, value)| (name.replace('_', " "), value.clone(), now[name.as_str()].clone())))
+}
+
+/// The number of a prompt's sheets, from 0: it stays the same when a comparison goes on with other prompts.
+fn number_of(prompt: &str, rows: &[Row]) -> usize {
+    let mut known: Vec<&str> = Vec::new();
+    for row in rows {
+        if !known.contains(&row.prompt.as_str()) {
+            known.push(&row.prompt);
+        }
+    }
+    known.iter().position(|known| *known == prompt).unwrap_or(known.len())
 }
 
 /// All strategies on one prompt and seed between two runs of the baseline: their difference is the noise floor, and the others are
@@ -228,7 +257,7 @@ fn compare_one(
     };
     let baseline = job(&StrategyConfig::Off)?;
     let (reference, full) = (frames(&baseline)?, baseline.capture.plans());
-    let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline)?]);
+    let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline.generated, baseline.capture.run.fps)?]);
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
     let mut times = Vec::new();
@@ -251,7 +280,7 @@ fn compare_one(
             fidelity: (&metrics::compare(&reference, &frames(&run)?)?).into(),
         });
         times.push(run.generated.seconds);
-        clips.push(clip(&run)?);
+        clips.push(clip(&run.generated, run.capture.run.fps)?);
     }
     clips.pop();
     let after = times.last().unwrap_or(&before);
@@ -266,9 +295,4 @@ fn compare_one(
 fn frames(run: &Finished) -> anyhow::Result<Frames> {
     let clip = &run.generated;
     Ok(Frames::from_signed(clip.width, clip.height, &clip.frames)?)
-}
-
-fn clip(run: &Finished) -> anyhow::Result<Clip> {
-    let bytes = run.generated.bytes();
-    Ok(Clip::new(bytes.width as u32, bytes.height as u32, run.capture.run.fps, bytes.frames)?)
 }

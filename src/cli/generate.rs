@@ -7,15 +7,15 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::caching::StrategyConfig;
-use crate::engine::capture::file::Writer;
+use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
 };
-use crate::media::{self, Clip, MediaError};
+use crate::media;
 use crate::sampling::Grid;
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, latents};
+use super::{GpuArgs, demo_model, job, latents, strategy};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -119,10 +119,7 @@ impl Args {
 /// Generates a clip and writes it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let output = args.output.clone().unwrap_or_else(|| file_name(&args.prompt));
-    media::check_path(&output).map_err(|error| match error {
-        MediaError::Write { .. } => anyhow::Error::from(error),
-        _ => WrongUse(error.to_string()).into(),
-    })?;
+    media::check_path(&output)?;
     for path in [&args.save_latents, &args.capture].into_iter().flatten() {
         media::check_place(path)?;
     }
@@ -134,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let facts = Facts::of(&request)?;
     let profile = args.strategy.read_profile(&request.model)?;
     if let Some(profile) = profile.as_ref().filter(|_| args.strategy.wants_reuse()) {
-        profile.check_fits(&facts.model_id, facts.blocks)?;
+        strategy::check_fits(profile, &request.model, &facts)?;
     }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
@@ -148,37 +145,60 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
-    let (generated, capture) = follow(&engine, args.json, recorder)?;
-    if let Some(path) = &args.save_latents {
-        latents::write(path, &generated.initial_latents, generated.latent_shape)?;
-    }
+    let mut recording = Recording::new(recorder);
+    let (generated, capture) = follow(&engine, args.json, &mut recording)?;
+    // The clip first: it took longest, and whatever else cannot be written must not cost it.
     let summary = summary(&output, &request, &generated, &capture, expected);
-    media::write(&output, &clip(&generated, capture.run.fps)?, &summary.to_string())?;
+    media::write(&output, &job::clip(&generated, capture.run.fps)?, &summary.to_string())?;
     if args.json {
         println!("{summary}");
     } else {
-        let seconds = &generated.seconds;
-        println!(
-            "{}: {} frames of {}x{} in {:.1} s (text {:.1}, denoising {:.1}, decoding {:.1})",
-            output.display(),
-            generated.frames.len(),
-            generated.width,
-            generated.height,
-            seconds.total,
-            seconds.text,
-            seconds.denoise,
-            seconds.decode
-        );
-        if let (Some(speedup), true) = (capture.flop_speedup(), request.strategy != StrategyConfig::Off) {
-            let expected = expected.map_or(String::new(), |psnr| format!(", {psnr:.0} dB expected"));
-            println!(
-                "{}: {:.0} % of the blocks reused, {speedup:.2} times less work in denoising{expected}",
-                request.strategy.name(),
-                100.0 * capture.hit_rate()
-            );
-        }
+        print_summary(&output, &request, &generated, &capture, expected);
     }
-    Ok(())
+    let saved = match &args.save_latents {
+        Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
+        None => Ok(()),
+    };
+    recording.finish().and(saved).with_context(|| format!("{} is written, but not all else", output.display()))
+}
+
+/// The clip and what it took, in words.
+fn print_summary(
+    output: &Path,
+    request: &GenerateRequest,
+    generated: &Generated,
+    capture: &Capture,
+    expected: Option<f64>,
+) {
+    let seconds = &generated.seconds;
+    println!(
+        "{}: {} frames of {}x{} in {:.1} s (text {:.1}, denoising {:.1}, decoding {:.1})",
+        output.display(),
+        generated.frames.len(),
+        generated.width,
+        generated.height,
+        seconds.total,
+        seconds.text,
+        seconds.denoise,
+        seconds.decode
+    );
+    if let (Some(speedup), true) = (flop_speedup(capture, request), request.strategy != StrategyConfig::Off) {
+        let expected = match expected {
+            Some(psnr) if psnr.is_finite() => format!(", {psnr:.0} dB expected"),
+            Some(_) => ": identical to the clip without reuse".into(),
+            None => String::new(),
+        };
+        println!(
+            "{}: {:.0} % of the blocks reused, {speedup:.2} times less work in denoising{expected}",
+            request.strategy.name(),
+            100.0 * capture.hit_rate()
+        );
+    }
+}
+
+/// Work of the steps that were asked for, by that of what ran: fewer steps are less work too.
+fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
+    Some(capture.flop_speedup()? * request.num_inference_steps as f64 / capture.run.steps() as f64)
 }
 
 /// What to say of a job that needs more memory than the adapter has.
@@ -194,22 +214,44 @@ pub(super) fn bar_style() -> anyhow::Result<ProgressStyle> {
     ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {eta}").context("progress bar")
 }
 
+/// The capture of a run as it is written. What goes wrong is kept for the end: the run goes on.
+struct Recording {
+    writer: Option<Writer>,
+    failure: Option<CaptureError>,
+}
+
+impl Recording {
+    fn new(writer: Option<Writer>) -> Self {
+        Self { writer, failure: None }
+    }
+
+    fn observe(&mut self, event: &Event) {
+        let Some(writer) = &mut self.writer else { return };
+        let written = event.records().iter().try_for_each(|record| writer.write(record));
+        // A run that failed is a run as well.
+        let ends = matches!(event, Event::Finished(_) | Event::Failed(_));
+        let done = match written {
+            Ok(()) if ends => self.writer.take().map_or(Ok(()), Writer::finish),
+            other => other,
+        };
+        if let Err(error) = done {
+            (self.writer, self.failure) = (None, Some(error));
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        self.failure.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
 /// Shows progress and records the run until the job ends.
-fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow::Result<(Generated, Capture)> {
+fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Result<(Generated, Capture)> {
     let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
     bar.set_style(bar_style()?);
     for event in engine.events() {
         capture.observe(&event);
-        if let Some(recorder) = &mut recorder {
-            event.records().iter().try_for_each(|record| recorder.write(record))?;
-        }
-        // A run that failed is a run as well.
-        if matches!(event, Event::Finished(_) | Event::Failed(_))
-            && let Some(recorder) = recorder.take()
-        {
-            recorder.finish()?;
-        }
+        recording.observe(&event);
         match event {
             Event::Stage(stage) => bar.set_message(match stage {
                 Stage::Load => "loading",
@@ -236,12 +278,6 @@ fn follow(engine: &Engine, quiet: bool, mut recorder: Option<Writer>) -> anyhow:
     bail!("the engine stopped without a word")
 }
 
-fn clip(generated: &Generated, fps: u32) -> anyhow::Result<Clip> {
-    let byte = |value: &f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
-    let frames = generated.frames.iter().map(|frame| frame.iter().map(byte).collect()).collect();
-    Ok(Clip::new(generated.width as u32, generated.height as u32, fps, frames)?)
-}
-
 /// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
 fn summary(
     output: &Path,
@@ -265,7 +301,7 @@ fn summary(
         "strategy": request.strategy.name(),
         "expected_psnr": expected,
         "hit_rate": capture.hit_rate(),
-        "flop_speedup": capture.flop_speedup(),
+        "flop_speedup": flop_speedup(capture, request),
         "seconds": generated.seconds,
         "peak_memory": generated.peak_memory,
     })
@@ -276,23 +312,11 @@ fn file_name(prompt: &str) -> PathBuf {
     const LONGEST: usize = 60;
     let words: Vec<String> =
         prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
-    let mut name: String = words.join("-").chars().take(LONGEST).collect();
+    let mut name = words.join("-").chars().take(LONGEST).collect::<String>().trim_end_matches('-').to_owned();
     if name.is_empty() {
         name = "clip".into();
     }
     PathBuf::from(name).with_extension("mp4")
-}
-
-/// The model that ships with the program: beside the working directory, the executable, or the source it was built from.
-pub(super) fn demo_model() -> anyhow::Result<PathBuf> {
-    const PLACE: &str = "assets/demo-model";
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PLACE)));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLACE);
-    [Some(PathBuf::from(PLACE)), beside, Some(source)]
-        .into_iter()
-        .flatten()
-        .find(|folder| folder.join("model_index.json").is_file())
-        .context("the demo model is not beside the program; name a model folder with --model")
 }
 
 #[cfg(test)]
@@ -304,6 +328,8 @@ mod tests {
         assert_eq!(file_name("A cat, walking on grass!"), PathBuf::from("a-cat-walking-on-grass.mp4"));
         assert_eq!(file_name("../..//"), PathBuf::from("clip.mp4"));
         assert_eq!(file_name("猫"), PathBuf::from("猫.mp4"));
+        let long = format!("{} cat", "a".repeat(59));
+        assert_eq!(file_name(&long), PathBuf::from(format!("{}.mp4", "a".repeat(59))), "cut at a word's end");
     }
 
     #[test]

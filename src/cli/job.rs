@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use clap::builder::RangedU64ValueParser;
 
 use crate::engine::{Capture, Engine, Event, GenerateRequest, Generated, StepDone};
+use crate::media::{Clip, MediaError};
 
-use super::WrongUse;
-use super::generate::{demo_model, parse_size};
+use super::generate::parse_size;
+use super::{WrongUse, demo_model};
 
 /// Settings of every run of a command.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,10 +21,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Use at most this many of --prompts
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub limit: Option<usize>,
     /// Seeds of the noise: 0 to N-1
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Denoising steps (`generate` takes the model's own number)
     #[arg(long, default_value_t = 50)]
@@ -36,6 +38,11 @@ pub struct RunArgs {
     /// Number of frames, 4 n + 1 [default: the model's]
     #[arg(long)]
     pub frames: Option<usize>,
+}
+
+/// A count that makes no sense as 0.
+pub fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 impl RunArgs {
@@ -82,6 +89,15 @@ pub struct Finished {
     pub generated: Generated,
     /// Steps, plans and maps.
     pub capture: Capture,
+}
+
+/// The frames of a job as a clip.
+///
+/// # Errors
+/// Sizes or a rate that no file can hold.
+pub fn clip(generated: &Generated, fps: u32) -> Result<Clip, MediaError> {
+    let bytes = generated.bytes();
+    Clip::new(bytes.width as u32, bytes.height as u32, fps, bytes.frames)
 }
 
 /// Runs a job to its end; `step` sees every step.

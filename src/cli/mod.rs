@@ -15,12 +15,17 @@ mod sheet;
 mod strategy;
 mod window;
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::caching::CacheError;
 use crate::engine::EngineError;
 use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
+use crate::media::MediaError;
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
 #[derive(Debug, Parser)]
@@ -30,7 +35,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// A recorded run to open in the window
-    capture: Option<std::path::PathBuf>,
+    capture: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,8 +100,21 @@ struct WrongUse(String);
 
 /// Runs the program: exit code 0 for done, 1 for failed, 2 for wrong use.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
+    let result = match std::env::args_os().nth(1).and_then(|first| mistyped(&first)) {
+        Some(wrong) => Err(wrong.into()),
+        None => run(Cli::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
@@ -108,14 +126,34 @@ pub fn main() -> ExitCode {
         Some(Command::Shaders(args)) => shaders::run(&args),
         Some(Command::Screenshot(args)) => screenshot::run(&args),
         None => window::run(cli.capture),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", one_line(&error));
-            ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
-        }
     }
+}
+
+/// What to say of a first argument that is almost a command: it would be taken for the name of a capture.
+fn mistyped(first: &OsString) -> Option<WrongUse> {
+    /// Letters that may be wrong.
+    const MOST: usize = 2;
+    let text = first.to_str().filter(|text| !text.starts_with('-') && !Path::new(text).exists())?;
+    let mut program = Cli::command();
+    program.build();
+    let distance = |name: &str| strsim::damerau_levenshtein(text, name);
+    let nearest = program.get_subcommands().map(clap::Command::get_name).min_by_key(|name| distance(name))?;
+    (1..=MOST)
+        .contains(&distance(nearest))
+        .then(|| WrongUse(format!("there is no command called {text}: did you mean {nearest}?")))
+}
+
+/// What ships with the program, a file or a folder: beside the working directory, the executable, or the source it was built from.
+fn shipped(place: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(place)));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
+    [Some(PathBuf::from(place)), beside, Some(source)].into_iter().flatten().find(|path| is_there(path))
+}
+
+/// The model that ships with the program.
+fn demo_model() -> anyhow::Result<PathBuf> {
+    shipped("assets/demo-model", |folder| folder.join("model_index.json").is_file())
+        .context("the demo model is not beside the program; name a model folder with --model")
 }
 
 /// The error and its causes on one line, each said once.
@@ -135,4 +173,6 @@ fn one_line(error: &anyhow::Error) -> String {
 fn is_wrong_use(error: &anyhow::Error) -> bool {
     error.downcast_ref::<WrongUse>().is_some()
         || error.downcast_ref::<EngineError>().is_some_and(EngineError::is_wrong_use)
+        || error.downcast_ref::<CacheError>().is_some_and(CacheError::is_wrong_use)
+        || error.downcast_ref::<MediaError>().is_some_and(MediaError::is_wrong_use)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::caching::{PlannedStep, Planner};
+use crate::caching::{Planned, PlannedStep, Planner};
 use crate::profiling::profile::Profile;
 
 use super::{WrongUse, strategy};
@@ -38,14 +38,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let steps = calibration.steps();
     let line = |step: usize| if matches!(planned.steps[step], PlannedStep::Compute(_)) { '#' } else { '.' };
     println!("{}", (0..steps).map(line).collect::<String>());
-    println!(
-        "{} of {steps} steps computed (#), {:.2} times less work; the others forecast from the last two of these and corrected by the next",
-        planned.computed.len(),
-        steps as f64 / planned.computed.len() as f64
-    );
-    match calibration.expected_psnr(planned.error) {
-        Some(psnr) => println!("expected: {psnr:.1} dB PSNR to the clip without reuse"),
-        None => println!("expected error of the latents: {:.2e} (squared, per value)", planned.error),
+    println!("{}", outlook(&planned, calibration.expected_psnr(planned.error)));
+    if let (true, Some(psnr)) = (planned.computed.len() == steps, args.min_psnr) {
+        eprintln!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
     }
     if let Some(path) = &args.output {
         let title = "planner".into();
@@ -53,4 +48,34 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         crate::media::write_bytes(path, config.to_json().as_bytes())?;
     }
     Ok(())
+}
+
+/// What a plan saves, and what it is expected to keep.
+fn outlook(planned: &Planned, psnr: Option<f64>) -> String {
+    let (computed, steps) = (planned.computed.len(), planned.steps.len());
+    if computed == steps {
+        return format!(
+            "all {steps} steps computed (#): nothing is reused, and the clip is identical to that without reuse"
+        );
+    }
+    let kept = match psnr {
+        Some(psnr) => format!("expected: {psnr:.1} dB PSNR to the clip without reuse"),
+        None => format!("expected error of the latents: {:.2e} (squared, per value)", planned.error),
+    };
+    let work = steps as f64 / computed as f64;
+    format!(
+        "{computed} of {steps} steps computed (#), {work:.2} times less work; the others forecast from the last two of these and corrected by the next\n{kept}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_without_reuse_claims_no_decibels() {
+        let full = Planned { computed: vec![0, 1], steps: vec![PlannedStep::Compute(None); 2], error: 0.0 };
+        let text = outlook(&full, Some(f64::INFINITY));
+        assert!(text.contains("identical") && !text.contains("dB"), "{text}");
+    }
 }

@@ -46,7 +46,11 @@ enum Theme {
 /// Draws the picture and writes it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-    media::check_path(&args.output).map_err(|error| WrongUse(error.to_string()))?;
+    if !args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+        let message = format!("{}: the picture is a PNG file: name it with .png", args.output.display());
+        return Err(WrongUse(message).into());
+    }
+    media::check_path(&args.output)?;
     let wanted = Screenshot {
         capture: args.capture.clone(),
         baseline: args.baseline.clone(),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 
 use crate::engine::{Engine, GenerateRequest};
-use crate::media::{self, Clip};
+use crate::media;
 
 use super::GpuArgs;
 use super::generate::{SUBMIT_BUDGET, bar_style};
-use super::job::{RunArgs, run_job};
+use super::job::{RunArgs, at_least_one, clip, run_job};
 
 /// Arguments of `ditscope sheet`.
 #[derive(Debug, clap::Args)]
@@ -17,13 +17,13 @@ pub struct Args {
     #[command(flatten)]
     runs: RunArgs,
     /// Clips in a row
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     columns: usize,
     /// Frames shown of each clip; 0 for clips that play, in .mp4 and .gif
     #[arg(long, default_value_t = 4)]
     shown: usize,
     /// Enlarge each pixel so many times
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
     /// The sheet: .png, .gif, .mp4
     #[arg(short, long, value_name = "FILE")]
@@ -37,6 +37,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     media::check_path(&args.output)?;
     let request = args.runs.request(&prompts[0])?;
+    let count = prompts.len() * args.runs.seeds as usize;
+    let columns = args.columns.min(count);
+    media::check_grid(
+        (count, columns),
+        (request.width, request.height),
+        args.shown.min(request.num_frames),
+        args.scale,
+    )?;
     let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.num_inference_steps as u64);
     bar.set_style(bar_style()?);
@@ -46,15 +54,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             bar.set_message(prompt.clone());
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
             let run = run_job(&engine, &request, |_| bar.inc(1))?;
-            let bytes = run.generated.bytes();
-            let clip = Clip::new(bytes.width as u32, bytes.height as u32, run.capture.run.fps, bytes.frames)?;
+            let clip = clip(&run.generated, run.capture.run.fps)?;
             cells.push((if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? }, prompt.as_str()));
         }
     }
     bar.finish_and_clear();
     let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, *prompt)).collect();
-    let sheet = media::grid(&cells, args.columns, args.scale)?;
+    let sheet = media::grid(&cells, columns, args.scale)?;
     media::write(&args.output, &sheet, &prompts.join("; "))?;
-    println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), args.columns);
+    println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::caching::{
     Calibration, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, Planner, ProfilingSettings,
     StepSchedule, StrategyConfig,
 };
+use crate::engine::Facts;
 use crate::profiling::partition::{Partition, TauRule, parse_blocks};
 use crate::profiling::profile::Profile;
 
@@ -17,15 +18,27 @@ use super::WrongUse;
 pub const STRATEGIES: &str =
     "off, profiling, uniform, teacache, magcache, easycache, dbcache, dicache, deltadit, fewer-steps";
 
+/// What `--help` says of `--strategy`.
+const STRATEGY_HELP: &str = "\
+How features are reused: NAME or NAME:KEY=VALUE,KEY=VALUE, or a .json file that holds a strategy (`ditscope plan -o`)
+  off          nothing is reused
+  profiling    list=background|foreground|split|alternate|random|depth|stable and count, or blocks=0-5/9;
+               warm-up, last, max, min, every, carry=hold|extrapolate|scale
+  uniform      every, warm-up, last
+  teacache     threshold, ret
+  magcache     threshold, skips, retention
+  easycache    threshold, first, last
+  dbcache      threshold, front, back, warm-up, skips
+  dicache      threshold, probe, retention
+  deltadit     share, boundary, every, warm-up, last
+  fewer-steps  steps
+For example: --strategy uniform:every=3,warm-up=5";
+
 /// Options about reuse.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StrategyArgs {
-    /// How features are reused, NAME or NAME:KEY=VALUE,... : off, profiling (list=background|foreground|split|alternate|
-    /// random|depth|stable and count, or blocks=0-5/9; warm-up, last, max, min, every, carry=hold|extrapolate|scale), uniform (every,
-    /// warm-up, last), teacache (threshold, ret), magcache (threshold, skips, retention), easycache (threshold, first, last),
-    /// dbcache (threshold, front, back, warm-up, skips), dicache (threshold, probe, retention), deltadit (share, boundary, every, warm-up, last),
-    /// fewer-steps (steps), or a .json file that holds a strategy
-    #[arg(long, value_name = "STRATEGY", conflicts_with_all = ["speedup", "min_psnr"])]
+    /// How features are reused: NAME or NAME:KEY=VALUE,..., for example uniform:every=3,warm-up=5 (--help lists them)
+    #[arg(long, value_name = "STRATEGY", long_help = STRATEGY_HELP, conflicts_with_all = ["speedup", "min_psnr"])]
     pub strategy: Option<String>,
     /// Plan the least loss at this speed-up of the denoising
     #[arg(long, value_name = "X", conflicts_with = "min_psnr")]
@@ -84,13 +97,23 @@ impl StrategyArgs {
     }
 }
 
+/// Fails unless a profile is of the model, and says how one is made that is.
+///
+/// # Errors
+/// [`WrongUse`].
+pub fn check_fits(profile: &Profile, model: &Path, facts: &Facts) -> Result<(), WrongUse> {
+    let hint =
+        format!("`ditscope profile --model \"{}\" -o profile.json`, for --profile profile.json", model.display());
+    let fits = profile.check_fits(&facts.model_id, facts.blocks);
+    fits.map_err(|error| WrongUse(format!("{error}: {hint}")))
+}
+
 /// A profile's calibration for these sigmas.
 ///
 /// # Errors
 /// There is no profile, or it was made without a calibration.
 pub fn calibration(profile: Option<&Profile>, sigmas: &[f64]) -> anyhow::Result<Calibration> {
-    let missing =
-        "a plan needs the model's profile: make one with `ditscope profile -o profile.json` and name it with --profile";
+    let missing = "a plan needs the model's profile: make one with `ditscope profile --model FOLDER -o profile.json` and name it with --profile profile.json";
     let calibration = profile.and_then(|profile| profile.calibration.as_ref()).ok_or(WrongUse(missing.into()))?;
     calibration.resampled(sigmas).context("the profile's calibration does not fit this sampler")
 }
@@ -131,6 +154,12 @@ fn block_list(text: &str) -> Result<Vec<usize>, WrongUse> {
     const MOST: usize = 1000;
     parse_blocks(&text.replace('/', ","), MOST)
         .map_err(|_| WrongUse(format!("\"{text}\" is no list of blocks: write for example 0-5/9/12")))
+}
+
+/// The name of a strategy, and the keys that its text sets.
+pub fn name_and_keys(text: &str) -> (&str, Vec<&str>) {
+    let (name, settings) = text.split_once(':').unwrap_or((text, ""));
+    (name, settings.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim())).collect())
 }
 
 /// A strategy from its text, for a run of `steps` steps.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::app::{self, Options};
 use crate::engine::Engine;
 
-use super::{GpuArgs, WrongUse, generate};
+use super::{GpuArgs, WrongUse, demo_model, shipped};
 
 /// Longest GPU time of one submit beside a window that wants to draw 60 frames a second.
 const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
@@ -20,17 +20,17 @@ fn has_display() -> bool {
 
 /// Opens the window, with a recorded run if one is named.
 pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
+    if let Some(capture) = &capture
+        && !capture.exists()
+    {
+        return Err(WrongUse(format!("there is neither a command nor a file called {}", capture.display())).into());
+    }
     if !has_display() {
         let hint = match &capture {
             Some(capture) => format!("ditscope screenshot {} -o window.png", capture.display()),
             None => "ditscope generate \"a cat walking on grass\"".into(),
         };
         return Err(WrongUse(format!("there is no display to open the window on; try: {hint}")).into());
-    }
-    if let Some(capture) = &capture
-        && !capture.exists()
-    {
-        return Err(WrongUse(format!("there is neither a command nor a file called {}", capture.display())).into());
     }
     // A device of its own: the window's draws while the engine's computes, and a lost one takes nothing else along.
     let open_engine = || {
@@ -40,16 +40,8 @@ pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
     app::run(Options {
         open_engine: Arc::new(open_engine),
         choose: app::system_dialogs(),
-        demo_model: generate::demo_model().ok(),
+        demo_model: demo_model().ok(),
         capture,
-        demo_capture: demo_capture(),
+        demo_capture: shipped("assets/demo.capture", Path::is_file),
     })
-}
-
-/// The recorded run that ships with the program, beside the demo model.
-fn demo_capture() -> Option<PathBuf> {
-    const PLACE: &str = "assets/demo.capture";
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PLACE)));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLACE);
-    [Some(PathBuf::from(PLACE)), beside, Some(source)].into_iter().flatten().find(|path| path.is_file())
 }

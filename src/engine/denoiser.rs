@@ -176,7 +176,7 @@ impl<'a> Denoiser<'a> {
         if let Some(last) = self.last_velocity.replace(velocity.clone()) {
             let change = distance(&velocity, &last);
             record.prediction_change = Some(change);
-            record.relative_change = Some(change / size(&last));
+            record.relative_change = Some(change / size(&last)).filter(|change| change.is_finite());
         }
         (record.cond, record.uncond) = (cond.blocks, uncond.map_or(Vec::new(), |uncond| uncond.blocks));
         (record.residual_change, record.magnitude_ratio) = (cond.residual.change, cond.residual.magnitude_ratio);

@@ -139,7 +139,9 @@ impl Meter {
         let magnitude = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
         let magnitudes: Vec<f64> = residual.chunks_exact(width).map(magnitude).collect();
         let ratios = magnitudes.iter().zip(&self.magnitudes).map(|(new, old)| new / old);
-        let magnitude_ratio = (!self.magnitudes.is_empty()).then(|| ratios.sum::<f64>() / magnitudes.len() as f64);
+        let mean = (!self.magnitudes.is_empty()).then(|| ratios.sum::<f64>() / magnitudes.len() as f64);
+        // A token without a residual has no ratio, and captures hold numbers only.
+        let magnitude_ratio = mean.filter(|ratio| ratio.is_finite());
         self.magnitudes = magnitudes;
         let stride = after.rows().div_ceil(SAMPLE_ROWS);
         let sample = residual.chunks_exact(width).step_by(stride).flatten().copied().collect();
@@ -178,9 +180,10 @@ impl Meter {
     }
 }
 
-/// The quotient of two sums of [`ops::change`].
+/// The quotient of two sums of [`ops::change`]; `None` where that is no number, as for deltas without size.
 fn relative(sums: &[f32]) -> Option<f64> {
-    Some(f64::from(*sums.first()?) / f64::from(*sums.get(1)?))
+    let quotient = *sums.first()? / *sums.get(1)?;
+    quotient.is_finite().then_some(f64::from(quotient))
 }
 
 /// The probe's earlier deltas, newest first. They stay on the GPU: eight numbers a step are read back.
@@ -220,7 +223,7 @@ impl Probes {
         let result = ProbeResult {
             since_last_step: since_last_step.then(|| relative(&read)).flatten(),
             since_computed: since_computed.then(|| relative(&read[2..])).flatten(),
-            progress: (to_older && between).then(|| f64::from(read[4]) / f64::from(read[6])),
+            progress: (to_older && between).then(|| relative(&[read[4], read[6]])).flatten(),
         };
         self.now = Some(delta);
         Ok(result)
@@ -232,6 +235,19 @@ impl Probes {
         if let (true, Some(delta)) = (computed, &self.last_step) {
             self.computed.truncate(1);
             self.computed.push_front(delta.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_nothing_is_no_number() {
+        assert_eq!(relative(&[1.0, 4.0, 9.0]), Some(0.25));
+        for sums in [&[0.0, 0.0][..], &[1.0, 0.0], &[f32::NAN, 1.0], &[1.0], &[]] {
+            assert_eq!(relative(sums), None, "{sums:?}");
         }
     }
 }

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 pub use colormap::Colormap;
 pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
-pub use sheet::{grid, strip};
+pub use sheet::{check_grid, grid, strip};
 
 /// The largest width and height, in pixels. (MP4 has a limit of its own on the area: 9.4 million pixels.)
 pub const MAX_SIDE: u32 = 8192;
@@ -107,6 +107,13 @@ pub enum MediaError {
         /// The encoder's words.
         reason: String,
     },
+}
+
+impl MediaError {
+    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    pub fn is_wrong_use(&self) -> bool {
+        matches!(self, Self::UnknownExtension(_) | Self::FolderNotEmpty(_) | Self::Size { .. })
+    }
 }
 
 /// Frames of one size, to be shown at a steady rate: sRGB, 8 bits, rows from the top, `R G B` without padding.

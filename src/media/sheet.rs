@@ -19,18 +19,9 @@ const CAPTION: usize = 16;
 pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip, MediaError> {
     let most = |side: fn(&Clip) -> usize| cells.iter().map(|(clip, _)| side(clip)).max().ok_or(MediaError::NoFrames);
     let (wide, high) = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
-    if columns == 0 {
-        return Err(MediaError::NoFrames);
-    }
-    let (rows, scale) = (cells.len().div_ceil(columns), scale as usize);
-    let caption = if cells.iter().all(|(_, caption)| caption.is_empty()) { 0 } else { CAPTION };
-    let pitch = (scale.saturating_mul(wide + GAP), scale.saturating_mul(high + GAP).saturating_add(caption));
-    let side = |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(GAP.saturating_mul(scale));
-    let (width, height) = (side(columns, pitch.0), side(rows, pitch.1));
-    let as_u32 = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-    if !(1..=super::MAX_SIDE as usize).contains(&width) || !(1..=super::MAX_SIDE as usize).contains(&height) {
-        return Err(MediaError::Size { width: as_u32(width), height: as_u32(height) });
-    }
+    let captioned = cells.iter().any(|(_, caption)| !caption.is_empty());
+    let Layout { width, height, pitch, caption } = Layout::new((cells.len(), columns), (wide, high), scale, captioned)?;
+    let scale = scale as usize;
     let corner = |index: usize| (GAP * scale + index % columns * pitch.0, GAP * scale + index / columns * pitch.1);
     let mut empty = vec![BACKGROUND; width * height * 3];
     if caption > 0 {
@@ -50,6 +41,61 @@ pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip,
     };
     let frames = most(|clip| clip.frames.len())?;
     Clip::new(as_u32(width), as_u32(height), cells[0].0.fps, (0..frames).map(picture).collect())
+}
+
+/// Says whether [`grid`] can make a sheet of `cells` captioned clips of `size` pixels, each a strip of `shown` frames or, for 0, the
+/// clip itself, so that a program can refuse before it has made them.
+///
+/// # Errors
+/// As [`grid`].
+pub fn check_grid(
+    (cells, columns): (usize, usize),
+    size: (usize, usize),
+    shown: usize,
+    scale: u32,
+) -> Result<(), MediaError> {
+    let cell = match shown {
+        0 => size,
+        _ => Layout::new((shown, shown), size, 1, false).map(|strip| (strip.width, strip.height))?,
+    };
+    Layout::new((cells, columns), cell, scale, true).map(drop)
+}
+
+/// Where the cells of a sheet lie, in pixels.
+struct Layout {
+    width: usize,
+    height: usize,
+    /// From a cell to the next in its row, and to the next row.
+    pitch: (usize, usize),
+    /// Height of the captions.
+    caption: usize,
+}
+
+impl Layout {
+    fn new(
+        (cells, columns): (usize, usize),
+        (wide, high): (usize, usize),
+        scale: u32,
+        captioned: bool,
+    ) -> Result<Self, MediaError> {
+        if columns == 0 {
+            return Err(MediaError::NoFrames);
+        }
+        let (rows, scale) = (cells.div_ceil(columns), scale as usize);
+        let caption = if captioned { CAPTION } else { 0 };
+        let pitch = (scale.saturating_mul(wide + GAP), scale.saturating_mul(high + GAP).saturating_add(caption));
+        let side = |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(GAP.saturating_mul(scale));
+        let (width, height) = (side(columns, pitch.0), side(rows, pitch.1));
+        let fits = |side| (1..=super::MAX_SIDE as usize).contains(&side);
+        match scale > 0 && fits(width) && fits(height) {
+            true => Ok(Self { width, height, pitch, caption }),
+            false => Err(MediaError::Size { width: as_u32(width), height: as_u32(height) }),
+        }
+    }
+}
+
+fn as_u32(side: usize) -> u32 {
+    u32::try_from(side).unwrap_or(u32::MAX)
 }
 
 /// `count` frames of a clip, evenly spaced from the first to the last, side by side in one picture.

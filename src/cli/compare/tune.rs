@@ -1,13 +1,13 @@
 //! Strategies tuned to a speed-up, by FLOPs: by arithmetic where the plan is known beforehand, by trial on a prompt of its own where a
 //! rule decides on the way.
 
+use std::cell::OnceCell;
+
+use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::caching::{
-    DbCache, DiCache, EasyCache, ForwardCost, Intervals, MagCache, Rounding, StepPlan, StepSchedule, StrategyConfig,
-    StrategyInputs,
-};
-use crate::engine::{Capture, Engine, GenerateRequest, Observe};
+use crate::caching::{Intervals, Rounding, StepPlan, StepSchedule, StrategyConfig, StrategyInputs};
+use crate::engine::{Engine, Facts, GenerateRequest, Observe};
 use crate::profiling::profile::Profile;
 
 use super::super::WrongUse;
@@ -24,40 +24,94 @@ const TOLERANCE: f64 = 0.08;
 /// The planner's speed-up where none is asked for: it has no settings to take as they are.
 const PLANNED: f64 = 2.0;
 
+/// Settings that tuning chooses, so that a user's would be lost; `None` for what cannot be tuned.
+fn chosen_by_tuning(name: &str) -> Option<&'static [&'static str]> {
+    Some(match name {
+        "planner" | "profiling" => &[],
+        "uniform" => &["every", "warm-up", "last"],
+        "fewer-steps" => &["steps"],
+        "deltadit" => &["share", "every"],
+        "teacache" | "magcache" | "easycache" | "dbcache" | "dicache" => &["threshold"],
+        _ => return None,
+    })
+}
+
+/// Fails for strategies and speed-ups that cannot be, before anything runs.
+///
+/// # Errors
+/// Names, settings and files that are wrong; a profile that is missing; settings that would be lost.
+pub fn check(
+    names: &[&str],
+    speedups: &[f64],
+    request: &GenerateRequest,
+    facts: &Facts,
+    profile: Option<&Profile>,
+) -> anyhow::Result<()> {
+    let steps = request.num_inference_steps;
+    if let Some(wrong) = speedups.iter().find(|speedup| !(1.0..=steps as f64).contains(*speedup)) {
+        return Err(WrongUse(format!("--speedups {wrong}: choose 1 to {steps} for {steps} steps")).into());
+    }
+    for text in names {
+        let (name, keys) = strategy::name_and_keys(text);
+        if !speedups.is_empty() {
+            let wrong = |why: String| WrongUse(format!("{text} cannot be tuned to --speedups: {why}"));
+            let chosen = chosen_by_tuning(name);
+            let chosen = chosen.ok_or_else(|| wrong("it has nothing to tune; compare it without them".into()))?;
+            if let Some(key) = keys.iter().find(|key| chosen.contains(key)) {
+                return Err(wrong(format!("tuning chooses {key}; leave out one of the two")).into());
+            }
+        }
+        if name == "planner" {
+            planner_takes_nothing(text)?;
+            strategy::calibration(profile, &facts.sigmas)?;
+            continue;
+        }
+        let config = strategy::parse(text, steps, profile)?;
+        let steps = config.steps(steps);
+        let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
+        config.build(&inputs).with_context(|| format!("{text} cannot run"))?;
+    }
+    Ok(())
+}
+
+fn planner_takes_nothing(text: &str) -> Result<(), WrongUse> {
+    match text {
+        "planner" => Ok(()),
+        _ => Err(WrongUse(format!("{text}: planner has no settings; --speedups are its targets"))),
+    }
+}
+
 pub struct Tuner<'a> {
     engine: &'a Engine,
     request: GenerateRequest,
+    facts: &'a Facts,
     profile: Option<&'a Profile>,
-    /// A full run on the tuning prompt.
-    full: Capture,
+    /// TeaCache's two signals, once they are asked for: they take a run.
+    signals: OnceCell<Vec<[f64; 2]>>,
 }
 
 impl<'a> Tuner<'a> {
-    /// Runs the tuning prompt once in full.
-    pub fn new(engine: &'a Engine, mut request: GenerateRequest, profile: Option<&'a Profile>) -> anyhow::Result<Self> {
-        request.observe = Observe { changes: true, ..Observe::default() };
-        let full = run_job(engine, &request, |_| {})?.capture;
-        request.observe = Observe::default();
-        Ok(Self { engine, request, profile, full })
+    /// A tuner on the prompt of a request.
+    pub fn new(engine: &'a Engine, request: GenerateRequest, facts: &'a Facts, profile: Option<&'a Profile>) -> Self {
+        Self { engine, request, facts, profile, signals: OnceCell::new() }
     }
 
     /// Every name at every speed-up that it reaches; what it does not reach is said and left out.
-    pub fn entries(&mut self, names: &[&str], speedups: &[f64]) -> anyhow::Result<Vec<Entry>> {
+    pub fn entries(&self, names: &[&str], speedups: &[f64]) -> anyhow::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let bar = ProgressBar::new((names.len() * speedups.len()) as u64);
         bar.set_style(bar_style()?);
         for name in names {
             if speedups.is_empty() {
                 let config = match *name {
-                    "planner" => self.tuned(name, PLANNED)?,
+                    "planner" => self.planned(PLANNED)?,
                     _ => strategy::parse(name, self.steps(), self.profile)?,
                 };
                 entries.push(Entry { name: (*name).into(), target: None, config });
             }
             for &speedup in speedups {
                 bar.set_message(format!("tuning {name}"));
-                let config = self.tuned(name, speedup)?;
-                let reached = self.speedup(&config)?;
+                let Tuned { config, reached } = self.tuned(name, speedup)?;
                 if (reached / speedup - 1.0).abs() <= TOLERANCE {
                     entries.push(Entry { name: (*name).into(), target: Some(speedup), config });
                 } else {
@@ -76,24 +130,24 @@ impl<'a> Tuner<'a> {
         self.request.num_inference_steps
     }
 
-    fn tuned(&self, name: &str, speedup: f64) -> anyhow::Result<StrategyConfig> {
+    fn tuned(&self, text: &str, speedup: f64) -> anyhow::Result<Tuned> {
         let steps = self.steps();
         let count = ((steps as f64 / speedup).round() as usize).clamp(1, steps);
-        match name.split_once(':').map_or(name, |(name, _)| name) {
-            "planner" => {
-                let args = StrategyArgs { speedup: Some(speedup), ..Default::default() };
-                Ok(args.resolve(&self.full.run.sigmas, self.full.run.blocks, self.profile)?.0)
-            }
-            "fewer-steps" => Ok(StrategyConfig::FewerSteps { steps: count }),
-            "uniform" => Ok(StrategyConfig::Uniform(even(steps, count))),
-            "profiling" => self.nearest(speedup, self.profiling(name)?),
-            "deltadit" => self.nearest(speedup, self.delta_dit(name)?),
-            "teacache" | "magcache" | "easycache" | "dbcache" | "dicache" => {
-                let base = strategy::parse(name, steps, self.profile)?;
-                self.by_threshold(&base, speedup)
-            }
-            other => Err(WrongUse(format!("{other} cannot be tuned to a speed-up")).into()),
-        }
+        let (name, keys) = strategy::name_and_keys(text);
+        let candidates = match name {
+            "planner" => vec![self.planned(speedup)?],
+            "fewer-steps" => vec![StrategyConfig::FewerSteps { steps: count }],
+            "uniform" => vec![StrategyConfig::Uniform(even(steps, count))],
+            "profiling" => self.profiling(text)?,
+            "deltadit" => self.delta_dit(text)?,
+            _ => return self.by_threshold(&strategy::parse(text, steps, self.profile)?, &keys, speedup),
+        };
+        self.nearest(speedup, candidates)
+    }
+
+    fn planned(&self, speedup: f64) -> anyhow::Result<StrategyConfig> {
+        let args = StrategyArgs { speedup: Some(speedup), ..Default::default() };
+        Ok(args.resolve(&self.facts.sigmas, self.facts.blocks, self.profile)?.0)
     }
 
     /// ProfilingDiT with the paper's intervals, stretched and shrunk.
@@ -109,6 +163,7 @@ impl<'a> Tuner<'a> {
                     min: (min * share).max(1.0),
                     rounding: Rounding::Nearest,
                 },
+                Intervals::Uniform(every) => Intervals::Uniform((every as f64 * share).round().max(1.0) as usize),
                 other => other,
             };
             StrategyConfig::Profiling(settings)
@@ -132,53 +187,62 @@ impl<'a> Tuner<'a> {
     }
 
     /// The configuration whose known plan comes nearest to a speed-up.
-    fn nearest(&self, speedup: f64, configs: Vec<StrategyConfig>) -> anyhow::Result<StrategyConfig> {
-        let mut best = (f64::INFINITY, StrategyConfig::Off);
+    fn nearest(&self, speedup: f64, configs: Vec<StrategyConfig>) -> anyhow::Result<Tuned> {
+        let mut best = Tuned { config: StrategyConfig::Off, reached: 1.0 };
         for config in configs {
-            let miss = (self.speedup(&config)? / speedup).ln().abs();
-            if miss < best.0 {
-                best = (miss, config);
+            let reached = self.speedup(&config)?;
+            if best.config == StrategyConfig::Off || miss(reached, speedup) < miss(best.reached, speedup) {
+                best = Tuned { config, reached };
             }
         }
-        Ok(best.1)
+        Ok(best)
     }
 
-    /// Bisects a rule's threshold: higher reuses more.
-    fn by_threshold(&self, base: &StrategyConfig, speedup: f64) -> anyhow::Result<StrategyConfig> {
+    /// Bisects a rule's threshold: higher reuses more. `keys` are the settings that the user gave.
+    fn by_threshold(&self, base: &StrategyConfig, keys: &[&str], speedup: f64) -> anyhow::Result<Tuned> {
         let (mut low, mut high) = (1e-4f64, 1e2f64);
-        let mut best = (f64::INFINITY, base.clone());
+        let mut best = Tuned { config: base.clone(), reached: 1.0 };
         let known = self.preview(base)?.is_some();
-        for _ in 0..if known { 40 } else { TRIALS } {
+        for trial in 0..if known { 40 } else { TRIALS } {
             let middle = (low * high).sqrt();
-            let config = with_threshold(base, middle, speedup);
+            let config = with_threshold(base, keys, middle, speedup);
             let reached = self.speedup(&config)?;
-            let miss = (reached / speedup).ln().abs();
-            if miss < best.0 {
-                best = (miss, config);
+            if trial == 0 || miss(reached, speedup) < miss(best.reached, speedup) {
+                best = Tuned { config, reached };
             }
-            if miss < 0.01 {
+            if miss(reached, speedup) < 0.01 {
                 break;
             }
             if reached < speedup { low = middle } else { high = middle }
         }
-        Ok(best.1)
+        Ok(best)
     }
 
     /// The plans of a strategy that knows them beforehand.
     fn preview(&self, config: &StrategyConfig) -> anyhow::Result<Option<Vec<StepPlan>>> {
-        let ret = matches!(config, StrategyConfig::TeaCache { ret_steps: true, .. });
-        let inputs = StrategyInputs {
-            steps: config.steps(self.steps()),
-            blocks: self.full.run.blocks,
-            signal_changes: self.full.run.signal_changes.iter().map(|pair| pair[usize::from(ret)]).collect(),
+        let signal_changes = match config {
+            StrategyConfig::TeaCache { ret_steps, .. } => {
+                self.signals()?.iter().map(|pair| pair[usize::from(*ret_steps)]).collect()
+            }
+            _ => Vec::new(),
         };
+        let steps = config.steps(self.steps());
+        let inputs = StrategyInputs { steps, blocks: self.facts.blocks, signal_changes };
         Ok(config.build(&inputs)?.preview())
+    }
+
+    /// TeaCache's signals, from a full run on the tuning prompt.
+    fn signals(&self) -> anyhow::Result<&Vec<[f64; 2]>> {
+        if let Some(known) = self.signals.get() {
+            return Ok(known);
+        }
+        let observe = Observe { changes: true, ..Observe::default() };
+        let full = run_job(self.engine, &GenerateRequest { observe, ..self.request.clone() }, |_| {})?;
+        Ok(self.signals.get_or_init(|| full.capture.run.signal_changes))
     }
 
     /// The FLOP speed-up: by arithmetic where possible, else measured on the tuning prompt.
     fn speedup(&self, config: &StrategyConfig) -> anyhow::Result<f64> {
-        let cost = self.full.run.cost.unwrap_or(ForwardCost { block: 1.0, outside: 0.0, blocks: self.full.run.blocks });
-        let guided = self.full.run.guided();
         let plans = match self.preview(config)? {
             Some(plans) => plans,
             None => {
@@ -186,8 +250,21 @@ impl<'a> Tuner<'a> {
                 run_job(self.engine, &request, |_| {})?.capture.plans()
             }
         };
-        Ok(cost.of_steps(&self.full.plans(), guided) / cost.of_steps(&plans, guided).max(1.0))
+        let (cost, guided) = (self.facts.cost, self.request.guidance_scale != 1.0);
+        let full = vec![StepPlan::compute(self.facts.blocks); self.steps()];
+        Ok(cost.of_steps(&full, guided) / cost.of_steps(&plans, guided).max(1.0))
     }
+}
+
+/// A configuration, and the speed-up that it reaches.
+struct Tuned {
+    config: StrategyConfig,
+    reached: f64,
+}
+
+/// How far a speed-up is from the one that is wanted.
+fn miss(reached: f64, wanted: f64) -> f64 {
+    (reached / wanted).ln().abs()
 }
 
 /// `count` computed steps: a tenth of the steps at the start, the last one, and the others evenly between them.
@@ -199,31 +276,36 @@ fn even(steps: usize, count: usize) -> StepSchedule {
     StepSchedule { warm_up: first - 1, last: 0, intervals: Intervals::Explicit(list) }
 }
 
-/// The same rule with another threshold; limits on consecutive skips are raised so that they do not bind first.
-fn with_threshold(base: &StrategyConfig, threshold: f64, speedup: f64) -> StrategyConfig {
-    let skips = (2.0 * speedup).ceil() as usize;
-    match base.clone() {
-        StrategyConfig::TeaCache { ret_steps, coefficients, .. } => {
-            StrategyConfig::TeaCache { threshold, ret_steps, coefficients }
-        }
+/// The same rule with another threshold; limits that would bind first are loosened, but not those that the user gave.
+fn with_threshold(base: &StrategyConfig, keys: &[&str], threshold: f64, speedup: f64) -> StrategyConfig {
+    let given = |key: &str| keys.contains(&key);
+    let count = |key, set: usize, most: f64| if given(key) { set } else { set.min((most / speedup) as usize) };
+    let share = |set: f64, most: f64| if given("retention") { set } else { set.min(most / speedup) };
+    let mut config = base.clone();
+    match &mut config {
+        StrategyConfig::TeaCache { threshold: own, .. } => *own = threshold,
         StrategyConfig::MagCache(settings) => {
-            let retention = settings.retention.min(0.5 / speedup);
-            StrategyConfig::MagCache(MagCache { threshold, max_skips: skips, retention, ..settings })
+            settings.threshold = threshold;
+            settings.retention = share(settings.retention, 0.5);
+            if !given("skips") {
+                settings.max_skips = (2.0 * speedup).ceil() as usize;
+            }
         }
         StrategyConfig::EasyCache(settings) => {
-            let first = settings.first.min((25.0 / speedup) as usize);
-            StrategyConfig::EasyCache(EasyCache { threshold, first, ..settings })
+            settings.threshold = threshold;
+            settings.first = count("first", settings.first, 25.0);
         }
         StrategyConfig::DbCache(settings) => {
-            let warm_up = settings.warm_up.min((20.0 / speedup) as usize);
-            StrategyConfig::DbCache(DbCache { threshold, warm_up, ..settings })
+            settings.threshold = threshold;
+            settings.warm_up = count("warm-up", settings.warm_up, 20.0);
         }
         StrategyConfig::DiCache(settings) => {
-            let retention = settings.retention.min(0.4 / speedup);
-            StrategyConfig::DiCache(DiCache { threshold, retention, ..settings })
+            settings.threshold = threshold;
+            settings.retention = share(settings.retention, 0.4);
         }
-        other => other,
+        _ => {}
     }
+    config
 }
 
 #[cfg(test)]
@@ -238,5 +320,22 @@ mod tests {
             assert_eq!(computed.len(), count, "{steps} {count}");
             assert!(count == 1 || *computed.last().unwrap() == steps - 1);
         }
+    }
+
+    /// Limits that were asked for stay; the methods' own give way.
+    #[test]
+    fn tuning_keeps_the_settings_that_were_given() {
+        let limits = |text: &str| {
+            let base = strategy::parse(text, 50, None).unwrap();
+            match with_threshold(&base, &strategy::name_and_keys(text).1, 0.3, 4.0) {
+                StrategyConfig::MagCache(settings) => (settings.threshold, settings.max_skips),
+                StrategyConfig::DbCache(settings) => (settings.threshold, settings.warm_up),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(limits("magcache:skips=1"), (0.3, 1));
+        assert_eq!(limits("magcache"), (0.3, 8));
+        assert_eq!(limits("dbcache:warm-up=8"), (0.3, 8));
+        assert_eq!(limits("dbcache"), (0.3, 5));
     }
 }

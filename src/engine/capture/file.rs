@@ -98,6 +98,8 @@ pub struct Writer {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
+    /// Bytes of all records before they were packed.
+    unpacked: u64,
 }
 
 impl Writer {
@@ -117,7 +119,7 @@ impl Writer {
             Ok(file)
         };
         let file = start().map_err(|source| CaptureError::Io { path: partial.clone(), source })?;
-        Ok(Self { path: path.into(), partial, file })
+        Ok(Self { path: path.into(), partial, file, unpacked: 0 })
     }
 
     /// Adds a record; it is in the file when this returns.
@@ -125,7 +127,13 @@ impl Writer {
     /// # Errors
     /// The operating system refuses, or the record is too large for the format.
     pub fn write(&mut self, record: &Record) -> Result<(), CaptureError> {
-        let payload = pack(record)?;
+        let (payload, unpacked) = pack(record)?;
+        let room = LARGEST_CAPTURE.saturating_sub(self.unpacked);
+        // What readers refuse is not written.
+        if limit(tag(record)).is_none_or(|limit| unpacked > limit.min(room)) {
+            let message = "a record is larger than the format allows: ask for a smaller size or fewer frames";
+            return Err(CaptureError::Encode(message.into()));
+        }
         let length = u32::try_from(payload.len()).ok().filter(|length| *length <= LONGEST_CHUNK);
         let length = length.ok_or_else(|| CaptureError::Encode("a record is too large".into()))?;
         let mut put = || {
@@ -135,7 +143,9 @@ impl Writer {
             self.file.write_all(&payload)?;
             self.file.flush()
         };
-        put().map_err(|source| CaptureError::Io { path: self.partial.clone(), source })
+        put().map_err(|source| CaptureError::Io { path: self.partial.clone(), source })?;
+        self.unpacked += unpacked;
+        Ok(())
     }
 
     /// Gives the file its name.
@@ -143,7 +153,7 @@ impl Writer {
     /// # Errors
     /// The operating system refuses; then the records stay in `PATH.partial`.
     pub fn finish(self) -> Result<(), CaptureError> {
-        let Self { path, partial, file } = self;
+        let Self { path, partial, file, .. } = self;
         let done = || {
             file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
             std::fs::rename(&partial, &path)
@@ -152,10 +162,13 @@ impl Writer {
     }
 }
 
-fn pack(record: &Record) -> Result<Vec<u8>, CaptureError> {
+/// A record's compressed bytes, and how many they were before.
+fn pack(record: &Record) -> Result<(Vec<u8>, u64), CaptureError> {
     let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
     ciborium::into_writer(record, &mut packer).map_err(|error| CaptureError::Encode(error.to_string()))?;
-    packer.finish().map_err(|error| CaptureError::Encode(error.to_string()))
+    packer.try_finish().map_err(|error| CaptureError::Encode(error.to_string()))?;
+    let unpacked = packer.total_in();
+    Ok((packer.finish().map_err(|error| CaptureError::Encode(error.to_string()))?, unpacked))
 }
 
 /// Writes a whole capture.

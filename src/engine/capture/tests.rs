@@ -106,6 +106,21 @@ fn unknown_chunks_are_skipped() {
     assert_eq!(read_bytes(&bytes).unwrap().capture, small());
 }
 
+/// What readers refuse is refused when it is written, not found out when the run is gone.
+#[test]
+fn records_beyond_the_limits_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.capture");
+    let mut writer = Writer::create(&path).unwrap();
+    writer.write(&Record::Run(Box::default())).unwrap();
+    let error = writer.write(&Record::Warning("x".repeat(65 << 20))).unwrap_err();
+    assert!(error.to_string().contains("larger than the format allows"), "{error}");
+    writer.write(&Record::Warning("small".into())).unwrap();
+    writer.finish().unwrap();
+    let loaded = open(&path).unwrap();
+    assert_eq!((loaded.capture.warnings.len(), loaded.damage), (1, None));
+}
+
 #[test]
 fn a_run_that_ended_early_is_in_the_partial_file() {
     let dir = tempfile::tempdir().unwrap();
