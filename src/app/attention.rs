@@ -25,8 +25,7 @@ pub struct CellMap<'a> {
 pub fn of_cell<'a>(run: &'a Run, view: &View, step: usize, block: usize) -> Option<CellMap<'a>> {
     let ran = run.capture.steps.iter().rev().filter(|record| record.step <= step);
     let map = |record: &'a crate::engine::StepRecord| {
-        let branch = if view.uncond { &record.uncond } else { &record.cond };
-        let block = branch.get(block)?;
+        let block = record.branch(view.uncond).get(block)?;
         let values = if view.paid { block.paid.as_deref()? } else { block.received.as_deref()? };
         Some((record.step, values))
     };

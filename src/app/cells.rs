@@ -111,11 +111,11 @@ impl Cells {
         let plan = record.and_then(|record| record.plan.as_ref()).or(expected);
         let planned = plan.map(|plan| if uncond { &plan.uncond } else { &plan.cond }.cells(self.blocks));
         for block in 0..self.blocks {
-            let done = record.and_then(|record| of_branch(record, block, uncond));
+            let done = record.and_then(|record| record.branch(uncond).get(block));
             let cell = done.map(|done| done.cell).or(planned.as_ref().and_then(|cells| cells.get(block).copied()));
             let mut value = done.and_then(|done| self.measured(done));
             if self.subtracted {
-                let theirs = other.and_then(|record| self.measured(of_branch(record, block, uncond)?));
+                let theirs = other.and_then(|record| self.measured(record.branch(uncond).get(block)?));
                 value = value.zip(theirs).map(|(mine, theirs)| mine - theirs);
             }
             let planned = record.is_none();
@@ -182,10 +182,6 @@ impl Cells {
         let reused = known.iter().filter(|cell| **cell == Cell::Reused).count();
         reused as f64 / known.len().max(1) as f64
     }
-}
-
-fn of_branch(record: &StepRecord, block: usize, uncond: bool) -> Option<&BlockRecord> {
-    if uncond { record.uncond.get(block) } else { record.cond.get(block) }
 }
 
 fn word(cell: Cell) -> &'static str {

@@ -66,8 +66,7 @@ impl Run {
 
     /// A block's record in one branch of one step.
     pub fn block(&self, step: usize, block: usize, uncond: bool) -> Option<&BlockRecord> {
-        let step = self.step(step)?;
-        if uncond { step.uncond.get(block) } else { step.cond.get(block) }
+        self.step(step)?.branch(uncond).get(block)
     }
 
     /// Seconds of all steps so far.

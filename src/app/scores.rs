@@ -57,8 +57,8 @@ impl Scores {
                 return true;
             }
             let record = &capture.steps[self.scores.len() / blocks];
-            let branch = if uncond { &record.uncond } else { &record.cond };
-            let received = branch.get(self.scores.len() % blocks).and_then(|block| block.received.as_deref());
+            let received =
+                record.branch(uncond).get(self.scores.len() % blocks).and_then(|block| block.received.as_deref());
             self.scores.push(received.and_then(|received| score(received, mask, FIXED_THRESHOLD)));
         }
         false

@@ -170,6 +170,13 @@ pub struct StepRecord {
     pub delta_memory: u64,
 }
 
+impl StepRecord {
+    /// The blocks of one branch.
+    pub fn branch(&self, uncond: bool) -> &[BlockRecord] {
+        if uncond { &self.uncond } else { &self.cond }
+    }
+}
+
 /// A foreground mask on the token grid.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MaskRecord {

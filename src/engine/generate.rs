@@ -181,13 +181,8 @@ impl Job<'_> {
         let times = transformer.prepare_times(&mut self.cx, scheduler.timesteps())?;
         let mut strategy = self.strategy(transformer, &times)?;
         let expected = strategy.preview().unwrap_or_default();
-        let mut info = self.run_info(setup, features.0, expected.clone())?;
-        if self.request.observe.changes {
-            let signals = [false, true].map(|projected| self.signal_changes(&times, projected));
-            let [embedding, projection] = signals;
-            info.signal_changes = embedding?.into_iter().zip(projection?).map(|(e, p)| [e, p]).collect();
-        }
-        let grid = info.token_grid;
+        let signal_changes = self.both_signals(&times)?;
+        let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
         self.report(Event::Started(Box::new(info)))?;
         let depth = needed_depth(&expected);
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
@@ -225,11 +220,20 @@ impl Job<'_> {
         }
         let latents = sampler.sample().to_vec();
         if !watched.is_empty() {
-            for estimate in estimate_masks(&latents, shape, grid, &watched)? {
+            for estimate in estimate_masks(&latents, shape, setup.model.token_grid, &watched)? {
                 self.report(Event::Mask((&estimate).into()))?;
             }
         }
         Ok(latents)
+    }
+
+    /// Relative changes of both of TeaCache's signals, where changes are measured.
+    fn both_signals(&mut self, times: &TimeEmbeddings) -> Result<Vec<[f64; 2]>> {
+        if !self.request.observe.changes {
+            return Ok(Vec::new());
+        }
+        let (embedding, projection) = (self.signal_changes(times, false)?, self.signal_changes(times, true)?);
+        Ok(embedding.into_iter().zip(projection).map(|(e, p)| [e, p]).collect())
     }
 
     fn strategy(&mut self, transformer: &WanTransformer, times: &TimeEmbeddings) -> Result<Box<dyn Strategy>> {
