@@ -123,6 +123,7 @@ fn what_cannot_be_compared_is_said_before_anything_runs() {
     };
     with("uniform:every=3", "2", 2, "tuning chooses every");
     with("fewer-steps:steps=3", "2", 2, "tuning chooses steps");
+    with("profiling:every=3", "2", 2, "tuning chooses every");
     with("planner:x=1", "", 2, "no settings");
     with("uniform turbo", "", 2, "turbo");
     with("uniform;missing.json", "", 1, "missing.json");

@@ -342,6 +342,7 @@ mod tests {
         assert_eq!((form.strategies.len(), form.strategy().name()), (count + 1, "my plan 2"));
         form.use_strategy(StrategyConfig::FewerSteps { steps: 7 });
         assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9));
+        assert_eq!((form.strategy().steps(30), form.strategy().steps(5)), (7, 5), "never more than asked for");
         form.use_model("another".into(), &Defaults::default());
         assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9), "the user's plans stay");
         form.chosen = 10;

@@ -125,7 +125,10 @@ impl App {
             self.state.runs.end(id);
         }
         match error {
-            EngineError::Cancelled => self.state.log.add(Level::Note, "Cancelled. What was done until then is kept."),
+            EngineError::Cancelled => {
+                let text = if run.is_some() { "Cancelled. What was done until then is kept." } else { "Cancelled." };
+                self.state.log.add(Level::Note, text);
+            }
             EngineError::Gpu(_) => {
                 self.link.close_engine();
                 self.state.log.add(Level::Error, format!("{error}. The GPU is opened anew with the next run."));

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file;
@@ -52,6 +52,8 @@ pub enum Told {
 /// The window's end of it. The receiver is dropped before the engine, so that no event holds the engine up when it ends.
 pub struct Link {
     told: Receiver<Told>,
+    /// What the window's own thread has to tell itself.
+    own: Receiver<Told>,
     pub(super) teller: Teller,
     open: OpenEngine,
     engine: Option<Engine>,
@@ -67,6 +69,8 @@ pub struct Link {
 #[derive(Clone)]
 pub(super) struct Teller {
     to: Sender<Told>,
+    /// Without a limit, for the window's own thread: it must not wait for itself.
+    own: Sender<Told>,
     ctx: egui::Context,
     choose: Choose,
 }
@@ -90,8 +94,7 @@ impl<F: FnOnce() -> Told> Drop for Owed<F> {
         if std::thread::panicking() {
             self.teller.tell(otherwise());
         } else {
-            // On the window's own thread, which must not wait for itself.
-            self.teller.to.try_send(otherwise()).ok();
+            self.teller.tell_own(otherwise());
         }
     }
 }
@@ -107,6 +110,12 @@ impl Teller {
         heard
     }
 
+    /// The same on the window's own thread.
+    fn tell_own(&self, what: Told) {
+        self.own.send(what).ok();
+        self.ctx.request_repaint();
+    }
+
     /// Who is asked for files.
     pub(super) fn choose(&self, dialog: Dialog) -> Chosen {
         (self.choose)(dialog)
@@ -117,8 +126,7 @@ impl Teller {
         let teller = self.clone();
         let spawned = std::thread::Builder::new().name("window helper".into()).spawn(move || work(&teller));
         if let Err(error) = spawned {
-            // Nobody else listens to this thread's own messages, so the channel cannot be full of them.
-            self.to.try_send(Told::Failed(format!("the system refuses another thread: {error}"))).ok();
+            self.tell_own(Told::Failed(format!("the system refuses another thread: {error}")));
         }
     }
 
@@ -136,12 +144,14 @@ impl Link {
     /// A link that opens the engine with `open` when the first job comes.
     pub fn new(ctx: egui::Context, open: OpenEngine, choose: Choose) -> Self {
         let (to, told) = bounded(Self::MESSAGES);
-        Self { told, teller: Teller { to, ctx, choose }, open, engine: None, engines: 0, opening: false, pending: None }
+        let (own_to, own) = unbounded();
+        let teller = Teller { to, own: own_to, ctx, choose };
+        Self { told, own, teller, open, engine: None, engines: 0, opening: false, pending: None }
     }
 
     /// The next message, if there is one.
     pub fn next(&self) -> Option<Told> {
-        self.told.try_recv().ok()
+        self.own.try_recv().or_else(|_| self.told.try_recv()).ok()
     }
 
     /// The engine, once it is open.

@@ -16,6 +16,8 @@ mod figures;
 mod files;
 mod form;
 mod job;
+#[cfg(test)]
+mod job_tests;
 mod layout;
 mod legend;
 mod link;
@@ -349,17 +351,21 @@ impl App {
 
     fn shortcuts(&mut self, ctx: &egui::Context) {
         let job = &self.state.job;
-        let (ready, busy, wish) = (self.state.ready().is_ok(), job.busy(), job.wish());
+        let (busy, wish) = (job.busy(), job.wish());
         let has_run = self.state.runs.current().is_some();
         let pressed = |keys| ctx.input_mut(|input| input.consume_shortcut(&keys));
         for (keys, action, enabled) in [
-            (top_bar::GENERATE, Action::Generate, !busy && ready),
+            (top_bar::GENERATE, Action::Generate, !busy),
             (top_bar::OPEN, Action::OpenCapture, true),
             (top_bar::SAVE, Action::SaveCapture, has_run && !busy),
             (top_bar::PAUSE, if wish == Wish::Pause { Action::Resume } else { Action::Pause }, busy),
             (top_bar::CANCEL, Action::Cancel, busy),
         ] {
             if pressed(keys) && enabled {
+                // What is being written counts: a field without the focus takes its text over in this frame, before the action.
+                if action == Action::Generate {
+                    ctx.memory_mut(|memory| memory.focused().into_iter().for_each(|id| memory.surrender_focus(id)));
+                }
                 self.state.ask(action);
             }
         }
@@ -451,6 +457,7 @@ impl eframe::App for App {
             self.told(told);
         }
         self.dropped(ctx);
+        self.closing(ctx);
         self.shortcuts(ctx);
         self.predict();
         self.compare();

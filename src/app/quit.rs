@@ -23,39 +23,50 @@ pub enum Leaving {
 
 /// What closing the window loses, in plain words.
 fn lost(state: &State) -> Option<String> {
-    if let Job::Running { .. } = state.job {
-        return Some("A clip is being generated.".into());
-    }
-    let unsaved = || state.runs.iter().filter(|run| run.path.is_none());
+    let running = matches!(state.job, Job::Running { .. });
+    let unsaved = || state.runs.iter().filter(|run| run.path.is_none() && !run.live);
     let seconds: f64 = unsaved().map(|run| run.denoise_seconds()).sum();
-    let runs = match unsaved().count() {
-        1 => "One run is".into(),
-        count => format!("{count} runs are"),
-    };
-    (seconds >= WORTH_ASKING).then(|| {
-        format!(
-            "{runs} not saved: {} of denoising. File > Save capture keeps the run on show.",
-            theme::seconds(seconds)
-        )
-    })
+    let mut told = Vec::new();
+    if running {
+        told.push("A clip is being generated.".to_owned());
+    }
+    if seconds >= WORTH_ASKING {
+        let runs = match unsaved().count() {
+            1 => "One run is".into(),
+            count => format!("{count} runs are"),
+        };
+        let time = theme::seconds(seconds);
+        told.push(format!("{runs} not saved: {time} of denoising. File > Save capture keeps the run on show."));
+    }
+    (!told.is_empty()).then(|| told.join(" "))
 }
 
 impl App {
-    /// Asks before the window closes, where something would be lost.
-    pub(super) fn quit(&mut self, ctx: &Context) {
-        let lost = lost(&self.state);
+    /// Keeps the window where closing it would lose something, for the question. Also of a window that is hidden, which draws nothing.
+    pub(super) fn closing(&mut self, ctx: &Context) {
         let closing = ctx.input(|input| input.viewport().close_requested());
-        if closing && self.leaving != Leaving::Yes && lost.is_some() {
+        if closing && self.leaving != Leaving::Yes && lost(&self.state).is_some() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+            ctx.send_viewport_cmd(ViewportCommand::Focus);
             self.leaving = Leaving::Asked;
         }
+    }
+
+    /// Asks whether to leave.
+    pub(super) fn quit(&mut self, ctx: &Context) {
         if self.leaving != Leaving::Asked {
             return;
         }
+        let Some(lost) = lost(&self.state) else {
+            // It is saved, or was short and is done.
+            self.leaving = Leaving::No;
+            return;
+        };
         let modal = Modal::new(Id::unique("quit")).show(ctx, |ui| {
             ui.set_width(340.0);
             ui.heading("Quit?");
-            ui.label(lost.unwrap_or_default());
+            ui.label(lost);
             ui.add_space(8.0);
             ui.horizontal(|ui| {
                 if ui.button("Quit without saving").clicked() {

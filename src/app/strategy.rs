@@ -32,7 +32,11 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
             custom::plan_ui(ui, state);
         } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
+            let own = matches!(strategy, StrategyConfig::TeaCache { coefficients: Some(_), .. });
             settings(ui, strategy, steps, blocks);
+            if own && matches!(strategy, StrategyConfig::TeaCache { coefficients: None, .. }) {
+                state.form.own_coefficients = false;
+            }
             calibrate(ui, state);
         }
         prediction(ui, state);

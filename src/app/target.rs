@@ -103,9 +103,7 @@ pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     }
     for strategy in &mut form.strategies {
         match strategy {
-            StrategyConfig::TeaCache { ret_steps, coefficients, .. }
-                if !form.own_coefficients || coefficients.is_none() =>
-            {
+            StrategyConfig::TeaCache { ret_steps, coefficients, .. } if !form.own_coefficients => {
                 *coefficients = profiled.and_then(|profiled| {
                     let known = &profiled.calibration;
                     if *ret_steps { known.tea_projection } else { known.tea_embedding }

@@ -21,7 +21,7 @@ use crate::engine::capture::file;
 use crate::media::Clip;
 
 /// One device for all tests: opening one takes longer than drawing.
-static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
+pub(super) static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
     let mut setup = WgpuSetup::without_display_handle();
     if let WgpuSetup::CreateNew(new) = &mut setup {
         new.instance_descriptor.backends = eframe::wgpu::Backends::PRIMARY;
@@ -46,7 +46,7 @@ pub(super) fn window(size: [f32; 2], scale: f32) -> Harness<'static, App> {
 }
 
 /// A state with an uncached and a cached run, without hints.
-fn fill(app: &mut App, dark: bool) {
+pub(super) fn fill(app: &mut App, dark: bool) {
     let state = &mut app.state;
     state.prefs.hints_seen = true;
     state.prefs.theme = if dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
@@ -379,142 +379,6 @@ fn a_missing_gpu_is_told_and_the_window_stays() {
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     wait(&mut harness, |state| state.log.iter().any(|(_, text)| text.contains("no GPU in this test")));
     assert!(matches!(harness.state().state.job, Job::Idle));
-}
-
-/// A window whose GPU opens when the test says so: what it sends then is what opening it comes to.
-fn with_slow_gpu() -> (Harness<'static, App>, crossbeam_channel::Sender<bool>) {
-    let (answer, asked) = crossbeam_channel::unbounded::<bool>();
-    let open_engine = move || {
-        assert!(asked.recv()?, "opening it broke");
-        Err(anyhow::anyhow!("there is no GPU in this test"))
-    };
-    let options = Options { open_engine: Arc::new(open_engine), ..options() };
-    let mut harness = Harness::builder()
-        .with_size(vec2(1360.0, 860.0))
-        .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
-        .build_eframe(|cc| App::new(cc, options));
-    fill(harness.state_mut(), true);
-    harness.state_mut().state.form.model = PathBuf::from("a model");
-    harness.state_mut().state.facts_of = Some(FactsKey::of(&harness.state().state.form));
-    harness.run_steps(2);
-    (harness, answer)
-}
-
-fn told(state: &State, words: &str) -> bool {
-    state.log.iter().any(|(_, text)| text.contains(words))
-}
-
-#[test]
-fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
-    let (mut harness, answer) = with_slow_gpu();
-    let click = |harness: &mut Harness<'_, App>, name: &str| {
-        harness.get_by_label(name).click();
-        harness.run_steps(2);
-    };
-    click(&mut harness, "Generate");
-    assert!(matches!(harness.state().state.job, Job::Opening));
-    click(&mut harness, "Cancel");
-    assert!(matches!(harness.state().state.job, Job::Idle));
-    click(&mut harness, "Generate");
-    assert!(matches!(harness.state().state.job, Job::Opening));
-    answer.send(true).unwrap();
-    wait(&mut harness, |state| told(state, "no GPU in this test"));
-    assert!(matches!(harness.state().state.job, Job::Idle));
-    // One that nobody waits for any more fails quietly.
-    click(&mut harness, "Generate");
-    click(&mut harness, "Cancel");
-    answer.send(true).unwrap();
-    let warned = |state: &State| state.log.iter().any(|(level, _)| *level == Level::Warning);
-    wait(&mut harness, warned);
-    assert!(answer.is_empty(), "the GPU was opened once for each answer");
-}
-
-#[test]
-fn the_window_outlives_a_bug_beside_it() {
-    let (mut harness, answer) = with_slow_gpu();
-    harness.get_by_label("Generate").click();
-    harness.run_steps(2);
-    answer.send(false).unwrap();
-    wait(&mut harness, |state| told(state, "which is a bug of it"));
-    assert!(matches!(harness.state().state.job, Job::Idle));
-    assert!(harness.query_by_label("Generate").is_some());
-}
-
-#[test]
-fn what_was_thrown_away_comes_back() {
-    let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let click = |harness: &mut Harness<'_, App>, name: &str| {
-        harness.get_by_label(name).click();
-        harness.run_steps(2);
-    };
-    click(&mut harness, "Runs");
-    click(&mut harness, "Close run #2 uniform");
-    assert_eq!(harness.state().state.runs.len(), 1);
-    click(&mut harness, "Undo: close #2 uniform");
-    assert_eq!(harness.state().state.runs.current().map(|run| run.id), Some(2));
-    let plans = harness.state().state.prediction.plans.clone();
-    harness.state_mut().state.form.use_plan("short walk", plans);
-    harness.run_steps(2);
-    click(&mut harness, "Remove this plan");
-    assert_eq!(harness.state().state.form.strategy().name(), "off");
-    click(&mut harness, "Undo: remove \"short walk\"");
-    assert_eq!(harness.state().state.form.strategy().name(), "short walk");
-    assert!(harness.query_by_label_contains("Undo").is_none());
-}
-
-/// Sliders show what a file says: they do not change it by being drawn.
-#[test]
-fn settings_beyond_a_slider_stay_as_they_are() {
-    let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let strategies = [
-        StrategyConfig::DbCache(crate::caching::DbCache { threshold: 0.08537, front: 20, ..Default::default() }),
-        StrategyConfig::EasyCache(crate::caching::EasyCache { threshold: 1.25, first: 90, ..Default::default() }),
-    ];
-    for strategy in strategies {
-        harness.state_mut().state.form.use_strategy(strategy.clone());
-        harness.run_steps(3);
-        assert_eq!(*harness.state().state.form.strategy(), strategy);
-    }
-}
-
-#[test]
-fn a_number_counts_once_it_is_written() {
-    let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let before = harness.state().state.form.steps;
-    harness.get_by_role_and_label(Role::SpinButton, "steps").click();
-    harness.run_steps(2);
-    harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    harness.event(egui::Event::Text("30".into()));
-    harness.run_steps(2);
-    assert_eq!(harness.state().state.form.steps, before);
-    harness.key_press(Key::Enter);
-    harness.run_steps(2);
-    assert_eq!(harness.state().state.form.steps, 30);
-}
-
-#[test]
-fn closing_asks_before_a_long_run_is_lost() {
-    let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let close = |harness: &mut Harness<'_, App>| {
-        let tell = |harness: &mut Harness<'_, App>, events| {
-            harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default().events = events;
-            harness.step();
-        };
-        tell(harness, vec![egui::ViewportEvent::Close]);
-        tell(harness, Vec::new());
-        harness.run_steps(3);
-        harness.query_by_label("Quit without saving").is_some()
-    };
-    assert!(!close(&mut harness), "little is lost");
-    let mut long = sample::capture(Kind::Uniform);
-    long.steps[3].seconds = 100.0;
-    let id = harness.state_mut().state.runs.add(long, false, None);
-    assert!(close(&mut harness));
-    harness.get_by_label("Stay").click();
-    harness.run_steps(2);
-    assert!(harness.query_by_label("Stay").is_none());
-    harness.state_mut().state.runs.saved(id, PathBuf::from("long.capture"));
-    assert!(!close(&mut harness), "it is saved");
 }
 
 #[test]

@@ -181,11 +181,7 @@ fn prompt(ui: &mut Ui, state: &mut State) {
         info.current_text_value = Some(state.form.prompt.clone());
         info
     });
-    if response.lost_focus()
-        && ui.input(|input| input.key_pressed(Key::Enter))
-        && !state.job.busy()
-        && state.ready().is_ok()
-    {
+    if response.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter)) && !state.job.busy() {
         state.ask(Action::Generate);
     }
 }

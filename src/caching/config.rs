@@ -117,7 +117,8 @@ impl StrategyConfig {
     /// Denoising steps of a job that asked for `requested`.
     pub fn steps(&self, requested: usize) -> usize {
         match self {
-            Self::FewerSteps { steps } => *steps,
+            // Never more of them, whatever was asked for when they were chosen.
+            Self::FewerSteps { steps } => (*steps).min(requested),
             _ => requested,
         }
     }

@@ -275,6 +275,11 @@ impl Gpu {
         Self { inner: self.inner.clone(), gate: Some(gate) }
     }
 
+    /// The same device without the gate.
+    pub(super) fn ungated(&self) -> Self {
+        Self { inner: self.inner.clone(), gate: None }
+    }
+
     /// What the gate says; without one all may go on.
     pub(super) fn pass_gate(&self) -> Result<()> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate())

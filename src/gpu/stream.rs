@@ -78,6 +78,19 @@ impl Stream {
         }
     }
 
+    /// Does work that is timed: the gate is asked before it, and does not hold it within.
+    ///
+    /// # Errors
+    /// Those of the gate and of the work.
+    pub fn in_one_go<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.gpu.pass_gate()?;
+        let ungated = self.gpu.ungated();
+        let gated = std::mem::replace(&mut self.gpu, ungated);
+        let done = work(self);
+        self.gpu = gated;
+        done
+    }
+
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use crate::caching::{Intervals, Rounding, StepPlan, StepSchedule, StrategyConfig, StrategyInputs};
+use crate::caching::{Intervals, Planner, Rounding, StepPlan, StepSchedule, StrategyConfig, StrategyInputs};
 use crate::engine::{Engine, Facts, GenerateRequest, Observe};
 use crate::profiling::profile::Profile;
 
@@ -27,7 +27,8 @@ const PLANNED: f64 = 2.0;
 /// Settings that tuning chooses, so that a user's would be lost; `None` for what cannot be tuned.
 fn chosen_by_tuning(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
-        "planner" | "profiling" => &[],
+        "planner" => &[],
+        "profiling" => &["every", "max", "min"],
         "uniform" => &["every", "warm-up", "last"],
         "fewer-steps" => &["steps"],
         "deltadit" => &["share", "every"],
@@ -63,7 +64,8 @@ pub fn check(
         }
         if name == "planner" {
             planner_takes_nothing(text)?;
-            strategy::calibration(profile, &facts.sigmas)?;
+            let calibration = strategy::calibration(profile, &facts.sigmas)?;
+            Planner::new(&calibration).context("planner cannot run")?;
             continue;
         }
         let config = strategy::parse(text, steps, profile)?;
