@@ -208,8 +208,9 @@ impl Behavior<Pane> for Panes<'_> {
         24.0
     }
 
-    fn tab_bar_color(&self, visuals: &egui::Visuals) -> egui::Color32 {
-        visuals.panel_fill
+    fn tab_bar_color(&self, _: &egui::Visuals) -> egui::Color32 {
+        // What the window is cleared with.
+        egui::Color32::TRANSPARENT
     }
 
     fn min_size(&self) -> f32 {

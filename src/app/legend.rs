@@ -47,10 +47,12 @@ fn gradient(painter: &egui::Painter, strip: Rect, map: Colormap) {
 }
 
 /// A swatch with a word; `mark` draws what tells it apart without its colour.
-pub fn swatch(ui: &mut Ui, color: Color32, text: &str, mark: impl FnOnce(&egui::Painter, Rect)) {
+pub fn swatch(ui: &mut Ui, color: Color32, text: &str, mark: impl FnOnce(&mut Mesh, Rect)) {
     let (rect, _) = ui.allocate_exact_size(vec2(14.0, 14.0), egui::Sense::hover());
     ui.painter().rect_filled(rect, 2.0, color);
-    mark(ui.painter(), rect);
+    let mut mesh = Mesh::default();
+    mark(&mut mesh, rect);
+    ui.painter().add(mesh);
     let weak = Palette::of(ui).weak;
     ui.label(egui::RichText::new(text).size(11.5).color(weak));
 }

@@ -2,7 +2,9 @@
 //! drag selects, space switches reuse in the plan of the next run.
 
 use egui::accesskit::Role;
-use egui::{Align2, Color32, EventFilter, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+use egui::{
+    Align2, Color32, EventFilter, FontId, Key, Mesh, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2, vec2,
+};
 
 use crate::caching::{Cell, StrategyConfig};
 use crate::media::Colormap;
@@ -199,18 +201,21 @@ fn grid(ui: &mut Ui, state: &mut State, cells: &Cells, area: Rect, row: f32, vie
     let width = inner.width() / cells.steps as f32;
     let painter = ui.painter_at(inner);
     painter.rect_filled(inner, 2.0, palette.well);
+    let pixels = Pixels::of(ui, width);
+    let mut mesh = Mesh::default();
     for block in first..last {
         let top = area.top() + block as f32 * row;
         for step in (0..cells.steps).step_by(stride) {
             let left = inner.left() + step as f32 * width;
             let rect = Rect::from_min_size(pos2(left, top), vec2(width * stride as f32, row));
-            draw_cell(&painter, &palette, cells, rect.shrink(if width > 5.0 { 0.75 } else { 0.25 }), step, block);
+            draw_cell(&mut mesh, &palette, cells, pixels.inside(rect), step, block);
         }
         block_label(ui, state, block, Rect::from_min_size(pos2(area.left(), top), vec2(LEFT, row)));
         let rate = format!("{:.0} %", cells.hit_rate(block) * 100.0);
         let at = pos2(area.right() - 4.0, top + row / 2.0);
         ui.painter().text(at, Align2::RIGHT_CENTER, rate, FontId::proportional(11.5), palette.weak);
     }
+    painter.add(mesh);
     let place = Place { inner, top: area.top(), width, row };
     marks(&painter, &palette, state, &place);
     pointer(ui, state, &response, cells, &place);
@@ -242,24 +247,44 @@ impl Place {
     }
 }
 
-fn draw_cell(painter: &egui::Painter, palette: &Palette, cells: &Cells, rect: Rect, step: usize, block: usize) {
+/// How cells fall on pixels: with edges on whole pixels they need no smoothing, which draws ten triangles for each one that it smooths.
+pub(super) struct Pixels {
+    per_point: f32,
+    /// Between two columns, in points.
+    gap: f32,
+}
+
+impl Pixels {
+    /// For columns so many points wide.
+    pub(super) fn of(ui: &Ui, width: f32) -> Self {
+        Self { per_point: ui.pixels_per_point(), gap: if width > 3.0 { 1.0 } else { 0.0 } }
+    }
+
+    /// What is drawn of a cell.
+    pub(super) fn inside(&self, cell: Rect) -> Rect {
+        let round = |x: f32| (x * self.per_point).round() / self.per_point;
+        let (min, max) = (cell.min, cell.max);
+        Rect::from_min_max(pos2(round(min.x), round(min.y)), pos2(round(max.x) - self.gap, round(max.y) - 1.0))
+    }
+}
+
+fn draw_cell(mesh: &mut Mesh, palette: &Palette, cells: &Cells, rect: Rect, step: usize, block: usize) {
     let Some(Value { cell, value, planned }) = cells.get(step, block) else { return };
     match value {
         Some(value) => {
             let (map, t) = cells.scale(value);
-            painter.rect_filled(rect, 1.0, theme::mapped(map, t));
+            mesh.add_colored_rect(rect, theme::mapped(map, t));
         }
         None if cells.colouring == Colouring::Reuse => {
             let color = cell_color(palette, cell);
-            if planned {
-                let faint = theme::mix(palette.well, color, 0.45);
-                painter.rect_filled(rect, 1.0, faint);
-            } else {
-                painter.rect_filled(rect, 1.0, color);
-            }
-            cell_mark(painter, palette, rect, cell);
+            let color = if planned { theme::mix(palette.well, color, 0.45) } else { color };
+            mesh.add_colored_rect(rect, color);
+            cell_mark(mesh, palette, rect, cell);
         }
-        None if cell == Cell::Reused => cell_mark_faint(painter, palette, rect),
+        None if cell == Cell::Reused => {
+            let y = rect.center().y.floor();
+            mesh.add_colored_rect(Rect::from_x_y_ranges(rect.x_range(), y..=y + 1.0), palette.reused);
+        }
         None => {}
     }
 }
@@ -274,27 +299,19 @@ pub(super) fn cell_color(palette: &Palette, cell: Cell) -> Color32 {
 }
 
 /// What tells the kinds apart without colour: a reused cell is thin, a stored one has a bar below.
-pub(super) fn cell_mark(painter: &egui::Painter, palette: &Palette, rect: Rect, cell: Cell) {
+pub(super) fn cell_mark(mesh: &mut Mesh, palette: &Palette, rect: Rect, cell: Cell) {
+    let [whole, bar, hole] = [1.0, 0.22, 0.28].map(|share| (rect.height() * share).round().max(2.0));
+    let part = |from: f32, height: f32| {
+        Rect::from_min_max(pos2(rect.left(), rect.top() + from), pos2(rect.right(), rect.top() + from + height))
+    };
     match cell {
         Cell::Computed => {}
-        Cell::Stored => {
-            let bar = Rect::from_min_max(pos2(rect.left(), rect.bottom() - (rect.height() * 0.22).max(2.0)), rect.max);
-            painter.rect_filled(bar, 0.0, palette.text);
-        }
+        Cell::Stored => mesh.add_colored_rect(part(whole - bar, bar), palette.text),
         Cell::Reused => {
-            let hole = rect.shrink2(vec2(0.0, rect.height() * 0.28));
-            for part in
-                [Rect::from_min_max(rect.min, hole.right_top()), Rect::from_min_max(hole.left_bottom(), rect.max)]
-            {
-                painter.rect_filled(part, 0.0, palette.well);
-            }
+            mesh.add_colored_rect(part(0.0, hole), palette.well);
+            mesh.add_colored_rect(part(whole - hole, hole), palette.well);
         }
     }
-}
-
-fn cell_mark_faint(painter: &egui::Painter, palette: &Palette, rect: Rect) {
-    let y = rect.center().y;
-    painter.hline(rect.x_range(), y, Stroke::new(1.5, palette.reused));
 }
 
 fn block_label(ui: &mut Ui, state: &mut State, block: usize, rect: Rect) {
@@ -483,9 +500,7 @@ fn show_legend(ui: &mut Ui, state: &State, cells: &Cells, area: Rect) {
     for (cell, text) in
         [(Cell::Computed, "computed"), (Cell::Stored, "computed, delta stored"), (Cell::Reused, "reused")]
     {
-        legend::swatch(&mut ui, cell_color(&palette, cell), text, |painter, rect| {
-            cell_mark(painter, &palette, rect, cell)
-        });
+        legend::swatch(&mut ui, cell_color(&palette, cell), text, |mesh, rect| cell_mark(mesh, &palette, rect, cell));
     }
     if cells.planned && !state.view.plan {
         ui.label(egui::RichText::new("(faint: planned)").size(11.5).color(palette.weak));

@@ -464,6 +464,10 @@ impl eframe::App for App {
         self.score(ctx);
     }
 
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        visuals.panel_fill.to_normalized_gamma_f32()
+    }
+
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
         self.pace.frame(std::time::Instant::now(), self.state.job.busy());
         self.apply_prefs(ui.ctx());
@@ -475,7 +479,8 @@ impl eframe::App for App {
         });
         let status = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 3));
         egui::Panel::bottom("status bar").frame(status).show(ui, |ui| log::status_bar(ui, &mut self.state));
-        let window = egui::Frame::new().fill(palette.window).inner_margin(4.0);
+        // Between the panes is what the frame is cleared with: filling it would draw every pixel twice.
+        let window = egui::Frame::new().inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
             log::hints(ui, &mut self.state);
             self.small = ui.available_width() < LEAST.x || ui.available_height() < LEAST.y;

@@ -73,5 +73,11 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
     // Sizes settle within a few frames; nothing moves after that.
     harness.run_steps(6);
     let image = harness.render().map_err(anyhow::Error::msg).context("no device could draw the window")?;
-    Ok((image.as_raw().clone(), image.width(), image.height()))
+    Ok((opaque(image.as_raw(), harness.ctx.global_style().visuals.panel_fill), image.width(), image.height()))
+}
+
+/// A picture drawn over the colour that a window is cleared with, RGBA with premultiplied alpha: the harness clears to nothing.
+pub(super) fn opaque(rgba: &[u8], cleared: egui::Color32) -> Vec<u8> {
+    let over = |pixel: &[u8]| egui::Color32::from_rgba_premultiplied(pixel[0], pixel[1], pixel[2], pixel[3]);
+    rgba.chunks_exact(4).flat_map(|pixel| cleared.blend(over(pixel)).to_array()).collect()
 }

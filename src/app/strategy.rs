@@ -9,7 +9,7 @@ use crate::caching::{
 use crate::profiling::partition::{parse_blocks, print_blocks};
 
 use super::custom::{self, typed};
-use super::map::{cell_color, cell_mark};
+use super::map::{Pixels, cell_color, cell_mark};
 use super::state::{Level, State};
 use super::target::{self, Expected};
 use super::theme::{self, Palette, row, section};
@@ -393,6 +393,7 @@ fn plan_strip(ui: &mut Ui, state: &State) {
     let (plans, blocks) = (&state.prediction.plans, state.blocks());
     let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 22.0), Sense::hover());
     let width = rect.width() / plans.len().max(1) as f32;
+    let (pixels, mut mesh) = (Pixels::of(ui, width), egui::Mesh::default());
     let mut computed = 0;
     for (step, plan) in plans.iter().enumerate() {
         let cells = plan.cond.cells(blocks);
@@ -404,13 +405,11 @@ fn plan_strip(ui: &mut Ui, state: &State) {
             _ => Cell::Reused,
         };
         let left = rect.left() + step as f32 * width;
-        let tick = egui::Rect::from_min_max(
-            egui::pos2(left, rect.top()),
-            egui::pos2(left + (width - 1.0).max(0.5), rect.bottom()),
-        );
-        ui.painter().rect_filled(tick, 0.0, cell_color(&palette, cell));
-        cell_mark(ui.painter(), &palette, tick, cell);
+        let tick = pixels.inside(egui::Rect::from_x_y_ranges(left..=left + width, rect.y_range()));
+        mesh.add_colored_rect(tick, cell_color(&palette, cell));
+        cell_mark(&mut mesh, &palette, tick, cell);
     }
+    ui.painter().add(mesh);
     let text = format!("{computed} of {} steps compute every block", plans.len());
     theme::named(&response, egui::accesskit::Role::Image, format!("Plan: {text}"));
     response.on_hover_text(&text);

@@ -15,6 +15,7 @@ use egui_kittest::kittest::{NodeT, Queryable};
 use super::layout::Pane;
 use super::map::Colouring;
 use super::sample::{self, Kind};
+use super::screenshot::opaque;
 use super::state::{Compare, Job};
 use super::*;
 use crate::engine::capture::file;
@@ -86,7 +87,8 @@ pub(super) fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     const FAR: u8 = 40;
     const MOST: f64 = 0.01;
     let image = harness.render().expect("a picture");
-    let rgb: Vec<u8> = image.as_raw().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
+    let rgba = opaque(image.as_raw(), harness.ctx.global_style().visuals.panel_fill);
+    let rgb: Vec<u8> = rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
     let (width, height) = (image.width(), image.height());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/snapshots/{name}.png"));
     let write = |path: &Path| {
@@ -464,4 +466,25 @@ fn odd_captures_are_drawn() {
             }
         }
     }
+}
+
+/// Where the CPU draws the window, pixels and triangles are what a frame costs.
+#[test]
+fn few_pixels_are_drawn_twice() {
+    let mut harness = filled([1440.0, 900.0], 1.0, true);
+    harness.run_steps(1);
+    let shapes = harness.output().shapes.clone();
+    let drawn: f32 = harness.ctx.tessellate(shapes, 1.0).iter().map(covered).sum();
+    assert!((1.0..1.7).contains(&(drawn / (1440.0 * 900.0))), "{drawn} pixels");
+}
+
+/// Area of a mesh's triangles, nearly cut to where it may draw.
+fn covered(clipped: &egui::ClippedPrimitive) -> f32 {
+    let egui::epaint::Primitive::Mesh(mesh) = &clipped.primitive else { return 0.0 };
+    let corner = |at: &u32| mesh.vertices[*at as usize].pos.clamp(clipped.clip_rect.min, clipped.clip_rect.max);
+    let area = |corners: &[u32]| {
+        let [a, b] = [&corners[1], &corners[2]].map(|at| corner(at) - corner(&corners[0]));
+        (a.x * b.y - a.y * b.x).abs() / 2.0
+    };
+    mesh.indices.chunks_exact(3).map(area).sum()
 }
