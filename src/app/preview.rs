@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use egui::accesskit::Role;
 use egui::{Color32, ColorImage, Pos2, Rect, Sense, Stroke, TextureHandle, TextureOptions, Ui, Vec2, pos2, vec2};
 
-use crate::engine::Frames;
+use crate::engine::{Frames, Stage};
 use crate::media::Colormap;
 
 use super::attention::{self, Overlay};
 use super::runs::{MOST_SHOWN, Run};
-use super::state::{Action, Compare, State, View};
+use super::state::{Action, Compare, Job, State, View};
 use super::theme;
 use super::{brush, legend, transport};
 
@@ -92,10 +92,15 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         return;
     };
     let Some((shown, step)) = frames(run, state.view.step) else {
-        let (title, text) = if run.live {
-            ("Loading the model and encoding the prompt", "The first estimate appears after the first step.")
-        } else {
-            ("This run has no pictures", "It ended before its first step, or was recorded without previews.")
+        let (title, text) = match (&state.job, run.live) {
+            (Job::Running { stage: Some(Stage::Denoise | Stage::Decode), .. }, true) => (
+                "Computing the first step",
+                "Its estimate appears here. In a first run the driver compiles the shaders meanwhile.",
+            ),
+            (_, true) => {
+                ("Loading the model and encoding the prompt", "The first estimate appears after the first step.")
+            }
+            _ => ("This run has no pictures", "It ended before its first step, or was recorded without previews."),
         };
         theme::empty(ui, title, text);
         return;
