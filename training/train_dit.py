@@ -22,7 +22,7 @@ CAPTION_DROPOUT = 0.1
 
 
 class LatentSet:
-    """All shards of latents, by size; rescanned now and then."""
+    """All shards of latents, by size; rescanned now and then. Sizes other than 64x64 come as often as there are shards of them."""
 
     def __init__(self, folder, rng, other_sizes):
         self.folder, self.rng, self.other_sizes = folder, rng, other_sizes
@@ -39,7 +39,8 @@ class LatentSet:
     def batch(self, count):
         """Latents and captions, all of one size. Larger clips come in smaller batches."""
         others = [s for s in self.sizes if s != "64x64"]
-        pick = self.rng.choice(others) if others and self.rng.random() < self.other_sizes else "64x64"
+        share = np.array([len(self.sizes[s]) for s in others], float)
+        pick = self.rng.choice(others, p=share / share.sum()) if others and self.rng.random() < self.other_sizes else "64x64"
         shards = self.sizes[pick]
         cells = np.prod(shards[0][0].shape[3:]) / 64
         chosen = [(self.rng.integers(len(shards)), self.rng.integers(len(shards[0][1])))
