@@ -1,12 +1,12 @@
-// y[i] = a[i] + b[first + i mod period]: adds one matrix of a stack to every matrix of another. One invocation adds four elements.
+// y[m, s] = a[s] + b[m]: adds each matrix of b to every matrix of a stack. One invocation adds four elements.
 #import linear_index
 
 struct Params {
-    // Groups of four elements of a and y.
+    // Groups of four elements of y, of the stack and of a matrix.
     count4: u32,
-    // Groups of four elements of the matrix.
+    stack4: u32,
     period4: u32,
-    // Where it begins in b, in groups of four.
+    // Where the first matrix lies in b, in groups of four.
     first4: u32,
 }
 
@@ -23,6 +23,7 @@ fn main(
 ) {
     let i = linear_index(group, groups, local);
     if i < params.count4 {
-        y[i] = a[i] + b[params.first4 + i % params.period4];
+        let in_stack = i % params.stack4;
+        y[i] = a[in_stack] + b[params.first4 + i / params.stack4 * params.period4 + in_stack % params.period4];
     }
 }

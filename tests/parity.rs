@@ -12,6 +12,7 @@ use ditscope::caching::StrategyConfig;
 use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
+use ditscope::model::wan::patches::Patches;
 use ditscope::model::wan::text_encoder::TextEncoder;
 use ditscope::model::wan::transformer::WanTransformer;
 use safetensors::tensor::TensorView;
@@ -36,10 +37,10 @@ fn velocity(model: &WanTransformer, gpu: &Gpu, golden: &Golden, case: &Case) -> 
     let latents = golden.input(case, "latents");
     let shape = &latents.shape[latents.shape.len() - 4..];
     let context = model.prepare_text(&mut cx, &golden.input(case, "context").data).expect("text");
-    let rope = model.rope(&mut cx, [shape[1], shape[2], shape[3]]).expect("rope");
-    let input = cx.upload("latents", &latents.data, shape).expect("latents");
-    let velocity = model.forward(&mut cx, &input, case.param("timestep"), &context, &rope).expect("forward");
-    cx.read(&velocity).expect("read")
+    let patches = Patches::new([shape[1], shape[2], shape[3]], model.config().patch_size).expect("patches");
+    let rope = model.rope(&mut cx, &patches).expect("rope");
+    let latents = (latents.data.as_slice(), &patches);
+    model.forward(&mut cx, latents, case.param("timestep"), &context, &rope).expect("forward")
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::caching::{
     Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
+use crate::model::wan::patches::Patches;
 use crate::model::wan::transformer::{AttentionWatch, Pass, Start, TextContext, TimeEmbeddings, WanTransformer};
 use crate::ops::{RopeTable, Rows};
 use crate::sampling::{Buffer, Guidance};
@@ -50,7 +51,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// What is read back: the velocity, then what was expected.
+    /// What is read back, as rows of patches: the velocity, then what was expected.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let velocity = match &self.velocity {
             Velocity::OnGpu(velocity) => Some(velocity),
@@ -75,7 +76,7 @@ pub(super) struct Denoiser<'a> {
     times: &'a TimeEmbeddings,
     rope: RopeTable,
     guidance: Guidance,
-    shape: [usize; 4],
+    patches: Patches,
     cond: Branch,
     uncond: Option<Branch>,
     probes: Probes,
@@ -97,11 +98,11 @@ impl<'a> Denoiser<'a> {
         cx: &mut Stream,
         (model, times): (&'a WanTransformer, &'a TimeEmbeddings),
         (features, negative): (&[f32], Option<&[f32]>),
-        (guidance, shape): (Guidance, [usize; 4]),
+        (guidance, patches): (Guidance, Patches),
         (observe, subject): (Observe, Vec<u32>),
         depth: usize,
     ) -> Result<Self> {
-        let rope = model.rope(cx, [shape[1], shape[2], shape[3]])?;
+        let rope = model.rope(cx, &patches)?;
         let queries = observe.attention.map(|mode| Rows::receiving(cx, mode, rope.grid())).transpose()?;
         let mut branch = |text: &[f32], subject: Vec<u32>| -> Result<Branch> {
             let context = model.prepare_text(cx, text)?;
@@ -113,7 +114,7 @@ impl<'a> Denoiser<'a> {
         let cond = branch(features, subject)?;
         let uncond = negative.map(|text| branch(text, Vec::new())).transpose()?;
         let (probes, last_velocity) = (Probes::default(), None);
-        Ok(Self { model, times, rope, guidance, shape, cond, uncond, probes, last_velocity })
+        Ok(Self { model, times, rope, guidance, patches, cond, uncond, probes, last_velocity })
     }
 
     /// The guided velocity for a sample, made as the strategy decides.
@@ -124,9 +125,8 @@ impl<'a> Denoiser<'a> {
         now: &StepContext,
         sample: &[f32],
     ) -> Result<Predicted> {
-        let (model, times, rope) = (self.model, self.times, &self.rope);
-        let latents = cx.upload("latents", sample, &self.shape)?;
-        let input = Input { model, times, rope, latents, step: now.step, start: OnceCell::new(), sample };
+        let (model, times, rope, patches) = (self.model, self.times, &self.rope, &self.patches);
+        let input = Input { model, times, rope, patches, step: now.step, start: OnceCell::new(), sample };
         let blocks = self.model.config().num_layers;
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
@@ -153,7 +153,9 @@ impl<'a> Denoiser<'a> {
         }
         let recorded = std::iter::once(&cond).chain(uncond.as_ref().map(|(_, recorded)| recorded));
         let tensors: Vec<&Tensor> = recorded.flat_map(Recorded::tensors).collect();
-        let mut values = cx.read_all(&tensors)?.into_iter();
+        let rows = cx.read_all(&tensors)?;
+        let values: Result<Vec<_>> = rows.iter().map(|rows| Ok(model.velocity(patches, rows)?)).collect();
+        let mut values = values?.into_iter();
         let cond = self.cond.collect(cx, cond, &mut values, sample)?;
         let uncond = uncond.map(|(branch, recorded)| branch.collect(cx, recorded, &mut values, sample)).transpose()?;
         if let Some(seen) = self.cond.observation(&plan.cond, blocks) {
@@ -200,10 +202,11 @@ struct Input<'a> {
     model: &'a WanTransformer,
     times: &'a TimeEmbeddings,
     rope: &'a RopeTable,
-    latents: Tensor,
+    patches: &'a Patches,
     step: usize,
     /// Made when the first branch runs: a step may forecast its output without the transformer.
     start: OnceCell<Start<'a>>,
+    /// The latents `[channels, frames, height, width]`.
     sample: &'a [f32],
 }
 
@@ -212,7 +215,7 @@ impl Input<'_> {
         let start = match self.start.get() {
             Some(start) => start,
             None => {
-                let start = self.model.start(cx, &self.latents, self.times, self.step)?;
+                let start = self.model.start(cx, (self.sample, self.patches), self.times, self.step)?;
                 self.start.get_or_init(|| start)
             }
         };

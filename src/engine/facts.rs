@@ -35,7 +35,7 @@ impl Facts {
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
         let model = OpenModel::of(request)?;
         let (config, weights) = &model.transformer;
-        let tokens: usize = model.token_grid.iter().product();
+        let tokens = model.patches.tokens();
         // The end of the text, and one row that stands for all padding.
         let text = request.prompt.split_whitespace().count() + 2;
         Ok(Self {
@@ -44,7 +44,7 @@ impl Facts {
             vae_id: model.vae.1.fingerprint(),
             gpu_memory: model.gpu_memory(request),
             blocks: config.num_layers,
-            token_grid: model.token_grid,
+            token_grid: model.patches.grid(),
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
             cost: forward_cost(config, tokens, text),
         })

@@ -187,7 +187,8 @@ impl Job<'_> {
         let depth = needed_depth(&expected);
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let model = (transformer, &times);
-        let mut denoiser = Denoiser::new(&mut self.cx, model, features, (guidance, shape), observe, depth)?;
+        let mut denoiser =
+            Denoiser::new(&mut self.cx, model, features, (guidance, setup.model.patches), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
@@ -220,7 +221,7 @@ impl Job<'_> {
         }
         let latents = sampler.sample().to_vec();
         if !watched.is_empty() {
-            for estimate in estimate_masks(&latents, shape, setup.model.token_grid, &watched)? {
+            for estimate in estimate_masks(&latents, shape, setup.model.patches.grid(), &watched)? {
                 self.report(Event::Mask((&estimate).into()))?;
             }
         }
@@ -281,9 +282,9 @@ impl Job<'_> {
             strategy: request.strategy.clone(),
             expected,
             blocks: config.num_layers,
-            token_grid: model.token_grid,
+            token_grid: model.patches.grid(),
             latent_shape: model.shape,
-            cost: Some(forward_cost(config, model.token_grid.iter().product(), text_rows)),
+            cost: Some(forward_cost(config, model.patches.tokens(), text_rows)),
             signal_changes: Vec::new(),
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::model::wan::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use crate::model::wan::files::ModelFiles;
-use crate::ops::token_grid;
+use crate::model::wan::patches::Patches;
 use crate::sampling::Scheduler;
 use crate::weights::{Checkpoint, DType};
 
@@ -18,8 +18,8 @@ pub(super) struct OpenModel {
     pub scheduler: Box<dyn Scheduler>,
     /// Extents `[C, F, H, W]` of the latents.
     pub shape: [usize; 4],
-    /// Tokens along frames, height, width.
-    pub token_grid: [usize; 3],
+    /// How these become tokens.
+    pub patches: Patches,
 }
 
 impl OpenModel {
@@ -34,7 +34,7 @@ impl OpenModel {
         let scheduler_config = files.scheduler()?;
         Ok(Self {
             scheduler: request.scheduler(&scheduler_config)?,
-            token_grid: token_grid([shape[1], shape[2], shape[3]], transformer.0.patch_size)?,
+            patches: Patches::new([shape[1], shape[2], shape[3]], transformer.0.patch_size)?,
             files,
             text_encoder,
             transformer,
@@ -52,9 +52,9 @@ impl OpenModel {
         let text = weight_bytes(&self.text_encoder.1, |name| !name.starts_with("shared."));
         // Of each token: the residual stream, its norm, q, k and v together and by heads, the attended values and two free buffers that
         // are kept; the hidden layer; positions; patches before and after.
-        let patches = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
-        let columns = 11 * config.dim() + config.ffn_dim + config.attention_head_dim + patches;
-        let tokens: usize = self.token_grid.iter().product();
+        let rows = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
+        let columns = 11 * config.dim() + config.ffn_dim + config.attention_head_dim + rows;
+        let tokens = self.patches.tokens();
         // Buffers that are reused come in sizes up to an eighth larger than what is asked for.
         let activations = (tokens * columns * size_of::<f32>()) as u64 * 9 / 8;
         // What changes are measured against: a delta of every block and of all together, in both branches.

@@ -45,7 +45,6 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "matmul_subgroup",
     "matmul_tile",
     "norm",
-    "patchify",
     "peak_copy",
     "peak_fma",
     "received_subgroup",

@@ -1,5 +1,7 @@
 //! Small operations on every element.
 
+use std::ops::Range;
+
 use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
@@ -7,23 +9,25 @@ use super::split::{fitting, ranges, window};
 /// Invocations of a workgroup in these kernels.
 const GROUP: usize = 64;
 
-/// `stack + matrices[index]`: adds one slice of `matrices` to every slice of `stack`; they differ in the first extent only.
-pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, index: usize) -> Result<Tensor> {
+/// `stack + matrices[i]` for every `i` of `indices`: `[indices, stack's extents]`. A matrix is added to every slice of the stack; the two
+/// differ in the first extent only.
+pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Range<usize>) -> Result<Tensor> {
     let period: usize = stack.shape()[1..].iter().product();
-    let fits = stack.shape()[1..] == matrices.shape()[1..] && index < matrices.shape()[0];
+    let fits = stack.shape()[1..] == matrices.shape()[1..] && indices.end <= matrices.shape()[0];
     if !fits || !period.is_multiple_of(4) || period == 0 {
-        let message = format!("number {index} of {:?} onto {:?}", matrices.shape(), stack.shape());
+        let message = format!("{indices:?} of {:?} onto {:?}", matrices.shape(), stack.shape());
         return Err(GpuError::shape("add_rows", message));
     }
-    let out = cx.empty("sum", stack.shape(), DType::F32)?;
-    let (matrix, first4) = window(matrices, index * period, period);
-    let params = [stack.len() as u32 / 4, period as u32 / 4, first4];
+    let shape: Vec<usize> = std::iter::once(indices.len()).chain(stack.shape().iter().copied()).collect();
+    let out = cx.empty("sums", &shape, DType::F32)?;
+    let (matrices, first4) = window(matrices, indices.start * period, indices.len() * period);
+    let params = [out.len(), stack.len(), period].map(|n| n as u32 / 4);
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("add_rows"),
-        tensors: &[(1, stack), (2, &matrix), (3, &out)],
-        params: bytemuck::bytes_of(&params),
-        groups: fold_groups((stack.len() / 4).div_ceil(GROUP)),
-        flops: stack.len() as f64,
+        tensors: &[(1, stack), (2, &matrices), (3, &out)],
+        params: bytemuck::bytes_of(&[params[0], params[1], params[2], first4]),
+        groups: fold_groups((out.len() / 4).div_ceil(GROUP)),
+        flops: out.len() as f64,
     })?;
     Ok(out)
 }
@@ -87,101 +91,28 @@ fn combine(cx: &mut Stream, xs: [(&Tensor, f32); 2], (y, y_weight): (&Tensor, f3
     Ok(())
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PatchParams {
-    channels: u32,
-    extents: [u32; 3],
-    patch: [u32; 3],
-    row: u32,
-}
-
-/// Latents `[channels, frames, height, width]` to rows of patches `[tokens, row]`, one row a token (frames slowest, then lines). A row
-/// is ordered (channel, pt, ph, pw) and padded with zeros to a multiple of 4.
-pub fn patchify(cx: &mut Stream, latents: &Tensor, patch: [usize; 3]) -> Result<Tensor> {
-    let &[channels, frames, height, width] = latents.shape() else {
-        return Err(GpuError::shape("patchify", format!("latents {:?}", latents.shape())));
-    };
-    let extents = [frames, height, width];
-    let tokens = token_grid(extents, patch)?.iter().product();
-    let row = (channels * patch.iter().product::<usize>()).next_multiple_of(4);
-    let out = cx.empty("patches", &[tokens, row], DType::F32)?;
-    dispatch_patches(cx, Kernel::new("patchify"), latents, &out, [channels, row], extents, patch)?;
-    Ok(out)
-}
-
-/// Rows of patches `[tokens, row]`, each ordered (pt, ph, pw, channel), back to latents `[channels, frames, height, width]`.
-pub fn unpatchify(
-    cx: &mut Stream,
-    rows: &Tensor,
-    channels: usize,
-    extents: [usize; 3],
-    patch: [usize; 3],
-) -> Result<Tensor> {
-    let tokens: usize = token_grid(extents, patch)?.iter().product();
-    let row = rows.columns();
-    if rows.rows() != tokens || row < channels * patch.iter().product::<usize>() {
-        return Err(GpuError::shape("unpatchify", format!("{:?} for {channels} x {extents:?}", rows.shape())));
-    }
-    let out = cx.empty("latents", &[channels, extents[0], extents[1], extents[2]], DType::F32)?;
-    let kernel = Kernel::new("patchify").flag("UNPATCHIFY");
-    dispatch_patches(cx, kernel, rows, &out, [channels, row], extents, patch)?;
-    Ok(out)
-}
-
-/// Tokens along frames, height and width; fails unless the patch divides the latents.
-pub fn token_grid(extents: [usize; 3], patch: [usize; 3]) -> Result<[usize; 3]> {
-    let divides = (0..3).all(|axis| patch[axis] > 0 && extents[axis] > 0 && extents[axis].is_multiple_of(patch[axis]));
-    if !divides {
-        return Err(GpuError::shape(
-            "patchify",
-            format!("latents {extents:?} are not multiples of the patch {patch:?}"),
-        ));
-    }
-    Ok([0, 1, 2].map(|axis| extents[axis] / patch[axis]))
-}
-
-fn dispatch_patches(
-    cx: &mut Stream,
-    kernel: Kernel,
-    from: &Tensor,
-    to: &Tensor,
-    [channels, row]: [usize; 2],
-    extents: [usize; 3],
-    patch: [usize; 3],
-) -> Result<()> {
-    let tokens = token_grid(extents, patch)?.iter().product::<usize>();
-    let params = PatchParams {
-        channels: channels as u32,
-        extents: extents.map(|n| n as u32),
-        patch: patch.map(|n| n as u32),
-        row: row as u32,
-    };
-    cx.dispatch(&Dispatch {
-        kernel: &kernel,
-        tensors: &[(1, from), (2, to)],
-        params: bytemuck::bytes_of(&params),
-        groups: fold_groups((tokens * channels).div_ceil(GROUP)),
-        flops: to.len() as f64,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::testing::*;
 
     #[test]
-    fn add_rows_adds_to_every_slice() {
+    fn add_rows_adds_every_matrix_to_every_slice() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
         let (a, av) = random_tensor(&mut cx, 1, &[3, 6, 20]);
-        let (b, bv) = random_tensor(&mut cx, 2, &[2, 6, 20]);
-        let sum = add_rows(&mut cx, &a, &b, 1).unwrap();
-        let want: Vec<f32> = av.iter().enumerate().map(|(i, v)| v + bv[120 + i % 120]).collect();
-        assert_eq!(cx.read(&sum).unwrap(), want);
-        assert!(add_rows(&mut cx, &a, &b, 2).is_err());
-        assert!(add_rows(&mut cx, &a, &b.reshape(&[2, 20, 6]), 0).is_err());
+        let (b, bv) = random_tensor(&mut cx, 2, &[5, 6, 20]);
+        for indices in [1..2, 2..5, 0..5] {
+            let sums = add_rows(&mut cx, &a, &b, indices.clone()).unwrap();
+            assert_eq!(sums.shape(), [indices.len(), 3, 6, 20]);
+            let matrices = indices.map(|index| &bv[index * 120..][..120]);
+            let want: Vec<f32> = matrices
+                .flat_map(|matrix| av.iter().zip(matrix.iter().cycle()).map(|(a, b)| a + b).collect::<Vec<_>>())
+                .collect();
+            assert_eq!(cx.read(&sums).unwrap(), want);
+        }
+        assert!(add_rows(&mut cx, &a, &b, 4..6).is_err());
+        assert!(add_rows(&mut cx, &a, &b.reshape(&[5, 20, 6]), 0..1).is_err());
     }
 
     #[test]
@@ -216,39 +147,5 @@ mod tests {
         let y = silu(&mut cx, &x).unwrap();
         let want: Vec<f32> = values.iter().map(|&v| (f64::from(v) / (1.0 + (-f64::from(v)).exp())) as f32).collect();
         assert_close(&cx.read(&y).unwrap(), &want, 1e-6, "silu");
-    }
-
-    /// Both directions against plain loops, for patches that touch every axis, over more than 65,535 workgroups once.
-    #[test]
-    fn patches_are_ordered_as_the_model_wants() {
-        let (gpu, _turn) = gpu();
-        for (channels, extents, patch) in [
-            (5, [3, 4, 6], [1, 2, 2]),
-            (3, [2, 3, 5], [1, 1, 1]),
-            (2, [4, 6, 9], [2, 3, 3]),
-            (1, [1, 2048, 2112], [1, 2, 2]),
-        ] {
-            let mut cx = stream(&gpu);
-            let [f, h, w] = extents;
-            let [gf, gh, gw] = token_grid(extents, patch).unwrap();
-            let (latents, values) = random_tensor(&mut cx, 4, &[channels, f, h, w]);
-            let volume: usize = patch.iter().product();
-            let row = (channels * volume).next_multiple_of(4);
-            let mut into = vec![0.0; gf * gh * gw * row];
-            let mut out_of = into.clone();
-            for (i, value) in values.iter().enumerate() {
-                let [x, y, t, c] = [i % w, i / w % h, i / (w * h) % f, i / (w * h * f)];
-                let token = (t / patch[0] * gh + y / patch[1]) * gw + x / patch[2];
-                let within = (t % patch[0] * patch[1] + y % patch[1]) * patch[2] + x % patch[2];
-                into[token * row + c * volume + within] = *value;
-                out_of[token * row + within * channels + c] = *value;
-            }
-            let patches = patchify(&mut cx, &latents, patch).unwrap();
-            assert_eq!(cx.read(&patches).unwrap(), into, "{extents:?}");
-            let rows = cx.upload("rows", &out_of, &[gf * gh * gw, row]).unwrap();
-            let back = unpatchify(&mut cx, &rows, channels, extents, patch).unwrap();
-            assert_eq!(cx.read(&back).unwrap(), values, "{extents:?}");
-        }
-        assert!(token_grid([1, 3, 4], [1, 2, 2]).is_err());
     }
 }

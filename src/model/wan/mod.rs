@@ -4,6 +4,7 @@ pub mod config;
 pub mod files;
 mod load;
 mod mojibake;
+pub mod patches;
 mod prompt_clean;
 pub mod text_encoder;
 pub mod tokenizer;

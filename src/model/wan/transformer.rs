@@ -7,12 +7,13 @@ use crate::gpu::{DType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
     Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows, attention,
-    attention_paid, attention_received, layer_norm, matmul, patchify, silu, split_heads, token_grid, unpatchify,
+    attention_paid, attention_received, layer_norm, matmul, silu, split_heads,
 };
 use crate::weights::Checkpoint;
 
 use super::config::TransformerConfig;
 use super::load::Loader;
+use super::patches::Patches;
 use super::tokenizer::MAX_SEQUENCE_LENGTH;
 
 /// Rows of a block's modulation table, in the order that the model stores them.
@@ -92,6 +93,8 @@ pub struct TimeEmbeddings {
     embedded: Tensor,
     /// Their projections, `[steps, 6, dim]`.
     projected: Tensor,
+    /// Modulations of the head in every step, `[steps * 2, dim]`.
+    heads: Tensor,
 }
 
 /// What the passes of one step have in common, whatever their prompt.
@@ -99,14 +102,10 @@ pub struct TimeEmbeddings {
 pub struct Start<'a> {
     /// The embedded latents `[tokens, dim]`.
     x: Tensor,
-    /// Modulations of the head, `[2, dim]`.
-    head: Tensor,
     /// Modulations of all blocks, `[blocks * 6, dim]`: made when the first block runs, for a step may skip them all.
     modulations: OnceCell<Tensor>,
     times: &'a TimeEmbeddings,
     step: usize,
-    /// Extents of the latents: frames, height, width.
-    extents: [usize; 3],
 }
 
 /// One forward pass on its way through the blocks.
@@ -253,10 +252,9 @@ impl WanTransformer {
         Ok(TextContext { keys_values, bias, rows })
     }
 
-    /// Position tables for latents of these extents (frames, height, width).
-    pub fn rope(&self, cx: &mut Stream, extents: [usize; 3]) -> Result<RopeTable, ModelError> {
-        let grid = token_grid(extents, self.config.patch_size)?;
-        Ok(RopeTable::new(cx, grid, self.config.attention_head_dim)?)
+    /// Position tables of the tokens.
+    pub fn rope(&self, cx: &mut Stream, patches: &Patches) -> Result<RopeTable, ModelError> {
+        Ok(RopeTable::new(cx, patches.grid(), self.config.attention_head_dim)?)
     }
 
     /// Embeds timesteps in 0..=1000, one of each step.
@@ -271,27 +269,30 @@ impl WanTransformer {
         let embedded = matmul(cx, &hidden, &self.time_embedder[1], Activation::None, Then::Store)?;
         let activated = silu(cx, &embedded)?;
         let projected = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
-        Ok(TimeEmbeddings { embedded, projected: projected.reshape(&[steps, row::COUNT, self.config.dim()]) })
+        let dim = self.config.dim();
+        let heads = add_rows(cx, &self.head_table, &embedded, 0..steps)?.reshape(&[steps * 2, dim]);
+        Ok(TimeEmbeddings { embedded, projected: projected.reshape(&[steps, row::COUNT, dim]), heads })
     }
 
     /// Embeds latents `[in_channels, frames, height, width]` at a step.
     ///
     /// # Errors
-    /// Latents of another shape, a step that `times` has not, or what the GPU reports.
+    /// Latents of another size, a step that `times` has not, or what the GPU reports.
     pub fn start<'a>(
         &self,
         cx: &mut Stream,
-        latents: &Tensor,
+        (latents, patches): (&[f32], &Patches),
         times: &'a TimeEmbeddings,
         step: usize,
     ) -> Result<Start<'a>, ModelError> {
-        let &[_, frames, height, width] = latents.shape() else {
-            return Err(crate::gpu::GpuError::shape("transformer", format!("latents {:?}", latents.shape())).into());
-        };
-        let patches = patchify(cx, latents, self.config.patch_size)?;
-        let x = matmul(cx, &patches, &self.patch_embedding, Activation::None, Then::Store)?;
-        let head = add_rows(cx, &self.head_table, &times.embedded, step)?;
-        Ok(Start { x, head, modulations: OnceCell::new(), times, step, extents: [frames, height, width] })
+        if step >= times.steps() {
+            let message = format!("step {step} of {}", times.steps());
+            return Err(crate::gpu::GpuError::shape("transformer", message).into());
+        }
+        let rows = patches.rows_of(latents, self.config.in_channels)?;
+        let rows = cx.upload("patches", &rows, &[patches.tokens(), rows.len() / patches.tokens()])?;
+        let x = matmul(cx, &rows, &self.patch_embedding, Activation::None, Then::Store)?;
+        Ok(Start { x, modulations: OnceCell::new(), times, step })
     }
 
     /// Begins a pass for a prompt.
@@ -330,41 +331,50 @@ impl WanTransformer {
         Ok(())
     }
 
-    /// The velocity `[out_channels, frames, height, width]` of hidden states `[tokens, dim]` that have passed the blocks.
+    /// The velocity of hidden states `[tokens, dim]` that have passed the blocks, a patch a row: what [`Self::velocity`] puts in order.
     ///
     /// # Errors
     /// What the GPU reports.
     pub fn finish(&self, cx: &mut Stream, start: &Start, hidden_states: &Tensor) -> Result<Tensor, ModelError> {
-        let modulated = LayerNormThen::Modulate { rows: &start.head, shift: 0, scale: 1 };
+        let shift = 2 * start.step;
+        let modulated = LayerNormThen::Modulate { rows: &start.times.heads, shift, scale: shift + 1 };
         let normed = layer_norm(cx, hidden_states, self.config.eps, modulated)?;
-        let rows = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
-        Ok(unpatchify(cx, &rows, self.config.out_channels, start.extents, self.config.patch_size)?)
+        Ok(matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?)
     }
 
-    /// A whole pass: the velocity for latents at a timestep.
+    /// A velocity `[out_channels, frames, height, width]` from the rows of [`Self::finish`].
+    ///
+    /// # Errors
+    /// Another number of values.
+    pub fn velocity(&self, patches: &Patches, rows: &[f32]) -> Result<Vec<f32>, ModelError> {
+        Ok(patches.latents_of(rows, self.config.out_channels)?)
+    }
+
+    /// A whole pass: the velocity for latents `[in_channels, frames, height, width]` at a timestep.
     ///
     /// # Errors
     /// Those of [`Self::start`], [`Self::run_blocks`] and [`Self::finish`].
     pub fn forward(
         &self,
         cx: &mut Stream,
-        latents: &Tensor,
+        latents: (&[f32], &Patches),
         timestep: f32,
         context: &TextContext,
         rope: &RopeTable,
-    ) -> Result<Tensor, ModelError> {
+    ) -> Result<Vec<f32>, ModelError> {
         let times = self.prepare_times(cx, &[timestep])?;
         let start = self.start(cx, latents, &times, 0)?;
         let pass = self.begin(cx, &start, context, rope)?;
         self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
-        self.finish(cx, &start, pass.hidden_states())
+        let rows = self.finish(cx, &start, pass.hidden_states())?;
+        self.velocity(latents.1, &cx.read(&rows)?)
     }
 
     fn modulations<'a>(&self, cx: &mut Stream, start: &'a Start) -> Result<&'a Tensor, ModelError> {
         if let Some(modulations) = start.modulations.get() {
             return Ok(modulations);
         }
-        let modulations = add_rows(cx, &self.tables, &start.times.projected, start.step)?;
+        let modulations = add_rows(cx, &self.tables, &start.times.projected, start.step..start.step + 1)?;
         Ok(start.modulations.get_or_init(|| modulations.reshape(&[modulations.rows(), self.config.dim()])))
     }
 
