@@ -1,5 +1,7 @@
 //! The running job: what starts, holds and ends it, and what the engine tells of it.
 
+use std::time::Instant;
+
 use crate::engine::{Engine, EngineError, Event, Record};
 
 use super::App;
@@ -74,7 +76,7 @@ impl App {
     }
 
     fn begin(&mut self) {
-        self.state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn };
+        self.state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn, since: Instant::now() };
     }
 
     pub(super) fn fail(&mut self, error: String) {

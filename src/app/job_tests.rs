@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use eframe::egui_wgpu::WgpuSetup;
 use egui::accesskit::Role;
@@ -163,7 +164,7 @@ fn closing_asks_before_a_long_run_is_lost() {
     assert!(harness.query_by_label("Stay").is_none());
     harness.state_mut().state.runs.saved(id, PathBuf::from("long.capture"));
     assert!(!close(&mut harness), "it is saved");
-    harness.state_mut().state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn };
+    harness.state_mut().state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn, since: Instant::now() };
     assert!(close(&mut harness));
     harness.get_by_label("Quit without saving").click();
     harness.step();

@@ -276,10 +276,7 @@ fn draw_cell(mesh: &mut Mesh, palette: &Palette, cells: &Cells, rect: Rect, step
             mesh.add_colored_rect(rect, theme::mapped(map, t));
         }
         None if cells.colouring == Colouring::Reuse => {
-            let color = cell_color(palette, cell);
-            let color = if planned { theme::mix(palette.well, color, 0.45) } else { color };
-            mesh.add_colored_rect(rect, color);
-            cell_mark(mesh, palette, rect, cell);
+            draw_kind(mesh, palette, rect, cell, if planned { 0.45 } else { 1.0 });
         }
         None if cell == Cell::Reused => {
             let y = rect.center().y.floor();
@@ -289,7 +286,12 @@ fn draw_cell(mesh: &mut Mesh, palette: &Palette, cells: &Cells, rect: Rect, step
     }
 }
 
-/// The colour of what a block did.
+/// Draws what a block did, `strength` being how far its colour stands out.
+pub(super) fn draw_kind(mesh: &mut Mesh, palette: &Palette, rect: Rect, cell: Cell, strength: f32) {
+    mesh.add_colored_rect(rect, theme::mix(palette.well, cell_color(palette, cell), strength));
+    cell_mark(mesh, palette, rect, cell);
+}
+
 pub(super) fn cell_color(palette: &Palette, cell: Cell) -> Color32 {
     match cell {
         Cell::Computed => palette.computed,
@@ -299,7 +301,7 @@ pub(super) fn cell_color(palette: &Palette, cell: Cell) -> Color32 {
 }
 
 /// What tells the kinds apart without colour: a reused cell is thin, a stored one has a bar below.
-pub(super) fn cell_mark(mesh: &mut Mesh, palette: &Palette, rect: Rect, cell: Cell) {
+fn cell_mark(mesh: &mut Mesh, palette: &Palette, rect: Rect, cell: Cell) {
     let [whole, bar, hole] = [1.0, 0.22, 0.28].map(|share| (rect.height() * share).round().max(2.0));
     let part = |from: f32, height: f32| {
         Rect::from_min_max(pos2(rect.left(), rect.top() + from), pos2(rect.right(), rect.top() + from + height))

@@ -92,17 +92,8 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         return;
     };
     let Some((shown, step)) = frames(run, state.view.step) else {
-        let (title, text) = match (&state.job, run.live) {
-            (Job::Running { stage: Some(Stage::Denoise | Stage::Decode), .. }, true) => (
-                "Computing the first step",
-                "Its estimate appears here. In a first run the driver compiles the shaders meanwhile.",
-            ),
-            (_, true) => {
-                ("Loading the model and encoding the prompt", "The first estimate appears after the first step.")
-            }
-            _ => ("This run has no pictures", "It ended before its first step, or was recorded without previews."),
-        };
-        theme::empty(ui, title, text);
+        let (title, text) = waiting(ui, &state.job, run.live);
+        theme::empty(ui, &title, text);
         return;
     };
     let count = shown.frames.len();
@@ -118,6 +109,28 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         .show_separator_line(false)
         .show(ui, |ui| transport::ui(ui, state, count, fps));
     pictures(ui, state);
+}
+
+/// What to say before there is a picture. The seconds tell that something goes on while the first step compiles, which can take long.
+fn waiting(ui: &Ui, job: &Job, live: bool) -> (String, &'static str) {
+    let (Job::Running { stage, since, .. }, true) = (job, live) else {
+        return (
+            "This run has no pictures".into(),
+            "It ended before its first step, or was recorded without previews.",
+        );
+    };
+    let (title, text) = match stage {
+        Some(Stage::Denoise | Stage::Decode) => (
+            "Computing the first step",
+            "Its estimate appears here. In a first run the driver compiles the shaders meanwhile.",
+        ),
+        _ => ("Loading the model and encoding the prompt", "The first estimate appears after the first step."),
+    };
+    ui.ctx().request_repaint_after_secs(1.0);
+    match since.elapsed().as_secs() {
+        0 => (title.into(), text),
+        seconds => (format!("{title}: {seconds} s"), text),
+    }
 }
 
 /// Below this width, in points, controls that are elsewhere too are left out.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Facts, Stage};
@@ -102,6 +103,8 @@ pub enum Job {
         stage: Option<Stage>,
         /// What the user wished of it since.
         wish: Wish,
+        /// When it began.
+        since: Instant,
     },
 }
 

@@ -9,7 +9,7 @@ use crate::caching::{
 use crate::profiling::partition::{parse_blocks, print_blocks};
 
 use super::custom::{self, typed};
-use super::map::{Pixels, cell_color, cell_mark};
+use super::map::{Pixels, draw_kind};
 use super::state::{Level, State};
 use super::target::{self, Expected};
 use super::theme::{self, Palette, row, section};
@@ -406,8 +406,7 @@ fn plan_strip(ui: &mut Ui, state: &State) {
         };
         let left = rect.left() + step as f32 * width;
         let tick = pixels.inside(egui::Rect::from_x_y_ranges(left..=left + width, rect.y_range()));
-        mesh.add_colored_rect(tick, cell_color(&palette, cell));
-        cell_mark(&mut mesh, &palette, tick, cell);
+        draw_kind(&mut mesh, &palette, tick, cell, 1.0);
     }
     ui.painter().add(mesh);
     let text = format!("{computed} of {} steps compute every block", plans.len());

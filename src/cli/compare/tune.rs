@@ -57,7 +57,9 @@ pub fn check(
         if !speedups.is_empty() {
             let wrong = |why: String| WrongUse(format!("{text} cannot be tuned to --speedups: {why}"));
             let chosen = chosen_by_tuning(name);
-            let chosen = chosen.ok_or_else(|| wrong("it has nothing to tune; compare it without them".into()))?;
+            let why =
+                if name.ends_with(".json") { "a file says all of its settings" } else { "it has nothing to tune" };
+            let chosen = chosen.ok_or_else(|| wrong(format!("{why}; compare it without them")))?;
             if let Some(key) = keys.iter().find(|key| chosen.contains(key)) {
                 return Err(wrong(format!("tuning chooses {key}; leave out one of the two")).into());
             }
