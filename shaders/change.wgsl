@@ -1,12 +1,12 @@
-// sum |a - b| and sum |b|, in two stages: a workgroup sums 1024 groups of four into one pair, then (LAST) one workgroup sums the
-// pairs. Who sums what follows from the sizes alone, so the result is the same on every run.
+// sum |a - b| and sum |b|, in two stages: a workgroup sums 1024 groups of four into one pair, then (LAST) one workgroup for each slot
+// sums its pairs. Who sums what follows from the sizes alone, so the result is the same on every run. With DELTA, a is what came after
+// `delta`, which becomes the difference of the two, and that is held against b.
 
 #ifdef LAST
 struct Params {
-    // Pairs to sum.
+    // Pairs to sum for a slot, and those that it has room for.
     count: u32,
-    // Which pair of y takes the result.
-    slot: u32,
+    stride: u32,
 }
 
 @group(0) @binding(1) var<storage, read> pairs: array<vec2<f32>>;
@@ -18,6 +18,7 @@ struct Params {
     // Where they begin in the bound parts, in groups of four.
     a4: u32,
     b4: u32,
+    delta4: u32,
     // First pair of this dispatch.
     first_pair: u32,
 }
@@ -25,6 +26,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> pairs: array<vec2<f32>>;
+#ifdef DELTA
+@group(0) @binding(4) var<storage, read_write> delta: array<vec4<f32>>;
+#endif
 #endif
 @group(0) @binding(0) var<uniform> params: Params;
 
@@ -55,11 +59,11 @@ fn main(
     var share = vec2(0.0);
 #ifdef LAST
     for (var i = thread; i < params.count; i += THREADS) {
-        share += pairs[i];
+        share += pairs[group.x * params.stride + i];
     }
     let sum = total(thread, share);
     if thread == 0u {
-        y[params.slot] = sum;
+        y[group.x] = sum;
     }
 #else
     let index = group.y * groups.x + group.x;
@@ -69,7 +73,14 @@ fn main(
         if i < count4 {
             let valid = vec4(i * 4u) + vec4(0u, 1u, 2u, 3u) < vec4(params.count);
             let old = b[params.b4 + i];
-            let difference = select(vec4(0.0), abs(a[params.a4 + i] - old), valid);
+#ifdef DELTA
+            let at = params.delta4 + i;
+            let value = a[params.a4 + i] - delta[at];
+            delta[at] = value;
+#else
+            let value = a[params.a4 + i];
+#endif
+            let difference = select(vec4(0.0), abs(value - old), valid);
             share += vec2(dot(difference, vec4(1.0)), dot(select(vec4(0.0), abs(old), valid), vec4(1.0)));
         }
     }

@@ -25,6 +25,9 @@ pub struct Args {
     /// Measure only the kernels
     #[arg(long)]
     kernels: bool,
+    /// Measure only a denoising step
+    #[arg(long, conflicts_with = "kernels")]
+    step: bool,
     /// Measure a denoising step of this model [default: the built-in demo model]
     #[arg(long, value_name = "DIR", conflicts_with = "kernels")]
     model: Option<PathBuf>,
@@ -83,12 +86,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("{}: {:.1} GFLOP/s, {:.1} GB/s at most", gpu.adapter_name(), peak.gflops, peak.gigabytes);
     }
     let mut kernels = Vec::new();
-    bench::kernels(&mut cx, &peak, &mut |speeds| {
-        if !args.json {
-            print_shape(speeds);
-        }
-        kernels.extend_from_slice(speeds);
-    })?;
+    if !args.step {
+        bench::kernels(&mut cx, &peak, &mut |speeds| {
+            if !args.json {
+                print_shape(speeds);
+            }
+            kernels.extend_from_slice(speeds);
+        })?;
+    }
     drop(cx);
     let adapter = gpu.adapter_name().to_owned();
     let step = model.map(|model| step(gpu, &model, args.size)).transpose()?;

@@ -255,7 +255,7 @@ impl Branch {
         let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
         let whole = done == 0 && plan.is_full(count) && self.meter.changes();
         let before = whole.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
-        let mut measured = self.meter.begin(cx)?;
+        let mut measured = self.meter.begin(cx, pass.hidden_states())?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {

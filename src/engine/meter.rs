@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::caching::ProbeResult;
-use crate::gpu::{DType, Stream, Tensor};
+use crate::gpu::{Stream, Tensor};
 use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
-use crate::ops;
+use crate::ops::{self, Changes};
 
 use super::capture::BlockRecord;
 use super::{EngineError, Observe};
@@ -50,8 +50,8 @@ pub(super) struct Residual {
 /// What the blocks of one step left on the GPU, to be read back in one go: the GPU need not stop between blocks.
 pub(super) struct Measured {
     watch: Option<AttentionWatch>,
-    /// Two sums for each block and for the stack, of those in `changed`.
-    changes: Tensor,
+    /// Of each block and of the stack, those in `changed`; where changes are measured.
+    changes: Option<Changes>,
     changed: Vec<usize>,
 }
 
@@ -67,14 +67,10 @@ impl Meter {
         self.observe.changes
     }
 
-    /// Begins a step.
-    pub fn begin(&self, cx: &mut Stream) -> Result<Measured> {
-        let slots = self.deltas.len().max(1);
-        Ok(Measured {
-            watch: self.watch.clone(),
-            changes: cx.empty("changes", &[slots, 2], DType::F32)?,
-            changed: Vec::new(),
-        })
+    /// Begins a step with these hidden states.
+    pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor) -> Result<Measured> {
+        let changes = self.changes().then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
+        Ok(Measured { watch: self.watch.clone(), changes, changed: Vec::new() })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
@@ -85,10 +81,12 @@ impl Meter {
         (before, after): (Tensor, &Tensor),
         measured: &mut Measured,
     ) -> Result<()> {
-        ops::subtract_from(cx, after, &before)?;
-        if let Some(old) = &self.deltas[slot] {
-            ops::change_into(cx, &before, old, &measured.changes, slot)?;
-            measured.changed.push(slot);
+        match (&measured.changes, &self.deltas[slot]) {
+            (Some(changes), Some(old)) => {
+                changes.measure_delta(cx, slot, (&before, after), old)?;
+                measured.changed.push(slot);
+            }
+            _ => ops::subtract_from(cx, after, &before)?,
         }
         self.deltas[slot] = Some(before);
         Ok(())
@@ -166,8 +164,9 @@ impl Meter {
                 records[*block].paid = maps.next();
             }
         }
-        if !measured.changed.is_empty() {
-            let sums = cx.read(&measured.changes)?;
+        if let Some(changes) = measured.changes.filter(|_| !measured.changed.is_empty()) {
+            let sums = changes.sums(cx)?;
+            let sums = cx.read(&sums)?;
             for slot in measured.changed {
                 let change = relative(&sums[2 * slot..]);
                 match records.get_mut(slot) {
@@ -180,7 +179,7 @@ impl Meter {
     }
 }
 
-/// The quotient of two sums of [`ops::change`]; `None` where that is no number, as for deltas without size.
+/// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without size.
 fn relative(sums: &[f32]) -> Option<f64> {
     let quotient = *sums.first()? / *sums.get(1)?;
     quotient.is_finite().then_some(f64::from(quotient))
@@ -205,7 +204,7 @@ impl Probes {
         let delta = cx.copy_of(pass.hidden_states())?;
         model.run_blocks(cx, pass, 0..blocks, None)?;
         ops::subtract_from(cx, pass.hidden_states(), &delta)?;
-        let sums = cx.empty("probe", &[4, 2], DType::F32)?;
+        let changes = Changes::new(cx, 4, delta.len())?;
         let (newer, older) = (self.computed.front(), self.computed.get(1));
         let pairs = [
             self.last_step.as_ref().map(|to| (&delta, to)),
@@ -215,11 +214,16 @@ impl Probes {
         ];
         for (slot, pair) in pairs.iter().enumerate() {
             if let Some((a, b)) = pair {
-                ops::change_into(cx, a, b, &sums, slot)?;
+                changes.measure(cx, slot, a, b)?;
             }
         }
         let [since_last_step, since_computed, to_older, between] = pairs.map(|pair| pair.is_some());
-        let read = if since_last_step { cx.read(&sums)? } else { vec![0.0; 8] };
+        let read = if since_last_step {
+            let sums = changes.sums(cx)?;
+            cx.read(&sums)?
+        } else {
+            vec![0.0; 8]
+        };
         let result = ProbeResult {
             since_last_step: since_last_step.then(|| relative(&read)).flatten(),
             since_computed: since_computed.then(|| relative(&read[2..])).flatten(),

@@ -26,7 +26,7 @@ pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, layer_norm, rms_norm};
 pub use received::{Received, Rows, attention_paid, attention_received, attention_received_with, sampled_rows};
-pub use reduce::{change, change_into};
+pub use reduce::Changes;
 pub use weight::{HostWeight, Weight, vector};
 
 #[cfg(test)]

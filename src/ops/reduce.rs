@@ -1,4 +1,4 @@
-//! How much two tensors differ, reduced to two numbers on the GPU.
+//! How much tensors differ, reduced to two numbers for each pair on the GPU.
 
 use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
@@ -7,63 +7,116 @@ use super::split::{fitting, ranges, window};
 /// Elements that one workgroup sums; `THREADS * TURNS * 4` of the shader.
 const PART: usize = 4096;
 
+/// Pairs that the parts of a slot are padded to, so that each slot begins where a binding may.
+const PAIRS: usize = 32;
+
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     count: u32,
     a4: u32,
     b4: u32,
+    delta4: u32,
     first_pair: u32,
 }
 
-/// `[sum |a - b|, sum |b|]` over all elements, `[2]` f32: their quotient is the relative change from `b` to `a`. Sums are trees of a
-/// fixed form, so they are the same on every run.
-///
-/// # Errors
-/// Tensors of different sizes, without elements or not f32.
-pub fn change(cx: &mut Stream, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let out = cx.empty("change", &[2], DType::F32)?;
-    change_into(cx, a, b, &out, 0)?;
-    Ok(out)
+/// How much some tensors differ from others, each pair of tensors in a slot of its own: `sum |a - b|` and `sum |b|` over all elements, whose
+/// quotient is the relative change from `b` to `a`. Sums are trees of a fixed form, so they are the same on every run.
+#[derive(Debug)]
+pub struct Changes {
+    /// Elements of the tensors.
+    len: usize,
+    /// Sums of parts, `[slots, parts, 2]`.
+    pairs: Tensor,
 }
 
-/// [`change`], written to elements `2 slot` and `2 slot + 1` of `out`: many changes, read back at once.
-///
-/// # Errors
-/// As [`change`], or a slot that `out` does not have.
-pub fn change_into(cx: &mut Stream, a: &Tensor, b: &Tensor, out: &Tensor, slot: usize) -> Result<()> {
-    let floats = [a, b, out].iter().all(|tensor| tensor.dtype() == DType::F32);
-    if a.len() != b.len() || a.is_empty() || !floats || 2 * (slot + 1) > out.len() {
-        let message = format!("{:?} against {:?} into slot {slot} of {:?}", a.shape(), b.shape(), out.shape());
-        return Err(GpuError::shape("change", message));
+impl Changes {
+    /// Room for the changes of `slots` tensors of `len` elements.
+    ///
+    /// # Errors
+    /// What the GPU reports, or nothing to measure.
+    pub fn new(cx: &mut Stream, slots: usize, len: usize) -> Result<Self> {
+        if slots == 0 || len == 0 {
+            return Err(GpuError::shape("change", format!("{slots} slots for {len} elements")));
+        }
+        let parts = len.div_ceil(PART).next_multiple_of(PAIRS);
+        Ok(Self { len, pairs: cx.empty("changes, parts", &[slots, parts, 2], DType::F32)? })
     }
-    let count = a.len();
-    let pairs = cx.empty("change, parts", &[count.div_ceil(PART), 2], DType::F32)?;
-    let bindable = fitting(cx.gpu().caps().max_binding, 4);
-    let first = Kernel::new("change");
-    let mut start = 0;
-    while start < count {
-        let most = bindable.min((cx.dispatch_budget() / 4.0) as usize).max(PART);
-        let Some(some) = ranges(count - start, most, PART).next() else { break };
-        let (some_a, a4) = window(a, start, some.len());
-        let (some_b, b4) = window(b, start, some.len());
-        let params = Params { count: some.len() as u32, a4, b4, first_pair: (start / PART) as u32 };
+
+    /// Measures the change from `b` to `a` into a slot.
+    ///
+    /// # Errors
+    /// Tensors of another size or type, or a slot that there is not.
+    pub fn measure(&self, cx: &mut Stream, slot: usize, a: &Tensor, b: &Tensor) -> Result<()> {
+        self.dispatch(cx, slot, (a, b), None)
+    }
+
+    /// Turns `before` into `after - before`, in place, and measures its change from `old` into a slot.
+    ///
+    /// # Errors
+    /// As [`Self::measure`]; tensors whose size is no multiple of 4, or that share memory with `before`.
+    pub fn measure_delta(
+        &self,
+        cx: &mut Stream,
+        slot: usize,
+        (before, after): (&Tensor, &Tensor),
+        old: &Tensor,
+    ) -> Result<()> {
+        let shared = before.shares_memory(after) || before.shares_memory(old);
+        if before.len() != self.len || !self.len.is_multiple_of(4) || before.dtype() != DType::F32 || shared {
+            return Err(GpuError::shape("change", format!("a delta {:?} of {} elements", before.shape(), self.len)));
+        }
+        self.dispatch(cx, slot, (after, old), Some(before))
+    }
+
+    fn dispatch(&self, cx: &mut Stream, slot: usize, (a, b): (&Tensor, &Tensor), delta: Option<&Tensor>) -> Result<()> {
+        let fits = |tensor: &Tensor| tensor.len() == self.len && tensor.dtype() == DType::F32;
+        if !fits(a) || !fits(b) || slot >= self.pairs.shape()[0] {
+            let message =
+                format!("{:?} against {:?} into slot {slot} of {:?}", a.shape(), b.shape(), self.pairs.shape());
+            return Err(GpuError::shape("change", message));
+        }
+        let pairs = self.pairs.slice(slot, 1);
+        let kernel = Kernel::new("change").flag_if(delta.is_some(), "DELTA");
+        let bindable = fitting(cx.gpu().caps().max_binding, 4);
+        let mut start = 0;
+        while start < self.len {
+            let most = bindable.min((cx.dispatch_budget() / 4.0) as usize).max(PART);
+            let Some(some) = ranges(self.len - start, most, PART).next() else { break };
+            let part = |tensor| window(tensor, start, some.len());
+            let ((a, a4), (b, b4), delta) = (part(a), part(b), delta.map(part));
+            let mut tensors = vec![(1, &a), (2, &b), (3, &pairs)];
+            tensors.extend(delta.as_ref().map(|(delta, _)| (4, delta)));
+            let delta4 = delta.as_ref().map_or(0, |(_, delta4)| *delta4);
+            let params = Params { count: some.len() as u32, a4, b4, delta4, first_pair: (start / PART) as u32 };
+            cx.dispatch(&Dispatch {
+                kernel: &kernel,
+                tensors: &tensors,
+                params: bytemuck::bytes_of(&params),
+                groups: fold_groups(some.len().div_ceil(PART)),
+                flops: 4.0 * some.len() as f64,
+            })?;
+            start += some.len();
+        }
+        Ok(())
+    }
+
+    /// The two sums of every slot, `[slots, 2]`; undefined where nothing was measured.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn sums(&self, cx: &mut Stream) -> Result<Tensor> {
+        let [slots, stride] = [0, 1].map(|axis| self.pairs.shape()[axis]);
+        let sums = cx.empty("changes", &[slots, 2], DType::F32)?;
         cx.dispatch(&Dispatch {
-            kernel: &first,
-            tensors: &[(1, &some_a), (2, &some_b), (3, &pairs)],
-            params: bytemuck::bytes_of(&params),
-            groups: fold_groups(some.len().div_ceil(PART)),
-            flops: 4.0 * some.len() as f64,
+            kernel: &Kernel::new("change").flag("LAST"),
+            tensors: &[(1, &self.pairs), (2, &sums)],
+            params: bytemuck::bytes_of(&[self.len.div_ceil(PART) as u32, stride as u32]),
+            groups: [slots as u32, 1, 1],
+            flops: self.pairs.len() as f64,
         })?;
-        start += some.len();
+        Ok(sums)
     }
-    cx.dispatch(&Dispatch {
-        kernel: &Kernel::new("change").flag("LAST"),
-        tensors: &[(1, &pairs), (2, out)],
-        params: bytemuck::bytes_of(&[pairs.rows() as u32, slot as u32]),
-        groups: [1, 1, 1],
-        flops: 2.0 * pairs.len() as f64,
-    })
 }
 
 #[cfg(test)]
@@ -78,14 +131,30 @@ mod tests {
         [difference as f32, b.iter().map(|b| f64::from(b.abs())).sum::<f64>() as f32]
     }
 
+    fn change(cx: &mut Stream, a: &Tensor, b: &Tensor) -> Vec<f32> {
+        let changes = Changes::new(cx, 1, a.len()).unwrap();
+        changes.measure(cx, 0, a, b).unwrap();
+        let sums = changes.sums(cx).unwrap();
+        cx.read(&sums).unwrap()
+    }
+
     fn check(cx: &mut Stream, count: usize) {
         let (a, a_values) = random_tensor(cx, 1, &[count]);
         let (b, b_values) = random_tensor(cx, 2, &[count]);
-        let got = change(cx, &a, &b).unwrap();
-        let got = cx.read(&got).unwrap();
+        let got = change(cx, &a, &b);
         assert_close(&got, &change_cpu(&a_values, &b_values), 1e-6, &format!("{count} elements"));
-        let again = change(cx, &a, &b).unwrap();
-        assert_eq!(cx.read(&again).unwrap(), got, "{count} elements, again");
+        assert_eq!(change(cx, &a, &b), got, "{count} elements, again");
+        if !count.is_multiple_of(4) {
+            return;
+        }
+        let (delta, before) = random_tensor(cx, 3, &[count]);
+        let changes = Changes::new(cx, 1, count).unwrap();
+        changes.measure_delta(cx, 0, (&delta, &a), &b).unwrap();
+        let want: Vec<f32> = a_values.iter().zip(&before).map(|(after, before)| after - before).collect();
+        assert_eq!(cx.read(&delta).unwrap(), want, "{count} elements");
+        let sums = changes.sums(cx).unwrap();
+        let what = format!("a delta of {count} elements");
+        assert_close(&cx.read(&sums).unwrap(), &change_cpu(&want, &b_values), 1e-6, &what);
     }
 
     #[test]
@@ -119,7 +188,7 @@ mod tests {
         let (a, a_values) = random_tensor(&mut cx, 1, &[count]);
         let (b, b_values) = random_tensor(&mut cx, 2, &[count]);
         let pairs = cx.empty("pairs", &[5, 2], DType::F32).unwrap();
-        let params = Params { count: count as u32, a4: 0, b4: 0, first_pair: 0 };
+        let params = Params { count: count as u32, a4: 0, b4: 0, delta4: 0, first_pair: 0 };
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("change"),
             tensors: &[(1, &a), (2, &b), (3, &pairs)],
@@ -137,28 +206,39 @@ mod tests {
     fn changes_of_many_tensors_share_one_result() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        let out = cx.zeros("out", &[5, 2], DType::F32).unwrap();
-        let mut want = vec![0.0; 10];
+        // Of two parts each.
+        let shape = [37, 148];
+        let changes = Changes::new(&mut cx, 5, 37 * 148).unwrap();
+        let mut want = Vec::new();
         for slot in [3, 0, 4] {
-            let (a, a_values) = random_tensor(&mut cx, slot as u64, &[37, 12]);
-            let (b, b_values) = random_tensor(&mut cx, 9, &[37, 12]);
-            change_into(&mut cx, &a, &b, &out, slot).unwrap();
-            want[2 * slot..2 * slot + 2].copy_from_slice(&change_cpu(&a_values, &b_values));
+            let (a, a_values) = random_tensor(&mut cx, slot as u64, &shape);
+            let (b, b_values) = random_tensor(&mut cx, 9, &shape);
+            changes.measure(&mut cx, slot, &a, &b).unwrap();
+            want.push((slot, change_cpu(&a_values, &b_values)));
         }
-        assert_close(&cx.read(&out).unwrap(), &want, 1e-6, "slots");
+        let sums = changes.sums(&mut cx).unwrap();
+        assert_eq!(sums.shape(), [5, 2]);
+        let sums = cx.read(&sums).unwrap();
+        for (slot, want) in want {
+            assert_close(&sums[2 * slot..][..2], &want, 1e-6, &format!("slot {slot}"));
+        }
     }
 
     #[test]
     fn wrong_shapes_are_refused_and_nan_is_not_hidden() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        let mut tensor = |shape: &[usize]| cx.zeros("zeros", shape, DType::F32).unwrap();
-        let (a, b, none, out) = (tensor(&[8]), tensor(&[4]), tensor(&[0]), tensor(&[3, 2]));
-        for (x, y, slot) in [(&a, &b, 0), (&none, &none, 0), (&a, &a, 3)] {
-            assert!(matches!(change_into(&mut cx, x, y, &out, slot), Err(GpuError::Shape { .. })), "{slot}");
+        assert!(Changes::new(&mut cx, 1, 0).is_err() && Changes::new(&mut cx, 0, 8).is_err());
+        let changes = Changes::new(&mut cx, 3, 8).unwrap();
+        let mut tensor = |len: usize| cx.zeros("zeros", &[len], DType::F32).unwrap();
+        let (a, b, short) = (tensor(8), tensor(8), tensor(4));
+        for (x, y, slot) in [(&a, &short, 0), (&short, &a, 0), (&a, &b, 3)] {
+            assert!(matches!(changes.measure(&mut cx, slot, x, y), Err(GpuError::Shape { .. })), "{slot}");
+        }
+        for (before, old) in [(&short, &b), (&a, &b), (&b, &b)] {
+            assert!(matches!(changes.measure_delta(&mut cx, 0, (before, &a), old), Err(GpuError::Shape { .. })));
         }
         let nan = cx.upload("nan", &[1.0, f32::NAN, 0.0], &[3]).unwrap();
-        let got = change(&mut cx, &nan, &nan).unwrap();
-        assert!(cx.read(&got).unwrap().iter().all(|x| x.is_nan()));
+        assert!(change(&mut cx, &nan, &nan).iter().all(|x| x.is_nan()));
     }
 }

@@ -9,7 +9,7 @@
 //! profile.rs    the profile file
 //! report.rs     figures and tables of a profile
 //! ```
-//! Plain data on the host: what is measured on the GPU ([`crate::ops::attention_received`], [`crate::ops::change`]) has been read back by
+//! Plain data on the host: what is measured on the GPU ([`crate::ops::attention_received`], [`crate::ops::Changes`]) has been read back by
 //! whoever calls. Knows `media` (mask images in, figures out).
 
 pub mod mask;

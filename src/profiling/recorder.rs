@@ -182,7 +182,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// How much what a block adds changed since the step before: `[sum |new - old|, sum |old|]` of [`crate::ops::change`].
+    /// How much what a block adds changed since the step before: `[sum |new - old|, sum |old|]` of [`crate::ops::Changes`].
     ///
     /// # Errors
     /// A step or block that does not exist.
