@@ -1,9 +1,9 @@
-//! A job is held and ended at any time, while it loads as well as while it computes.
+//! A job is held and ended at any time, while it loads as well as while it computes, and what is measured of it is what happened.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ditscope::engine::{Engine, EngineError, Event, GenerateRequest};
+use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
@@ -45,4 +45,43 @@ fn a_job_is_held_and_ended_while_it_loads() {
     engine.control().cancel();
     engine.generate(GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() }).unwrap();
     assert!(matches!(end(&engine), (Event::Finished(_), 2)));
+}
+
+/// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.
+#[test]
+fn measured_changes_are_those_of_the_residuals() {
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let engine = Engine::start(gpu, Duration::from_millis(12)).unwrap();
+    let observe = Observe { changes: true, ..Observe::default() };
+    engine
+        .generate(GenerateRequest { num_inference_steps: 3, num_frames: 5, guidance_scale: 1.0, observe, ..request() })
+        .unwrap();
+    let mut last: Option<Vec<f32>> = None;
+    let mut steps = 0;
+    loop {
+        match engine.events().recv_timeout(Duration::from_secs(100)).expect("an event") {
+            Event::Step(done) => {
+                let residual = done.residual.expect("a residual is measured");
+                let (blocks, found) = (done.record.cond, done.record.residual_change);
+                assert_eq!(blocks.len(), 12);
+                assert!(blocks.iter().all(|block| block.change.is_some() == last.is_some()), "step {steps}");
+                assert_eq!(found.is_some(), last.is_some(), "step {steps}");
+                if let Some((last, found)) = last.as_ref().zip(found) {
+                    let sum = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v.abs())).sum::<f64>();
+                    let changed = sum(&mut residual.iter().zip(last).map(|(new, old)| new - old));
+                    let want = changed / sum(&mut last.iter().copied());
+                    assert!((found - want).abs() < 1e-4 * want, "step {steps}: {found}, not {want}");
+                    // What the blocks add is no part of the stack's residual alone: each has a change of its own.
+                    let changes: Vec<f32> = blocks.iter().filter_map(|block| block.change).collect();
+                    assert!(changes.windows(2).all(|pair| pair[0] > 0.0 && pair[0] != pair[1]), "{changes:?}");
+                }
+                last = Some(residual);
+                steps += 1;
+            }
+            Event::Failed(error) => panic!("{error}"),
+            Event::Finished(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(steps, 3);
 }

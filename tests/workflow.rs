@@ -127,7 +127,7 @@ fn what_cannot_be_compared_is_said_before_anything_runs() {
     with("planner:x=1", "", 2, "no settings");
     with("uniform turbo", "", 2, "turbo");
     with("uniform;missing.json", "", 1, "missing.json");
-    with(text(&plan), "2", 2, "cannot be tuned");
+    with(text(&plan), "2", 2, "a file says all of its settings");
     with("uniform", "0.5", 2, "--speedups 0.5");
     with("dbcache:front=40", "2", 2, "cannot run");
     assert!(!output.exists());

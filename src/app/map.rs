@@ -292,6 +292,7 @@ pub(super) fn draw_kind(mesh: &mut Mesh, palette: &Palette, rect: Rect, cell: Ce
     cell_mark(mesh, palette, rect, cell);
 }
 
+/// The colour of what a block did.
 pub(super) fn cell_color(palette: &Palette, cell: Cell) -> Color32 {
     match cell {
         Cell::Computed => palette.computed,

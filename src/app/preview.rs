@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use egui::accesskit::Role;
 use egui::{Color32, ColorImage, Pos2, Rect, Sense, Stroke, TextureHandle, TextureOptions, Ui, Vec2, pos2, vec2};
 
-use crate::engine::{Frames, Stage};
+use crate::engine::Frames;
 use crate::media::Colormap;
 
 use super::attention::{self, Overlay};
 use super::runs::{MOST_SHOWN, Run};
-use super::state::{Action, Compare, Job, State, View};
+use super::state::{Action, Compare, Job, State, View, Wish};
 use super::theme;
 use super::{brush, legend, transport};
 
@@ -87,12 +87,9 @@ pub(super) fn latent_frame(frame: usize, frames: usize, latent_frames: usize) ->
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
-    let Some(run) = state.runs.current() else {
-        theme::empty(ui, "No run yet", "Press Generate above, or drop a capture file on the window.");
-        return;
-    };
-    let Some((shown, step)) = frames(run, state.view.step) else {
-        let (title, text) = waiting(ui, &state.job, run.live);
+    let run = state.runs.current();
+    let Some((run, (shown, step))) = run.and_then(|run| Some((run, frames(run, state.view.step)?))) else {
+        let (title, text) = waiting(ui.ctx(), &state.job, run.map(|run| run.live));
         theme::empty(ui, &title, text);
         return;
     };
@@ -111,25 +108,25 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     pictures(ui, state);
 }
 
-/// What to say before there is a picture. The seconds tell that something goes on while the first step compiles, which can take long.
-fn waiting(ui: &Ui, job: &Job, live: bool) -> (String, &'static str) {
-    let (Job::Running { stage, since, .. }, true) = (job, live) else {
-        return (
-            "This run has no pictures".into(),
-            "It ended before its first step, or was recorded without previews.",
-        );
-    };
-    let (title, text) = match stage {
-        Some(Stage::Denoise | Stage::Decode) => (
+/// What to say where there is no picture: of no run, or of one that is live or not. The seconds tell that something goes on while the
+/// model loads and the first step compiles, which can take long.
+fn waiting(ctx: &egui::Context, job: &Job, live: Option<bool>) -> (String, &'static str) {
+    let (title, text) = match (job, live) {
+        (_, Some(false)) => {
+            ("This run has no pictures", "It ended before its first step, or was recorded without previews.")
+        }
+        (Job::Idle, _) => ("No run yet", "Press Generate above, or drop a capture file on the window."),
+        (_, None) => ("Loading the model and encoding the prompt", "The first estimate appears after the first step."),
+        (_, Some(true)) => (
             "Computing the first step",
             "Its estimate appears here. In a first run the driver compiles the shaders meanwhile.",
         ),
-        _ => ("Loading the model and encoding the prompt", "The first estimate appears after the first step."),
     };
-    ui.ctx().request_repaint_after_secs(1.0);
+    let Job::Running { since, wish: Wish::GoOn, .. } = job else { return (title.into(), text) };
+    ctx.request_repaint_after_secs(1.0);
     match since.elapsed().as_secs() {
-        0 => (title.into(), text),
-        seconds => (format!("{title}: {seconds} s"), text),
+        seconds @ 1.. if live != Some(false) => (format!("{title}: {seconds} s"), text),
+        _ => (title.into(), text),
     }
 }
 

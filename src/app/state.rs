@@ -103,7 +103,7 @@ pub enum Job {
         stage: Option<Stage>,
         /// What the user wished of it since.
         wish: Wish,
-        /// When it began.
+        /// When its stage began.
         since: Instant,
     },
 }

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "WxH", value_parser = super::generate::parse_size, conflicts_with = "kernels")]
     size: Option<(usize, usize)>,
     /// Forget which kernels were chosen before, and choose anew: clips may differ from earlier ones in the last bits
-    #[arg(long)]
+    #[arg(long, conflicts_with = "step")]
     retune: bool,
     /// Print one JSON object at the end, and nothing else
     #[arg(long)]

@@ -64,7 +64,8 @@ impl Changes {
     ) -> Result<()> {
         let shared = before.shares_memory(after) || before.shares_memory(old);
         if before.len() != self.len || !self.len.is_multiple_of(4) || before.dtype() != DType::F32 || shared {
-            return Err(GpuError::shape("change", format!("a delta {:?} of {} elements", before.shape(), self.len)));
+            let message = format!("a delta {:?} of {} elements, shared memory: {shared}", before.shape(), self.len);
+            return Err(GpuError::shape("change", message));
         }
         self.dispatch(cx, slot, (after, old), Some(before))
     }
@@ -162,7 +163,7 @@ mod tests {
         for open in [gpu, base_gpu] {
             let (gpu, _turn) = open();
             let mut cx = stream(&gpu);
-            for count in [1, 3, 4, 257, 4096, 4097, 50_003, 1_000_001] {
+            for count in [1, 3, 4, 257, 4096, 4097, 50_003, 50_004, 1_000_001] {
                 check(&mut cx, count);
             }
         }
@@ -176,6 +177,7 @@ mod tests {
             GpuOptions { poison: true, checked_shaders: true, max_binding: Some(65_536), ..Default::default() };
         let mut cx = stream(&Gpu::open(&options).unwrap());
         check(&mut cx, 100_003);
+        check(&mut cx, 100_004);
         check(&mut cx, 65_536);
     }
 
@@ -224,6 +226,26 @@ mod tests {
         }
     }
 
+    /// So long that a slot has more parts than one alignment's worth.
+    #[test]
+    fn long_deltas_have_their_own_slots() {
+        let (gpu, _turn) = gpu();
+        let mut cx = stream(&gpu);
+        let count = 140_000;
+        let changes = Changes::new(&mut cx, 2, count).unwrap();
+        let mut want = Vec::new();
+        for slot in [0, 1] {
+            let (delta, before) = random_tensor(&mut cx, slot, &[count]);
+            let (after, after_values) = random_tensor(&mut cx, slot + 2, &[count]);
+            let (old, old_values) = random_tensor(&mut cx, slot + 4, &[count]);
+            changes.measure_delta(&mut cx, slot as usize, (&delta, &after), &old).unwrap();
+            let deltas: Vec<f32> = after_values.iter().zip(&before).map(|(after, before)| after - before).collect();
+            want.extend(change_cpu(&deltas, &old_values));
+        }
+        let sums = changes.sums(&mut cx).unwrap();
+        assert_close(&cx.read(&sums).unwrap(), &want, 1e-6, "long deltas");
+    }
+
     #[test]
     fn wrong_shapes_are_refused_and_nan_is_not_hidden() {
         let (gpu, _turn) = gpu();
@@ -238,6 +260,10 @@ mod tests {
         for (before, old) in [(&short, &b), (&a, &b), (&b, &b)] {
             assert!(matches!(changes.measure_delta(&mut cx, 0, (before, &a), old), Err(GpuError::Shape { .. })));
         }
+        let ragged = Changes::new(&mut cx, 1, 3).unwrap();
+        let mut three = || cx.zeros("zeros", &[3], DType::F32).unwrap();
+        let (x, y, z) = (three(), three(), three());
+        assert!(ragged.measure_delta(&mut cx, 0, (&x, &y), &z).is_err());
         let nan = cx.upload("nan", &[1.0, f32::NAN, 0.0], &[3]).unwrap();
         assert!(change(&mut cx, &nan, &nan).iter().all(|x| x.is_nan()));
     }

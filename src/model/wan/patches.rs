@@ -1,5 +1,5 @@
-//! Latents as the rows that the transformer works on, one patch a token, and back. On the CPU, where the sampler's latents are: it costs
-//! microseconds there, and two dispatches a branch on the GPU.
+//! Latents as the rows that the transformer works on, one patch a token, and back. On the CPU, where the sampler's latents are: a walk
+//! through memory there, where the GPU would need a dispatch a step and another one a branch.
 
 use crate::gpu::GpuError;
 
@@ -66,15 +66,15 @@ impl Patches {
 
     /// Calls `visit` with every cell of the latents: its place in them, its token, its channel, and its place within the patch.
     fn for_each(&self, channels: usize, mut visit: impl FnMut(usize, usize, usize, usize)) {
-        let [frames, height, width] = self.extents;
+        let [frames, height, _] = self.extents;
         let ([pt, ph, pw], [_, grid_height, grid_width]) = (self.patch, self.grid());
         let mut cell = 0;
         for channel in 0..channels {
             for (t, y) in (0..frames).flat_map(|t| (0..height).map(move |y| (t, y))) {
                 let line = (t / pt * grid_height + y / ph) * grid_width;
                 let within = (t % pt * ph + y % ph) * pw;
-                for x in 0..width {
-                    visit(cell, line + x / pw, channel, within + x % pw);
+                for (x, px) in (0..grid_width).flat_map(|x| (0..pw).map(move |px| (x, px))) {
+                    visit(cell, line + x, channel, within + px);
                     cell += 1;
                 }
             }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn both_directions_agree_on_patches_that_touch_every_axis() {
+    fn both_directions_are_right_for_patches_that_touch_every_axis() {
         for (channels, extents, patch) in
             [(5, [3, 4, 6], [1, 2, 2]), (3, [2, 3, 5], [1, 1, 1]), (2, [4, 6, 9], [2, 3, 3])]
         {
@@ -108,6 +108,20 @@ mod tests {
             let rows = patches.rows_of(&latents, channels).unwrap();
             let row = rows.len() / patches.tokens();
             assert!(row.is_multiple_of(4) && row - channels * volume < 4);
+            let [_, height, width] = extents;
+            let [_, grid_height, grid_width] = patches.grid();
+            let [pt, ph, pw] = patch;
+            for (i, value) in latents.iter().enumerate() {
+                let [x, y, t, c] = [
+                    i % width,
+                    i / width % height,
+                    i / (width * height) % extents[0],
+                    i / extents.iter().product::<usize>(),
+                ];
+                let token = (t / pt * grid_height + y / ph) * grid_width + x / pw;
+                let within = (t % pt * ph + y % ph) * pw + x % pw;
+                assert_eq!(rows[token * row + c * volume + within], *value, "{extents:?} at {i}");
+            }
             let mut back = rows.clone();
             for (to, from) in back.chunks_mut(row).zip(rows.chunks(row)) {
                 for (channel, within) in (0..channels).flat_map(|c| (0..volume).map(move |w| (c, w))) {
