@@ -468,6 +468,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_waited_for_is_said_with_its_seconds() {
+        let begun = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(3)).unwrap();
+        let job = |wish| Job::Running { run: None, stage: None, wish, since: begun };
+        let title = |job: &Job, live| waiting(&egui::Context::default(), job, live).0;
+        assert_eq!(title(&job(Wish::GoOn), None), "Loading the model and encoding the prompt: 3 s");
+        assert_eq!(title(&job(Wish::GoOn), Some(true)), "Computing the first step: 3 s");
+        assert_eq!(title(&job(Wish::Pause), Some(true)), "Computing the first step");
+        assert_eq!(title(&job(Wish::GoOn), Some(false)), "This run has no pictures");
+        assert_eq!(title(&Job::Idle, None), "No run yet");
+    }
+
+    #[test]
     fn pictures_keep_their_shape() {
         let area = Rect::from_min_size(pos2(10.0, 10.0), vec2(200.0, 100.0));
         assert_eq!(fit(area, 64, 64).size(), vec2(100.0, 100.0));
