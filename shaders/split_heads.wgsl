@@ -19,6 +19,9 @@ struct Params {
     x_row4: u32,
     rope4: u32,
     output4: u32,
+    // Where the factor of the first row of this dispatch is, and how far those of the next ones.
+    factor_first: u32,
+    factor_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -59,7 +62,7 @@ fn main(
         if params.first_row + row < params.n {
             var value = x[params.x4 + row * params.x_row4 + wide4];
 #ifdef NORM
-            value *= factors[params.first_row + row] * weight[wide4];
+            value *= factors[params.factor_first + row * params.factor_stride] * weight[wide4];
 #endif
 #ifdef ROPE
             let turn = rotations[params.rope4 + row * params.d4 + column4];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::caching::StrategyConfig;
+use crate::caching::{StrategyConfig, StrategyInputs};
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
@@ -139,7 +139,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
     }
-    if let Some(warning) = memory_warning(facts.gpu_memory, gpu.caps().memory) {
+    let needed = facts.gpu_memory + delta_memory(&request, &facts);
+    if let Some(warning) = memory_warning(needed, gpu.caps().memory) {
         eprintln!("warning: {warning}");
     }
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
@@ -199,6 +200,18 @@ fn print_summary(
 /// Work of the steps that were asked for, by that of what ran: fewer steps are less work too.
 fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
     Some(capture.flop_speedup()? * request.num_inference_steps as f64 / capture.run.steps() as f64)
+}
+
+/// Bytes of the deltas that a request's strategy stores: by its plan, or the last two of the whole stack where it decides on the way.
+fn delta_memory(request: &GenerateRequest, facts: &Facts) -> u64 {
+    let steps = request.strategy.steps(request.num_inference_steps);
+    let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: Vec::new() };
+    let plans = request.strategy.build(&inputs).ok().and_then(|strategy| strategy.preview());
+    let guided = request.guidance_scale != 1.0;
+    match plans {
+        Some(plans) => facts.delta_memory(&plans, guided),
+        None => 2 * facts.delta_bytes * if guided { 2 } else { 1 },
+    }
 }
 
 /// What to say of a job that needs more memory than the adapter has.

@@ -12,15 +12,15 @@ use crate::caching::{
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
 use crate::model::wan::config::TransformerConfig;
 use crate::model::wan::files::ModelFiles;
-use crate::model::wan::text_encoder::TextEncoder;
 use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
 use crate::model::wan::transformer::{TimeEmbeddings, WanTransformer};
-use crate::model::wan::vae::Vae;
+use crate::model::wan::vae::{Tiling, Vae};
 use crate::sampling::{CpuSampler, Guidance, noise};
 
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
 use super::denoiser::Denoiser;
+use super::encoded::{EncodedPrompts, Features};
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
@@ -30,20 +30,20 @@ use super::{
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Runs one request to its end, reporting on the way.
+/// Runs one request to its end, reporting on the way. Prompts that were `encoded` before are not encoded again.
 pub(super) fn run(
     gpu: &Gpu,
     request: &GenerateRequest,
     submit_budget: Duration,
-    control: &Arc<Control>,
-    events: &Sender<Event>,
+    (control, events): (&Arc<Control>, &Sender<Event>),
+    encoded: &mut EncodedPrompts,
 ) -> Result<Generated> {
     let watch = Stopwatch::start(control);
     let gate = control.clone();
     let gpu = gpu.gated(Arc::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) }));
     let options = StreamOptions { budget: submit_budget, timed: request.observe.times };
-    let mut job =
-        Job { gpu: &gpu, request, control, events, cx: Stream::new(&gpu, options), seconds: Seconds::default() };
+    let (cx, seconds) = (Stream::new(&gpu, options), Seconds::default());
+    let mut job = Job { gpu: &gpu, request, control, events, encoded, cx, seconds };
     let mut generated = job.run()?;
     generated.seconds.total = watch.seconds();
     Ok(generated)
@@ -54,6 +54,7 @@ struct Job<'a> {
     request: &'a GenerateRequest,
     control: &'a Control,
     events: &'a Sender<Event>,
+    encoded: &'a mut EncodedPrompts,
     cx: Stream,
     seconds: Seconds,
 }
@@ -95,7 +96,7 @@ impl Job<'_> {
         let initial = self.initial_latents(model.shape);
         let watch = Stopwatch::start(self.control);
         let subject = self.subject_rows(&model.files)?;
-        let text = (features.as_slice(), negative.as_deref());
+        let text = (&*features, negative.as_deref());
         let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
         self.seconds.denoise = watch.seconds();
         drop(transformer);
@@ -129,24 +130,20 @@ impl Job<'_> {
         })
     }
 
-    /// Features of the prompt and, if guidance needs it, of the negative prompt. The text encoder is dropped again: the big model's
-    /// does not fit beside the transformer.
-    fn encode_prompts(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+    /// Features of the prompt and, if guidance needs it, of the negative prompt.
+    fn encode_prompts(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<(Features, Option<Features>)> {
         let tokenizer = Tokenizer::load(model.files.tokenizer()?)?;
-        let ids = tokenizer.encode(&self.request.prompt, MAX_SEQUENCE_LENGTH)?;
-        let negative_ids = tokenizer.encode(&self.request.negative_prompt, MAX_SEQUENCE_LENGTH)?;
-        let (config, weights) = &model.text_encoder;
-        let gpu = self.gpu;
-        let encoder = timed(self.control, &mut self.seconds.load, || Ok(TextEncoder::load(gpu, config, weights)?))?;
-        let cx = &mut self.cx;
-        let features = timed(self.control, &mut self.seconds.text, || {
-            let features = encoder.encode(cx, &ids)?;
-            let negative = guidance.needs_uncond().then(|| encoder.encode(cx, &negative_ids)).transpose()?;
-            Ok((features, negative))
-        });
-        drop(encoder);
-        gpu.release_free_memory();
-        features
+        let ids = |text: &str| tokenizer.encode(text, MAX_SEQUENCE_LENGTH);
+        let mut prompts = vec![ids(&self.request.prompt)?];
+        if guidance.needs_uncond() {
+            prompts.push(ids(&self.request.negative_prompt)?);
+        }
+        let (cx, encoded) = (&mut self.cx, &mut *self.encoded);
+        let mut features =
+            timed(self.control, &mut self.seconds.text, || Ok(encoded.features(cx, &model.text_encoder, prompts)?))?;
+        self.gpu.release_free_memory();
+        let negative = if guidance.needs_uncond() { features.pop() } else { None };
+        Ok((features.pop().unwrap_or_default(), negative))
     }
 
     /// Context rows of the prompt's subject; none where nothing is profiled or no subject is found.
@@ -303,12 +300,34 @@ impl Job<'_> {
         Ok(times.iter().map(record).collect())
     }
 
-    /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device.
+    /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device, as is known before or found out: the
+    /// denoising that came before must not be lost.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
-        let latents = self.cx.upload("latents", latents, &shape)?;
         let caps = self.gpu.caps();
         let memory = caps.memory.unwrap_or(u64::MAX);
         let tiling = vae.needed_tiling(caps, memory, self.request.height, self.request.width);
+        let decoded = self.decode_with(vae, tiling, latents, shape);
+        match decoded {
+            Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. }))
+                if tiling.is_none() =>
+            {
+                self.cx.finish().ok();
+                self.gpu.release_free_memory();
+                self.report(Event::Warning("Whole frames do not fit the GPU's memory: decoding tile by tile.".into()))?;
+                self.decode_with(vae, Some(Tiling::default()), latents, shape)
+            }
+            decoded => decoded,
+        }
+    }
+
+    fn decode_with(
+        &mut self,
+        vae: &Vae,
+        tiling: Option<Tiling>,
+        latents: &[f32],
+        shape: [usize; 4],
+    ) -> Result<Vec<Vec<f32>>> {
+        let latents = self.cx.upload("latents", latents, &shape)?;
         let mut frames = Vec::new();
         vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
             let frame = chunk.shape[1..].iter().product();

@@ -11,6 +11,7 @@ mod compact;
 mod control;
 mod defaults;
 mod denoiser;
+mod encoded;
 mod error;
 mod facts;
 mod generate;
@@ -28,6 +29,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
+
+use encoded::EncodedPrompts;
 
 pub use crate::ops::Received;
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
@@ -180,8 +183,9 @@ impl Engine {
         let shared = control.clone();
         let (adapter, memory) = (gpu.adapter_name().to_owned(), gpu.caps().memory);
         let work = move || {
+            let mut encoded = EncodedPrompts::default();
             for request in inbox {
-                let last = match generate::run(&gpu, &request, submit_budget, &shared, &outbox) {
+                let last = match generate::run(&gpu, &request, submit_budget, (&shared, &outbox), &mut encoded) {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };

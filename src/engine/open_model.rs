@@ -2,9 +2,11 @@
 
 use crate::model::wan::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use crate::model::wan::files::ModelFiles;
+use crate::model::wan::load::fits_bf16;
 use crate::model::wan::patches::Patches;
+use crate::ops::LARGEST_PART;
 use crate::sampling::Scheduler;
-use crate::weights::{Checkpoint, DType};
+use crate::weights::{Checkpoint, DType, TensorView};
 
 use super::{EngineError, GenerateRequest};
 
@@ -48,18 +50,21 @@ impl OpenModel {
     /// other. An estimate from above.
     pub fn gpu_memory(&self, request: &GenerateRequest) -> u64 {
         let (config, weights) = &self.transformer;
-        // The embedding stays in its file.
-        let text = weight_bytes(&self.text_encoder.1, |name| !name.starts_with("shared."));
-        // Of each token: the residual stream, its norm, q, k and v together and by heads, the attended values and two free buffers that
-        // are kept; the hidden layer; positions; patches before and after.
+        // Block by block.
+        let text = weight_bytes(&self.text_encoder.1, |name| name.starts_with("encoder.block.0."));
+        // Of each token: the residual stream, its norm, q, k and v by heads, the attended values and two free buffers that are kept;
+        // positions; patches before and after.
         let rows = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
-        let columns = 11 * config.dim() + config.ffn_dim + config.attention_head_dim + rows;
+        let columns = 8 * config.dim() + config.attention_head_dim + rows;
         let tokens = self.patches.tokens();
+        let bytes = |columns: usize| (tokens * columns * size_of::<f32>()) as u64;
+        // q, k and v together, and the hidden layer, are made in parts.
+        let parts =
+            [3 * config.dim(), config.ffn_dim].map(|columns| bytes(columns).min(LARGEST_PART)).iter().sum::<u64>();
         // Buffers that are reused come in sizes up to an eighth larger than what is asked for.
-        let activations = (tokens * columns * size_of::<f32>()) as u64 * 9 / 8;
+        let activations = (bytes(columns) + parts) * 9 / 8;
         // What changes are measured against: a delta of every block and of all together, in both branches.
-        let deltas = if request.observe.changes { 2 * (config.num_layers + 1) * tokens * config.dim() } else { 0 };
-        let measured = (deltas * size_of::<f32>()) as u64;
+        let measured = if request.observe.changes { bytes(2 * (config.num_layers + 1) * config.dim()) } else { 0 };
         let denoising = weight_bytes(weights, |_| true) + activations + measured;
         let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
         let decoding = weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width);
@@ -67,11 +72,14 @@ impl OpenModel {
     }
 }
 
-/// Bytes on the GPU of a checkpoint's tensors: 16-bit ones stay so, 8-bit ones are widened to 16, all others are f32.
+/// Bytes on the GPU of a checkpoint's tensors: 16-bit ones stay so, 8-bit ones are widened to 16, and so are those in f32 whose values
+/// fit, as those at their beginning do; all others are f32.
 fn weight_bytes(checkpoint: &Checkpoint, wanted: impl Fn(&str) -> bool) -> u64 {
-    let bytes = |dtype| match dtype {
+    const BEGINNING: usize = 4096;
+    let bytes = |tensor: &TensorView| match tensor.dtype {
         DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => 2,
+        DType::F32 if fits_bf16(&tensor.bytes[..tensor.bytes.len().min(BEGINNING)]) => 2,
         _ => 4,
     };
-    checkpoint.tensors().filter(|t| wanted(t.name)).map(|t| t.elements() as u64 * bytes(t.dtype)).sum()
+    checkpoint.tensors().filter(|t| wanted(t.name)).map(|t| t.elements() as u64 * bytes(&t)).sum()
 }

@@ -94,9 +94,10 @@ impl Pool {
         let size = bytes.next_multiple_of(256).min(limit & !3);
         let buffer = match create_buffer(device, size, what) {
             Ok(buffer) => buffer,
-            // Free buffers of other sizes may be what is in the way.
+            // Free buffers of other sizes may be what is in the way; work in flight holds them until it is done.
             Err(_) => {
                 self.release_free();
+                device.poll(wgpu::PollType::wait_indefinitely()).ok();
                 create_buffer(device, size, what)?
             }
         };

@@ -103,7 +103,7 @@ impl Stream {
 
     /// A tensor with undefined contents (NaN under [`super::GpuOptions::poison`]).
     pub fn empty(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let tensor = self.gpu.empty(what, shape, dtype)?;
+        let tensor = self.allocate(what, shape, dtype)?;
         if self.gpu.options().poison {
             self.write_bytes(&tensor, &vec![0xff; tensor.bytes() as usize])?;
         }
@@ -112,7 +112,7 @@ impl Stream {
 
     /// A tensor of zeros.
     pub fn zeros(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let tensor = self.gpu.empty(what, shape, dtype)?;
+        let tensor = self.allocate(what, shape, dtype)?;
         self.clear(&tensor);
         Ok(tensor)
     }
@@ -122,9 +122,22 @@ impl Stream {
         if values.len() != shape.iter().product::<usize>() {
             return Err(GpuError::shape("upload", format!("{} values for shape {shape:?}", values.len())));
         }
-        let tensor = self.gpu.empty(what, shape, DType::F32)?;
+        let tensor = self.allocate(what, shape, DType::F32)?;
         self.write_bytes(&tensor, bytemuck::cast_slice(values))?;
         Ok(tensor)
+    }
+
+    /// Memory for a tensor. Where there is none, what is recorded may hold buffers that nobody needs any more: they are free once it
+    /// has run.
+    fn allocate(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        match self.gpu.empty(what, shape, dtype) {
+            Err(GpuError::OutOfMemory { .. }) => {
+                self.finish()?;
+                self.gpu.release_free_memory();
+                self.gpu.empty(what, shape, dtype)
+            }
+            allocated => allocated,
+        }
     }
 
     /// Writes bytes in stream order: through a staging buffer, because the queue's own writes would overtake what is

@@ -2,8 +2,10 @@
 
 use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
+use super::matmul::{Activation, Then, matmul};
 use super::norm::{check_vector, inverse_rms};
-use super::split::{fitting, ranges, window};
+use super::split::{fitting, ranges, row_parts, window};
+use super::weight::Weight;
 
 /// Rotations of rotary position embedding (Su et al. 2021) over a grid of tokens, frames slowest and columns fastest.
 ///
@@ -87,69 +89,133 @@ struct Params {
     x_row4: u32,
     rope4: u32,
     output4: u32,
+    factor_first: u32,
+    factor_stride: u32,
 }
 
-/// Splits a projection `[n, parts * heads * d]` f32 into its column blocks, and these by heads: one tensor a part. Fails unless d
-/// is a multiple of 4 and weights and rotations fit.
-pub fn split_heads(cx: &mut Stream, x: &Tensor, heads: usize, parts: &[HeadsPart]) -> Result<Vec<Tensor>> {
-    let d = x.columns() / (parts.len() * heads).max(1);
-    if x.is_empty()
-        || d == 0
-        || !d.is_multiple_of(4)
-        || d * heads * parts.len() != x.columns()
-        || x.dtype() != DType::F32
-    {
-        let message = format!("{:?} into {} parts of {heads} heads", x.shape(), parts.len());
-        return Err(GpuError::shape("split_heads", message));
+/// The projection `x w`, `[n, parts * heads * d]`, by its column blocks, and these by heads: one tensor a part. The projection itself is
+/// made in parts of its rows: at video sizes it would be the largest tensor of all. Fails unless d is a multiple of 4 and weights and
+/// rotations fit.
+pub fn project_heads(
+    cx: &mut Stream,
+    x: &Tensor,
+    w: &Weight,
+    heads: usize,
+    parts: &[HeadsPart],
+) -> Result<Vec<Tensor>> {
+    let split = HeadsSplit::new(cx, [x.rows(), w.n()], heads, parts)?;
+    let x = x.reshape(&[x.rows(), x.columns()]);
+    for rows in row_parts(cx.gpu(), x.rows(), w.n()) {
+        let projected = matmul(cx, &x.slice(rows.start, rows.len()), w, Activation::None, Then::Store)?;
+        split.rows(cx, &projected, rows.start)?;
     }
-    parts.iter().enumerate().map(|(i, part)| part.split(cx, x, i * heads * d, [heads, d])).collect()
+    Ok(split.outputs)
 }
 
-impl HeadsPart<'_> {
-    /// Splits the block of x from column `first`.
-    fn split(&self, cx: &mut Stream, x: &Tensor, first: usize, [heads, d]: [usize; 2]) -> Result<Tensor> {
-        /// What an element costs, in multiply-adds of a matrix product: it is memory that counts.
-        const COST: f64 = 32.0;
-        let (n, row) = (x.rows(), x.columns());
-        let n4 = n.next_multiple_of(4);
-        let shape = if self.transposed { [heads, d, n4] } else { [heads, n, d] };
-        let out = cx.empty("heads", &shape, DType::F32)?;
-        let head_elements = out.len() / heads;
-        let factors = self.factors(cx, x, [first, heads * d])?;
-        if let Some(rope) = self.rope.filter(|rope| rope.rotations.shape() != [n, d]) {
-            let message = format!("rotations {:?} for {n} rows of head dimension {d}", rope.rotations.shape());
+/// A projection on its way into heads.
+struct HeadsSplit<'a> {
+    parts: &'a [HeadsPart<'a>],
+    /// Rows of the whole projection, heads of a part, columns of a head.
+    extents: [usize; 3],
+    outputs: Vec<Tensor>,
+}
+
+/// The norm's factors of some rows: that of a row is the element `first + row * stride`.
+struct Factors {
+    values: Tensor,
+    first: usize,
+    stride: usize,
+}
+
+impl<'a> HeadsSplit<'a> {
+    /// For a projection `[n, columns]`.
+    fn new(cx: &mut Stream, [n, columns]: [usize; 2], heads: usize, parts: &'a [HeadsPart<'a>]) -> Result<Self> {
+        let d = columns / (parts.len() * heads).max(1);
+        if n == 0 || d == 0 || !d.is_multiple_of(4) || d * heads * parts.len() != columns {
+            let message = format!("[{n}, {columns}] into {} parts of {heads} heads", parts.len());
             return Err(GpuError::shape("split_heads", message));
         }
-        let kernel = Kernel::new("split_heads")
-            .flag_if(self.norm.is_some(), "NORM")
-            .flag_if(self.rope.is_some(), "ROPE")
-            .flag_if(self.transposed, "TRANSPOSED");
+        for part in parts {
+            part.check([n, heads, d])?;
+        }
+        let shape = |part: &HeadsPart| if part.transposed { [heads, d, n.next_multiple_of(4)] } else { [heads, n, d] };
+        let outputs = parts.iter().map(|part| cx.empty("heads", &shape(part), DType::F32)).collect::<Result<_>>()?;
+        Ok(Self { parts, extents: [n, heads, d], outputs })
+    }
+
+    /// Splits rows of the projection, those from `first_row` (a multiple of 4) on.
+    fn rows(&self, cx: &mut Stream, projected: &Tensor, first_row: usize) -> Result<()> {
+        let factors = self.factors(cx, projected)?;
+        for (index, factors) in factors.iter().enumerate() {
+            self.split(cx, index, (projected, first_row), factors.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// The factors of every part: of all parts in one go where more than one is normalised.
+    fn factors(&self, cx: &mut Stream, x: &Tensor) -> Result<Vec<Option<Factors>>> {
+        let ([_, heads, d], count) = (self.extents, self.parts.len());
+        let epsilons: Vec<f32> = self.parts.iter().filter_map(|part| Some(part.norm?.1)).collect();
+        let together = match epsilons[..] {
+            [first, _, ..] if epsilons.iter().all(|epsilon| *epsilon == first) => {
+                let blocks = x.reshape(&[x.rows() * count, heads * d]);
+                Some(inverse_rms(cx, &blocks, [0, heads * d], first)?)
+            }
+            _ => None,
+        };
+        let of_part = |(index, part): (usize, &HeadsPart)| {
+            let Some((_, epsilon)) = part.norm else { return Ok(None) };
+            if let Some(values) = &together {
+                return Ok(Some(Factors { values: values.clone(), first: index, stride: count }));
+            }
+            let values = inverse_rms(cx, x, [index * heads * d, heads * d], epsilon)?;
+            Ok(Some(Factors { values, first: 0, stride: 1 }))
+        };
+        self.parts.iter().enumerate().map(of_part).collect()
+    }
+
+    /// Splits the column block of a part.
+    fn split(
+        &self,
+        cx: &mut Stream,
+        index: usize,
+        (x, first_row): (&Tensor, usize),
+        factors: Option<&Factors>,
+    ) -> Result<()> {
+        /// What an element costs, in multiply-adds of a matrix product: it is memory that counts.
+        const COST: f64 = 32.0;
+        let ([n, heads, d], part, out) = (self.extents, &self.parts[index], &self.outputs[index]);
+        let (row, head_elements) = (x.columns(), out.len() / heads);
+        let kernel = part.kernel();
         let max_binding = cx.gpu().caps().max_binding;
         let affordable = (cx.dispatch_budget() / (COST * (heads * d) as f64)) as usize;
         let most_rows = fitting(max_binding, 4 * row).min(affordable).max(4);
-        for rows in ranges(n, most_rows, 4) {
+        for rows in ranges(x.rows(), most_rows, 4) {
+            let row_in_all = first_row + rows.start;
             for some in ranges(heads, fitting(max_binding, 4 * head_elements), 1) {
                 let (x, x4) = window(x, rows.start * row, rows.len() * row);
-                let (output, output4) = window(&out, some.start * head_elements, some.len() * head_elements);
-                let rope = self.rope.map(|rope| window(&rope.rotations, rows.start * d, rows.len() * d));
+                let (output, output4) = window(out, some.start * head_elements, some.len() * head_elements);
+                let rope = part.rope.map(|rope| window(&rope.rotations, row_in_all * d, rows.len() * d));
                 let mut tensors = vec![(1, &x), (2, &output)];
-                if let (Some(factors), Some((weight, _))) = (&factors, self.norm) {
-                    tensors.extend([(3, factors), (4, weight)]);
+                if let (Some(factors), Some((weight, _))) = (factors, part.norm) {
+                    tensors.extend([(3, &factors.values), (4, weight)]);
                 }
                 tensors.extend(rope.as_ref().map(|(rotations, _)| (5, rotations)));
                 let row_groups = rows.len().div_ceil(4);
                 let params = Params {
                     n: n as u32,
-                    n4: (n4 / 4) as u32,
-                    first_row: rows.start as u32,
+                    n4: (n.next_multiple_of(4) / 4) as u32,
+                    first_row: row_in_all as u32,
                     row_groups: row_groups as u32,
                     first_head: some.start as u32,
                     heads: some.len() as u32,
                     d4: (d / 4) as u32,
-                    x4: x4 + (first / 4) as u32,
+                    x4: x4 + (index * heads * d / 4) as u32,
                     x_row4: (row / 4) as u32,
                     rope4: rope.as_ref().map_or(0, |(_, start)| *start),
                     output4,
+                    factor_first: factors.map_or(0, |f| (f.first + rows.start * f.stride) as u32),
+                    factor_stride: factors.map_or(0, |f| f.stride as u32),
                 };
                 cx.dispatch(&Dispatch {
                     kernel: &kernel,
@@ -160,16 +226,25 @@ impl HeadsPart<'_> {
                 })?;
             }
         }
-        Ok(out)
+        Ok(())
+    }
+}
+
+impl HeadsPart<'_> {
+    fn kernel(&self) -> Kernel {
+        Kernel::new("split_heads")
+            .flag_if(self.norm.is_some(), "NORM")
+            .flag_if(self.rope.is_some(), "ROPE")
+            .flag_if(self.transposed, "TRANSPOSED")
     }
 
-    /// The norm's factor of every row.
-    fn factors(&self, cx: &mut Stream, x: &Tensor, columns: [usize; 2]) -> Result<Option<Tensor>> {
-        let Some((weight, epsilon)) = self.norm else {
-            return Ok(None);
-        };
-        check_vector("split_heads", weight, columns[1])?;
-        inverse_rms(cx, x, columns, epsilon).map(Some)
+    /// Whether weights and rotations fit `n` rows of some heads of `d` columns.
+    fn check(&self, [n, heads, d]: [usize; 3]) -> Result<()> {
+        if let Some(rope) = self.rope.filter(|rope| rope.rotations.shape() != [n, d]) {
+            let message = format!("rotations {:?} for {n} rows of head dimension {d}", rope.rotations.shape());
+            return Err(GpuError::shape("split_heads", message));
+        }
+        self.norm.map_or(Ok(()), |(weight, _)| check_vector("split_heads", weight, heads * d))
     }
 }
 
@@ -177,6 +252,7 @@ impl HeadsPart<'_> {
 mod tests {
     use super::*;
     use crate::gpu::{Gpu, GpuOptions, StreamOptions};
+    use crate::ops::HostWeight;
     use crate::ops::testing::*;
 
     /// Norm and rotation of a block [n, heads * d], in f64, by the formulas: the CPU twin.
@@ -215,6 +291,17 @@ mod tests {
         out
     }
 
+    /// A projection by heads, taken over in parts of so many rows.
+    fn split_heads(cx: &mut Stream, x: &Tensor, heads: usize, parts: &[HeadsPart], rows: usize) -> Result<Vec<Tensor>> {
+        let split = HeadsSplit::new(cx, [x.rows(), x.columns()], heads, parts)?;
+        for first in (0..x.rows()).step_by(rows) {
+            // A copy, as a part of a projection is a tensor of its own.
+            let some = cx.copy_of(&x.slice(first, rows.min(x.rows() - first)))?;
+            split.rows(cx, &some, first)?;
+        }
+        Ok(split.outputs)
+    }
+
     /// Query, key and value blocks of one projection, with and without norm and rotation.
     fn check(cx: &mut Stream, grid: [usize; 3], heads: usize, d: usize) {
         let (n, dim) = (grid.iter().product::<usize>(), heads * d);
@@ -227,7 +314,10 @@ mod tests {
             HeadsPart { norm: Some((&weight, 1e-6)), rope: Some(&rope), transposed: true },
             HeadsPart::default(),
         ];
-        for (i, (got, part)) in split_heads(cx, &x, heads, &parts).unwrap().iter().zip(parts).enumerate() {
+        let whole = split_heads(cx, &x, heads, &parts, n).unwrap();
+        let in_parts = split_heads(cx, &x, heads, &parts, n.div_ceil(3).next_multiple_of(4)).unwrap();
+        for (i, (got, part)) in whole.iter().zip(parts).enumerate() {
+            assert_eq!(cx.read(got).unwrap(), cx.read(&in_parts[i]).unwrap(), "rows in parts, part {i}");
             let block: Vec<f64> =
                 values.chunks(3 * dim).flat_map(|row| row[i * dim..][..dim].iter().map(|v| f64::from(*v))).collect();
             let norm = part.norm.map(|_| w.as_slice());
@@ -242,6 +332,12 @@ mod tests {
             let what = format!("part {i} of {grid:?} tokens, {heads} heads of {d}");
             assert_close(&cx.read(got).unwrap(), &want, 5e-7, &what);
         }
+        // Keys and values, as of a text: one part that is normalised, its factors made by themselves.
+        let pair = HeadsSplit::new(cx, [n, 3 * dim], heads, &parts).unwrap();
+        let alone = [parts[0], HeadsPart::default(), HeadsPart::default()];
+        let alone = HeadsSplit { parts: &alone, ..pair };
+        alone.rows(cx, &x, 0).unwrap();
+        assert_eq!(cx.read(&alone.outputs[0]).unwrap(), cx.read(&whole[0]).unwrap(), "factors of one part alone");
     }
 
     #[test]
@@ -269,6 +365,28 @@ mod tests {
         }
     }
 
+    /// A projection that no binding holds is made in parts.
+    #[test]
+    fn projections_are_made_in_parts() {
+        let (_, _turn) = gpu();
+        let ([n, k], heads, d) = ([150, 8], 4, 8);
+        let project = |max_binding| {
+            let gpu = Gpu::open(&GpuOptions { poison: true, max_binding, ..Default::default() }).unwrap();
+            let mut cx = stream(&gpu);
+            let (x, _) = random_tensor(&mut cx, 1, &[n, k]);
+            let host = HostWeight::from_f32(&random(2, 3 * heads * d * k));
+            let w = Weight::linear(&gpu, "w", &host, [3 * heads * d, k], None).unwrap();
+            let (weight, _) = random_tensor(&mut cx, 3, &[heads * d]);
+            let rope = RopeTable::new(&mut cx, [6, 5, 5], d).unwrap();
+            let normed = HeadsPart { norm: Some((&weight, 1e-6)), rope: Some(&rope), transposed: false };
+            let parts = [normed, HeadsPart { transposed: true, ..normed }, HeadsPart::default()];
+            let heads = project_heads(&mut cx, &x, &w, heads, &parts).unwrap();
+            heads.iter().map(|part| cx.read(part).unwrap()).collect::<Vec<_>>()
+        };
+        // The projection takes 57,600 bytes; sixteen rows of it 6,144, a head of keys 4,864.
+        assert_eq!(project(Some(9_216)), project(None));
+    }
+
     #[test]
     fn what_does_not_fit_is_refused() {
         let (gpu, _turn) = gpu();
@@ -276,7 +394,7 @@ mod tests {
         let x = cx.zeros("x", &[6, 24], DType::F32).unwrap();
         let rope = RopeTable::new(&mut cx, [1, 2, 3], 4).unwrap();
         assert_eq!(rope.tokens(), 6);
-        split_heads(&mut cx, &x, 2, &[HeadsPart { rope: Some(&rope), ..Default::default() }; 3]).unwrap();
+        split_heads(&mut cx, &x, 2, &[HeadsPart { rope: Some(&rope), ..Default::default() }; 3], 6).unwrap();
         let wrong = [
             (2, vec![HeadsPart::default(); 2]),
             (0, vec![HeadsPart::default()]),
@@ -286,7 +404,7 @@ mod tests {
         ];
         for (heads, parts) in wrong {
             assert!(
-                matches!(split_heads(&mut cx, &x, heads, &parts), Err(GpuError::Shape { .. })),
+                matches!(split_heads(&mut cx, &x, heads, &parts, 6), Err(GpuError::Shape { .. })),
                 "{heads} {parts:?}"
             );
         }

@@ -1,8 +1,11 @@
 //! Matrix products with everything that can be fused behind them.
 
+use std::ops::Range;
+
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::Weight;
+use super::split::ranges;
 use super::tune::{Choice, Named, extent_class};
 
 /// Activation applied to a product.
@@ -144,6 +147,15 @@ impl Variant {
         }
     }
 
+    /// Rows of a `[_, k] x [k, n]` product that one dispatch may make, and what their number is a multiple of, so that every part
+    /// begins at a multiple of 256 bytes: bindings and the submit's budget limit them.
+    fn most_rows(self, cx: &Stream, [k, n]: [usize; 2]) -> (usize, usize) {
+        let step = self.tile()[0].max(16);
+        let bindable = (cx.gpu().caps().max_binding / (4 * k.max(n)) as u64) as usize;
+        let affordable = (cx.dispatch_budget() / (2.0 * k as f64 * n as f64)) as usize;
+        (bindable.min(affordable).min(65_535 * self.tile()[0]).max(step), step)
+    }
+
     /// Rows and groups of four columns that a workgroup makes.
     pub(super) fn tile(self) -> [usize; 2] {
         match self {
@@ -173,10 +185,13 @@ impl std::fmt::Display for Variant {
 /// The product `x w` with bias, activation and what follows. `x` is `[.., k]` f32; the result is `[.., n]` f32 (for the in-place
 /// forms, the residual).
 pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, then: Then) -> Result<Tensor> {
+    /// Rows that variants are measured on, at most: enough to fill a GPU, few enough for a slow variant.
+    const MEASURED: usize = 2048;
     let gpu = cx.gpu().clone();
     let (available, candidates) = (Variant::available(&gpu), Variant::candidates(&gpu));
+    let sample = x.reshape(&[x.rows(), x.columns()]).slice(0, x.rows().min(MEASURED));
     let variant = product_choice(&available, &candidates, x.rows(), w)
-        .decide(cx, |cx, variant| matmul_with(cx, variant, x, w, Activation::None, Then::Store).map(drop))?;
+        .decide(cx, |cx, variant| matmul_with(cx, variant, &sample, w, Activation::None, Then::Store).map(drop))?;
     matmul_with(cx, variant, x, w, activation, then)
 }
 
@@ -217,50 +232,55 @@ pub fn matmul_with(
     if out.shape() != shape {
         return Err(GpuError::shape("matmul", format!("residual {:?} for a product {shape:?}", out.shape())));
     }
+    let [m, k, n] = [x.rows(), w.k(), w.n()];
+    let part =
+        |tensor: &Tensor, rows: &Range<usize>| tensor.reshape(&[m, tensor.len() / m]).slice(rows.start, rows.len());
     // What does not follow is not read: the weights stand in for it.
-    let (mut gates, mut times, mut gate_row) = (&w.matrix, &w.matrix, 0);
+    let (mut gates, mut gate_row) = (&w.matrix, 0);
     let mut bits = after_bits(w, activation);
     match then {
         Then::Store => {}
-        Then::Times(other) => {
-            bits |= after::GATED_BY;
-            times = other;
-        }
+        Then::Times(_) => bits |= after::GATED_BY,
         Then::AddTo(_) => bits |= after::RESIDUAL,
         Then::AddGated { gates: matrix, row, .. } => {
             bits |= after::RESIDUAL | after::GATE;
             (gates, gate_row) = (matrix, row);
         }
     }
-    let [m, k, n] = [x.rows(), w.k(), w.n()];
-    let params = Params {
-        m: m as u32,
-        n4: n as u32 / 4,
-        k4: k as u32 / 4,
-        gate4: (gate_row * n / 4) as u32,
-        scale: w.scale,
-        after: bits,
-    };
-    cx.dispatch(&Dispatch {
-        kernel: &variant.kernel(w.matrix.dtype()),
-        tensors: &[
-            (1, x),
-            (2, &w.matrix),
-            (3, &out),
-            (4, w.bias.as_ref().unwrap_or(&w.matrix)),
-            (5, gates),
-            (6, times),
-        ],
-        params: bytemuck::bytes_of(&params),
-        groups: variant.groups(m, n / 4),
-        flops: 2.0 * m as f64 * k as f64 * n as f64,
-    })?;
+    let kernel = variant.kernel(w.matrix.dtype());
+    let (most, step) = variant.most_rows(cx, [k, n]);
+    for rows in ranges(m, most, step) {
+        let times = if let Then::Times(other) = then { part(other, &rows) } else { w.matrix.clone() };
+        let params = Params {
+            m: rows.len() as u32,
+            n4: n as u32 / 4,
+            k4: k as u32 / 4,
+            gate4: (gate_row * n / 4) as u32,
+            scale: w.scale,
+            after: bits,
+        };
+        cx.dispatch(&Dispatch {
+            kernel: &kernel,
+            tensors: &[
+                (1, &part(x, &rows)),
+                (2, &w.matrix),
+                (3, &part(&out, &rows)),
+                (4, w.bias.as_ref().unwrap_or(&w.matrix)),
+                (5, gates),
+                (6, &times),
+            ],
+            params: bytemuck::bytes_of(&params),
+            groups: variant.groups(rows.len(), n / 4),
+            flops: 2.0 * rows.len() as f64 * k as f64 * n as f64,
+        })?;
+    }
     Ok(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::{GpuOptions, StreamOptions};
     use crate::ops::HostWeight;
     use crate::ops::testing::*;
 
@@ -351,6 +371,32 @@ mod tests {
         check(&mut stream(&gpu), Variant::Tile { rows: 4 }, DType::F32);
     }
 
+    /// Products that neither fit a binding nor a submit are made in parts, with the same bits.
+    #[test]
+    fn rows_are_split_at_the_limits() {
+        let (_, _turn) = gpu();
+        let [m, k, n] = [150, 64, 36];
+        let product = |max_binding, budget| {
+            let gpu = Gpu::open(&GpuOptions { poison: true, max_binding, ..Default::default() }).unwrap();
+            let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
+            let (x, _) = random_tensor(&mut cx, 1, &[3, m / 3, k]);
+            let host = HostWeight::from_f32(&random(2, n * k));
+            let w = Weight::linear(&gpu, "w", &host, [n, k], Some(&random(3, n))).unwrap();
+            let [factors, residual] = [4, 5].map(|seed| random_tensor(&mut cx, seed, &[3, m / 3, n]).0);
+            let (gates, _) = random_tensor(&mut cx, 6, &[3, n]);
+            let gated = Then::AddGated { residual: &residual, gates: &gates, row: 2 };
+            [Then::Store, Then::Times(&factors), Then::AddTo(&residual), gated].map(|then| {
+                let variant = Variant::candidates(&gpu)[0];
+                let product = matmul_with(&mut cx, variant, &x, &w, Activation::None, then).unwrap();
+                cx.read(&product).unwrap()
+            })
+        };
+        let whole = product(None, StreamOptions::default().budget);
+        // The weights are 9,216 bytes, 32 rows of x 8,192.
+        assert_eq!(product(Some(9_216), StreamOptions::default().budget), whole, "bindings");
+        assert_eq!(product(None, std::time::Duration::ZERO), whole, "submits");
+    }
+
     /// Choices made by measuring give what the rule gives, and the same one in the next process.
     #[test]
     fn tuned_products_are_right_and_stay_the_same() {
@@ -359,7 +405,7 @@ mod tests {
         let choices = Some(folder.path().join("kernels.json"));
         let mut results = Vec::new();
         for choices in [None, choices.clone(), choices] {
-            let gpu = Gpu::open(&crate::gpu::GpuOptions { choices, ..Default::default() }).unwrap();
+            let gpu = Gpu::open(&GpuOptions { choices, ..Default::default() }).unwrap();
             let mut cx = stream(&gpu);
             let (x, _) = random_tensor(&mut cx, 1, &[96, 256]);
             let w = Weight::linear(&gpu, "w", &HostWeight::from_f32(&random(2, 256 * 256)), [256, 256], None).unwrap();

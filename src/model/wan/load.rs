@@ -66,25 +66,36 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
     if let [view] = views {
         return host_weight(view);
     }
-    let same = views.iter().all(|view| view.dtype == views[0].dtype && view.scale == views[0].scale);
-    if !same {
-        let mut all = Vec::new();
-        for view in views {
-            all.extend(view.to_f32()?);
-        }
-        return Ok(HostWeight::from_f32(&all));
-    }
     let parts = views.iter().map(host_weight).collect::<Result<Vec<_>, _>>()?;
-    let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
-    Ok(HostWeight { bytes: Cow::Owned(bytes), dtype: parts[0].dtype, scale: parts[0].scale })
+    let HostWeight { dtype, scale, .. } = parts[0];
+    if parts.iter().any(|part| part.dtype != dtype) {
+        let values = views.iter().map(TensorView::to_f32).collect::<Result<Vec<_>, _>>()?.concat();
+        return Ok(HostWeight::from_f32(&values));
+    }
+    if parts.iter().all(|part| part.scale == scale) {
+        let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
+        return Ok(HostWeight { bytes: Cow::Owned(bytes), dtype, scale });
+    }
+    // 8-bit floats with a scale each: in halves, by the largest scale. What their eleven bits round, three would not show.
+    let scale = parts.iter().map(|part| part.scale.abs()).fold(f32::MIN_POSITIVE, f32::max);
+    let mut halves = Vec::new();
+    for (view, part) in views.iter().zip(&parts) {
+        let unscaled = TensorView { scale: None, ..*view }.to_f32()?;
+        halves.extend(unscaled.into_iter().map(|value| half::f16::from_f32(value * (part.scale / scale))));
+    }
+    Ok(HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(&halves).to_vec()), dtype: DType::F16, scale })
 }
 
-/// A tensor as the GPU keeps it: 32- and 16-bit floats as they are; 8-bit floats widened to bf16, which holds them exactly, with
-/// their scale beside them.
+/// A tensor as the GPU keeps it: 32- and 16-bit floats as they are, but those in f32 that bf16 holds too (checkpoints are published
+/// so) in half the memory; 8-bit floats widened to bf16, which holds them exactly, with their scale beside them.
 pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelError> {
     let scale = view.scale.unwrap_or(1.0);
     let stored = |dtype| HostWeight { bytes: Cow::Borrowed(view.bytes), dtype, scale };
     Ok(match view.dtype {
+        weights::DType::F32 if fits_bf16(view.bytes) => {
+            let halves = view.bytes.as_chunks::<4>().0.iter().flat_map(|value| [value[2], value[3]]).collect();
+            HostWeight { bytes: Cow::Owned(halves), dtype: DType::BF16, scale }
+        }
         weights::DType::F32 => stored(DType::F32),
         weights::DType::F16 => stored(DType::F16),
         weights::DType::BF16 => stored(DType::BF16),
@@ -95,4 +106,48 @@ pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelErr
         }
         _ => HostWeight::from_f32(&view.to_f32()?),
     })
+}
+
+/// Whether little-endian f32 values are bf16 values: their lower halves are zero.
+pub fn fits_bf16(values: &[u8]) -> bool {
+    values.as_chunks::<4>().0.iter().all(|value| value[..2] == [0, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(dtype: weights::DType, bytes: &[u8], scale: Option<f32>) -> TensorView<'_> {
+        TensorView { name: "w", shape: &[3], dtype, bytes, scale }
+    }
+
+    #[test]
+    fn values_of_bf16_take_half_the_memory() {
+        for (values, wanted) in [([1.5, -0.375, 0.0], DType::BF16), ([1.5, 0.1, 0.0], DType::F32)] {
+            let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
+            let kept = host_weight(&view(weights::DType::F32, &bytes, None)).unwrap();
+            assert_eq!(kept.dtype, wanted);
+            if wanted == DType::BF16 {
+                let back = kept.bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32());
+                assert_eq!(back.collect::<Vec<_>>(), values);
+            }
+        }
+    }
+
+    /// Scaled 8-bit floats joined stay in 16 bits, whatever their scales.
+    #[test]
+    fn joined_scales_are_kept_in_halves() {
+        // 1.0, -1.75 and the largest, 448, of e4m3.
+        let bytes = [0x38, 0xbe, 0x7e];
+        let parts = [3.1e-3, 0.4, 0.07].map(|scale| view(weights::DType::F8E4M3, &bytes, Some(scale)));
+        let kept = joined(&parts).unwrap();
+        assert_eq!((kept.dtype, kept.scale), (DType::F16, 0.4));
+        let found = kept.bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32() * kept.scale);
+        let wanted = parts.iter().flat_map(|part| part.to_f32().unwrap());
+        for (found, wanted) in found.zip(wanted) {
+            assert!((found - wanted).abs() <= 5e-4 * wanted.abs(), "{found} {wanted}");
+        }
+        let same = joined(&[parts[0], parts[0]]).unwrap();
+        assert_eq!((same.dtype, same.scale, same.bytes.len()), (DType::BF16, 3.1e-3, 12));
+    }
 }

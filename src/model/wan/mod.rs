@@ -2,7 +2,7 @@
 
 pub mod config;
 pub mod files;
-mod load;
+pub(crate) mod load;
 mod mojibake;
 pub mod patches;
 mod prompt_clean;

@@ -1,22 +1,21 @@
 //! UMT5EncoderModel: from token ids to one row of features a token. transformers' names and order of operations.
 
-use crate::gpu::{Gpu, Stream, Tensor};
+use crate::gpu::{Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, Then, Weight, attention, matmul, rms_norm, split_heads,
+    Activation, Attention, AttentionBias, HeadsPart, Then, Weight, attention, matmul, project_heads, rms_norm,
 };
 use crate::weights::Checkpoint;
 
 use super::config::TextEncoderConfig;
 use super::load::Loader;
 
-/// The encoder on a GPU. The embedding table stays in the mapped checkpoint: only the rows of a prompt are read from it.
+/// The encoder, its weights in the mapped checkpoint. The embedding table stays there: only the rows of a prompt are read from it. A
+/// block is on the GPU only while it works: all of UMT5-XXL are 10 GB in 16 bits, more than many cards have, for a fraction of a second.
 #[derive(Debug)]
 pub struct TextEncoder<'a> {
     config: TextEncoderConfig,
     checkpoint: &'a Checkpoint,
-    blocks: Vec<Block>,
-    final_norm: Tensor,
 }
 
 #[derive(Debug)]
@@ -50,37 +49,48 @@ impl Block {
 }
 
 impl<'a> TextEncoder<'a> {
-    /// Uploads the weights; 16-bit ones stay 16-bit.
+    /// The encoder of a checkpoint; nothing is read yet.
+    pub fn new(config: &TextEncoderConfig, checkpoint: &'a Checkpoint) -> Self {
+        Self { config: config.clone(), checkpoint }
+    }
+
+    /// Features `[ids, d_model]` of each prompt, row-major. The ids are the valid tokens without padding: padding is masked in the model, so
+    /// leaving it out changes nothing. 16-bit weights stay 16-bit.
     ///
     /// # Errors
     /// A missing tensor, or what the GPU reports (out of memory, for instance).
-    pub fn load(gpu: &Gpu, config: &TextEncoderConfig, checkpoint: &'a Checkpoint) -> Result<Self, ModelError> {
-        let loader = Loader { gpu, checkpoint };
-        Ok(Self {
-            blocks: (0..config.num_layers).map(|index| Block::load(&loader, index)).collect::<Result<_, _>>()?,
-            final_norm: loader.vector("encoder.final_layer_norm.weight")?,
-            config: config.clone(),
-            checkpoint,
-        })
+    pub fn encode(&self, cx: &mut Stream, prompts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let gpu = cx.gpu().clone();
+        let loader = Loader { gpu: &gpu, checkpoint: self.checkpoint };
+        let (width, eps) = (self.config.d_model, self.config.layer_norm_epsilon);
+        let padded = width.next_multiple_of(4);
+        let embed = |ids: &&[u32]| Ok(cx.upload("embeddings", &self.embed(ids, padded)?, &[ids.len(), padded])?);
+        let streams: Vec<Tensor> = prompts.iter().map(embed).collect::<Result<_, ModelError>>()?;
+        for index in 0..self.config.num_layers {
+            let block = Block::load(&loader, index)?;
+            for x in &streams {
+                self.attend(cx, &block, x)?;
+                self.feed_forward(cx, &block, x)?;
+            }
+            // The memory is the next block's.
+            cx.finish()?;
+            drop(block);
+            gpu.release_free_memory();
+        }
+        let final_norm = loader.vector("encoder.final_layer_norm.weight")?;
+        let normed = |x: &Tensor| rms_norm(cx, x, &final_norm, eps);
+        let normed: Vec<Tensor> = streams.iter().map(normed).collect::<Result<_, _>>()?;
+        let rows = cx.read_all(&normed.iter().collect::<Vec<_>>())?;
+        let valid = |rows: Vec<f32>| rows.chunks_exact(padded).flat_map(|row| &row[..width]).copied().collect();
+        Ok(rows.into_iter().map(valid).collect())
     }
 
-    /// Features `[ids, d_model]`, row-major. `ids` are the valid tokens without padding: padding is masked in the model, so leaving
-    /// it out changes nothing.
-    pub fn encode(&self, cx: &mut Stream, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let width = self.config.d_model;
-        let padded = width.next_multiple_of(4);
-        let x = cx.upload("embeddings", &self.embed(ids, padded)?, &[ids.len(), padded])?;
-        let eps = self.config.layer_norm_epsilon;
-        for block in &self.blocks {
-            self.attend(cx, block, &x)?;
-            let normed = rms_norm(cx, &x, &block.ffn_norm, eps)?;
-            let gate = matmul(cx, &normed, &block.wi_0, Activation::Gelu, Then::Store)?;
-            let hidden = matmul(cx, &normed, &block.wi_1, Activation::None, Then::Times(&gate))?;
-            matmul(cx, &hidden, &block.wo, Activation::None, Then::AddTo(&x))?;
-        }
-        let features = rms_norm(cx, &x, &self.final_norm, eps)?;
-        let rows = cx.read(&features)?;
-        Ok(rows.chunks_exact(padded).flat_map(|row| &row[..width]).copied().collect())
+    fn feed_forward(&self, cx: &mut Stream, block: &Block, x: &Tensor) -> Result<(), ModelError> {
+        let normed = rms_norm(cx, x, &block.ffn_norm, self.config.layer_norm_epsilon)?;
+        let gate = matmul(cx, &normed, &block.wi_0, Activation::Gelu, Then::Store)?;
+        let hidden = matmul(cx, &normed, &block.wi_1, Activation::None, Then::Times(&gate))?;
+        matmul(cx, &hidden, &block.wo, Activation::None, Then::AddTo(x))?;
+        Ok(())
     }
 
     fn embed(&self, ids: &[u32], padded: usize) -> Result<Vec<f32>, ModelError> {
@@ -97,9 +107,8 @@ impl<'a> TextEncoder<'a> {
     fn attend(&self, cx: &mut Stream, block: &Block, x: &Tensor) -> Result<(), ModelError> {
         let tokens = x.rows();
         let normed = rms_norm(cx, x, &block.attention_norm, self.config.layer_norm_epsilon)?;
-        let qkv = matmul(cx, &normed, &block.qkv, Activation::None, Then::Store)?;
         let parts = [HeadsPart::default(), HeadsPart { transposed: true, ..Default::default() }, HeadsPart::default()];
-        let heads = split_heads(cx, &qkv, self.config.num_heads, &parts)?;
+        let heads = project_heads(cx, &normed, &block.qkv, self.config.num_heads, &parts)?;
         let span = 2 * tokens - 1;
         let biases = self.relative_biases(&block.bias_table, tokens);
         let biases = cx.upload("relative biases", &biases, &[biases.len()])?;

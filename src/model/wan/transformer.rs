@@ -7,7 +7,7 @@ use crate::gpu::{DType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
     Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows, attention,
-    attention_paid, attention_received, layer_norm, matmul, silu, split_heads,
+    attention_paid, attention_received, layer_norm, matmul, project_heads, row_parts, silu,
 };
 use crate::weights::Checkpoint;
 
@@ -242,10 +242,10 @@ impl WanTransformer {
         let embedded = matmul(cx, &hidden, &self.text_embedder[1], Activation::None, Then::Store)?;
         let mut keys_values = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let kv = matmul(cx, &embedded, &block.cross_kv, Activation::None, Then::Store)?;
             let keys = HeadsPart { transposed: true, ..self.normed(&block.cross_norms[1]) };
             let parts = [keys, HeadsPart::default()];
-            let mut heads = split_heads(cx, &kv, self.config.num_attention_heads, &parts)?.into_iter();
+            let heads = project_heads(cx, &embedded, &block.cross_kv, self.config.num_attention_heads, &parts)?;
+            let mut heads = heads.into_iter();
             keys_values.extend(heads.next().zip(heads.next()));
         }
         let bias = cx.upload("pad bias", &bias, &[bias.len()])?;
@@ -392,11 +392,11 @@ impl WanTransformer {
             scale: first + row::SCALE_SELF,
         };
         let normed = layer_norm(cx, x, self.config.eps, modulated)?;
-        let qkv = matmul(cx, &normed, &block.self_qkv, Activation::None, Then::Store)?;
         let queries = HeadsPart { rope: Some(pass.rope), ..self.normed(&block.self_norms[0]) };
         let keys = HeadsPart { rope: Some(pass.rope), transposed: true, ..self.normed(&block.self_norms[1]) };
-        let heads = split_heads(cx, &qkv, self.config.num_attention_heads, &[queries, keys, HeadsPart::default()])?;
-        drop(qkv);
+        let parts = [queries, keys, HeadsPart::default()];
+        let heads = project_heads(cx, &normed, &block.self_qkv, self.config.num_attention_heads, &parts)?;
+        drop(normed);
         // Left behind whether anybody watches or not: one kernel for both, so that watching cannot change a bit.
         let log_sum = cx.empty("log-sum", &heads[0].shape()[..2], DType::F32)?;
         let [q, k, v] = [0, 1, 2].map(|part| &heads[part]);
@@ -421,9 +421,9 @@ impl WanTransformer {
             Some([weight, bias]) => layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?,
             None => x.clone(),
         };
-        let q = matmul(cx, &normed, &block.cross_q, Activation::None, Then::Store)?;
         let queries = self.normed(&block.cross_norms[0]);
-        let heads = split_heads(cx, &q, self.config.num_attention_heads, &[queries])?;
+        let heads = project_heads(cx, &normed, &block.cross_q, self.config.num_attention_heads, &[queries])?;
+        drop(normed);
         let (q, (k, v)) = (&heads[0], &pass.context.keys_values[index]);
         let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
         let log_sum = cx.empty("log-sum", &q.shape()[..2], DType::F32)?;
@@ -445,10 +445,14 @@ impl WanTransformer {
         let first = index * row::COUNT;
         let modulated =
             LayerNormThen::Modulate { rows: modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };
-        let normed = layer_norm(cx, x, self.config.eps, modulated)?;
-        let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
-        let gated = Then::AddGated { residual: x, gates: modulations, row: first + row::GATE_FFN };
-        matmul(cx, &hidden, down, Activation::None, gated)?;
+        // Rows by rows: the hidden layer of a whole video would be the largest tensor of all.
+        for rows in row_parts(cx.gpu(), x.rows(), up.n()) {
+            let x = x.slice(rows.start, rows.len());
+            let normed = layer_norm(cx, &x, self.config.eps, modulated)?;
+            let hidden = matmul(cx, &normed, up, Activation::Gelu, Then::Store)?;
+            let gated = Then::AddGated { residual: &x, gates: modulations, row: first + row::GATE_FFN };
+            matmul(cx, &hidden, down, Activation::None, gated)?;
+        }
         Ok(())
     }
 
