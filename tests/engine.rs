@@ -30,7 +30,8 @@ fn a_job_is_held_and_ended_while_it_loads() {
     engine.generate(request()).unwrap();
     engine.control().pause();
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(gpu.memory().used, 0, "weights were loaded in a pause");
+    // Less than any layer: what the prompts are looked up to is no weight.
+    assert!(gpu.memory().used < 64 << 10, "weights were loaded in a pause: {} bytes", gpu.memory().used);
     engine.control().cancel();
     let asked = Instant::now();
     assert!(matches!(end(&engine), (Event::Failed(EngineError::Cancelled), 0)));
