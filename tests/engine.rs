@@ -48,6 +48,27 @@ fn a_job_is_held_and_ended_while_it_loads() {
     assert!(matches!(end(&engine), (Event::Finished(_), 2)));
 }
 
+/// The next job of the same model finds its transformer and its prompts, and makes of them what the first one did.
+#[test]
+fn what_is_kept_between_jobs_changes_nothing() {
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let engine = Engine::start(gpu.clone(), Duration::from_millis(100)).unwrap();
+    let small = GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() };
+    let run = |prompt: &str| {
+        engine.generate(GenerateRequest { prompt: prompt.into(), ..small.clone() }).unwrap();
+        match end(&engine) {
+            (Event::Finished(generated), 2) => (generated.frames, gpu.memory().used),
+            (other, steps) => panic!("{other:?} after {steps} steps"),
+        }
+    };
+    let (first, kept) = run("a cat walking on grass");
+    let (other, ..) = run("a ball bouncing at night");
+    let (again, still_kept) = run("a cat walking on grass");
+    assert_ne!(first, other, "a prompt of its own");
+    assert_eq!(first, again);
+    assert_eq!(kept, still_kept, "one transformer, not one a job");
+}
+
 /// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.
 #[test]
 fn measured_changes_are_those_of_the_residuals() {

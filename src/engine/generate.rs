@@ -20,7 +20,7 @@ use crate::sampling::{CpuSampler, Guidance, noise};
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
 use super::denoiser::Denoiser;
-use super::encoded::{EncodedPrompts, Features};
+use super::kept::{Features, Kept};
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
@@ -30,20 +30,20 @@ use super::{
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Runs one request to its end, reporting on the way. Prompts that were `encoded` before are not encoded again.
+/// Runs one request to its end, reporting on the way. What is `kept` of earlier jobs is not made again.
 pub(super) fn run(
     gpu: &Gpu,
     request: &GenerateRequest,
     submit_budget: Duration,
     (control, events): (&Arc<Control>, &Sender<Event>),
-    encoded: &mut EncodedPrompts,
+    kept: &mut Kept,
 ) -> Result<Generated> {
     let watch = Stopwatch::start(control);
     let gate = control.clone();
     let gpu = gpu.gated(Arc::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) }));
     let options = StreamOptions { budget: submit_budget, timed: request.observe.times };
     let (cx, seconds) = (Stream::new(&gpu, options), Seconds::default());
-    let mut job = Job { gpu: &gpu, request, control, events, encoded, cx, seconds };
+    let mut job = Job { gpu: &gpu, request, control, events, kept, cx, seconds };
     let mut generated = job.run()?;
     generated.seconds.total = watch.seconds();
     Ok(generated)
@@ -54,7 +54,7 @@ struct Job<'a> {
     request: &'a GenerateRequest,
     control: &'a Control,
     events: &'a Sender<Event>,
-    encoded: &'a mut EncodedPrompts,
+    kept: &'a mut Kept,
     cx: Stream,
     seconds: Seconds,
 }
@@ -86,11 +86,9 @@ impl Job<'_> {
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
-        let transformer = timed(self.control, &mut self.seconds.load, || {
-            let transformer = WanTransformer::load(gpu, &model.transformer.0, &model.transformer.1)?;
-            gpu.wait()?;
-            Ok(transformer)
-        })?;
+        let kept = &mut *self.kept;
+        let transformer =
+            timed(self.control, &mut self.seconds.load, || Ok(kept.transformer(gpu, &model.transformer)?))?;
 
         self.report(Event::Stage(Stage::Denoise))?;
         let initial = self.initial_latents(model.shape);
@@ -100,6 +98,9 @@ impl Job<'_> {
         let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
         self.seconds.denoise = watch.seconds();
         drop(transformer);
+        if !model.has_room_beside_decoder(self.request, gpu.caps().memory) {
+            self.kept.forget_transformer(gpu);
+        }
         self.gpu.release_free_memory();
 
         self.report(Event::Stage(Stage::Decode))?;
@@ -138,9 +139,10 @@ impl Job<'_> {
         if guidance.needs_uncond() {
             prompts.push(ids(&self.request.negative_prompt)?);
         }
-        let (cx, encoded) = (&mut self.cx, &mut *self.encoded);
-        let mut features =
-            timed(self.control, &mut self.seconds.text, || Ok(encoded.features(cx, &model.text_encoder, prompts)?))?;
+        let (cx, prompts_before) = (&mut self.cx, &mut self.kept.prompts);
+        let mut features = timed(self.control, &mut self.seconds.text, || {
+            Ok(prompts_before.features(cx, &model.text_encoder, prompts)?)
+        })?;
         self.gpu.release_free_memory();
         let negative = if guidance.needs_uncond() { features.pop() } else { None };
         Ok((features.pop().unwrap_or_default(), negative))
@@ -311,6 +313,7 @@ impl Job<'_> {
             Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. }))
                 if tiling.is_none() =>
             {
+                self.kept.forget_transformer(self.gpu);
                 self.cx.finish().ok();
                 self.gpu.release_free_memory();
                 self.report(Event::Warning("Whole frames do not fit the GPU's memory: decoding tile by tile.".into()))?;

@@ -11,10 +11,10 @@ mod compact;
 mod control;
 mod defaults;
 mod denoiser;
-mod encoded;
 mod error;
 mod facts;
 mod generate;
+mod kept;
 mod masks;
 mod meter;
 mod open_model;
@@ -30,7 +30,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gpu::Gpu;
 
-use encoded::EncodedPrompts;
+use kept::Kept;
 
 pub use crate::ops::Received;
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
@@ -183,9 +183,9 @@ impl Engine {
         let shared = control.clone();
         let (adapter, memory) = (gpu.adapter_name().to_owned(), gpu.caps().memory);
         let work = move || {
-            let mut encoded = EncodedPrompts::default();
+            let mut kept = Kept::default();
             for request in inbox {
-                let last = match generate::run(&gpu, &request, submit_budget, (&shared, &outbox), &mut encoded) {
+                let last = match generate::run(&gpu, &request, submit_budget, (&shared, &outbox), &mut kept) {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };

@@ -66,9 +66,19 @@ impl OpenModel {
         // What changes are measured against: a delta of every block and of all together, in both branches.
         let measured = if request.observe.changes { bytes(2 * (config.num_layers + 1) * config.dim()) } else { 0 };
         let denoising = weight_bytes(weights, |_| true) + activations + measured;
+        text.max(denoising).max(self.decoding_memory(request))
+    }
+
+    fn decoding_memory(&self, request: &GenerateRequest) -> u64 {
         let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
-        let decoding = weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width);
-        text.max(denoising).max(decoding)
+        weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width)
+    }
+
+    /// Whether the transformer can stay on an adapter of so much memory while the VAE decodes, for the next job. Others need memory too,
+    /// and where nobody knows how much there is, none is risked.
+    pub fn has_room_beside_decoder(&self, request: &GenerateRequest, memory: Option<u64>) -> bool {
+        let needed = weight_bytes(&self.transformer.1, |_| true) + self.decoding_memory(request);
+        memory.is_some_and(|memory| needed <= memory / 10 * 7)
     }
 }
 

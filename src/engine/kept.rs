@@ -1,14 +1,59 @@
-//! What the text encoder made of prompts, kept for the jobs that follow: it is most of a model's weights, and a session asks for the same
-//! prompt again and again with other settings.
+//! What a job leaves for those that follow: a session asks for the same prompt of the same model again and again, with other settings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::gpu::Stream;
+use crate::gpu::{Gpu, Stream};
 use crate::model::ModelError;
-use crate::model::wan::config::TextEncoderConfig;
+use crate::model::wan::config::{TextEncoderConfig, TransformerConfig};
 use crate::model::wan::text_encoder::TextEncoder;
+use crate::model::wan::transformer::WanTransformer;
 use crate::weights::Checkpoint;
+
+/// The transformer on the GPU, and what it was made of.
+struct Loaded {
+    /// Fingerprint of its weights.
+    weights: String,
+    config: TransformerConfig,
+    transformer: Arc<WanTransformer>,
+}
+
+/// Prompts that were encoded, and the transformer as long as there is room for it.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub prompts: EncodedPrompts,
+    loaded: Option<Loaded>,
+}
+
+impl Kept {
+    /// The transformer of a checkpoint: the one that is there, or loaded in its place.
+    ///
+    /// # Errors
+    /// Those of [`WanTransformer::load`].
+    pub fn transformer(
+        &mut self,
+        gpu: &Gpu,
+        (config, weights): &(TransformerConfig, Checkpoint),
+    ) -> Result<Arc<WanTransformer>, ModelError> {
+        let fingerprint = weights.fingerprint();
+        let same = |loaded: &&Loaded| loaded.weights == fingerprint && loaded.config == *config;
+        if let Some(loaded) = self.loaded.as_ref().filter(same) {
+            return Ok(loaded.transformer.clone());
+        }
+        self.forget_transformer(gpu);
+        let transformer = Arc::new(WanTransformer::load(gpu, config, weights)?);
+        gpu.wait()?;
+        self.loaded = Some(Loaded { weights: fingerprint, config: config.clone(), transformer: transformer.clone() });
+        Ok(transformer)
+    }
+
+    /// Makes room.
+    pub fn forget_transformer(&mut self, gpu: &Gpu) {
+        if self.loaded.take().is_some() {
+            gpu.release_free_memory();
+        }
+    }
+}
 
 /// The text encoder's output for a prompt, `[tokens, text_dim]`.
 pub(super) type Features = Arc<[f32]>;
