@@ -198,10 +198,19 @@ pub fn warnings(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> V
     let (more, less) = advice(config);
     if full == plans.len() {
         found.push(format!("{name} never reused anything: {more}"));
-    } else if full <= 1 {
-        found.push(format!("{name} reused on every step after the first: {less}"));
+    } else if let Some((first, last)) = reused_throughout(plans, blocks) {
+        found.push(format!("{name} reused on every step from {first} to {last}: {less}"));
     }
     found
+}
+
+/// The first and the last step with reuse, where every one between them has reuse too and they are half of all or more: whatever decides
+/// did not decide anything.
+fn reused_throughout(plans: &[StepPlan], blocks: usize) -> Option<(usize, usize)> {
+    let reused = |plan: &StepPlan| !plan.cond.is_full(blocks);
+    let (first, last) = (plans.iter().position(reused)?, plans.iter().rposition(reused)?);
+    let span = &plans[first..=last];
+    (span.iter().all(reused) && 2 * span.len() >= plans.len()).then_some((first, last))
 }
 
 /// How a strategy is made to reuse more, and less: by the settings that its kind has.
@@ -250,6 +259,18 @@ mod tests {
                 assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
             }
         }
+    }
+
+    /// Rules compute some steps at both ends whatever their threshold is.
+    #[test]
+    fn a_threshold_that_never_binds_is_told() {
+        let easy = StrategyConfig::EasyCache(EasyCache { threshold: 1e9, ..EasyCache::default() });
+        let told = |computed: &[bool]| warnings(&easy, &stack_plans(computed, 4), 4);
+        let all_but = |wanted: &dyn Fn(usize) -> bool| std::array::from_fn::<_, 50, _>(wanted);
+        let found = told(&all_but(&|step| step < 10 || step == 49));
+        assert!(found.len() == 1 && found[0].contains("from 10 to 48") && found[0].contains("lower"), "{found:?}");
+        assert!(told(&all_but(&|step| step < 10 || step == 49 || step == 30)).is_empty(), "it decided once");
+        assert!(told(&all_but(&|step| !(20..40).contains(&step))).is_empty(), "less than half");
     }
 
     #[test]

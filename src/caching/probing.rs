@@ -132,6 +132,13 @@ impl Rule {
 }
 
 impl Strategy for Probing {
+    fn depth(&self) -> usize {
+        match self.rule {
+            Rule::Db { .. } => 1,
+            Rule::Di { .. } => 2,
+        }
+    }
+
     fn plan(&mut self, _now: &StepContext) -> Decision {
         Decision::Probe { blocks: self.front }
     }

@@ -63,6 +63,11 @@ pub trait Strategy: Send {
     /// What was measured on a step that was computed in full.
     fn observe(&mut self, _step: usize, _seen: &Observation) {}
 
+    /// How many of the last deltas of a run its plans may combine, where these are made on the way.
+    fn depth(&self) -> usize {
+        1
+    }
+
     /// The plan of all steps where it does not depend on what is generated.
     fn preview(&self) -> Option<Vec<StepPlan>> {
         None

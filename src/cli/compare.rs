@@ -53,6 +53,9 @@ impl Args {
     }
 }
 
+/// Runs of a prompt and seed besides the strategies': one that warms up, and two of the baseline.
+const RUNS_BESIDES: u64 = 3;
+
 /// PSNR of equal clips, in decibels.
 const MOST_PSNR: f64 = 200.0;
 
@@ -140,14 +143,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     let (settings, mut rows) = set_up(args, &engine, &request, &facts, &adapter, profile.as_ref())?;
     let entries = &settings.strategies;
-    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + 2));
+    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + RUNS_BESIDES));
     bar.set_style(bar_style()?);
     for (index, prompt) in prompts.iter().enumerate() {
         bar.set_message(format!("{} of {}", index + 1, prompts.len()));
         let number = number_of(prompt, &rows);
         for seed in 0..args.runs.seeds {
             if rows.iter().any(|row| row.prompt == *prompt && row.seed == seed) {
-                bar.inc(entries.len() as u64 + 2);
+                bar.inc(entries.len() as u64 + RUNS_BESIDES);
                 continue;
             }
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
@@ -242,7 +245,8 @@ fn number_of(prompt: &str, rows: &[Row]) -> usize {
 }
 
 /// All strategies on one prompt and seed between two runs of the baseline: their difference is the noise floor, and the others are
-/// measured against their mean, so that a machine that grows slower or faster favours nobody.
+/// measured against their mean, so that a machine that grows slower or faster favours nobody. A short run before them all pays what is paid
+/// once: the prompt's encoding, the loading of the model and the compiling of kernels.
 fn compare_one(
     engine: &Engine,
     request: &GenerateRequest,
@@ -255,14 +259,19 @@ fn compare_one(
         bar.inc(1);
         finished
     };
+    job(&StrategyConfig::FewerSteps { steps: 1 })?;
     let baseline = job(&StrategyConfig::Off)?;
     let (reference, full) = (frames(&baseline)?, baseline.capture.plans());
     let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline.generated, baseline.capture.run.fps)?]);
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
-    let mut times = Vec::new();
+    let (mut times, first) = (Vec::new(), rows.is_empty());
     for entry in entries.iter().chain([&off]) {
         let run = job(&entry.config)?;
+        // Of all prompts alike, so of the first alone.
+        for warning in run.capture.warnings.iter().filter(|_| first) {
+            bar.suspend(|| eprintln!("warning: {}: {warning}", entry.name));
+        }
         let cost = run.capture.run.cost.context("a run without its cost")?;
         let guided = run.capture.run.guided();
         rows.push(Row {

@@ -12,6 +12,7 @@ use crate::engine::{
     Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
 };
 use crate::media;
+use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
 
 use super::strategy::StrategyArgs;
@@ -129,9 +130,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut request = args.request(&model)?;
     let facts = Facts::of(&request)?;
-    let profile = args.strategy.read_profile(&request.model)?;
-    if let Some(profile) = profile.as_ref().filter(|_| args.strategy.wants_reuse()) {
+    // A full run needs none, whatever is wrong with it.
+    let profile =
+        args.strategy.wants_reuse().then(|| args.strategy.read_profile(&request.model)).transpose()?.flatten();
+    if let Some(profile) = &profile {
         strategy::check_fits(profile, &request.model, &facts)?;
+        if let Some(warning) = args.strategy.expects().then(|| elsewhere(profile, &request)).flatten() {
+            eprintln!("warning: {warning}");
+        }
     }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
@@ -202,15 +208,29 @@ fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
     Some(capture.flop_speedup()? * request.num_inference_steps as f64 / capture.run.steps() as f64)
 }
 
-/// Bytes of the deltas that a request's strategy stores: by its plan, or the last two of the whole stack where it decides on the way.
+/// What to say where a profile was measured on other clips than a request asks for: plans carry over, what they keep may not.
+fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
+    let (there, here) = (&profile.settings, request);
+    let size = (there.width, there.height, there.frames) != (here.width, here.height, here.num_frames);
+    let guidance = there.guidance_scale != here.guidance_scale;
+    let (what, value) = match (size, guidance) {
+        (false, false) => return None,
+        (true, _) => ("size", format!("{}x{}, {} frames", there.width, there.height, there.frames)),
+        (false, true) => ("guidance", there.guidance_scale.to_string()),
+    };
+    Some(format!("the profile was made at another {what} ({value}): the PSNR that it expects may not hold here"))
+}
+
+/// Bytes of the deltas that a request's strategy stores: by its plan, or of the whole stack where it decides on the way.
 fn delta_memory(request: &GenerateRequest, facts: &Facts) -> u64 {
     let steps = request.strategy.steps(request.num_inference_steps);
     let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: Vec::new() };
-    let plans = request.strategy.build(&inputs).ok().and_then(|strategy| strategy.preview());
+    // One that cannot be built fails in a moment, with a message of its own.
+    let Ok(strategy) = request.strategy.build(&inputs) else { return 0 };
     let guided = request.guidance_scale != 1.0;
-    match plans {
+    match strategy.preview() {
         Some(plans) => facts.delta_memory(&plans, guided),
-        None => 2 * facts.delta_bytes * if guided { 2 } else { 1 },
+        None => strategy.depth() as u64 * facts.delta_bytes * if guided { 2 } else { 1 },
     }
 }
 
@@ -307,11 +327,12 @@ fn summary(
         "seed": request.seed,
         "size": [request.width, request.height],
         "frames": request.num_frames,
-        "steps": request.num_inference_steps,
+        "steps": capture.run.steps(),
         "guidance_scale": request.guidance_scale,
         "flow_shift": capture.run.flow_shift,
         "scheduler": capture.run.scheduler,
         "strategy": request.strategy.name(),
+        "strategy_settings": request.strategy,
         "expected_psnr": expected,
         "hit_rate": capture.hit_rate(),
         "flop_speedup": flop_speedup(capture, request),

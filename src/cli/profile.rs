@@ -9,9 +9,12 @@ use indicatif::ProgressBar;
 use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
-use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks, subject_of};
+use crate::engine::{
+    Capture, Engine, Facts, GenerateRequest, Observe, Received, StepRecord, estimate_masks, subject_of,
+};
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
+use crate::profiling::ProfilingError;
 use crate::profiling::mask::{self, Estimate, Estimator};
 use crate::profiling::partition::{TauRule, print_blocks};
 use crate::profiling::profile::{Branch, ModelId, Profile, Queries, RunSettings};
@@ -77,25 +80,26 @@ fn parse_mask(text: &str) -> Result<MaskSource, String> {
 }
 
 fn parse_rule(text: &str) -> Result<TauRule, String> {
-    let wrong = |_| format!("\"{text}\" is none of otsu, a number, q0.6, lowest8");
-    if text == "otsu" {
-        return Ok(TauRule::Otsu);
-    }
-    if let Some(share) = text.strip_prefix('q') {
-        return share.parse().map(TauRule::Quantile).map_err(|_| wrong(()));
-    }
-    if let Some(count) = text.strip_prefix("lowest") {
-        return count.parse().map(TauRule::Lowest).map_err(|_| wrong(()));
-    }
-    text.parse().map(TauRule::Value).map_err(|_| wrong(()))
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+    let rule = if text == "otsu" {
+        Some(TauRule::Otsu)
+    } else if let Some(share) = text.strip_prefix('q') {
+        number(share).filter(|share| (0.0..=1.0).contains(share)).map(TauRule::Quantile)
+    } else if let Some(count) = text.strip_prefix("lowest") {
+        count.parse().ok().map(TauRule::Lowest)
+    } else {
+        number(text).map(TauRule::Value)
+    };
+    rule.ok_or_else(|| format!("\"{text}\" is none of otsu, a number, a quantile of 0 to 1 such as q0.6, lowest8"))
 }
 
 /// Profiles and writes.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     crate::media::check_place(&args.output)?;
-    check_mask(&args.mask, &prompts)?;
+    check_mask(&args.mask, &prompts, args.runs.seeds)?;
     let mut request = args.runs.request(&prompts[0])?;
+    check_rule(args.tau, Facts::of(&request)?.blocks)?;
     if !PLANNABLE.contains(&request.num_inference_steps) {
         let message = format!("--steps must be {} to {}, to be planned for", PLANNABLE.start(), PLANNABLE.end());
         return Err(WrongUse(message).into());
@@ -104,9 +108,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     request.observe = Observe { attention: Some(mode), changes: true, times: false };
     let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
     let jobs = prompts.len() as u64 * args.runs.seeds;
+    let exact = u64::from(args.queries > 0);
     let probes = prompts.len().min(PROBED_PROMPTS) * (1 + PROBED.len());
     let trials = prompts.len().min(TRIED_PROMPTS) * (1 + TRIED.len());
-    let bar = ProgressBar::new((jobs + (probes + trials) as u64) * request.num_inference_steps as u64);
+    let bar = ProgressBar::new((jobs + exact + (probes + trials) as u64) * request.num_inference_steps as u64);
     bar.set_style(super::generate::bar_style()?);
     let mut collected = Collected::default();
     for prompt in &prompts {
@@ -116,7 +121,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             collected.add(args, &engine, &request, &bar)?;
         }
     }
+    if args.queries > 0 {
+        collected.compare_with_exact(&engine, &request, &bar)?;
+    }
     let (mut profile, maps) = collected.recorder.context("nothing was profiled")?.finish()?;
+    // What comes now takes as long again: what is measured so far must not hang on it.
+    let uncalibrated = partial(&args.output);
+    write_bytes(&uncalibrated, profile.to_json()?.as_bytes())?;
     let mut calibration = collected.calibration;
     calibration.gram = collected.gram.gram();
     mean_of_runs(&mut calibration.magnitude_ratios, jobs);
@@ -132,11 +143,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
     profile.calibration = Some(calibration);
     write_bytes(&args.output, profile.to_json()?.as_bytes())?;
+    // It has served; where it cannot be removed it does no harm.
+    std::fs::remove_file(uncalibrated).ok();
     if let Some(folder) = &args.report {
         report::write(folder, &profile, Some(&maps))?;
     }
     print(&profile, &args.output);
     Ok(())
+}
+
+/// Where a profile is until it is calibrated.
+fn partial(output: &Path) -> PathBuf {
+    output.with_added_extension("partial")
+}
+
+/// Fails if there are fewer blocks than the rule wants.
+fn check_rule(rule: TauRule, blocks: usize) -> Result<(), WrongUse> {
+    match rule {
+        TauRule::Lowest(count) if count > blocks => {
+            Err(WrongUse(format!("--tau lowest{count}: the model has {blocks} blocks")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn mean_of_runs(values: &mut [f64], runs: u64) {
@@ -147,6 +175,8 @@ fn mean_of_runs(values: &mut [f64], runs: u64) {
 #[derive(Default)]
 struct Collected {
     recorder: Option<Recorder>,
+    /// Maps of the first run, by step and block, where they are of sampled queries.
+    sampled: Vec<Vec<Vec<f32>>>,
     gram: GramRecorder,
     calibration: Calibration,
     /// Relative changes of TeaCache's two signals, and of the output, of all steps of all runs.
@@ -172,27 +202,37 @@ impl Collected {
             None => self.recorder.insert(Recorder::new(setup(args, &capture))?),
         };
         let estimate = choose_mask(&args.mask, &generated.latents, &capture)?;
-        recorder.begin(&request.prompt, request.seed, Some(&estimate))?;
+        if let Some(doubt) = doubt(&estimate) {
+            bar.suspend(|| eprintln!("warning: \"{}\", seed {}: {doubt}", request.prompt, request.seed));
+        }
+        recorder.begin(&request.prompt, request.seed, estimate)?;
         for step in &capture.steps {
-            for (branch, blocks) in [(Branch::Cond, &step.cond), (Branch::Uncond, &step.uncond)] {
-                for (block, record) in blocks.iter().enumerate() {
-                    if let Some(map) = &record.received {
-                        recorder.received(step.step, block, branch, map.clone())?;
-                    }
-                    if let (Some(change), Branch::Cond) = (record.change, branch) {
-                        recorder.delta_change(step.step, block, [change, 1.0])?;
-                    }
-                }
-            }
-            if let Some(change) = step.prediction_change {
-                recorder.prediction_l1(step.step, change)?;
-            }
-            if let Some(change) = step.residual_change {
-                recorder.residual_change(step.step, [change as f32, 1.0])?;
+            record(recorder, step)?;
+        }
+        recorder.end()?;
+        self.calibrate(&capture, &residuals);
+        if args.queries > 0 && self.sampled.is_empty() {
+            self.sampled = capture.steps.into_iter().map(received).collect();
+        }
+        Ok(())
+    }
+
+    /// The first run again with all queries, whose maps tell how good the sampled ones are: measuring changes nothing in what is
+    /// generated, so both are of the same hidden states.
+    fn compare_with_exact(
+        &mut self,
+        engine: &Engine,
+        request: &GenerateRequest,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let observe = Observe { attention: Some(Received::Exact), ..Observe::default() };
+        let run = run_job(engine, &GenerateRequest { observe, seed: 0, ..request.clone() }, |_| bar.inc(1))?;
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        for (sampled, step) in self.sampled.iter().zip(run.capture.steps) {
+            for (sampled, exact) in sampled.iter().zip(received(step)) {
+                recorder.compare_sampled(sampled, &exact);
             }
         }
-        recorder.end(&estimate)?;
-        self.calibrate(&capture, &residuals);
         Ok(())
     }
 
@@ -210,6 +250,29 @@ impl Collected {
             }
         }
     }
+}
+
+/// What was measured on a step.
+fn record(recorder: &mut Recorder, step: &StepRecord) -> Result<(), ProfilingError> {
+    for (branch, blocks) in [(Branch::Cond, &step.cond), (Branch::Uncond, &step.uncond)] {
+        for (block, record) in blocks.iter().enumerate() {
+            if let Some(map) = &record.received {
+                recorder.received(step.step, block, branch, map)?;
+            }
+            if let (Some(change), Branch::Cond) = (record.change, branch) {
+                recorder.delta_change(step.step, block, f64::from(change))?;
+            }
+        }
+    }
+    if let Some(change) = step.prediction_change {
+        recorder.prediction_l1(step.step, change)?;
+    }
+    step.residual_change.map_or(Ok(()), |change| recorder.residual_change(step.step, change))
+}
+
+/// Attention received in the prompt's branch, block by block.
+fn received(step: StepRecord) -> Vec<Vec<f32>> {
+    step.cond.into_iter().filter_map(|block| block.received).collect()
 }
 
 fn setup(args: &Args, capture: &Capture) -> Setup {
@@ -231,9 +294,14 @@ fn setup(args: &Args, capture: &Capture) -> Setup {
     }
 }
 
-/// Fails before anything runs if there will be no mask: a file that cannot be read, a prompt without a subject.
-fn check_mask(wanted: &MaskSource, prompts: &[String]) -> anyhow::Result<()> {
+/// Fails before anything runs if there will be no mask: a file that cannot be read, or that is of one clip where many are profiled; a
+/// prompt without a subject.
+fn check_mask(wanted: &MaskSource, prompts: &[String], seeds: u64) -> anyhow::Result<()> {
     match wanted {
+        MaskSource::File(_) if prompts.len() as u64 * seeds > 1 => {
+            let message = "--mask file: is of one clip: name one prompt and one seed, or use --mask auto";
+            return Err(WrongUse(message.into()).into());
+        }
         MaskSource::File(place) => drop(read_gray(place)?),
         MaskSource::Estimated(Estimator::Prompt) => {
             if let Some(prompt) = prompts.iter().find(|prompt| subject_of(prompt).is_none()) {
@@ -255,6 +323,18 @@ fn choose_mask(wanted: &MaskSource, latents: &[f32], capture: &Capture) -> anyho
     let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
     let found = estimates.into_iter().find(|estimate| estimate.estimator == *estimator);
     found.with_context(|| format!("no {estimator:?} mask was found for \"{}\"", run.prompt))
+}
+
+/// What a user should know of a mask before its scores are believed.
+fn doubt(estimate: &Estimate) -> Option<String> {
+    /// Below this, estimates hardly agree, or hardly tell two classes apart.
+    const UNSURE: f64 = 0.02;
+    if estimate.mask.is_trivial() {
+        return Some("the mask is all foreground or all background, so this run has no scores".into());
+    }
+    let confidence = estimate.confidence;
+    (confidence < UNSURE)
+        .then(|| format!("the mask is a guess (confidence {confidence:.2}): so are the scores of this run"))
 }
 
 /// What becomes of an error at each step: the newest residual is held over a single step, and the clean latents compared with
@@ -359,6 +439,9 @@ pub(super) fn print(profile: &Profile, place: &Path) {
         shown(stability.prompts.jaccard)
     );
     println!("  masks: {:?}, confidence {:.2}", profile.mask.estimator, profile.mask.confidence);
+    if let Some(agreement) = profile.sampled_agreement {
+        println!("  sampled maps against exact ones: rank correlation {agreement:.2}");
+    }
     for (error, psnr) in profile.calibration.iter().flat_map(|calibration| &calibration.outcomes) {
         println!("  a plan with a predicted error of {error:.1e} kept {psnr:.1} dB");
     }
@@ -374,6 +457,8 @@ mod tests {
         assert_eq!(parse_rule("q0.6"), Ok(TauRule::Quantile(0.6)));
         assert_eq!(parse_rule("lowest8"), Ok(TauRule::Lowest(8)));
         assert_eq!(parse_rule("1.2"), Ok(TauRule::Value(1.2)));
-        assert!(parse_rule("lowest").is_err() && parse_rule("much").is_err());
+        for wrong in ["lowest", "much", "q5", "q-0.1", "qnan", "nan", "inf", "lowest-1"] {
+            assert!(parse_rule(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -57,15 +57,21 @@ impl StrategyArgs {
         self.strategy.is_some() || self.speedup.is_some() || self.min_psnr.is_some()
     }
 
+    /// Whether a PSNR is expected of the plan.
+    pub fn expects(&self) -> bool {
+        self.speedup.is_some() || self.min_psnr.is_some()
+    }
+
     /// The profile that is named, or that the model brings.
     ///
     /// # Errors
     /// The file cannot be read as a profile.
     pub fn read_profile(&self, model: &Path) -> anyhow::Result<Option<Profile>> {
         let own = model.join("profile.json");
+        let read = |path: &Path| Profile::read(path).with_context(|| format!("cannot use {}", path.display()));
         match &self.profile {
-            Some(path) => Ok(Some(Profile::read(path).with_context(|| format!("cannot use {}", path.display()))?)),
-            None if own.is_file() => Ok(Some(Profile::read(&own)?)),
+            Some(path) => read(path).map(Some),
+            None if own.is_file() => read(&own).map(Some),
             None => Ok(None),
         }
     }
@@ -81,9 +87,7 @@ impl StrategyArgs {
         profile: Option<&Profile>,
     ) -> anyhow::Result<(StrategyConfig, Option<f64>)> {
         if self.speedup.is_none() && self.min_psnr.is_none() {
-            let steps = sigmas.len().saturating_sub(1);
-            let text = self.strategy.as_deref().unwrap_or("off");
-            return Ok((parse(text, steps, profile)?, None));
+            return Ok((parse(self.strategy.as_deref().unwrap_or("off"), sigmas, profile)?, None));
         }
         let calibration = calibration(profile, sigmas)?;
         let planner = Planner::new(&calibration)?;
@@ -162,11 +166,12 @@ pub fn name_and_keys(text: &str) -> (&str, Vec<&str>) {
     (name, settings.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim())).collect())
 }
 
-/// A strategy from its text, for a run of `steps` steps.
+/// A strategy from its text, for a run over these sigmas.
 ///
 /// # Errors
 /// An unknown name or setting, a value that does not parse, or a file that holds no strategy.
-pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Result<StrategyConfig> {
+pub fn parse(text: &str, sigmas: &[f64], profile: Option<&Profile>) -> anyhow::Result<StrategyConfig> {
+    let steps = sigmas.len().saturating_sub(1);
     if text.ends_with(".json") {
         return Ok(StrategyConfig::read(Path::new(text))?);
     }
@@ -188,7 +193,7 @@ pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Res
                 other => return Err(WrongUse(format!("carry is hold, extrapolate or scale, not {other}")).into()),
             };
             let schedule = schedule(&mut set, paper)?;
-            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry }).calibrated(profile)
+            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry }).calibrated(profile, sigmas)
         }
         "uniform" => {
             let uniform = StepSchedule { warm_up: 1, last: 1, intervals: Intervals::Uniform(2) };
@@ -199,7 +204,7 @@ pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Res
             ret_steps: set.take("ret", false)?,
             coefficients: None,
         }
-        .calibrated(profile),
+        .calibrated(profile, sigmas),
         "magcache" => {
             let default = MagCache::default();
             StrategyConfig::MagCache(MagCache {
@@ -208,7 +213,7 @@ pub fn parse(text: &str, steps: usize, profile: Option<&Profile>) -> anyhow::Res
                 retention: set.take("retention", default.retention)?,
                 ratios: Vec::new(),
             })
-            .calibrated(profile)
+            .calibrated(profile, sigmas)
         }
         "easycache" => {
             let default = EasyCache::default();
@@ -269,19 +274,20 @@ fn schedule(set: &mut Settings, default: StepSchedule) -> Result<StepSchedule, W
 
 /// What a profile knows that a strategy needs.
 trait Calibrated {
-    fn calibrated(self, profile: Option<&Profile>) -> Self;
+    fn calibrated(self, profile: Option<&Profile>, sigmas: &[f64]) -> Self;
 }
 
 impl Calibrated for StrategyConfig {
-    fn calibrated(mut self, profile: Option<&Profile>) -> Self {
+    fn calibrated(mut self, profile: Option<&Profile>, sigmas: &[f64]) -> Self {
         let Some(known) = profile.and_then(|profile| profile.calibration.as_ref()) else { return self };
         match &mut self {
             Self::TeaCache { ret_steps, coefficients, .. } => {
                 *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
             }
             Self::MagCache(settings) => settings.ratios = known.magnitude_ratios.clone(),
+            // These are applied, so they must be of this run's steps. MagCache's are thresholds, taken by the nearest index as published.
             Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. }) => {
-                *ratios = known.magnitude_ratios.clone();
+                *ratios = known.resampled(sigmas).map_or_else(Vec::new, |here| here.magnitude_ratios);
             }
             _ => {}
         }
@@ -296,6 +302,9 @@ fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::R
         WrongUse("profiling needs a profile (--profile, from `ditscope profile`) or a list such as blocks=2-9".into())
     })?;
     let blocks = profile.model.blocks;
+    if count > blocks {
+        return Err(WrongUse(format!("count={count} of profiling: the model has {blocks} blocks")).into());
+    }
     let partition = if count > 0 {
         Partition::new(&profile.block_lift, TauRule::Lowest(count))?
     } else {
@@ -348,19 +357,27 @@ fn stable_list(profile: &Profile, count: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    /// Of fifty steps.
+    fn sigmas() -> Vec<f64> {
+        (0..=50).rev().map(|step| f64::from(step) / 50.0).collect()
+    }
+
     #[test]
     fn strategies_parse_with_their_settings() {
-        assert_eq!(parse("off", 50, None).unwrap(), StrategyConfig::Off);
-        let StrategyConfig::Profiling(profiling) = parse("profiling:blocks=0-2/5,max=8", 50, None).unwrap() else {
+        assert_eq!(parse("off", &sigmas(), None).unwrap(), StrategyConfig::Off);
+        let StrategyConfig::Profiling(profiling) = parse("profiling:blocks=0-2/5,max=8", &sigmas(), None).unwrap()
+        else {
             panic!()
         };
         assert_eq!(profiling.blocks, [[0, 1, 2, 5]]);
         assert!(matches!(profiling.schedule.intervals, Intervals::Decreasing { max: 8.0, min: 3.0, .. }));
-        let StrategyConfig::Uniform(schedule) = parse("uniform:every=3,warm-up=6", 50, None).unwrap() else { panic!() };
+        let StrategyConfig::Uniform(schedule) = parse("uniform:every=3,warm-up=6", &sigmas(), None).unwrap() else {
+            panic!()
+        };
         assert_eq!(schedule, StepSchedule { warm_up: 6, last: 1, intervals: Intervals::Uniform(3) });
-        assert_eq!(parse("fewer-steps:steps=20", 50, None).unwrap(), StrategyConfig::FewerSteps { steps: 20 });
+        assert_eq!(parse("fewer-steps:steps=20", &sigmas(), None).unwrap(), StrategyConfig::FewerSteps { steps: 20 });
         for name in STRATEGIES.split(", ").filter(|name| *name != "profiling") {
-            assert_eq!(parse(name, 50, None).unwrap().name(), name);
+            assert_eq!(parse(name, &sigmas(), None).unwrap().name(), name);
         }
     }
 
@@ -375,7 +392,7 @@ mod tests {
             ("profiling", "--profile"),
             ("profiling:blocks=0-99999999", "list of blocks"),
         ] {
-            let message = parse(text, 50, None).unwrap_err().to_string();
+            let message = parse(text, &sigmas(), None).unwrap_err().to_string();
             assert!(message.contains(hint), "{text}: {message}");
         }
     }

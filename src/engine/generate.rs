@@ -42,6 +42,7 @@ pub(super) fn run(
     let gate = control.clone();
     let gpu = gpu.gated(Arc::new(move || if gate.may_go_on() { Ok(()) } else { Err(GpuError::Cancelled) }));
     let options = StreamOptions { budget: submit_budget, timed: request.observe.times };
+    gpu.reset_peak_memory();
     let (cx, seconds) = (Stream::new(&gpu, options), Seconds::default());
     let mut job = Job { gpu: &gpu, request, control, events, kept, cx, seconds };
     let mut generated = job.run()?;
@@ -183,7 +184,7 @@ impl Job<'_> {
         let signal_changes = self.both_signals(&times)?;
         let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
         self.report(Event::Started(Box::new(info)))?;
-        let depth = needed_depth(&expected);
+        let depth = if expected.is_empty() { strategy.depth() } else { needed_depth(&expected) };
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let model = (transformer, &times);
         let mut denoiser =
@@ -346,7 +347,7 @@ impl Job<'_> {
     }
 }
 
-/// Deltas of a run that a strategy may combine: read off its plan, or two where the plan is made on the way.
+/// Deltas of a run that a plan combines at most.
 fn needed_depth(expected: &[StepPlan]) -> usize {
     let of_branch = |plan: &BranchPlan| match plan {
         BranchPlan::Blocks(segments) => {
@@ -362,7 +363,7 @@ fn needed_depth(expected: &[StepPlan]) -> usize {
         let correction = plan.correction.as_ref().map_or(1, |correction| correction.expected.depth());
         plan.branches(true).map(of_branch).fold(correction, usize::max)
     };
-    if expected.is_empty() { 2 } else { expected.iter().map(of_step).max().unwrap_or(1) }
+    expected.iter().map(of_step).max().unwrap_or(1)
 }
 
 /// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.

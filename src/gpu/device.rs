@@ -310,6 +310,11 @@ impl Gpu {
         self.inner.pool.usage()
     }
 
+    /// Counts the peak anew: of a job, not of all before it.
+    pub fn reset_peak_memory(&self) {
+        self.inner.pool.reset_peak();
+    }
+
     /// Returns free pooled memory to the driver.
     pub fn release_free_memory(&self) {
         self.inner.pool.release_free();

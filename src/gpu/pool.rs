@@ -12,7 +12,7 @@ pub struct MemoryUse {
     pub used: u64,
     /// Free, kept for reuse.
     pub pooled: u64,
-    /// The highest `used + pooled` so far.
+    /// The highest `used + pooled` since the device was opened, or since [`Gpu::reset_peak_memory`](super::Gpu::reset_peak_memory).
     pub peak: u64,
 }
 
@@ -116,6 +116,12 @@ impl Pool {
         let mut state = self.lock();
         state.free.clear();
         state.usage.pooled = 0;
+    }
+
+    /// The peak begins anew, from what is held now.
+    pub(super) fn reset_peak(&self) {
+        let mut state = self.lock();
+        state.usage.peak = state.usage.used + state.usage.pooled;
     }
 
     pub(super) fn usage(&self) -> MemoryUse {

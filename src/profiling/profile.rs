@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ProfilingError;
 use super::mask::Estimator;
-use super::partition::{Partition, TauRule};
+use super::partition::Partition;
 use crate::caching::Calibration;
 
 /// [`Profile::format`].
@@ -278,14 +278,6 @@ impl Profile {
             )));
         }
         Ok(())
-    }
-
-    /// The same profile, its blocks parted by another rule.
-    ///
-    /// # Errors
-    /// As [`Partition::new`].
-    pub fn repartitioned(&self, rule: TauRule) -> Result<Self, ProfilingError> {
-        Ok(Self { partition: Partition::new(&self.block_lift, rule)?, ..self.clone() })
     }
 
     /// The same profile with background blocks that somebody chose.

@@ -1,11 +1,10 @@
 //! Collects what is measured while videos are generated, and makes a profile of it.
 //!
 //! ```text
-//! begin(prompt, seed) ── received(..), delta_change(..), prediction_l1(..), residual_change(..) ── end(mask)    for every run
+//! begin(prompt, seed, mask) ── received(..), delta_change(..), prediction_l1(..), residual_change(..) ── end()    for every run
 //! finish() ── the profile and the maps that the report shows
 //! ```
-//! A mask is made from a late step, so a run's maps wait for it: `4 bytes * tokens * blocks * steps * branches` (Wan2.1 1.3B at 480p, 50
-//! steps, both branches: 390 MB). With a mask in hand from the start (a file, a painted one) each map is scored at once and dropped.
+//! A mask is made from the clean latents, so a run is recorded when it is over: each map is scored and dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,8 +61,7 @@ struct Sample {
 struct Run {
     prompt: usize,
     seed: u64,
-    mask: Option<Mask>,
-    waiting: Vec<(usize, usize, Branch, Vec<f32>)>,
+    mask: Estimate,
     scores: BTreeMap<Branch, Vec<Option<Score>>>,
 }
 
@@ -138,20 +136,17 @@ impl Recorder {
         })
     }
 
-    /// Begins a run; one that was begun and not ended is dropped. With a mask, maps are scored as they come.
+    /// Begins a run; one that was begun and not ended is dropped.
     ///
     /// # Errors
     /// A mask of another grid.
-    pub fn begin(&mut self, prompt: &str, seed: u64, mask: Option<&Estimate>) -> Result<(), ProfilingError> {
-        if let Some(estimate) = mask {
-            self.check_grid(&estimate.mask)?;
-        }
+    pub fn begin(&mut self, prompt: &str, seed: u64, mask: Estimate) -> Result<(), ProfilingError> {
+        self.check_grid(&mask.mask)?;
         let index = self.prompts.iter().position(|known| known == prompt).unwrap_or_else(|| {
             self.prompts.push(prompt.into());
             self.prompts.len() - 1
         });
-        let mask = mask.map(|estimate| estimate.mask.clone());
-        self.run = Some(Run { prompt: index, seed, mask, waiting: Vec::new(), scores: BTreeMap::new() });
+        self.run = Some(Run { prompt: index, seed, mask, scores: BTreeMap::new() });
         Ok(())
     }
 
@@ -159,7 +154,7 @@ impl Recorder {
     ///
     /// # Errors
     /// No run, a step or block that does not exist, or another number of tokens.
-    pub fn received(&mut self, step: usize, block: usize, branch: Branch, map: Vec<f32>) -> Result<(), ProfilingError> {
+    pub fn received(&mut self, step: usize, block: usize, branch: Branch, map: &[f32]) -> Result<(), ProfilingError> {
         self.check_place(step, block)?;
         let [frames, height, width] = self.setup.token_grid;
         ProfilingError::check_size("attention received", frames * height * width, map.len())?;
@@ -172,29 +167,19 @@ impl Recorder {
             let frame = map[self.kept.frame * height * width..][..height * width].to_vec();
             self.kept.maps.insert((block, step), frame);
         }
-        match &run.mask {
-            Some(mask) => {
-                let scores = run.scores.entry(branch).or_insert_with(|| vec![None; places]);
-                scores[step * blocks + block] = score(&map, mask, FIXED_THRESHOLD);
-            }
-            None => run.waiting.push((step, block, branch, map)),
-        }
+        let scores = run.scores.entry(branch).or_insert_with(|| vec![None; places]);
+        scores[step * blocks + block] = score(map, &run.mask.mask, FIXED_THRESHOLD);
         Ok(())
     }
 
-    /// How much what a block adds changed since the step before: `[sum |new - old|, sum |old|]` of [`crate::ops::Changes`].
+    /// How much what a block adds changed since the step before: the sum of |new - old| by that of |old|.
     ///
     /// # Errors
     /// A step or block that does not exist.
-    pub fn delta_change(
-        &mut self,
-        step: usize,
-        block: usize,
-        [difference, old]: [f32; 2],
-    ) -> Result<(), ProfilingError> {
+    pub fn delta_change(&mut self, step: usize, block: usize, change: f64) -> Result<(), ProfilingError> {
         self.check_place(step, block)?;
         let blocks = self.setup.model.blocks;
-        self.delta_change[step * blocks + block].add(f64::from(difference) / f64::from(old));
+        self.delta_change[step * blocks + block].add(change);
         Ok(())
     }
 
@@ -212,9 +197,9 @@ impl Recorder {
     ///
     /// # Errors
     /// A step that does not exist.
-    pub fn residual_change(&mut self, step: usize, [difference, old]: [f32; 2]) -> Result<(), ProfilingError> {
+    pub fn residual_change(&mut self, step: usize, change: f64) -> Result<(), ProfilingError> {
         self.check_place(step, 0)?;
-        self.residual_change[step].add(f64::from(difference) / f64::from(old));
+        self.residual_change[step].add(change);
         Ok(())
     }
 
@@ -227,31 +212,19 @@ impl Recorder {
         }
     }
 
-    /// Ends a run with its mask, scoring the maps that waited for it.
+    /// Ends a run.
     ///
     /// # Errors
-    /// No run, or a mask of another grid.
-    pub fn end(&mut self, estimate: &Estimate) -> Result<(), ProfilingError> {
-        self.check_grid(&estimate.mask)?;
-        let Some(mut run) = self.run.take() else {
+    /// No run.
+    pub fn end(&mut self) -> Result<(), ProfilingError> {
+        let Some(Run { prompt, seed, mask, scores }) = self.run.take() else {
             return Err(ProfilingError::Nothing("a run ended that had not begun"));
         };
-        let blocks = self.setup.model.blocks;
-        let places = self.setup.settings.steps * blocks;
-        for (step, block, branch, map) in run.waiting.drain(..) {
-            let scores = run.scores.entry(branch).or_insert_with(|| vec![None; places]);
-            scores[step * blocks + block] = score(&map, &estimate.mask, FIXED_THRESHOLD);
-        }
         if self.kept.mask.is_empty() {
             let frame = self.kept.extents.iter().product::<usize>();
-            self.kept.mask = estimate.mask.bits()[self.kept.frame * frame..][..frame].to_vec();
+            self.kept.mask = mask.mask.bits()[self.kept.frame * frame..][..frame].to_vec();
         }
-        self.masks.push(MaskInfo {
-            estimator: estimate.estimator,
-            confidence: estimate.confidence,
-            share: estimate.mask.share(),
-        });
-        let Run { prompt, seed, scores, .. } = run;
+        self.masks.push(MaskInfo { estimator: mask.estimator, confidence: mask.confidence, share: mask.mask.share() });
         self.samples.extend(scores.into_iter().map(|(branch, scores)| Sample { prompt, seed, branch, scores }));
         Ok(())
     }

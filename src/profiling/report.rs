@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_report_holds_all_figures_and_all_numbers() {
         let folder = tempfile::tempdir().unwrap();
-        let (profile, maps) = recorded(true);
+        let (profile, maps) = recorded();
         write(folder.path(), &profile, Some(&maps)).unwrap();
         write(folder.path(), &profile, Some(&maps)).unwrap();
         for name in ["lift", "recall", "delta", "prediction", "residual", "blocks_lift_delta", "maps"] {
@@ -293,7 +293,7 @@ mod tests {
     #[ignore = "writes files to look at"]
     fn show() {
         let folder = std::path::PathBuf::from(std::env::var("FIGURES").expect("FIGURES names a folder"));
-        let (profile, maps) = recorded(true);
+        let (profile, maps) = recorded();
         write(&folder.join("report"), &profile, Some(&maps)).unwrap();
     }
 }

@@ -182,7 +182,8 @@ fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt:
     )?;
     writeln!(
         text,
-        "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse.\n"
+        "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse. \
+         PSNR above {MOST_DECIBELS} dB counts as {MOST_DECIBELS}. The whole job: denoising and decoding, of a prompt that is encoded and a model that is loaded.\n"
     )?;
     writeln!(
         text,
@@ -192,7 +193,7 @@ fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt:
     for summary in summaries.iter().filter(|summary| !summary.rows.is_empty()) {
         writeln!(
             text,
-            "| {} | {} | {:.2}x | {:.2}x | {:.2}x | {:.0} % | {:.1} ± {:.1} | {:.4} | {:.4} | {:.1} | {:.1} |",
+            "| {} | {} | {:.2}x | {:.2}x | {:.2}x | {:.0} % | {:.1} ± {:.1} | {:.4} | {:.5} | {:.1} | {:.1} |",
             summary.name,
             summary.target.map_or("-".into(), |target| format!("{target}x")),
             summary.mean(|row| row.flop_speedup),

@@ -70,7 +70,7 @@ pub fn check(
             Planner::new(&calibration).context("planner cannot run")?;
             continue;
         }
-        let config = strategy::parse(text, steps, profile)?;
+        let config = strategy::parse(text, &facts.sigmas, profile)?;
         let steps = config.steps(steps);
         let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
         config.build(&inputs).with_context(|| format!("{text} cannot run"))?;
@@ -109,7 +109,7 @@ impl<'a> Tuner<'a> {
             if speedups.is_empty() {
                 let config = match *name {
                     "planner" => self.planned(PLANNED)?,
-                    _ => strategy::parse(name, self.steps(), self.profile)?,
+                    _ => strategy::parse(name, &self.facts.sigmas, self.profile)?,
                 };
                 entries.push(Entry { name: (*name).into(), target: None, config });
             }
@@ -144,7 +144,7 @@ impl<'a> Tuner<'a> {
             "uniform" => vec![StrategyConfig::Uniform(even(steps, count))],
             "profiling" => self.profiling(text)?,
             "deltadit" => self.delta_dit(text)?,
-            _ => return self.by_threshold(&strategy::parse(text, steps, self.profile)?, &keys, speedup),
+            _ => return self.by_threshold(&strategy::parse(text, &self.facts.sigmas, self.profile)?, &keys, speedup),
         };
         self.nearest(speedup, candidates)
     }
@@ -156,7 +156,7 @@ impl<'a> Tuner<'a> {
 
     /// ProfilingDiT with the paper's intervals, stretched and shrunk.
     fn profiling(&self, name: &str) -> anyhow::Result<Vec<StrategyConfig>> {
-        let StrategyConfig::Profiling(base) = strategy::parse(name, self.steps(), self.profile)? else {
+        let StrategyConfig::Profiling(base) = strategy::parse(name, &self.facts.sigmas, self.profile)? else {
             return Ok(Vec::new());
         };
         let scaled = |share: f64| {
@@ -176,7 +176,7 @@ impl<'a> Tuner<'a> {
     }
 
     fn delta_dit(&self, name: &str) -> anyhow::Result<Vec<StrategyConfig>> {
-        let StrategyConfig::DeltaDit(base) = strategy::parse(name, self.steps(), self.profile)? else {
+        let StrategyConfig::DeltaDit(base) = strategy::parse(name, &self.facts.sigmas, self.profile)? else {
             return Ok(Vec::new());
         };
         let shares = [0.5, 0.6, 0.7, 0.8, 0.9];
@@ -209,7 +209,7 @@ impl<'a> Tuner<'a> {
         let known = self.preview(base)?.is_some();
         for trial in 0..if known { 40 } else { TRIALS } {
             let middle = (low * high).sqrt();
-            let config = with_threshold(base, keys, middle, speedup);
+            let config = with_threshold(base, keys, middle, (speedup, self.steps()));
             let reached = self.speedup(&config)?;
             if trial == 0 || miss(reached, speedup) < miss(best.reached, speedup) {
                 best = Tuned { config, reached };
@@ -281,9 +281,15 @@ fn even(steps: usize, count: usize) -> StepSchedule {
 }
 
 /// The same rule with another threshold; limits that would bind first are loosened, but not those that the user gave.
-fn with_threshold(base: &StrategyConfig, keys: &[&str], threshold: f64, speedup: f64) -> StrategyConfig {
+fn with_threshold(
+    base: &StrategyConfig,
+    keys: &[&str],
+    threshold: f64,
+    (speedup, steps): (f64, usize),
+) -> StrategyConfig {
     let given = |key: &str| keys.contains(&key);
-    let count = |key, set: usize, most: f64| if given(key) { set } else { set.min((most / speedup) as usize) };
+    let of_steps = |share: f64| (share * steps as f64 / speedup) as usize;
+    let count = |key, set: usize, most: f64| if given(key) { set } else { set.min(of_steps(most)) };
     let share = |set: f64, most: f64| if given("retention") { set } else { set.min(most / speedup) };
     let mut config = base.clone();
     match &mut config {
@@ -297,11 +303,11 @@ fn with_threshold(base: &StrategyConfig, keys: &[&str], threshold: f64, speedup:
         }
         StrategyConfig::EasyCache(settings) => {
             settings.threshold = threshold;
-            settings.first = count("first", settings.first, 25.0);
+            settings.first = count("first", settings.first, 0.5);
         }
         StrategyConfig::DbCache(settings) => {
             settings.threshold = threshold;
-            settings.warm_up = count("warm-up", settings.warm_up, 20.0);
+            settings.warm_up = count("warm-up", settings.warm_up, 0.4);
         }
         StrategyConfig::DiCache(settings) => {
             settings.threshold = threshold;
@@ -329,9 +335,10 @@ mod tests {
     /// Limits that were asked for stay; the methods' own give way.
     #[test]
     fn tuning_keeps_the_settings_that_were_given() {
+        let sigmas: Vec<f64> = (0..=50).rev().map(|step| f64::from(step) / 50.0).collect();
         let limits = |text: &str| {
-            let base = strategy::parse(text, 50, None).unwrap();
-            match with_threshold(&base, &strategy::name_and_keys(text).1, 0.3, 4.0) {
+            let base = strategy::parse(text, &sigmas, None).unwrap();
+            match with_threshold(&base, &strategy::name_and_keys(text).1, 0.3, (4.0, 50)) {
                 StrategyConfig::MagCache(settings) => (settings.threshold, settings.max_skips),
                 StrategyConfig::DbCache(settings) => (settings.threshold, settings.warm_up),
                 other => panic!("{other:?}"),
