@@ -72,6 +72,8 @@ fn what_is_kept_between_jobs_changes_nothing() {
 /// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.
 #[test]
 fn measured_changes_are_those_of_the_residuals() {
+    /// Of the demo model.
+    const WIDTH: usize = 192;
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let engine = Engine::start(gpu, Duration::from_millis(12)).unwrap();
     let observe = Observe { changes: true, ..Observe::default() };
@@ -92,6 +94,12 @@ fn measured_changes_are_those_of_the_residuals() {
                     let sum = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v.abs())).sum::<f64>();
                     let changed = sum(&mut residual.iter().zip(last).map(|(new, old)| new - old));
                     let want = changed / sum(&mut last.iter().copied());
+                    assert!((found - want).abs() < 1e-4 * want, "step {steps}: {found}, not {want}");
+                    let size = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+                    let rows = residual.chunks(WIDTH).zip(last.chunks(WIDTH));
+                    let want =
+                        rows.map(|(new, old)| size(new) / size(old)).sum::<f64>() / (residual.len() / WIDTH) as f64;
+                    let found = done.record.magnitude_ratio.expect("a ratio of magnitudes");
                     assert!((found - want).abs() < 1e-4 * want, "step {steps}: {found}, not {want}");
                     // What the blocks add is no part of the stack's residual alone: each has a change of its own.
                     let changes: Vec<f32> = blocks.iter().filter_map(|block| block.change).collect();

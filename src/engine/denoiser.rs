@@ -46,7 +46,6 @@ struct Recorded {
     /// What a forecast would have predicted, where the plan has a correction.
     expected: Option<Tensor>,
     blocks: Vec<BlockRecord>,
-    residual: Residual,
     measured: Option<Measured>,
 }
 
@@ -237,13 +236,7 @@ impl Branch {
         let segments = match plan {
             BranchPlan::Output(kind, forecast) => {
                 let velocity = Velocity::Forecast(self.forecast(*kind, forecast, input.sample)?);
-                return Ok(Recorded {
-                    velocity,
-                    expected: None,
-                    blocks,
-                    residual: Residual::default(),
-                    measured: None,
-                });
+                return Ok(Recorded { velocity, expected: None, blocks, measured: None });
             }
             BranchPlan::Blocks(segments) => segments,
         };
@@ -272,12 +265,11 @@ impl Branch {
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        let residual = match before {
-            Some(before) => self.meter.residual(cx, (before, pass.hidden_states()), &mut measured)?,
-            None => Residual::default(),
-        };
+        if let Some(before) = before {
+            self.meter.residual(cx, (before, pass.hidden_states()), &mut measured)?;
+        }
         let velocity = Velocity::OnGpu(input.model.finish(cx, pass.start(), pass.hidden_states())?);
-        Ok(Recorded { velocity, expected, blocks, residual, measured: Some(measured) })
+        Ok(Recorded { velocity, expected, blocks, measured: Some(measured) })
     }
 
     /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
@@ -288,7 +280,7 @@ impl Branch {
         values: &mut impl Iterator<Item = Vec<f32>>,
         sample: &[f32],
     ) -> Result<BranchDone> {
-        let Recorded { velocity, expected, mut blocks, mut residual, measured } = recorded;
+        let Recorded { velocity, expected, mut blocks, measured } = recorded;
         let velocity = match velocity {
             Velocity::Forecast(velocity) => velocity,
             Velocity::OnGpu(_) => {
@@ -299,9 +291,10 @@ impl Branch {
             }
         };
         let expected = expected.and_then(|_| values.next());
-        if let Some(measured) = measured {
-            self.meter.end(cx, measured, &mut blocks, &mut residual)?;
-        }
+        let residual = match measured {
+            Some(measured) => self.meter.end(cx, measured, &mut blocks)?,
+            None => Residual::default(),
+        };
         Ok(BranchDone { velocity, expected, blocks, residual })
     }
 

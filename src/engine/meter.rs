@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use crate::caching::ProbeResult;
-use crate::gpu::{Stream, Tensor};
+use crate::gpu::{DType, Stream, Tensor};
 use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
 use crate::ops::{self, Changes};
 
@@ -53,6 +53,15 @@ pub(super) struct Measured {
     /// Of each block and of the stack, those in `changed`; where changes are measured.
     changes: Option<Changes>,
     changed: Vec<usize>,
+    stack: Option<Stack>,
+}
+
+/// What is read of the whole stack's residual, which itself is as large as the hidden states.
+struct Stack {
+    /// 1 / sqrt(mean of squares) of each token.
+    factors: Tensor,
+    /// Some of its rows.
+    sample: Tensor,
 }
 
 impl Meter {
@@ -70,7 +79,7 @@ impl Meter {
     /// Begins a step with these hidden states.
     pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor) -> Result<Measured> {
         let changes = self.changes().then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
-        Ok(Measured { watch: self.watch.clone(), changes, changed: Vec::new() })
+        Ok(Measured { watch: self.watch.clone(), changes, changed: Vec::new(), stack: None })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
@@ -122,52 +131,38 @@ impl Meter {
         Ok(())
     }
 
-    /// How the whole stack's residual changed since it was last measured, the mean over tokens of the ratio of its magnitudes, and a
-    /// sample of it.
+    /// Keeps the whole stack's residual, measures how it changed, and what is to be read of it.
     pub fn residual(
         &mut self,
         cx: &mut Stream,
         (before, after): (Tensor, &Tensor),
         measured: &mut Measured,
-    ) -> Result<Residual> {
-        let (residual, width) = (before.clone(), after.columns());
-        let stack = self.deltas.len() - 1;
+    ) -> Result<()> {
+        let (residual, stack) = (before.clone(), self.deltas.len() - 1);
         self.keep(cx, stack, (before, after), measured)?;
-        let residual = cx.read(&residual)?;
-        let magnitude = |row: &[f32]| row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        let magnitudes: Vec<f64> = residual.chunks_exact(width).map(magnitude).collect();
-        let ratios = magnitudes.iter().zip(&self.magnitudes).map(|(new, old)| new / old);
-        let mean = (!self.magnitudes.is_empty()).then(|| ratios.sum::<f64>() / magnitudes.len() as f64);
-        // A token without a residual has no ratio, and captures hold numbers only.
-        let magnitude_ratio = mean.filter(|ratio| ratio.is_finite());
-        self.magnitudes = magnitudes;
-        let stride = after.rows().div_ceil(SAMPLE_ROWS);
-        let sample = residual.chunks_exact(width).step_by(stride).flatten().copied().collect();
-        Ok(Residual { change: None, magnitude_ratio, sample: Some(sample) })
+        let factors = ops::inverse_rms(cx, &residual, [0, residual.columns()], 0.0)?;
+        measured.stack = Some(Stack { factors, sample: sampled(cx, &residual)? });
+        Ok(())
     }
 
-    /// Reads back what else was measured.
-    pub fn end(
-        &self,
-        cx: &mut Stream,
-        measured: Measured,
-        records: &mut [BlockRecord],
-        residual: &mut Residual,
-    ) -> Result<()> {
-        if let Some(AttentionWatch { received, paid, .. }) = &measured.watch {
-            let maps: Vec<&Tensor> = received.iter().chain(paid).map(|(_, map)| map).collect();
-            let mut maps = cx.read_all(&maps)?.into_iter();
-            for (block, _) in received {
-                records[*block].received = maps.next();
-            }
-            for (block, _) in paid {
-                records[*block].paid = maps.next();
-            }
+    /// Reads back what was measured, all of it with one wait.
+    pub fn end(&mut self, cx: &mut Stream, measured: Measured, records: &mut [BlockRecord]) -> Result<Residual> {
+        let Measured { watch, changes, changed, stack } = measured;
+        let (received, paid) = watch.map_or((Vec::new(), Vec::new()), |watch| (watch.received, watch.paid));
+        let sums = changes.filter(|_| !changed.is_empty()).map(|changes| changes.sums(cx)).transpose()?;
+        let maps = received.iter().chain(&paid).map(|(_, map)| map);
+        let of_stack = stack.iter().flat_map(|stack| [&stack.factors, &stack.sample]);
+        let tensors: Vec<&Tensor> = maps.chain(&sums).chain(of_stack).collect();
+        let mut values = cx.read_all(&tensors)?.into_iter();
+        for (block, _) in &received {
+            records[*block].received = values.next();
         }
-        if let Some(changes) = measured.changes.filter(|_| !measured.changed.is_empty()) {
-            let sums = changes.sums(cx)?;
-            let sums = cx.read(&sums)?;
-            for slot in measured.changed {
+        for (block, _) in &paid {
+            records[*block].paid = values.next();
+        }
+        let mut residual = Residual::default();
+        if let Some(sums) = sums.and_then(|_| values.next()) {
+            for slot in changed {
                 let change = relative(&sums[2 * slot..]);
                 match records.get_mut(slot) {
                     Some(record) => record.change = change.map(|change| change as f32),
@@ -175,8 +170,37 @@ impl Meter {
                 }
             }
         }
-        Ok(())
+        if let (Some(stack), Some(factors)) = (stack, values.next()) {
+            // Behind the last token there is padding.
+            let tokens = self.deltas.last().and_then(|delta| Some(delta.as_ref()?.rows())).unwrap_or(factors.len());
+            residual.magnitude_ratio = self.magnitude_ratio(&factors[..tokens], stack.sample.columns());
+            residual.sample = values.next();
+        }
+        Ok(residual)
     }
+
+    /// The mean over tokens of how much the magnitude grew since it was last measured.
+    fn magnitude_ratio(&mut self, factors: &[f32], width: usize) -> Option<f64> {
+        let magnitudes: Vec<f64> = factors.iter().map(|factor| (width as f64).sqrt() / f64::from(*factor)).collect();
+        let before = std::mem::replace(&mut self.magnitudes, magnitudes);
+        let ratios = self.magnitudes.iter().zip(&before).map(|(new, old)| new / old);
+        // A token without a residual has no ratio, and captures hold numbers only.
+        (!before.is_empty()).then(|| ratios.sum::<f64>() / before.len() as f64).filter(|ratio| ratio.is_finite())
+    }
+}
+
+/// At most [`SAMPLE_ROWS`] rows of a matrix, evenly spread.
+fn sampled(cx: &mut Stream, matrix: &Tensor) -> Result<Tensor> {
+    let stride = matrix.rows().div_ceil(SAMPLE_ROWS);
+    if stride <= 1 {
+        return Ok(matrix.clone());
+    }
+    let rows: Vec<usize> = (0..matrix.rows()).step_by(stride).collect();
+    let sample = cx.empty("sample", &[rows.len(), matrix.columns()], DType::F32)?;
+    for (to, from) in rows.into_iter().enumerate() {
+        cx.copy(&matrix.slice(from, 1), &sample.slice(to, 1))?;
+    }
+    Ok(sample)
 }
 
 /// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without size.

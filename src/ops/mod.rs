@@ -24,7 +24,7 @@ pub use elementwise::{add_rows, add_scaled, silu, subtract_from};
 pub use heads::{HeadsPart, RopeTable, project_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
-pub use norm::{LayerNormThen, layer_norm, rms_norm};
+pub use norm::{LayerNormThen, inverse_rms, layer_norm, rms_norm};
 pub use received::{Received, Rows, attention_paid, attention_received, attention_received_with, sampled_rows};
 pub use reduce::Changes;
 pub use split::{LARGEST_PART, row_parts};

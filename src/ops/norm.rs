@@ -76,7 +76,7 @@ pub fn rms_norm(cx: &mut Stream, x: &Tensor, weight: &Tensor, epsilon: f32) -> R
 
 /// `rsqrt(mean(x^2) + epsilon)` over columns `first .. first + count` of every row of x, as `[1, rows]` (padded to a multiple
 /// of 4 with undefined values).
-pub(super) fn inverse_rms(cx: &mut Stream, x: &Tensor, [first, count]: [usize; 2], epsilon: f32) -> Result<Tensor> {
+pub fn inverse_rms(cx: &mut Stream, x: &Tensor, [first, count]: [usize; 2], epsilon: f32) -> Result<Tensor> {
     let out = cx.empty("inverse rms", &[1, x.rows().next_multiple_of(4)], DType::F32)?;
     let kernel = kernel(cx.gpu()).flag("RMS").flag("INVERSE");
     let call = Call { kernel, columns: [first, count], ..Call::new(x, epsilon)? };
