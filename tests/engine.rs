@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe};
+use ditscope::caching::{MagCache, StrategyConfig};
+use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Stage};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
@@ -45,6 +46,15 @@ fn a_job_is_held_and_ended_while_it_loads() {
     engine.control().cancel();
     engine.generate(GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() }).unwrap();
     assert!(matches!(end(&engine), (Event::Finished(_), 2)));
+}
+
+/// A strategy that cannot work is refused before the text encoder is loaded.
+#[test]
+fn a_strategy_without_its_calibration_fails_at_once() {
+    let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(12)).unwrap();
+    engine.generate(GenerateRequest { strategy: StrategyConfig::MagCache(MagCache::default()), ..request() }).unwrap();
+    let events: Vec<Event> = (0..2).map(|_| engine.events().recv_timeout(Duration::from_secs(100)).unwrap()).collect();
+    assert!(matches!(events[..], [Event::Stage(Stage::Load), Event::Failed(EngineError::Cache(_))]), "{events:?}");
 }
 
 /// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.

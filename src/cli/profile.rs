@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
-use crate::engine::{Capture, Engine, GenerateRequest, Observe, Received, estimate_masks, subject_of};
+use crate::engine::{Capture, Engine, GenerateRequest, MeanPaid, Observe, Received, estimate_masks, subject_of};
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
 use crate::profiling::mask::{self, Estimate, Estimator};
@@ -252,7 +252,11 @@ fn choose_mask(wanted: &MaskSource, latents: &[f32], capture: &Capture) -> anyho
         MaskSource::File(place) => return Ok(mask::file(&read_gray(place)?, run.token_grid)?),
         MaskSource::Estimated(estimator) => estimator,
     };
-    let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
+    let mut paid = MeanPaid::new(run.tokens());
+    for (step, record) in capture.steps.iter().enumerate() {
+        paid.add(step, capture.steps.len(), record);
+    }
+    let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, paid.mean().as_deref())?;
     let found = estimates.into_iter().find(|estimate| estimate.estimator == *estimator);
     found.with_context(|| format!("no {estimator:?} mask was found for \"{}\"", run.prompt))
 }
