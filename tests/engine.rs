@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe};
+use ditscope::caching::{MagCache, StrategyConfig};
+use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Stage};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
@@ -67,6 +68,15 @@ fn what_is_kept_between_jobs_changes_nothing() {
     assert_ne!(first, other, "a prompt of its own");
     assert_eq!(first, again);
     assert_eq!(kept, still_kept, "one transformer, not one a job");
+}
+
+/// A strategy that cannot work is refused before the text encoder is loaded.
+#[test]
+fn a_strategy_without_its_calibration_fails_at_once() {
+    let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(12)).unwrap();
+    engine.generate(GenerateRequest { strategy: StrategyConfig::MagCache(MagCache::default()), ..request() }).unwrap();
+    let events: Vec<Event> = (0..2).map(|_| engine.events().recv_timeout(Duration::from_secs(100)).unwrap()).collect();
+    assert!(matches!(events[..], [Event::Stage(Stage::Load), Event::Failed(EngineError::Cache(_))]), "{events:?}");
 }
 
 /// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.

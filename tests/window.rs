@@ -83,8 +83,8 @@ fn a_prompt_becomes_a_clip_is_paused_compared_with_a_cached_one_and_exported() {
     assert!(window.query_by_label("Run #1 off is the baseline").is_some());
 
     // A block made background by a click becomes the next run's strategy.
-    click(&mut window, "Block 3, foreground: computed");
-    assert!(window.query_by_label("Block 3, background: cached").is_some());
+    click(&mut window, "Block 4, foreground: computed");
+    assert!(window.query_by_label("Block 4, background: cached").is_some());
     click(&mut window, "Generate");
     wait_for(&mut window, "Show run #2 profiling");
     wait_for(&mut window, "Generate");

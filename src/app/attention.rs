@@ -1,6 +1,6 @@
 //! Attention maps over the frame: of the selected cell, of a pinned one beside it, or of their difference.
 
-use egui::{Color32, ColorImage, Rect, Response, TextureOptions, Ui, vec2};
+use egui::{Color32, ColorImage, Painter, Rect, Response, TextureOptions, Ui, vec2};
 
 use crate::media::Colormap;
 
@@ -118,9 +118,25 @@ pub fn overlays(state: &State) -> Vec<Overlay> {
     }
 }
 
+/// The map of the selected block for each of several runs, at the step that each shows, with colours in common. None where nothing is
+/// to lie over the pictures.
+pub fn beside(runs: &[&Run], view: &View) -> Vec<Option<Overlay>> {
+    let block = view.block.filter(|_| view.opacity > 0.0);
+    let map = |run: &&Run| {
+        let map = of_cell(run, view, run.shown_step(view.step)?, block?)?;
+        Some(Overlay { title: format!("block {}", map.block), ..Overlay::of(&map, 0.0) })
+    };
+    let mut maps: Vec<Option<Overlay>> = runs.iter().map(map).collect();
+    let highest = maps.iter().flatten().map(|map| top(&map.values)).fold(f32::MIN_POSITIVE, f32::max);
+    for map in maps.iter_mut().flatten() {
+        map.range[1] = highest;
+    }
+    maps
+}
+
 /// Draws a map over the picture of a frame, which has a texture slot and a place.
 pub fn draw(
-    ui: &Ui,
+    painter: &Painter,
     pictures: &mut Pictures,
     (slot, rect): (usize, Rect),
     run: &Run,
@@ -151,14 +167,15 @@ pub fn draw(
         opacity: (view.opacity * 255.0) as u8,
         range: map.range.map(f32::to_bits),
     };
-    let id = pictures.get(ui.ctx(), (1, slot), content, TextureOptions::NEAREST, make);
-    ui.painter().image(id, rect, UV, Color32::WHITE);
+    let id = pictures.get(painter.ctx(), (1, slot), content, TextureOptions::NEAREST, make);
+    painter.image(id, rect, UV, Color32::WHITE);
 }
 
 /// The colour bar of the maps.
-pub fn show_legend(ui: &Ui, view: &View, maps: &[Overlay], area: Rect) {
-    let Some(map) = maps.last() else { return };
-    let titles: Vec<&str> = maps.iter().map(|map| map.title.as_str()).collect();
+pub fn show_legend<'a>(ui: &Ui, view: &View, maps: impl Iterator<Item = &'a Overlay> + Clone, area: Rect) {
+    let Some(map) = maps.clone().last() else { return };
+    let mut titles: Vec<&str> = maps.map(|map| map.title.as_str()).collect();
+    titles.dedup();
     let text = format!("{}: {}", meaning(view), titles.join(" | "));
     let digits = if map.range[1] < 1.0 { 3 } else { 1 };
     legend::bar(ui, area.shrink2(vec2(4.0, 0.0)), map.colors, &text, map.range, &|value| format!("{value:.digits$}"));
@@ -225,6 +242,24 @@ mod tests {
         let token = 77;
         assert_eq!(one[0].values[token], both[1].values[token] - both[0].values[token]);
         assert_eq!((one.len(), one[0].range[0]), (1, -one[0].range[1]));
+    }
+
+    #[test]
+    fn runs_beside_each_other_have_maps_of_their_own_in_common_colours() {
+        let mut state = state();
+        state.runs.add(sample::capture(Kind::Off), false, None);
+        let runs: Vec<&Run> = state.runs.iter().collect();
+        let maps = beside(&runs, &state.view);
+        let [Some(reused), Some(computed)] = &maps[..] else { panic!("{maps:?}") };
+        assert_eq!(
+            (reused.of[0], computed.of[0]),
+            (Some([9, 5]), Some([10, 5])),
+            "a reused block shows what it reuses"
+        );
+        assert_eq!(reused.range, computed.range);
+        assert!(reused.values != computed.values && top(&reused.values).max(top(&computed.values)) == reused.range[1]);
+        state.view.block = None;
+        assert!(beside(&runs, &state.view).iter().all(Option::is_none));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use egui::accesskit::Role;
 use egui::{
-    Color32, EventFilter, Key, KeyboardShortcut, Modifiers, PointerButton, Pos2, Rect, Response, Stroke, StrokeKind,
-    Ui, pos2, vec2,
+    Color32, EventFilter, Key, KeyboardShortcut, Modifiers, Painter, PointerButton, Pos2, Rect, Response, Stroke,
+    StrokeKind, Ui, pos2, vec2,
 };
 
 use crate::media::Clip;
@@ -213,7 +213,7 @@ fn draw_brush(ui: &Ui, brush: &Brush, grid: [usize; 3], [row, column]: [usize; 2
 }
 
 /// The border of a mask's frame, black and white so that it shows on anything; with `shade` the background is darkened as well.
-pub fn outline(ui: &Ui, run: &Run, frame: usize, rect: Rect, shade: bool) {
+pub fn outline(painter: &Painter, run: &Run, frame: usize, rect: Rect, shade: bool) {
     let Some(mask) = run.mask() else { return };
     let [_, height, width] = run.capture.run.token_grid;
     let Some(bits) = mask.get(frame * height * width..(frame + 1) * height * width) else { return };
@@ -234,13 +234,13 @@ pub fn outline(ui: &Ui, run: &Run, frame: usize, rect: Rect, shade: bool) {
             }
             if shade && y < height && x < width && !bits[y * width + x] {
                 let tile = Rect::from_min_max(corner(y, x), corner(y + 1, x + 1));
-                ui.painter().rect_filled(tile, 0.0, Color32::from_black_alpha(110));
+                painter.rect_filled(tile, 0.0, Color32::from_black_alpha(110));
             }
         }
     }
     for (width, color) in [(3.5, Color32::BLACK), (1.5, Color32::WHITE)] {
         for line in &lines {
-            ui.painter().line_segment(*line, Stroke::new(width, color));
+            painter.line_segment(*line, Stroke::new(width, color));
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::caching::{Cell, StepPlan};
 use crate::engine::{BlockRecord, StepRecord};
 use crate::media::Colormap;
 
-use super::map::{Colouring, range};
+use super::colouring::Colouring;
+use super::map::range;
 use super::runs::Run;
 use super::scores::{Scores, masked};
 use super::state::State;
@@ -33,6 +34,8 @@ pub struct Cells {
     pub colouring: Colouring,
     /// Whether the baseline's values were subtracted.
     pub subtracted: bool,
+    /// Whether they are of the negative prompt's branch.
+    pub uncond: bool,
     /// Whether some are planned only.
     pub planned: bool,
     /// The colours of values.
@@ -48,7 +51,7 @@ impl Cells {
     /// What the map shows: the plan of the next run, or the current run.
     pub fn of(state: &State) -> Self {
         match state.runs.current() {
-            Some(run) if !state.view.plan => Self::of_run(state, run),
+            Some(run) if !state.shows_plan() => Self::of_run(state, run),
             _ => Self::of_plan(&state.prediction.plans, state.blocks()),
         }
     }
@@ -66,6 +69,7 @@ impl Cells {
             blocks,
             colouring,
             subtracted: false,
+            uncond: false,
             planned: false,
             map,
             range,
@@ -76,7 +80,7 @@ impl Cells {
 
     fn of_run(state: &State, run: &Run) -> Self {
         let (info, view) = (&run.capture.run, &state.view);
-        let mut all = Self::empty(info.steps(), info.blocks, view.colouring);
+        let mut all = Self { uncond: view.uncond, ..Self::empty(info.steps(), info.blocks, view.colouring) };
         let baseline = state.runs.comparable().map(|(baseline, _)| baseline).filter(|_| view.subtract);
         let theirs: HashMap<usize, &StepRecord> =
             baseline.iter().flat_map(|run| &run.capture.steps).map(|record| (record.step, record)).collect();
@@ -92,7 +96,7 @@ impl Cells {
             all.put_scores(state, run, baseline);
         }
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
-        let middle = if all.subtracted { Some(0.0) } else { view.colouring.middle() };
+        let middle = all.neutral();
         (all.map, all.range) = range(values, middle);
         if view.colouring == Colouring::Lift && !all.subtracted {
             // A lift is never negative: chance stays in the middle of the colours, and each side has its own scale.
@@ -154,6 +158,11 @@ impl Cells {
         }
     }
 
+    /// The value that says nothing: chance, or no difference.
+    pub fn neutral(&self) -> Option<f32> {
+        if self.subtracted { Some(0.0) } else { self.colouring.middle() }
+    }
+
     /// One cell, where something is known of it.
     pub fn get(&self, step: usize, block: usize) -> Option<Value> {
         if block >= self.blocks { None } else { self.cells.get(step * self.blocks + block).copied().flatten() }
@@ -197,7 +206,7 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
     let Some(value) = cells.get(step, block) else { return vec!["not known yet".into()] };
     let mut lines =
         vec![if value.planned { format!("planned: {}", word(value.cell)) } else { word(value.cell).into() }];
-    if state.view.plan {
+    if state.shows_plan() {
         return lines;
     }
     let record = state.runs.current().and_then(|run| run.block(step, block, state.view.uncond));

@@ -89,11 +89,15 @@ impl Dialog {
 impl Teller {
     /// Shows a dialog, waits for it on a thread of its own, and goes on there with what was chosen.
     fn ask(&self, dialog: Dialog, then: impl FnOnce(&Self, PathBuf) + Send + 'static) {
+        let writes = matches!(dialog.purpose, Purpose::Save(_));
         let chosen = self.choose(dialog);
         self.spawn(move |teller| {
             let asked = Instant::now();
             match pollster::block_on(chosen) {
-                Some(path) => then(teller, path),
+                Some(path) => {
+                    let _writing = writes.then(|| teller.writing());
+                    then(teller, path);
+                }
                 // Nobody dismisses a dialog that fast: there was none. The library does not say so.
                 None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
                     let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
@@ -169,14 +173,13 @@ impl Link {
     }
 
     /// Lets the user save the clip of a run, with its settings inside.
-    pub fn save_clip(&self, capture: Arc<Capture>) {
+    pub fn save_clip(&self, run: u64, capture: Arc<Capture>) {
         let kinds: &[Filter] =
             &[("MP4", &["mp4"]), ("Animated PNG", &["png", "apng"]), ("GIF", &["gif"]), ("Y4M", &["y4m"])];
         self.ask(Dialog::save("Save the clip", "clip.mp4", kinds), move |teller, path| {
-            teller.tell(match files::clip(&capture) {
-                Ok(clip) => done(&path, media::write(&path, &clip, &files::settings(&capture.run))),
-                Err(error) => Told::Failed(error),
-            });
+            let written = files::clip(&capture)
+                .and_then(|clip| written(&path, media::write(&path, &clip, &files::settings(&capture.run))));
+            teller.tell(written.map_or_else(Told::Failed, |()| Told::ClipSaved(run, path)));
         });
     }
 
@@ -215,8 +218,10 @@ impl Link {
 }
 
 fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {
-    match result {
-        Ok(()) => Told::Done(format!("Saved {}", path.display())),
-        Err(error) => Told::Failed(format!("{} could not be saved: {error}", path.display())),
-    }
+    written(path, result).map_or_else(Told::Failed, |()| Told::Done(format!("Saved {}", path.display())))
+}
+
+/// Why a file could not be written, in plain words.
+fn written<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Result<(), String> {
+    result.map_err(|error| format!("{} could not be saved: {error}", path.display()))
 }

@@ -120,7 +120,8 @@ pub fn figure(state: &State, which: Figure) -> Result<(Svg, &'static str), Strin
     }
 }
 
-fn subtitle(run: &Run) -> String {
+/// What was run, in a line.
+pub(super) fn subtitle(run: &Run) -> String {
     let info = &run.capture.run;
     format!("\"{}\", seed {}, {} steps, {}", info.prompt, info.seed, info.steps(), info.strategy.name())
 }

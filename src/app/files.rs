@@ -1,8 +1,8 @@
 //! What the window saves and what is dropped on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::engine::{Capture, RunInfo};
+use crate::engine::{Capture, Defaults, EngineError, RunInfo};
 use crate::media::Clip;
 
 use super::cells::Cells;
@@ -15,11 +15,11 @@ impl App {
         let Some(run) = self.state.runs.current() else { return };
         match action {
             Action::SaveCapture => self.link.save_capture(run.id, run.capture.clone()),
-            Action::SaveClip => self.link.save_clip(run.capture.clone()),
+            Action::SaveClip => self.link.save_clip(run.id, run.capture.clone()),
             _ => {
                 let cells = Cells::of(&self.state);
-                let title = format!("{}: {}", run.capture.run.prompt, self.state.view.colouring.meaning());
-                self.link.save_map(export::svg(&cells, &title), export::csv(&cells));
+                self.link
+                    .save_map(export::svg(&cells, &export::Labels::of(&self.state, run, &cells)), export::csv(&cells));
             }
         }
     }
@@ -65,6 +65,7 @@ impl App {
         for path in paths {
             let ends = |end: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
             self.state.ask(match () {
+                () if is_mask(&path) => Action::OpenMask(path),
                 () if path.is_dir() => Action::UseModel(path),
                 () if ends("png") || ends("apng") || ends("gif") => Action::OpenMask(path),
                 () if ends("json") => Action::OpenStrategy(path),
@@ -72,6 +73,14 @@ impl App {
             });
         }
     }
+}
+
+/// Whether a folder holds pictures and no model: the frames of a mask.
+fn is_mask(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let picture = |path: PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+    entries.flatten().any(|entry| picture(entry.path()))
+        && matches!(Defaults::of_model(folder), Err(EngineError::Model(_)))
 }
 
 /// A run's clip, to be written.
@@ -111,7 +120,7 @@ pub(super) fn drop_target(ui: &egui::Ui) {
     let layer = egui::LayerId::new(egui::Order::Foreground, egui::Id::unique("drop target"));
     let painter = ui.ctx().layer_painter(layer);
     painter.rect_filled(rect, 0.0, egui::Color32::from_black_alpha(190));
-    let text = "Drop a capture or a strategy to open it, a model folder to use it, or pictures of a mask";
+    let text = "Drop a capture or a strategy to open it, a model folder to use it, or pictures of a mask (or a folder of them)";
     painter.text(
         rect.center(),
         egui::Align2::CENTER_CENTER,
@@ -119,4 +128,24 @@ pub(super) fn drop_target(ui: &egui::Ui) {
         egui::FontId::proportional(22.0),
         egui::Color32::WHITE,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_pictures_is_a_mask_unless_it_holds_a_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+        assert!(!is_mask(folder.path()) && !is_mask(&demo) && !is_mask(Path::new("nowhere")));
+        std::fs::write(folder.path().join("2.PNG"), "").unwrap();
+        assert!(is_mask(folder.path()));
+        std::fs::create_dir(folder.path().join("transformer")).unwrap();
+        for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+            let there = demo.join("transformer").join(file);
+            std::fs::copy(&there, folder.path().join("transformer").join(file)).unwrap();
+        }
+        assert!(!is_mask(folder.path()));
+    }
 }

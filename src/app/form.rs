@@ -38,6 +38,8 @@ pub struct Form {
     pub own_ratios: bool,
     /// TeaCache's coefficients are the user's: read from a file.
     pub own_coefficients: bool,
+    /// ProfilingDiT's blocks are the user's: chosen in the map, written, or read from a file, not taken from the model's profile.
+    pub own_blocks: bool,
     /// What the planner is asked for.
     pub goal: Goal,
     /// Measure how blocks change from step to step.
@@ -64,6 +66,7 @@ impl Default for Form {
             chosen: 0,
             own_ratios: false,
             own_coefficients: false,
+            own_blocks: false,
             goal: Goal::default(),
             changes: true,
             attention: true,
@@ -117,10 +120,30 @@ impl Form {
         let chosen = before.get(self.chosen).cloned();
         before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
         self.strategies.append(&mut before);
-        (self.own_ratios, self.own_coefficients) = (false, false);
+        self.forget_own();
         let kind = |each: &StrategyConfig| (std::mem::discriminant(each), each.name().to_owned());
         let same = |each: &StrategyConfig| chosen.as_ref().is_some_and(|chosen| kind(chosen) == kind(each));
         self.chosen = self.strategies.iter().position(same).unwrap_or(0);
+    }
+
+    /// What methods need to know of the model comes from its profile again.
+    pub fn forget_own(&mut self) {
+        (self.own_ratios, self.own_coefficients, self.own_blocks) = (false, false, false);
+    }
+
+    /// Takes settings of before back. What was written since stays, and so do plans made since.
+    pub fn take_back(&mut self, mut before: Self) {
+        std::mem::swap(&mut before.prompt, &mut self.prompt);
+        std::mem::swap(&mut before.negative_prompt, &mut self.negative_prompt);
+        before.seed = self.seed;
+        let chosen = before.chosen;
+        for plan in self.strategies.drain(..).filter(|each| matches!(each, StrategyConfig::Plan { .. })) {
+            if !is_planner(&plan) && !before.strategies.contains(&plan) {
+                before.use_strategy(plan);
+            }
+        }
+        before.chosen = chosen;
+        *self = before;
     }
 
     /// Mends what a damaged or older settings file may hold.
@@ -167,6 +190,7 @@ impl Form {
         match &strategy {
             StrategyConfig::MagCache(settings) => self.own_ratios = !settings.ratios.is_empty(),
             StrategyConfig::TeaCache { coefficients, .. } => self.own_coefficients = coefficients.is_some(),
+            StrategyConfig::Profiling(settings) => self.own_blocks = !settings.blocks.iter().all(Vec::is_empty),
             _ => {}
         }
         if let Some(index) = self.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
@@ -207,6 +231,7 @@ impl Form {
             list.push(block);
             list.sort_unstable();
         }
+        self.own_blocks = true;
         self.chosen = 1;
     }
 
@@ -358,5 +383,32 @@ mod tests {
         assert_eq!((form.cached_blocks(), form.strategy().name()), (&[1, 3][..], "profiling"));
         form.cache_block(1, false);
         assert_eq!(form.cached_blocks(), [3]);
+        assert!(form.own_blocks);
+        form.reset_strategies();
+        assert!(!form.own_blocks);
+        let loaded = |blocks: &[usize]| {
+            StrategyConfig::Profiling(ProfilingSettings { blocks: vec![blocks.into()], ..ProfilingSettings::default() })
+        };
+        form.use_strategy(loaded(&[2]));
+        assert!(form.own_blocks);
+        form.use_strategy(loaded(&[]));
+        assert!(!form.own_blocks);
+    }
+
+    #[test]
+    fn settings_come_back_without_taking_anything() {
+        let mut form = Form { steps: 30, guidance: 3.0, ..Form::default() };
+        form.use_plan("mine", vec![StepPlan::compute(8); 30]);
+        form.cache_block(3, true);
+        let before = form.clone();
+        form.use_model("another".into(), &Defaults::default());
+        (form.prompt, form.seed) = ("a dog".into(), 7);
+        form.use_plan("mine", vec![StepPlan::compute(8); 50]);
+        form.use_plan(TITLE, Vec::new());
+        form.take_back(before.clone());
+        assert_eq!((form.prompt.as_str(), form.seed, form.steps, form.cached_blocks()), ("a dog", 7, 30, &[3][..]));
+        assert_eq!((&form.model, form.chosen, form.own_blocks), (&before.model, 1, true));
+        let names: Vec<&str> = form.strategies[10..].iter().map(StrategyConfig::name).collect();
+        assert_eq!(names, ["mine", "mine 2"]);
     }
 }

@@ -9,6 +9,8 @@ use super::state::{Adapter, Job, Level, Wish};
 
 impl App {
     pub(super) fn generate(&mut self) {
+        // What was changed in this frame counts.
+        self.predict();
         if let Err(why) = self.state.ready() {
             return self.state.log.add(Level::Note, why);
         }

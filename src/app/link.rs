@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -43,6 +44,8 @@ pub enum Told {
     Strategy(StrategyConfig),
     /// The capture of a run was saved.
     Saved(u64, PathBuf),
+    /// The clip of a run was saved.
+    ClipSaved(u64, PathBuf),
     /// Something was done, in plain words.
     Done(String),
     /// Something did not work, in plain words.
@@ -73,6 +76,18 @@ pub(super) struct Teller {
     own: Sender<Told>,
     ctx: egui::Context,
     choose: Choose,
+    /// Files that are being written.
+    saving: Arc<AtomicUsize>,
+}
+
+/// A file that is being written. The window is woken when it begins and when it is done.
+pub(super) struct Writing(Teller);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.saving.fetch_sub(1, Ordering::Relaxed);
+        self.0.ctx.request_repaint();
+    }
 }
 
 /// An answer that the window waits for. Where none is given, because the work broke or no thread was to be had, it is `otherwise`.
@@ -121,6 +136,13 @@ impl Teller {
         (self.choose)(dialog)
     }
 
+    /// A file is being written for as long as this is kept.
+    pub(super) fn writing(&self) -> Writing {
+        self.saving.fetch_add(1, Ordering::Relaxed);
+        self.ctx.request_repaint();
+        Writing(self.clone())
+    }
+
     /// Does something on a thread of its own.
     pub(super) fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
         let teller = self.clone();
@@ -145,13 +167,18 @@ impl Link {
     pub fn new(ctx: egui::Context, open: OpenEngine, choose: Choose) -> Self {
         let (to, told) = bounded(Self::MESSAGES);
         let (own_to, own) = unbounded();
-        let teller = Teller { to, own: own_to, ctx, choose };
+        let teller = Teller { to, own: own_to, ctx, choose, saving: Arc::default() };
         Self { told, own, teller, open, engine: None, engines: 0, opening: false, pending: None }
     }
 
     /// The next message, if there is one.
     pub fn next(&self) -> Option<Told> {
         self.own.try_recv().or_else(|_| self.told.try_recv()).ok()
+    }
+
+    /// How many files are being written.
+    pub fn saving(&self) -> usize {
+        self.teller.saving.load(Ordering::Relaxed)
     }
 
     /// The engine, once it is open.

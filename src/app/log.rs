@@ -3,6 +3,7 @@
 use egui::accesskit::Role;
 use egui::{RichText, Ui};
 
+use super::runs::Run;
 use super::state::{Action, Level, State, Undo};
 use super::theme::{self, Palette};
 
@@ -38,8 +39,8 @@ pub fn runs_ui(ui: &mut Ui, state: &mut State) {
     let (current, baseline) = (state.runs.current().map(|run| run.id), state.runs.baseline().map(|run| run.id));
     let mut wish = None;
     egui::ScrollArea::both().id_salt("runs").auto_shrink(false).show(ui, |ui| {
-        egui::Grid::new("runs grid").num_columns(8).spacing([14.0, 3.0]).striped(true).show(ui, |ui| {
-            for title in ["show", "baseline", "beside", "strategy", "hit rate", "denoising", "prompt", ""] {
+        egui::Grid::new("runs grid").num_columns(COLUMNS.len()).spacing([14.0, 3.0]).striped(true).show(ui, |ui| {
+            for title in COLUMNS {
                 ui.label(RichText::new(title).size(11.5).color(palette.weak));
             }
             ui.end_row();
@@ -56,6 +57,9 @@ pub fn runs_ui(ui: &mut Ui, state: &mut State) {
                 ui.label(&title).on_hover_text(file);
                 ui.label(format!("{:.0} %", run.capture.hit_rate() * 100.0));
                 ui.label(theme::seconds(run.denoise_seconds()));
+                let [speedup, psnr] = against_baseline(state, run);
+                ui.label(speedup);
+                ui.label(psnr);
                 ui.label(shorten(&run.capture.run.prompt, 48));
                 let close = ui.add_enabled(!run.live, egui::Button::new("Close").small());
                 theme::named(&close, Role::Button, format!("Close run {title}"));
@@ -79,6 +83,18 @@ pub fn runs_ui(ui: &mut Ui, state: &mut State) {
         Some((id, Wish::Close)) => state.undo = state.runs.close(id).map(|closed| Undo::Run(Box::new(closed))),
         None => {}
     }
+}
+
+const COLUMNS: [&str; 10] =
+    ["show", "baseline", "beside", "strategy", "hit rate", "denoising", "speed-up", "PSNR", "prompt", ""];
+
+/// A run's measured speed-up and its likeness to the baseline; a dash for what is not known.
+fn against_baseline(state: &State, run: &Run) -> [String; 2] {
+    let saving = run.saving(state.runs.reference_of(run));
+    [
+        saving.map_or("-".into(), |saving| format!("{:.2}x", saving.speedup)),
+        state.known_likeness(run).map_or("-".into(), |likeness| theme::decibels(likeness.psnr)),
+    ]
 }
 
 enum Wish {
@@ -125,6 +141,9 @@ pub fn status_bar(ui: &mut Ui, state: &mut State) {
                 {
                     state.actions.push(Action::Undo);
                 }
+                if state.saving > 0 {
+                    ui.label(RichText::new("Saving...").size(12.0).strong());
+                }
                 let label = egui::Label::new(RichText::new(text).size(12.0).color(color)).truncate();
                 ui.add(label).on_hover_text(text);
             });
@@ -138,15 +157,19 @@ pub fn hints(ui: &mut Ui, state: &mut State) {
         return;
     }
     let palette = Palette::of(ui);
+    let first = match state.ready() {
+        Ok(()) => "Press Generate to watch the built-in model work".to_owned(),
+        Err(why) => format!("{} Generate then shows it at work", why),
+    };
     egui::Frame::new().fill(theme::mix(palette.pane, palette.accent, 0.12)).inner_margin(8.0).corner_radius(6.0).show(
         ui,
         |ui| {
             ui.horizontal_wrapped(|ui| {
                 ui.label(RichText::new("Welcome.").strong());
-                ui.label(
-                "Press Generate to watch the built-in model work: each row of the map is a block, each column a step. \
-                 Click a cell to see what that block attends to; choose a strategy to reuse what hardly changes.",
-            );
+                ui.label(format!(
+                    "{first}: each row of the map is a block, each column a step. Click a cell to see what that block \
+                     attends to; choose a strategy to reuse what hardly changes."
+                ));
                 if ui.button("Got it").clicked() {
                     state.prefs.hints_seen = true;
                 }

@@ -8,109 +8,14 @@ use egui::{
 
 use crate::caching::{Cell, StrategyConfig};
 use crate::media::Colormap;
-use crate::profiling::score::Score;
 
 use super::cells::{Cells, Value};
+use super::colouring::Colouring;
 use super::custom;
 use super::plan_edit;
 use super::state::{Action, Level, State};
 use super::theme::{self, Palette};
 use super::{cells, legend};
-
-/// What the colours mean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Colouring {
-    /// Computed, stored, reused.
-    #[default]
-    Reuse,
-    /// How many times more than chance a block attends to the foreground.
-    Lift,
-    /// The same as the paper counts it: R_attn.
-    Recall,
-    /// Probability that a foreground token receives more than a background one.
-    Auc,
-    /// How much a block's delta changed since it was last measured.
-    Change,
-    /// GPU time.
-    Time,
-}
-
-impl Colouring {
-    /// All of them, in the order of the buttons.
-    pub const ALL: [Self; 6] = [Self::Lift, Self::Recall, Self::Auc, Self::Change, Self::Time, Self::Reuse];
-
-    /// The button's text.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reuse => "Reuse",
-            Self::Lift => "Lift",
-            Self::Recall => "R_attn",
-            Self::Auc => "AUC",
-            Self::Change => "Change",
-            Self::Time => "Time",
-        }
-    }
-
-    /// What a value is, with its unit.
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::Reuse => "what the block did",
-            Self::Lift => {
-                "lift: share of the most attended tokens that is foreground, by chance (1, the middle colour)"
-            }
-            Self::Recall => "R_attn: share of the foreground that is among the most attended tokens",
-            Self::Auc => "AUC: how often a foreground token receives more than a background one, by chance 0.5",
-            Self::Change => "relative change of the block's delta since it was last measured",
-            Self::Time => "GPU time of the block, ms",
-        }
-    }
-
-    /// A value with its digits.
-    pub fn format(self, value: f32) -> String {
-        match self {
-            Self::Reuse => String::new(),
-            Self::Lift | Self::Recall | Self::Auc => format!("{value:.2}"),
-            Self::Change => format!("{value:.3}"),
-            Self::Time => format!("{value:.2}"),
-        }
-    }
-
-    /// Whether it says how attention and the foreground mask coincide.
-    pub fn is_score(self) -> bool {
-        matches!(self, Self::Lift | Self::Recall | Self::Auc)
-    }
-
-    /// Its value of a score.
-    pub fn of_score(self, score: &Score) -> Option<f32> {
-        match self {
-            Self::Lift => Some(score.lift as f32),
-            Self::Recall => Some(score.recall as f32),
-            Self::Auc => Some(score.auc as f32),
-            Self::Reuse | Self::Change | Self::Time => None,
-        }
-    }
-
-    /// The value that lies in the middle of the colours: chance.
-    pub fn middle(self) -> Option<f32> {
-        match self {
-            Self::Lift => Some(1.0),
-            Self::Auc => Some(0.5),
-            _ => None,
-        }
-    }
-
-    /// What has to be done to see it.
-    fn how_to(self) -> &'static str {
-        match self {
-            Self::Reuse => "Generate a clip, or open a capture.",
-            Self::Lift | Self::Recall | Self::Auc => {
-                "Turn on \"Attention\" under Measure in the strategy pane, then generate; it needs a foreground mask too: estimated, or painted in the preview."
-            }
-            Self::Change => "Turn on \"Block changes\" under Measure in the strategy pane, then generate.",
-            Self::Time => "Turn on \"GPU times\" under Measure in the strategy pane, then generate.",
-        }
-    }
-}
 
 /// Points for a block's name and its F/B button, and for its hit rate.
 const LEFT: f32 = 66.0;
@@ -125,13 +30,16 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     controls(ui, state);
     let cells = Cells::of(state);
     if cells.steps == 0 || cells.blocks == 0 {
-        let what = "Press Generate, or choose a strategy whose plan is known: its blocks and steps appear here.";
-        theme::empty(ui, "No blocks and steps yet", what);
+        let first = match state.ready() {
+            Ok(()) => "Press Generate, or choose a strategy whose plan is known.".to_owned(),
+            Err(why) => why,
+        };
+        theme::empty(ui, "No blocks and steps yet", &format!("{first} Blocks and steps then appear here."));
         return;
     }
     if !cells.any() && cells.colouring != Colouring::Reuse {
         let title = format!("Nothing was measured for \"{}\"", state.view.colouring.name());
-        theme::empty(ui, &title, state.view.colouring.how_to());
+        theme::empty(ui, &title, state.view.colouring.how_to(state.runs.current()));
         return;
     }
     let space = ui.available_size();
@@ -161,26 +69,36 @@ fn controls(ui: &mut Ui, state: &mut State) {
     let recorded = state.runs.current().is_some();
     // The pane's menu and the window's have it too.
     let narrow = ui.available_width() < 780.0;
+    let plan = state.shows_plan();
     let view = &mut state.view;
     ui.horizontal_wrapped(|ui| {
-        ui.selectable_value(&mut view.plan, false, "Recorded").on_hover_text("What the run on show did");
-        ui.selectable_value(&mut view.plan, true, "Next plan")
-            .on_hover_text("What the next run will do; space edits it");
+        let button = ui.add_enabled(recorded, egui::Button::selectable(!plan, "Recorded"));
+        let button =
+            button.on_hover_text("What the run on show did").on_disabled_hover_text("Nothing was recorded yet");
+        if button.clicked() {
+            view.plan = false;
+        }
+        let button = ui.selectable_label(plan, "Next plan").on_hover_text("What the next run will do; space edits it");
+        if button.clicked() {
+            view.plan = true;
+        }
         ui.separator();
         for colouring in Colouring::ALL {
-            let button = egui::Button::selectable(view.colouring == colouring, colouring.name());
-            let enabled = !view.plan || colouring == Colouring::Reuse;
+            // Of a plan nothing is measured.
+            let drawn = if plan { Colouring::Reuse } else { view.colouring };
+            let button = egui::Button::selectable(drawn == colouring, colouring.name());
+            let enabled = !plan || colouring == Colouring::Reuse;
             if ui.add_enabled(enabled, button).on_hover_text(colouring.meaning()).clicked() {
                 view.colouring = colouring;
             }
         }
-        if guided && !view.plan {
+        if guided && !plan {
             ui.separator();
             ui.selectable_value(&mut view.uncond, false, "Prompt").on_hover_text("The branch of the prompt (cond)");
             ui.selectable_value(&mut view.uncond, true, "Negative")
                 .on_hover_text("The branch of the negative prompt (uncond)");
         }
-        if comparable && !view.plan && view.colouring != Colouring::Reuse {
+        if comparable && !plan && view.colouring != Colouring::Reuse {
             ui.checkbox(&mut view.subtract, "Minus baseline");
         }
         if recorded && !narrow && ui.button("Export...").on_hover_text("The map as SVG, its values as CSV").clicked() {
@@ -219,7 +137,7 @@ fn grid(ui: &mut Ui, state: &mut State, cells: &Cells, area: Rect, row: f32, vie
     let place = Place { inner, top: area.top(), width, row };
     marks(&painter, &palette, state, &place);
     pointer(ui, state, &response, cells, &place);
-    keys(ui, state, &response, cells);
+    keys(ui, state, &response, cells, &place);
     let name = cells::describe(state, cells);
     theme::named(&response, Role::Canvas, format!("Blocks by steps map. {name}"));
     hover(state, response, cells, &place);
@@ -323,26 +241,66 @@ fn block_label(ui: &mut Ui, state: &mut State, block: usize, rect: Rect) {
     let color = if selected { palette.accent } else { palette.text };
     let at = pos2(rect.left() + 2.0, rect.center().y);
     ui.painter().text(at, Align2::LEFT_CENTER, format!("b{block}"), FontId::monospace(12.0), color);
-    let cached = state.form.cached_blocks().contains(&block);
-    let (letter, class, other) =
-        if cached { ("B", "background: cached", "foreground") } else { ("F", "foreground: computed", "background") };
+    let class = Class::of(state, block);
+    let cached = class == Class::Background;
     let place =
         Rect::from_min_max(pos2(rect.right() - 32.0, rect.top() + 1.5), pos2(rect.right() - 7.0, rect.bottom() - 1.5));
-    let text = egui::RichText::new(letter).size(11.5);
+    let text = egui::RichText::new(class.letter()).size(11.5);
     let mut small = ui.new_child(egui::UiBuilder::new().max_rect(place));
     small.spacing_mut().button_padding = vec2(0.0, 0.0);
     small.spacing_mut().interact_size.y = 0.0;
     let response = small.put(place, egui::Button::new(text).selected(cached).min_size(place.size()));
-    theme::named(&response, Role::Button, format!("Block {block}, {class}"));
-    let tip = format!("Block {block} is {class} by ProfilingDiT. Click: make it {other}, and choose ProfilingDiT.");
+    theme::named(&response, Role::Button, format!("Block {block}, {}", class.meaning()));
+    let other = if cached { "foreground" } else { "background" };
+    let tip =
+        format!("Block {block} by ProfilingDiT: {}. Click: make it {other}, and choose ProfilingDiT.", class.meaning());
     if response.on_hover_text(tip).clicked() {
         state.form.cache_block(block, !cached);
     }
 }
 
+/// What a block is to ProfilingDiT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It attends to the foreground.
+    Foreground,
+    /// It attends to the background.
+    Background,
+    /// Neither the model's profile nor the user has said.
+    Unknown,
+}
+
+impl Class {
+    /// That of a block of the form's model.
+    pub(super) fn of(state: &State, block: usize) -> Self {
+        match state.form.own_blocks || matches!(state.profiled, Some(Ok(_))) {
+            false => Self::Unknown,
+            true if state.form.cached_blocks().contains(&block) => Self::Background,
+            true => Self::Foreground,
+        }
+    }
+
+    /// One letter.
+    pub(super) fn letter(self) -> &'static str {
+        match self {
+            Self::Foreground => "F",
+            Self::Background => "B",
+            Self::Unknown => "-",
+        }
+    }
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Foreground => "foreground: computed",
+            Self::Background => "background: cached",
+            Self::Unknown => "foreground or background: not known without a profile",
+        }
+    }
+}
+
 /// Selection and position.
 fn marks(painter: &egui::Painter, palette: &Palette, state: &State, place: &Place) {
-    if !state.view.plan
+    if !state.shows_plan()
         && let Some(step) = state.shown_step()
     {
         let x = place.inner.left() + (step as f32 + 0.5) * place.width;
@@ -380,7 +338,7 @@ fn pointer(ui: &Ui, state: &mut State, response: &Response, cells: &Cells, place
     }
 }
 
-fn keys(ui: &Ui, state: &mut State, response: &Response, cells: &Cells) {
+fn keys(ui: &Ui, state: &mut State, response: &Response, cells: &Cells, place: &Place) {
     if !response.has_focus() {
         return;
     }
@@ -411,6 +369,10 @@ fn keys(ui: &Ui, state: &mut State, response: &Response, cells: &Cells) {
                 let block = move_by(state.view.block.unwrap_or(0), dy, cells.blocks);
                 select(state, step, block);
             }
+        }
+        // Where the rows do not all fit, the selection stays in sight.
+        if let Some(selection) = state.view.selection {
+            ui.scroll_to_rect(place.rect(selection), None);
         }
     }
     if space {

@@ -4,11 +4,13 @@
 //! panes ── Action ──> App ── request ──> link ── engine's thread, files, dialogs
 //!   ^── State <── observe ── Told <────────┘        (wakes the window)
 //! ```
-//! One file a pane: `preview`, `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
+//! One file a pane: `preview` (with `compare`), `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
 
 mod attention;
 mod brush;
 mod cells;
+mod colouring;
+mod compare;
 mod custom;
 mod dialogs;
 mod export;
@@ -55,7 +57,7 @@ use layout::Layout;
 use link::{Link, Told};
 use pace::Pace;
 use quit::Leaving;
-use state::{Action, FactsKey, Level, Prefs, State, Undo, View, Wish};
+use state::{Action, Comparison, FactsKey, Level, Prefs, State, Undo, View, Wish, pair};
 use target::Known;
 
 pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
@@ -168,10 +170,17 @@ impl App {
 
     /// The model of last time if it is still there, else the demo model.
     fn choose_first_model(&mut self) {
-        if self.state.form.model.is_dir() {
+        let before = self.state.form.model.clone();
+        if before.is_dir() {
             return;
         }
-        match self.state.demo_model.clone() {
+        let demo = self.state.demo_model.clone();
+        if !before.as_os_str().is_empty() {
+            let instead = if demo.is_some() { ": the built-in model is in use" } else { "" };
+            let text = format!("The model {} is not there any more{instead}.", before.display());
+            self.state.log.add(Level::Warning, text);
+        }
+        match demo {
             Some(demo) => self.use_model(demo),
             None => self.state.log.add(Level::Note, "Choose a model folder at the top left, or open a capture."),
         }
@@ -191,6 +200,10 @@ impl App {
     fn use_model(&mut self, folder: PathBuf) {
         match Defaults::of_model(&folder) {
             Ok(defaults) => {
+                if !self.state.form.model.as_os_str().is_empty() {
+                    let form = Box::new(self.state.form.clone());
+                    self.state.undo = Some(Undo::Form { what: "use another model", form });
+                }
                 self.state.form.use_model(folder.clone(), &defaults);
                 self.state.forget_model();
                 self.state.prefs.remember_model(&folder);
@@ -222,7 +235,7 @@ impl App {
         (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
         (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
         form.strategies = form::strategies(form.steps);
-        (form.own_ratios, form.own_coefficients) = (false, false);
+        form.forget_own();
         form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
             // The sizes of deltas and weights are not in a capture.
@@ -261,9 +274,7 @@ impl App {
                 }
             }
             Told::Likeness(of, likeness) => {
-                if self.state.likeness.is_some_and(|(asked, _)| asked == of) {
-                    self.state.likeness = Some((of, likeness));
-                }
+                self.state.likeness.insert(of, likeness.map_or(Comparison::Cannot, Comparison::Found));
             }
             Told::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
             Told::Loaded(_, Err(error)) | Told::Failed(error) => log.add(Level::Error, error),
@@ -285,6 +296,10 @@ impl App {
                 log.add(Level::Note, format!("Saved {}", path.display()));
                 self.state.prefs.remember_capture(&path);
                 self.state.runs.saved(run, path);
+            }
+            Told::ClipSaved(run, path) => {
+                log.add(Level::Note, format!("Saved {}", path.display()));
+                self.state.runs.clip_saved(run);
             }
             Told::Done(text) => log.add(Level::Note, text),
         }
@@ -345,6 +360,12 @@ impl App {
                 self.forget_selection();
             }
             Some(Undo::Plan(plan)) => self.state.form.use_strategy(plan),
+            Some(Undo::Form { form, .. }) => {
+                if form.model != self.state.form.model {
+                    self.state.forget_model();
+                }
+                self.state.form.take_back(*form);
+            }
             None => {}
         }
     }
@@ -390,15 +411,26 @@ impl App {
         }
     }
 
-    /// Asks how alike two clips are when another pair is on show.
+    /// Asks how alike clips are to the baseline's: one pair at a time, that on show first.
     fn compare(&mut self) {
-        let Some((baseline, current)) = self.state.runs.reference() else { return };
-        let of = [(baseline.id, baseline.version), (current.id, current.version)];
-        let both = baseline.capture.clip.is_some() && current.capture.clip.is_some();
-        if both && self.state.likeness.is_none_or(|(asked, _)| asked != of) {
-            self.link.compare(of, baseline.capture.clone(), current.capture.clone());
-            self.state.likeness = Some((of, None));
+        let State { runs, likeness, .. } = &mut self.state;
+        if likeness.values().any(|known| *known == Comparison::Asked) {
+            return;
         }
+        let pairs =
+            runs.current().into_iter().chain(runs.iter()).filter_map(|run| Some((runs.reference_of(run)?, run)));
+        let mut ready = pairs.filter(|(baseline, run)| baseline.capture.clip.is_some() && run.capture.clip.is_some());
+        if let Some((baseline, run)) = ready.find(|(baseline, run)| !likeness.contains_key(&pair(baseline, run))) {
+            let of = pair(baseline, run);
+            self.link.compare(of, baseline.capture.clone(), run.capture.clone());
+            likeness.insert(of, Comparison::Asked);
+        }
+    }
+
+    /// Of a run without guidance there is no branch of the negative prompt to show, and no button to leave it.
+    fn leave_missing_branch(&mut self) {
+        let guided = self.state.runs.current().is_none_or(|run| run.capture.run.guided());
+        self.state.view.uncond &= guided;
     }
 
     /// Works on the scores while the map shows them.
@@ -456,6 +488,8 @@ impl eframe::App for App {
         while let Some(told) = self.link.next() {
             self.told(told);
         }
+        self.state.saving = self.link.saving();
+        self.leave_missing_branch();
         self.dropped(ctx);
         self.closing(ctx);
         self.shortcuts(ctx);

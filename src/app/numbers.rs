@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use egui::{Align2, FontId, RichText, Sense, Ui, pos2, vec2};
 
 use super::runs::{self, Run};
-use super::state::State;
-use super::theme::{self, Palette, bytes, row, seconds, section};
+use super::state::{Comparison, Job, State};
+use super::theme::{self, Palette, bytes, decibels, row, seconds, section};
 
 /// Draws the pane.
 pub fn ui(ui: &mut Ui, state: &mut State) {
@@ -14,11 +14,13 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         theme::empty(ui, "No numbers yet", "They come with the first step of a run.");
         return;
     };
-    let baseline = state.runs.reference().map(|(baseline, _)| baseline);
+    let baseline = state.runs.reference_of(run);
     egui::ScrollArea::vertical().id_salt("numbers").auto_shrink(false).show(ui, |ui| {
         theme::beside_scroll_bar(ui);
+        ui.spacing_mut().item_spacing.y = 3.0;
         headline(ui, run, baseline);
-        progress(ui, run);
+        ui.add_space(4.0);
+        progress(ui, run, &state.job);
         savings(ui, run, baseline);
         fidelity(ui, state, run);
         memory(ui, run);
@@ -64,14 +66,18 @@ fn big(ui: &mut Ui, width: f32, value: &str, name: &str, tip: &str, color: egui:
     response.on_hover_text(tip);
 }
 
-fn progress(ui: &mut Ui, run: &Run) {
+fn progress(ui: &mut Ui, run: &Run, job: &Job) {
     let (done, steps) = (run.capture.steps.len(), run.capture.run.steps());
     if run.live {
         let share = done as f32 / steps.max(1) as f32;
         let bar = ui.add(egui::ProgressBar::new(share).desired_height(8.0).corner_radius(4.0));
         theme::named(&bar, egui::accesskit::Role::ProgressIndicator, format!("Denoising: step {done} of {steps}"));
         row(ui, "step", format!("{done} of {steps}"));
-        row(ui, "to go (ETA)", run.eta().map_or("...".into(), seconds));
+        if steps > 0 && done == steps {
+            row(ui, "now", job.doing());
+        } else {
+            row(ui, "to go (ETA)", run.eta().map_or("...".into(), seconds));
+        }
     } else {
         row(ui, "steps", if done == steps { steps.to_string() } else { format!("{done} of {steps}: ended early") });
     }
@@ -97,16 +103,20 @@ fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
 
 fn fidelity(ui: &mut Ui, state: &State, run: &Run) {
     section(ui, "LIKENESS TO THE BASELINE");
-    if let Some(likeness) = state.known_likeness() {
-        let psnr = if likeness.psnr.is_finite() { format!("{:.1} dB", likeness.psnr) } else { "identical".into() };
-        row(ui, "PSNR", psnr);
-        row(ui, "SSIM", format!("{:.3}", likeness.ssim));
-        return;
-    }
-    ui.label(RichText::new(no_likeness(state, run)).color(Palette::of(ui).weak));
+    let text = match state.comparison(run) {
+        Some(Comparison::Found(likeness)) => {
+            row(ui, "PSNR", decibels(likeness.psnr));
+            row(ui, "SSIM", format!("{:.3}", likeness.ssim));
+            return;
+        }
+        Some(Comparison::Asked) => "Comparing...".into(),
+        Some(Comparison::Cannot) => "The clips cannot be compared.".into(),
+        None => no_likeness(state, run),
+    };
+    ui.label(RichText::new(text).color(Palette::of(ui).weak));
 }
 
-/// Why the likeness is not known.
+/// Why the clips are not compared yet.
 fn no_likeness(state: &State, run: &Run) -> String {
     let Some(baseline) = state.runs.baseline() else {
         return "Run \"Off\" with the same prompt and seed, and choose it as the baseline under Runs.".into();
@@ -121,6 +131,8 @@ fn no_likeness(state: &State, run: &Run) -> String {
     match (without(baseline), without(run)) {
         (true, _) => "The baseline ended without a clip.".into(),
         (_, true) => "This run ended without a clip.".into(),
+        // Another pair comes first.
+        _ if baseline.capture.clip.is_some() && run.capture.clip.is_some() => "Comparing...".into(),
         _ => "When both clips are done.".into(),
     }
 }

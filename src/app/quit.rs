@@ -3,7 +3,7 @@
 use egui::{Context, Id, Modal, ViewportCommand};
 
 use super::App;
-use super::state::{Job, State};
+use super::state::{Job, State, Undo};
 use super::theme;
 
 /// Seconds of denoising that are worth a question: less is made again soon.
@@ -24,11 +24,19 @@ pub enum Leaving {
 /// What closing the window loses, in plain words.
 fn lost(state: &State) -> Option<String> {
     let running = matches!(state.job, Job::Running { .. });
-    let unsaved = || state.runs.iter().filter(|run| run.path.is_none() && !run.live);
+    // One that was closed is lost only now: until here it could come back.
+    let closed = match &state.undo {
+        Some(Undo::Run(closed)) => Some(closed.run()),
+        _ => None,
+    };
+    let unsaved = || state.runs.iter().chain(closed).filter(|run| run.unsaved());
     let seconds: f64 = unsaved().map(|run| run.denoise_seconds()).sum();
     let mut told = Vec::new();
     if running {
         told.push("A clip is being generated.".to_owned());
+    }
+    if state.saving > 0 {
+        told.push("A file is being written.".to_owned());
     }
     if seconds >= WORTH_ASKING {
         let runs = match unsaved().count() {
@@ -59,7 +67,7 @@ impl App {
             return;
         }
         let Some(lost) = lost(&self.state) else {
-            // It is saved, or was short and is done.
+            // It is written or saved, or was short and is done.
             self.leaving = Leaving::No;
             return;
         };

@@ -22,6 +22,8 @@ pub struct Run {
     pub live: bool,
     /// Where it was opened from or saved to.
     pub path: Option<PathBuf>,
+    /// Its clip is in a file.
+    pub clip_saved: bool,
     /// Shown beside the current run.
     pub beside: bool,
     /// The foreground as the user painted it, one bit a token; in place of the estimated mask.
@@ -62,6 +64,17 @@ impl Run {
     /// A step's record by its number.
     pub fn step(&self, step: usize) -> Option<&StepRecord> {
         self.capture.steps.iter().find(|record| record.step == step)
+    }
+
+    /// The step on show where one is wished for: that one, or the newest that was recorded.
+    pub fn shown_step(&self, wished: Option<usize>) -> Option<usize> {
+        let newest = self.capture.steps.last().map(|step| step.step);
+        wished.filter(|step| self.step(*step).is_some()).or(newest)
+    }
+
+    /// Whether it is done and in no file, neither whole nor as a clip.
+    pub fn unsaved(&self) -> bool {
+        !self.live && self.path.is_none() && !self.clip_saved
     }
 
     /// A block's record in one branch of one step.
@@ -185,6 +198,13 @@ impl Runs {
         }
     }
 
+    /// A run's clip is in a file now.
+    pub fn clip_saved(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.clip_saved = true;
+        }
+    }
+
     /// Makes a run without reuse the baseline where there is none of its job; whether it did.
     pub fn promote(&mut self, id: u64) -> bool {
         let Some(run) = self.get(id).filter(|run| run.capture.run.strategy == StrategyConfig::Off) else {
@@ -273,9 +293,9 @@ impl Runs {
         (baseline.id != current.id && same_clip(baseline, current)).then_some((baseline, current))
     }
 
-    /// The baseline and the current run, where both did the same job, so that time and likeness mean something.
-    pub fn reference(&self) -> Option<(&Run, &Run)> {
-        self.comparable().filter(|(baseline, current)| differs(baseline, current).is_none())
+    /// The baseline of a run, where both did the same job, so that time and likeness mean something.
+    pub fn reference_of(&self, run: &Run) -> Option<&Run> {
+        self.baseline().filter(|baseline| baseline.id != run.id && differs(baseline, run).is_none())
     }
 
     /// The runs of the preview: the baseline, the current one and those beside it, at most [`MOST_SHOWN`].
@@ -322,9 +342,9 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// The run's name.
-    pub fn title(&self) -> String {
-        self.run.title()
+    /// The run.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 }
 
@@ -427,11 +447,12 @@ mod tests {
         let mut other = sample::capture(sample::Kind::Off);
         other.run.seed = 7;
         let other = runs.add(other, false, None);
-        assert!(runs.comparable().is_some() && runs.reference().is_none());
+        let referred = |runs: &Runs| runs.current().is_some_and(|run| runs.reference_of(run).is_some());
+        assert!(runs.comparable().is_some() && !referred(&runs));
         assert_eq!(differs(runs.get(off).unwrap(), runs.get(other).unwrap()), Some("seed"));
         let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        assert!(runs.reference().is_some() && !runs.promote(uniform));
-        assert!(runs.promote(other) && runs.reference().is_none(), "a new job has a new baseline");
+        assert!(referred(&runs) && !runs.promote(uniform));
+        assert!(runs.promote(other) && !referred(&runs), "a new job has a new baseline");
     }
 
     #[test]

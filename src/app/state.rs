@@ -1,19 +1,19 @@
 //! What the window knows: panes draw it and change it, nothing else is shared between them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Facts, Stage};
 
 use super::brush::Brush;
+use super::colouring::Colouring;
 use super::figures::{Figure, Shots};
 use super::form::{Form, Prediction};
 use super::layout::Pane;
-use super::map::Colouring;
 use super::preview::Pictures;
-use super::runs::{Closed, Runs};
+use super::runs::{Closed, Run, Runs};
 use super::scores::Scores;
 use super::target::{Known, is_planner};
 
@@ -75,14 +75,22 @@ pub enum Undo {
     Run(Box<Closed>),
     /// A plan of the user's was removed.
     Plan(StrategyConfig),
+    /// Settings were replaced.
+    Form {
+        /// By what was done.
+        what: &'static str,
+        /// All of them, as they were.
+        form: Box<Form>,
+    },
 }
 
 impl Undo {
     /// What was done.
     pub fn name(&self) -> String {
         match self {
-            Self::Run(closed) => format!("close {}", closed.title()),
+            Self::Run(closed) => format!("close {}", closed.run().title()),
             Self::Plan(plan) => format!("remove \"{}\"", plan.name()),
+            Self::Form { what, .. } => (*what).into(),
         }
     }
 }
@@ -132,6 +140,36 @@ impl Job {
             Self::Running { wish, .. } => *wish,
             _ => Wish::GoOn,
         }
+    }
+
+    /// What it does, in a word or two.
+    pub fn doing(&self) -> &'static str {
+        match self {
+            Self::Idle => "",
+            Self::Opening => "opening the GPU",
+            Self::Running { wish: Wish::Pause, .. } => "paused",
+            Self::Running { wish: Wish::Cancel, .. } => "cancelling",
+            Self::Running { stage, .. } => match stage {
+                None => "starting",
+                Some(Stage::Load) => "loading",
+                Some(Stage::Text) => "reading the prompt",
+                Some(Stage::Denoise) => "denoising",
+                Some(Stage::Decode) => "decoding",
+            },
+        }
+    }
+
+    /// How long its stage has gone on; `None` of one that is held or ends.
+    pub fn elapsed(&self) -> Option<Duration> {
+        match self {
+            Self::Running { since, wish: Wish::GoOn, .. } => Some(since.elapsed()),
+            _ => None,
+        }
+    }
+
+    /// The same in whole seconds, from the first one on.
+    pub fn seconds(&self) -> Option<u64> {
+        self.elapsed().map(|time| time.as_secs()).filter(|seconds| *seconds > 0)
     }
 }
 
@@ -314,7 +352,23 @@ fn remember(list: &mut Vec<PathBuf>, path: &Path) {
 /// A baseline and a run with their versions.
 pub type LikenessOf = [(u64, u64); 2];
 
-/// Similarity of the current run's clip to the baseline's.
+/// The pair that a run is with its baseline.
+pub fn pair(baseline: &Run, run: &Run) -> LikenessOf {
+    [(baseline.id, baseline.version), (run.id, run.version)]
+}
+
+/// How far the comparison of two clips is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Comparison {
+    /// It goes on.
+    Asked,
+    /// It is done.
+    Found(Likeness),
+    /// The clips have nothing that could be compared.
+    Cannot,
+}
+
+/// Similarity of a run's clip to the baseline's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Likeness {
     /// dB; infinite for equal clips.
@@ -380,8 +434,8 @@ pub struct State {
     pub facts_of: Option<FactsKey>,
     /// What the form's strategy is expected to do.
     pub prediction: Prediction,
-    /// Of one clip to another, and which these are: runs and their versions.
-    pub likeness: Option<(LikenessOf, Option<Likeness>)>,
+    /// How alike clips are, of all pairs that were asked for in this session.
+    pub likeness: HashMap<LikenessOf, Comparison>,
     /// How blocks attend to the foreground.
     pub scores: Scores,
     /// The same of the baseline, where it is subtracted.
@@ -394,6 +448,8 @@ pub struct State {
     pub pictures: Pictures,
     /// What was thrown away last, to be taken back.
     pub undo: Option<Undo>,
+    /// Files that are being written.
+    pub saving: usize,
     /// What panes asked for in this frame.
     pub actions: Vec<Action>,
     /// The model that ships with the program.
@@ -433,8 +489,27 @@ impl State {
             _ if self.waits_for_profile() => {
                 Err("The model's profile is still being read for these settings: generate again in a moment.".into())
             }
-            _ => Ok(()),
+            Some(Ok(_)) => self.trouble().map_or(Ok(()), Err),
+            // How many blocks the model has is not known yet: the job itself finds out.
+            None => Ok(()),
         }
+    }
+
+    /// Why the chosen strategy cannot work, in the window's words: an error's own advice is for the command line.
+    pub fn trouble(&self) -> Option<String> {
+        let error = self.prediction.error.as_ref()?;
+        Some(match self.form.strategy() {
+            StrategyConfig::MagCache(settings) if settings.ratios.is_empty() => {
+                "MagCache has no calibration yet. Run \"Off\" with block changes measured, then calibrate it in the strategy pane."
+                    .into()
+            }
+            StrategyConfig::TeaCache { coefficients: None, .. } => {
+                "TeaCache has no calibration: it comes with the model's profile (choose Target to see what there is), \
+                 or with a strategy's file."
+                    .into()
+            }
+            _ => format!("{error}."),
+        })
     }
 
     /// Forgets what was known of the form's model.
@@ -442,11 +517,22 @@ impl State {
         (self.facts, self.profiled, self.facts_of) = (None, None, None);
     }
 
-    /// How alike the current run's clip and the baseline's are, once that is known.
-    pub fn known_likeness(&self) -> Option<Likeness> {
-        let (baseline, current) = self.runs.reference()?;
-        let of = [(baseline.id, baseline.version), (current.id, current.version)];
-        self.likeness.filter(|(known, _)| *known == of)?.1
+    /// How far the comparison of a run's clip with the baseline's is, where both did the same job.
+    pub fn comparison(&self, run: &Run) -> Option<Comparison> {
+        self.likeness.get(&pair(self.runs.reference_of(run)?, run)).copied()
+    }
+
+    /// How alike a run's clip and the baseline's are, once that is known.
+    pub fn known_likeness(&self, run: &Run) -> Option<Likeness> {
+        match self.comparison(run)? {
+            Comparison::Found(likeness) => Some(likeness),
+            Comparison::Asked | Comparison::Cannot => None,
+        }
+    }
+
+    /// Whether the map shows the plan of the next run: it is asked for, or nothing was recorded.
+    pub fn shows_plan(&self) -> bool {
+        self.view.plan || self.runs.current().is_none()
     }
 
     /// Asks the window for something.
@@ -456,8 +542,6 @@ impl State {
 
     /// The step that is shown: the selected one, or the newest that was recorded.
     pub fn shown_step(&self) -> Option<usize> {
-        let run = self.runs.current()?;
-        let newest = run.capture.steps.last().map(|step| step.step);
-        self.view.step.filter(|step| run.step(*step).is_some()).or(newest)
+        self.runs.current()?.shown_step(self.view.step)
     }
 }

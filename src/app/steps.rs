@@ -1,5 +1,6 @@
 //! Pane "Steps": how much each step changes the prediction, and how long it takes.
 
+use egui::accesskit::Role;
 use egui::{Color32, Id, RichText, Ui};
 use egui_plot::{
     AxisHints, Bar, BarChart, GridMark, HoverPosition, Line, MarkerShape, Plot, PlotPoints, Points, VLine,
@@ -91,6 +92,12 @@ fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
         })
 }
 
+/// A plot's name: what it shows, and the value of the step on show.
+fn name(what: &str, shown: Option<usize>, value: Option<String>) -> String {
+    let value = value.unwrap_or_else(|| "no value".into());
+    shown.map_or_else(|| what.into(), |step| format!("{what}; step {step}: {value}"))
+}
+
 /// The step that was clicked.
 fn clicked(plot: &egui_plot::PlotUi<'_>, steps: usize) -> Option<usize> {
     let at = plot.pointer_coordinate().filter(|_| plot.response().clicked())?;
@@ -109,29 +116,30 @@ fn change(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usize>, 
         steps.map(|(_, step)| [step.step as f64, 0.0]).collect()
     };
     let steps = run.capture.run.steps();
-    plot("change of predictions", run, height)
-        .show_axes([false, true])
-        .show(ui, |plot| {
-            if let Some(step) = shown {
-                plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
-            }
-            if let Some(baseline) = baseline {
-                let line = Line::new("baseline", PlotPoints::from(curve(baseline)));
-                plot.line(line.color(palette.weak).width(1.0).style(egui_plot::LineStyle::dashed_loose()));
-            }
-            plot.line(Line::new("change", PlotPoints::from(own.clone())).color(palette.accent).width(2.0));
-            plot.points(Points::new("change", PlotPoints::from(own)).color(palette.accent).radius(2.5));
-            for (cell, shape) in [
-                (Cell::Computed, MarkerShape::Square),
-                (Cell::Stored, MarkerShape::Square),
-                (Cell::Reused, MarkerShape::Cross),
-            ] {
-                let marks = Points::new("plan", PlotPoints::from(ticks(cell))).shape(shape);
-                plot.points(marks.color(cell_color(&palette, cell)).radius(4.0).allow_hover(false));
-            }
-            clicked(plot, steps)
-        })
-        .inner
+    let shown_plot = plot("change of predictions", run, height).show_axes([false, true]).show(ui, |plot| {
+        if let Some(step) = shown {
+            plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
+        }
+        if let Some(baseline) = baseline {
+            let line = Line::new("baseline", PlotPoints::from(curve(baseline)));
+            plot.line(line.color(palette.weak).width(1.0).style(egui_plot::LineStyle::dashed_loose()));
+        }
+        plot.line(Line::new("change", PlotPoints::from(own.clone())).color(palette.accent).width(2.0));
+        plot.points(Points::new("change", PlotPoints::from(own)).color(palette.accent).radius(2.5));
+        for (cell, shape) in [
+            (Cell::Computed, MarkerShape::Square),
+            (Cell::Stored, MarkerShape::Square),
+            (Cell::Reused, MarkerShape::Cross),
+        ] {
+            let marks = Points::new("plan", PlotPoints::from(ticks(cell))).shape(shape);
+            plot.points(marks.color(cell_color(&palette, cell)).radius(4.0).allow_hover(false));
+        }
+        clicked(plot, steps)
+    });
+    let value = shown.and_then(|step| run.step(step)?.prediction_change);
+    let text = name("L1 distance between predictions", shown, value.map(|value| format!("{value:.4}")));
+    theme::named(&shown_plot.response, Role::Image, text);
+    shown_plot.inner
 }
 
 fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<usize> {
@@ -143,7 +151,7 @@ fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<us
     };
     let bars = run.capture.steps.iter().enumerate().map(bar).collect();
     let steps = run.capture.run.steps();
-    plot("time of steps", run, height)
+    let shown_plot = plot("time of steps", run, height)
         .x_axis_formatter(|mark, _| {
             if mark.value.fract() == 0.0 && mark.value >= 0.0 { format!("{:.0}", mark.value) } else { String::new() }
         })
@@ -151,11 +159,14 @@ fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<us
             if let Some(step) = shown {
                 plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
             }
-            let name = |bar: &Bar, _: &BarChart| format!("step {:.0}\n{:.0} ms", bar.argument, bar.value);
-            plot.bar_chart(BarChart::new("ms", bars).element_formatter(Box::new(name)));
+            let label = |bar: &Bar, _: &BarChart| format!("step {:.0}\n{:.0} ms", bar.argument, bar.value);
+            plot.bar_chart(BarChart::new("ms", bars).element_formatter(Box::new(label)));
             clicked(plot, steps)
-        })
-        .inner
+        });
+    let value = shown.and_then(|step| Some(run.step(step)?.seconds));
+    let text = name("Time of steps", shown, value.map(theme::seconds));
+    theme::named(&shown_plot.response, Role::Image, text);
+    shown_plot.inner
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::profiling::partition::{parse_blocks, print_blocks};
 
 use super::custom::{self, typed};
 use super::map::{Pixels, draw_kind};
-use super::state::{Level, State};
+use super::state::{Level, State, Undo};
 use super::target::{self, Expected};
 use super::theme::{self, Palette, row, section};
 
@@ -32,10 +32,17 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
             custom::plan_ui(ui, state);
         } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
             ui.add_space(4.0);
-            let own = matches!(strategy, StrategyConfig::TeaCache { coefficients: Some(_), .. });
+            let before = strategy.clone();
             settings(ui, strategy, steps, blocks);
-            if own && matches!(strategy, StrategyConfig::TeaCache { coefficients: None, .. }) {
-                state.form.own_coefficients = false;
+            match (&before, &*strategy) {
+                (
+                    StrategyConfig::TeaCache { coefficients: Some(_), .. },
+                    StrategyConfig::TeaCache { coefficients: None, .. },
+                ) => state.form.own_coefficients = false,
+                (StrategyConfig::Profiling(before), StrategyConfig::Profiling(now)) if before.blocks != now.blocks => {
+                    state.form.own_blocks = true;
+                }
+                _ => {}
             }
             calibrate(ui, state);
         }
@@ -214,21 +221,17 @@ fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks
     }
 }
 
-/// Offers the background blocks of the model's profile.
+/// The way back from the user's own blocks to those of the model's profile.
 fn profile_blocks(ui: &mut Ui, state: &mut State) {
-    let Some(Ok(profiled)) = &state.profiled else { return };
-    let background = profiled.background.clone();
-    if background.is_empty() || state.form.cached_blocks() == background {
-        return;
-    }
+    let Some(Ok(profiled)) = state.profiled.as_ref().filter(|_| state.form.own_blocks) else { return };
     let tip = format!(
         "Blocks {}: those that attended to the background when the model was profiled",
-        print_blocks(&background)
+        print_blocks(&profiled.background)
     );
-    if ui.button("Cache the profile's background blocks").on_hover_text(tip).clicked()
-        && let Some(StrategyConfig::Profiling(settings)) = state.form.strategies.get_mut(1)
-    {
-        settings.blocks = vec![background];
+    if ui.button("Cache the profile's background blocks").on_hover_text(tip).clicked() {
+        // They come with the next frame of the window.
+        state.form.own_blocks = false;
+        ui.ctx().request_repaint();
     }
 }
 
@@ -336,19 +339,7 @@ fn prediction(ui: &mut Ui, state: &mut State) {
         ui.label(RichText::new("Reading the model's profile...").color(palette.weak));
         return;
     }
-    if let Some(error) = &state.prediction.error {
-        // The error's own advice is for the command line.
-        let text = match state.form.strategy() {
-            StrategyConfig::MagCache(settings) if settings.ratios.is_empty() => {
-                "MagCache has no calibration yet. Run \"Off\" with block changes measured, then calibrate here.".into()
-            }
-            StrategyConfig::TeaCache { coefficients: None, .. } => {
-                "TeaCache has no calibration: it comes with the model's profile (choose Target to see what there is), \
-                 or with a strategy's file."
-                    .into()
-            }
-            _ => format!("{error}."),
-        };
+    if let Some(text) = state.trouble() {
         ui.label(RichText::new(text).color(palette.warn));
         return;
     }
@@ -437,6 +428,7 @@ fn measure(ui: &mut Ui, state: &mut State) {
         .on_hover_text("Every strategy back to good settings for this number of steps")
         .clicked()
     {
+        state.undo = Some(Undo::Form { what: "default settings", form: Box::new(state.form.clone()) });
         state.form.reset_strategies();
         state.log.add(Level::Note, "All strategies have their default settings again.");
     }

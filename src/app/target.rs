@@ -93,8 +93,8 @@ pub fn is_planner(strategy: &StrategyConfig) -> bool {
     matches!(strategy, StrategyConfig::Plan { title, .. } if title == TITLE)
 }
 
-/// Puts what the model's profile knows into the form: the planner's plan for the goal, and calibrations that methods need. Without a
-/// profile they have none, but for what the user brought.
+/// Puts what the model's profile knows into the form: the planner's plan for the goal, background blocks, and calibrations that methods
+/// need. Without a profile they have none, but for what the user brought.
 pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     if is_planner(form.strategy())
         && let Some(plans) = profiled.and_then(|profiled| profiled.plans(form.goal, blocks))
@@ -113,6 +113,12 @@ pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
                 let known = profiled.map_or(&[][..], |profiled| &profiled.calibration.magnitude_ratios);
                 if settings.ratios != known {
                     settings.ratios = known.to_vec();
+                }
+            }
+            StrategyConfig::Profiling(settings) if !form.own_blocks => {
+                let known = profiled.map_or(&[][..], |profiled| &profiled.background);
+                if settings.blocks.len() != 1 || settings.blocks[0] != known {
+                    settings.blocks = vec![known.to_vec()];
                 }
             }
             _ => {}
@@ -272,6 +278,7 @@ mod tests {
             let mut known = profiled(3);
             known.calibration.magnitude_ratios = vec![1.0, ratio, ratio];
             known.calibration.tea_embedding = Some([ratio; 5]);
+            known.background = vec![0, (10.0 * ratio) as usize];
             known
         };
         let mut form = Form::default();
@@ -286,9 +293,14 @@ mod tests {
         for ratio in [0.9, 0.8] {
             fill(&mut form, Some(&with(ratio)), 8);
             assert_eq!(known(&form), (Some(ratio), Some(ratio)));
+            assert_eq!(form.cached_blocks(), [0, (10.0 * ratio) as usize]);
         }
         fill(&mut form, None, 8);
-        assert_eq!(known(&form), (None, None));
+        assert_eq!((known(&form), form.cached_blocks()), ((None, None), &[][..]));
+        form.cache_block(3, true);
+        fill(&mut form, Some(&with(0.9)), 8);
+        assert_eq!(form.cached_blocks(), [3]);
+        fill(&mut form, None, 8);
         form.strategies[4] = StrategyConfig::MagCache(MagCache { ratios: vec![1.0, 0.7], ..MagCache::default() });
         form.own_ratios = true;
         fill(&mut form, Some(&with(0.9)), 8);

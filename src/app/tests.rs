@@ -12,8 +12,9 @@ use egui::{Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 
+use super::colouring::Colouring;
 use super::layout::Pane;
-use super::map::Colouring;
+use super::runs::Run;
 use super::sample::{self, Kind};
 use super::screenshot::opaque;
 use super::state::{Compare, Job};
@@ -78,8 +79,15 @@ pub(super) fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static,
     fill(harness.state_mut(), dark);
     harness.run_steps(6);
     // PSNR and SSIM come from a thread of their own.
-    wait(&mut harness, |state| state.known_likeness().is_some());
+    wait(&mut harness, |state| {
+        state.runs.iter().all(|run| state.runs.reference_of(run).is_none() || compared(state, run))
+    });
     harness
+}
+
+/// Whether a run's clip was compared with the baseline's, one way or another.
+pub(super) fn compared(state: &State, run: &Run) -> bool {
+    matches!(state.comparison(run), Some(Comparison::Found(_) | Comparison::Cannot))
 }
 
 /// Compares a picture with the stored one. Adapters may round edges of glyphs and lines differently: few pixels may differ.
@@ -240,9 +248,17 @@ fn every_control_has_a_name() {
                 Button | CheckBox | RadioButton | Slider | SpinButton | TextInput | MultilineTextInput | ComboBox
             )
         };
+        // Pictures and maps are controls where they can be clicked. Low and narrow ones are the docking's own bars and handles.
+        let clicked = |node: &egui_kittest::Node<'_>| {
+            use egui::accesskit::Action;
+            let (data, role) = (node.accesskit_node().data(), node.accesskit_node().role());
+            matches!(role, Role::Unknown | Role::Image | Role::Canvas)
+                && data.supports_action(Action::Click)
+                && node.rect().size().min_elem() > 30.0
+        };
         let nodes = harness.root().children_recursive();
         let nameless: Vec<_> = nodes
-            .filter(|node| control(node.accesskit_node().role()) && !named(node))
+            .filter(|node| (control(node.accesskit_node().role()) || clicked(node)) && !named(node))
             .map(|node| format!("{:?} at {:?}", node.accesskit_node().role(), node.rect()))
             .collect();
         assert!(nameless.is_empty(), "strategy {chosen}: {nameless:#?}");
@@ -264,14 +280,51 @@ fn a_strategy_is_chosen_and_predicted() {
 #[test]
 fn blocks_become_background_by_a_click() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    harness.get_by_label("Block 3, foreground: computed").click();
+    // Nobody has said yet what the blocks are.
+    assert!(harness.query_all_by_label_contains("foreground: computed").next().is_none());
+    harness.get_by_label_contains("Block 3, foreground or background: not known").click();
     harness.run_steps(2);
     assert_eq!(harness.state().state.form.cached_blocks(), [3]);
+    assert!(harness.query_by_label("Block 2, foreground: computed").is_some());
     assert_eq!(harness.state().state.form.strategy().name(), "profiling");
     assert!(harness.state().state.prediction.flop_speedup.unwrap() > 1.0);
     harness.get_by_label("Block 3, background: cached").click();
     harness.run_steps(2);
     assert!(harness.state().state.form.cached_blocks().is_empty());
+}
+
+#[test]
+fn the_selection_stays_in_sight() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    let mut capture = sample::capture(Kind::Off);
+    capture.run.blocks = 40;
+    harness.state_mut().state.runs.add(capture, false, None);
+    harness.state_mut().state.facts = None;
+    harness.state_mut().state.view.selection = Some([10, 10, 0, 0]);
+    harness.state_mut().state.view.block = Some(0);
+    harness.run_steps(2);
+    let seen = |harness: &Harness<'_, App>, block: usize| {
+        harness.query_all_by_label_contains(&format!("Block {block}, foreground or")).next().is_some()
+    };
+    assert!(seen(&harness, 0) && !seen(&harness, 35));
+    harness.get_by_label_contains("Blocks by steps map").focus();
+    harness.run_steps(1);
+    for _ in 0..35 {
+        harness.key_press(Key::ArrowDown);
+        harness.run_steps(1);
+    }
+    // It scrolls smoothly.
+    harness.run_steps(60);
+    assert_eq!(harness.state().state.view.block, Some(35));
+    assert!(seen(&harness, 35) && !seen(&harness, 0));
+}
+
+/// What cannot be done now is not advised.
+#[test]
+fn an_empty_window_says_what_to_do_first() {
+    let harness = window([1100.0, 700.0], 1.0);
+    assert!(harness.query_all_by_label_contains("Press Generate").next().is_none());
+    assert!(harness.query_all_by_label_contains("Choose a model first.").next().is_some());
 }
 
 #[test]
@@ -432,6 +485,26 @@ fn a_live_run_shows_how_far_it_is() {
     assert!(harness.query_by_label("Pause").is_some() && harness.query_by_label("Generate").is_none());
     assert!(harness.query_by_label("7 of 16").is_some());
     check("window-live", &mut harness);
+    // Scores wait for the mask: nothing has to be turned on.
+    let app = harness.state_mut();
+    app.state.runs.change(id, |run| Arc::make_mut(&mut run.capture).masks.clear());
+    app.state.view.colouring = Colouring::Lift;
+    harness.run_steps(2);
+    assert!(harness.query_all_by_label_contains("Scores come with the foreground mask").next().is_some());
+}
+
+/// The negative prompt's branch is left where there is none, as its buttons are.
+#[test]
+fn an_unguided_run_shows_its_only_branch() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.get_by_label("Negative").click();
+    harness.run_steps(2);
+    assert!(harness.state().state.view.uncond);
+    let mut capture = sample::capture(Kind::Uniform);
+    capture.run.guidance_scale = 1.0;
+    harness.state_mut().state.runs.add(capture, false, None);
+    harness.run_steps(2);
+    assert!(!harness.state().state.view.uncond && harness.query_by_label("Negative").is_none());
 }
 
 /// Whatever a capture holds, every pane draws it.

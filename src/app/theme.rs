@@ -179,8 +179,16 @@ pub fn row(ui: &mut egui::Ui, name: &str, value: impl Into<egui::WidgetText>) ->
         ui.label(egui::RichText::new(name).color(weak));
         ui.with_layout(right, |ui| ui.label(value));
     };
-    ui.horizontal(content).response
+    // Rows of numbers are no rows of buttons: they need less height.
+    let tight = |ui: &mut egui::Ui| {
+        ui.spacing_mut().interact_size.y = ROW;
+        ui.horizontal(content).response
+    };
+    ui.scope(tight).inner
 }
+
+/// Height of a row of numbers, in points.
+const ROW: f32 = 18.0;
 
 /// What a pane says while it has nothing to show: what it is for, and what to do.
 pub fn empty(ui: &mut egui::Ui, title: &str, what_to_do: &str) {
@@ -207,6 +215,11 @@ pub fn bytes(count: u64) -> String {
         _ => (1024.0, "KiB"),
     };
     format!("{:.1} {name}", count / unit)
+}
+
+/// `31.4 dB`; equal clips are `identical`.
+pub fn decibels(psnr: f64) -> String {
+    if psnr.is_finite() { format!("{psnr:.1} dB") } else { "identical".into() }
 }
 
 /// `850 ms`, `4.2 s`, `3 min 20 s`; a dash for nothing.

@@ -11,10 +11,10 @@ use egui_kittest::kittest::Queryable;
 use crate::caching::{StepPlan, StrategyConfig};
 use crate::profiling::profile::Profile;
 
+use super::colouring::Colouring;
 use super::figures::Shots;
 use super::layout::Pane;
 use super::link::Told;
-use super::map::Colouring;
 use super::state::{Action, FactsKey, Job, State};
 use super::target::{self, Expected, Goal};
 use super::tests::{check, filled, options, wait};
@@ -74,9 +74,17 @@ fn methods_that_need_a_calibration_have_the_profile_s() {
     }
     harness.get_by_label("ProfilingDiT").click();
     harness.run_steps(3);
+    let cached = |harness: &Harness<'_, App>| harness.state().state.form.cached_blocks().to_vec();
+    let background = cached(&harness);
+    assert!(background.contains(&3) && !background.contains(&4), "{background:?}");
+    // A block of one's own choice, and the way back.
+    harness.get_by_label("Block 4, foreground: computed").click();
+    harness.run_steps(3);
+    assert_eq!(cached(&harness).len(), background.len() + 1);
     harness.get_by_label("Cache the profile's background blocks").click();
     harness.run_steps(3);
-    assert!(!harness.state().state.form.cached_blocks().is_empty());
+    assert_eq!(cached(&harness), background);
+    assert!(harness.query_by_label("Cache the profile's background blocks").is_none());
     assert_eq!(target::expected(&harness.state().state), Expected::NotMeasured);
 }
 
@@ -135,6 +143,51 @@ fn a_calibration_stays_with_its_model() {
     harness.run_steps(1);
     wait(&mut harness, |state| !state.reading());
     assert_eq!(ratios(&harness.state().state), own);
+}
+
+#[test]
+fn another_model_takes_no_settings_away() {
+    let mut harness = with_demo_model([1360.0, 1300.0]);
+    assert!(harness.state().state.undo.is_none(), "the first model replaces none");
+    let form = &mut harness.state_mut().state.form;
+    (form.steps, form.guidance) = (21, 2.5);
+    form.cache_block(4, true);
+    harness.run_steps(2);
+    wait(&mut harness, |state| !state.reading());
+    let before = harness.state().state.form.clone();
+    // What is no model is none, and changes nothing.
+    let folder = tempfile::tempdir().unwrap();
+    harness.state_mut().state.ask(Action::UseModel(folder.path().into()));
+    harness.run_steps(2);
+    assert!(harness.state().state.form == before && harness.state().state.undo.is_none());
+    assert!(harness.state().state.log.iter().any(|(_, text)| text.contains("no model in it")));
+    other_model(folder.path(), Some);
+    harness.state_mut().state.ask(Action::UseModel(folder.path().into()));
+    harness.run_steps(2);
+    assert_ne!(harness.state().state.form.steps, 21);
+    harness.get_by_label("Undo: use another model").click();
+    harness.run_steps(2);
+    assert!(harness.state().state.form == before);
+    harness.get_by_label("Default settings").click();
+    harness.run_steps(2);
+    assert!(!harness.state().state.form.own_blocks);
+    harness.get_by_label("Undo: default settings").click();
+    harness.run_steps(2);
+    assert!(harness.state().state.form == before);
+}
+
+#[test]
+fn a_model_that_is_gone_is_told_and_its_settings_come_back() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    let app = harness.state_mut();
+    (app.state.form.model, app.state.form.steps) = ("gone/model".into(), 21);
+    app.choose_first_model();
+    assert!(app.state.form.model.ends_with("demo-model") && app.state.form.steps != 21);
+    assert!(app.state.log.iter().any(|(_, text)| text.contains("gone/model is not there any more: the built-in")));
+    harness.run_steps(2);
+    harness.get_by_label("Undo: use another model").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state().state.form.steps, 21);
 }
 
 /// While the plan is for other steps nothing is generated.
@@ -302,6 +355,26 @@ fn cells_are_pinned_and_compared() {
     harness.get_by_label("Minus pinned").click();
     harness.run_steps(2);
     assert_eq!(super::attention::overlays(&harness.state().state).len(), 1);
+}
+
+/// What does nothing to the pictures on show has no control beside them.
+#[test]
+fn controls_are_those_of_the_comparison() {
+    let mut harness = filled([1360.0, 860.0], 1.0, true);
+    harness.state_mut().state.brush.on = true;
+    for (mode, pin, outline) in
+        [("One", true, true), ("Split", false, true), ("Side by side", false, true), ("Difference", false, false)]
+    {
+        harness.get_by_label(mode).click();
+        harness.run_steps(2);
+        let there = |name: &str| harness.query_by_label(name).is_some();
+        assert_eq!([there("Pin cell"), there("Clear")], [pin; 2], "{mode}");
+        assert_eq!([there("Mask outline"), there("received")], [outline; 2], "{mode}");
+    }
+    // Painting is for one run: it shows that one.
+    harness.get_by_label("Paint mask").click();
+    harness.run_steps(2);
+    assert!(harness.query_by_label("Clear").is_some() && harness.query_by_label("Pin cell").is_some());
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The bar on top: model, prompt, seed, steps, size, and what starts and stops.
 
+use std::time::Duration;
+
 use egui::accesskit::Role;
 use egui::{Button, DragValue, Key, KeyboardShortcut, Modifiers, RichText, Ui};
-
-use crate::engine::Stage;
 
 use super::layout::{Layout, Pane};
 use super::state::{Action, Job, State, Wish};
@@ -227,20 +227,11 @@ fn size(ui: &mut Ui, state: &mut State) {
     theme::named(&response.response, Role::Button, format!("Size: {width} x {height}, {} frames", state.form.frames));
 }
 
-/// What the engine does, in a word or two.
-fn doing(job: &Job) -> &'static str {
-    match job {
-        Job::Idle => "",
-        Job::Opening => "opening the GPU",
-        Job::Running { wish: Wish::Pause, .. } => "paused",
-        Job::Running { wish: Wish::Cancel, .. } => "cancelling",
-        Job::Running { stage, .. } => match stage {
-            None => "starting",
-            Some(Stage::Load) => "loading",
-            Some(Stage::Text) => "reading the prompt",
-            Some(Stage::Denoise) => "denoising",
-            Some(Stage::Decode) => "decoding",
-        },
+/// What the engine does, and for how many seconds: long stages are seen to go on.
+fn doing(job: &Job) -> String {
+    match job.seconds() {
+        Some(seconds) => format!("{} {seconds} s", job.doing()),
+        None => job.doing().into(),
     }
 }
 
@@ -269,4 +260,8 @@ fn buttons(ui: &mut Ui, state: &mut State) {
         state.ask(action);
     }
     ui.label(RichText::new(doing(&state.job)).color(palette.weak));
+    if let Some(time) = state.job.elapsed() {
+        // When the next second is full: nothing else may happen for long.
+        ui.ctx().request_repaint_after(Duration::from_secs(1) - Duration::from_nanos(time.subsec_nanos().into()));
+    }
 }

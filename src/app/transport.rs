@@ -9,6 +9,9 @@ use super::theme;
 /// Steps that go by in a second.
 const STEPS_A_SECOND: f64 = 5.0;
 
+/// Least room, in points, for a slider with its name and value: where less remains they have a row of their own.
+const SLIDER: f32 = 130.0;
+
 /// Draws the row below the pictures: `count` frames, `fps` of them in a second.
 pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let run = state.runs.current();
@@ -21,34 +24,41 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let rate = if through_steps { STEPS_A_SECOND } else { fps };
     let next = go_on(ui, view, at, many, rate);
     ui.add_space(4.0);
-    ui.horizontal(|ui| {
-        let restart = play_button(ui, view, at, many);
-        ui.checkbox(&mut view.looping, "Loop");
-        if steps.len() > 1 {
-            let which = |ui: &mut Ui, view: &mut View, steps: bool, text: &str, tip: &str| {
-                if ui.selectable_label(view.through_steps == steps, text).on_hover_text(tip).clicked() {
-                    view.through_steps = steps;
-                }
-            };
-            which(ui, view, false, "by frame", "Play and choose frames of the clip");
-            which(
-                ui,
-                view,
-                true,
-                "by step",
-                "Play and choose denoising steps: the picture and its attention as they formed",
-            );
-        }
+    let slide = |ui: &mut Ui| {
         let label = ui.label(if through_steps { "Step" } else { "Frame" });
         ui.spacing_mut().slider_width = (ui.available_width() - 90.0).max(36.0);
-        let slid = if through_steps { slider(ui, at, &steps, label.id) } else { frame_slider(ui, at, count, label.id) };
-        view.playing &= slid.is_none();
-        match slid.or(restart).or(next) {
-            Some(to) if through_steps => view.step = steps.get(to).copied(),
-            Some(to) => view.frame = to,
-            None => {}
-        }
-    });
+        if through_steps { slider(ui, at, &steps, label.id) } else { frame_slider(ui, at, count, label.id) }
+    };
+    let (restart, slid) = ui
+        .horizontal(|ui| {
+            let restart = play_button(ui, view, at, many);
+            ui.checkbox(&mut view.looping, "Loop");
+            if steps.len() > 1 {
+                let which = |ui: &mut Ui, view: &mut View, steps: bool, text: &str, tip: &str| {
+                    if ui.selectable_label(view.through_steps == steps, text).on_hover_text(tip).clicked() {
+                        view.through_steps = steps;
+                    }
+                };
+                which(ui, view, false, "by frame", "Play and choose frames of the clip");
+                which(
+                    ui,
+                    view,
+                    true,
+                    "by step",
+                    "Play and choose denoising steps: the picture and its attention as they formed",
+                );
+            }
+            let room = ui.available_width() >= SLIDER;
+            (restart, room.then(|| slide(ui)))
+        })
+        .inner;
+    let slid = slid.unwrap_or_else(|| ui.horizontal(slide).inner);
+    view.playing &= slid.is_none();
+    match slid.or(restart).or(next) {
+        Some(to) if through_steps => view.step = steps.get(to).copied(),
+        Some(to) => view.frame = to,
+        None => {}
+    }
 }
 
 fn place(steps: &[usize], shown: Option<usize>) -> usize {

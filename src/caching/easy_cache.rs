@@ -51,6 +51,11 @@ impl EasyCacheRun {
 }
 
 impl Strategy for EasyCacheRun {
+    /// It reuses outputs.
+    fn depth(&self) -> usize {
+        0
+    }
+
     fn plan(&mut self, now: &StepContext) -> Decision {
         Decision::Plan(StepPlan::both(if self.may_skip(now) {
             BranchPlan::Output(OutputKind::Offset, Forecast::hold())

@@ -224,7 +224,8 @@ fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
 /// Bytes of the deltas that a request's strategy stores: by its plan, or of the whole stack where it decides on the way.
 fn delta_memory(request: &GenerateRequest, facts: &Facts) -> u64 {
     let steps = request.strategy.steps(request.num_inference_steps);
-    let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: Vec::new() };
+    // For rules that watch the time embedding, one that stands still stores as much as any.
+    let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
     // One that cannot be built fails in a moment, with a message of its own.
     let Ok(strategy) = request.strategy.build(&inputs) else { return 0 };
     let guided = request.guidance_scale != 1.0;

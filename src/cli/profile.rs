@@ -10,7 +10,7 @@ use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
 use crate::engine::{
-    Capture, Engine, Facts, GenerateRequest, Observe, Received, StepRecord, estimate_masks, subject_of,
+    Capture, Engine, Facts, GenerateRequest, MeanPaid, Observe, Received, StepRecord, estimate_masks, subject_of,
 };
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
@@ -320,7 +320,11 @@ fn choose_mask(wanted: &MaskSource, latents: &[f32], capture: &Capture) -> anyho
         MaskSource::File(place) => return Ok(mask::file(&read_gray(place)?, run.token_grid)?),
         MaskSource::Estimated(estimator) => estimator,
     };
-    let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, &capture.steps)?;
+    let mut paid = MeanPaid::new(run.tokens());
+    for (step, record) in capture.steps.iter().enumerate() {
+        paid.add(step, capture.steps.len(), record);
+    }
+    let estimates = estimate_masks(latents, run.latent_shape, run.token_grid, paid.mean().as_deref())?;
     let found = estimates.into_iter().find(|estimate| estimate.estimator == *estimator);
     found.with_context(|| format!("no {estimator:?} mask was found for \"{}\"", run.prompt))
 }

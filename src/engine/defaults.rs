@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::model::wan::files::ModelFiles;
+
 use super::EngineError;
 
 /// Settings used where the user gives none. A model folder may hold them as `ditscope.json`; what it leaves out is Wan2.1's own.
@@ -33,13 +35,29 @@ impl Defaults {
     /// Those of a model's folder.
     ///
     /// # Errors
-    /// `ditscope.json` is there but cannot be read as settings.
+    /// The folder holds no model, or its `ditscope.json` cannot be read as settings.
     pub fn of_model(folder: &Path) -> Result<Self, EngineError> {
+        ModelFiles::find(folder)?;
         let path = folder.join("ditscope.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text)
                 .map_err(|error| EngineError::Request(format!("{} does not hold settings: {error}", path.display()))),
             Err(_) => Ok(Self::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_model_has_no_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
+        std::fs::write(folder.path().join("ditscope.json"), "{}").unwrap();
+        assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+        assert_ne!(Defaults::of_model(&demo).unwrap(), Defaults::default());
     }
 }

@@ -24,7 +24,7 @@ use super::kept::{Features, Kept};
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
-    Control, Defaults, EngineError, Event, GenerateRequest, Generated, PreviewMap, Seconds, Stage, StepDone,
+    Control, Defaults, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
     estimate_masks, subject_of,
 };
 
@@ -124,12 +124,20 @@ impl Job<'_> {
 
     fn setup(&self) -> Result<Setup> {
         let model = OpenModel::of(self.request)?;
+        self.check_strategy(&model)?;
         Ok(Setup {
             guidance: Guidance::new(self.request.guidance_scale)?,
             preview: PreviewMap::of_model(&model.files.folder, model.shape[0])?,
             fps: Defaults::of_model(&model.files.folder)?.fps,
             model,
         })
+    }
+
+    /// Fails before any weights are read where the strategy cannot work.
+    fn check_strategy(&self, model: &OpenModel) -> Result<()> {
+        let (steps, blocks) = (model.scheduler.num_inference_steps(), model.transformer.0.num_layers);
+        self.request.strategy.build(&StrategyInputs { steps, blocks, signal_changes: Vec::new() })?;
+        Ok(())
     }
 
     /// Features of the prompt and, if guidance needs it, of the negative prompt.
@@ -141,12 +149,12 @@ impl Job<'_> {
             prompts.push(ids(&self.request.negative_prompt)?);
         }
         let (cx, prompts_before) = (&mut self.cx, &mut self.kept.prompts);
-        let mut features = timed(self.control, &mut self.seconds.text, || {
+        let features = timed(self.control, &mut self.seconds.text, || {
             Ok(prompts_before.features(cx, &model.text_encoder, prompts)?)
         })?;
         self.gpu.release_free_memory();
-        let negative = if guidance.needs_uncond() { features.pop() } else { None };
-        Ok((features.pop().unwrap_or_default(), negative))
+        let mut features = features.into_iter();
+        Ok((features.next().ok_or(EngineError::Stopped)?, features.next()))
     }
 
     /// Context rows of the prompt's subject; none where nothing is profiled or no subject is found.
@@ -192,7 +200,7 @@ impl Job<'_> {
         let mut sampler = CpuSampler::new(scheduler, initial);
         let steps = scheduler.num_inference_steps();
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
-        let mut watched = Vec::new();
+        let mut paid = MeanPaid::new(setup.model.patches.tokens());
         for step in 0..steps {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
@@ -210,9 +218,7 @@ impl Job<'_> {
             predicted.record.kernels = self.kernel_records()?;
             predicted.record.seconds = watch.seconds();
             plans.extend(predicted.record.plan.clone());
-            if self.request.observe.attention.is_some() {
-                watched.push(predicted.record.clone());
-            }
+            paid.add(step, steps, &predicted.record);
             let done = StepDone { steps, record: predicted.record, latents, x0, residual: predicted.residual };
             self.report(Event::Step(Box::new(done)))?;
         }
@@ -220,8 +226,8 @@ impl Job<'_> {
             self.report(Event::Warning(text))?;
         }
         let latents = sampler.sample().to_vec();
-        if !watched.is_empty() {
-            for estimate in estimate_masks(&latents, shape, setup.model.patches.grid(), &watched)? {
+        if self.request.observe.attention.is_some() {
+            for estimate in estimate_masks(&latents, shape, setup.model.patches.grid(), paid.mean().as_deref())? {
                 self.report(Event::Mask((&estimate).into()))?;
             }
         }

@@ -74,24 +74,38 @@ impl EncodedPrompts {
     /// Of at most 8 MB each (512 tokens of UMT5-XXL).
     const MOST: usize = 16;
 
-    /// Features of prompts, given as token ids: those that are not known are encoded, together.
+    /// Features of prompts, given as token ids, in their order: those that are not known are encoded, together.
+    ///
+    /// # Errors
+    /// Those of [`TextEncoder::encode`].
     pub fn features(
         &mut self,
         cx: &mut Stream,
         (config, weights): &(TextEncoderConfig, Checkpoint),
         prompts: Vec<Vec<u32>>,
     ) -> Result<Vec<Features>, ModelError> {
-        let encoder = weights.fingerprint();
-        let mut missing: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        missing.retain(|ids| self.get(&encoder, ids).is_none());
-        if !missing.is_empty() {
-            let made = TextEncoder::new(config, weights).encode(cx, &missing)?;
-            for (ids, features) in missing.into_iter().zip(made) {
-                self.keep(Encoded { encoder: encoder.clone(), ids: ids.to_vec(), features: features.into() });
-            }
+        self.complete(&weights.fingerprint(), prompts, |missing| TextEncoder::new(config, weights).encode(cx, missing))
+    }
+
+    /// The same, `encode` making what is missing.
+    fn complete(
+        &mut self,
+        encoder: &str,
+        prompts: Vec<Vec<u32>>,
+        encode: impl FnOnce(&[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError>,
+    ) -> Result<Vec<Features>, ModelError> {
+        // Before anything is kept: what is kept may push out what is known.
+        let known: Vec<Option<Features>> = prompts.iter().map(|ids| self.get(encoder, ids)).collect();
+        let pairs = prompts.iter().zip(&known);
+        let missing: Vec<&[u32]> = pairs.filter(|(_, known)| known.is_none()).map(|(ids, _)| ids.as_slice()).collect();
+        let mut made = if missing.is_empty() { Vec::new() } else { encode(&missing)? }.into_iter();
+        let mut all = Vec::with_capacity(prompts.len());
+        for (ids, known) in prompts.into_iter().zip(known) {
+            let features = known.or_else(|| made.next().map(Features::from)).unwrap_or_default();
+            self.keep(Encoded { encoder: encoder.into(), ids, features: features.clone() });
+            all.push(features);
         }
-        let known = |ids: &Vec<u32>| self.get(&encoder, ids);
-        Ok(prompts.iter().filter_map(known).collect())
+        Ok(all)
     }
 
     fn get(&self, encoder: &str, ids: &[u32]) -> Option<Features> {
@@ -99,7 +113,9 @@ impl EncodedPrompts {
         found.map(|kept| kept.features.clone())
     }
 
+    /// Keeps a prompt as the newest, in place of the oldest where there are too many.
     fn keep(&mut self, encoded: Encoded) {
+        self.0.retain(|kept| kept.encoder != encoded.encoder || kept.ids != encoded.ids);
         if self.0.len() == Self::MOST {
             self.0.pop_front();
         }
@@ -111,21 +127,24 @@ impl EncodedPrompts {
 mod tests {
     use super::*;
 
+    /// Every prompt with the same negative one, of more than are kept: each gets its own features, and the shared one is encoded once.
     #[test]
-    fn prompts_are_known_by_encoder_and_tokens() {
-        let mut prompts = EncodedPrompts::default();
-        let encoded = |encoder: &str, id: u32| Encoded {
-            encoder: encoder.into(),
-            ids: vec![id, 1],
-            features: vec![id as f32].into(),
-        };
-        for id in 0..EncodedPrompts::MOST as u32 {
-            prompts.keep(encoded("a", id));
+    fn prompts_get_their_own_features() {
+        let (mut prompts, mut encoded) = (EncodedPrompts::default(), Vec::new());
+        for id in 2..3 * EncodedPrompts::MOST as u32 {
+            let mut encode = |missing: &[&[u32]]| -> Result<Vec<Vec<f32>>, ModelError> {
+                encoded.extend(missing.iter().map(|ids| ids[0]));
+                Ok(missing.iter().map(|ids| vec![ids[0] as f32]).collect())
+            };
+            for encoder in ["a", "b"] {
+                let found = prompts.complete(encoder, vec![vec![id, 1], vec![0, 1]], &mut encode).unwrap();
+                assert_eq!(found.iter().map(|features| features[0]).collect::<Vec<_>>(), [id as f32, 0.0]);
+            }
+            assert!(prompts.0.len() <= EncodedPrompts::MOST);
         }
-        assert_eq!(prompts.get("a", &[0, 1]).as_deref(), Some(&[0.0][..]));
-        assert_eq!((prompts.get("b", &[0, 1]), prompts.get("a", &[0])), (None, None));
-        prompts.keep(encoded("b", 0));
-        assert_eq!((prompts.get("a", &[0, 1]), prompts.0.len()), (None, EncodedPrompts::MOST), "the oldest goes");
-        assert!(prompts.get("b", &[0, 1]).is_some());
+        assert_eq!(encoded.iter().filter(|id| **id == 0).count(), 2, "once an encoder");
+        let again = |_: &[&[u32]]| -> Result<Vec<Vec<f32>>, ModelError> { panic!("it is known") };
+        let newest = 3 * EncodedPrompts::MOST as u32 - 1;
+        assert_eq!(*prompts.complete("b", vec![vec![newest, 1]], again).unwrap()[0], [newest as f32]);
     }
 }

@@ -8,8 +8,39 @@ use super::capture::{MaskRecord, StepRecord};
 /// Share of the last steps whose cross-attention counts: earlier ones see noise.
 const LATE: f64 = 0.5;
 
+/// What tokens pay to the prompt's subject, collected step by step: the mean over the blocks of the late steps. One map is all it keeps.
+#[derive(Clone, Debug)]
+pub struct MeanPaid {
+    sum: Vec<f32>,
+    count: usize,
+}
+
+impl MeanPaid {
+    /// Nothing yet, for so many tokens.
+    pub fn new(tokens: usize) -> Self {
+        Self { sum: vec![0.0; tokens], count: 0 }
+    }
+
+    /// Takes a step's maps in if it is a late one of `steps`.
+    pub fn add(&mut self, step: usize, steps: usize, record: &StepRecord) {
+        if step < ((1.0 - LATE) * steps as f64) as usize {
+            return;
+        }
+        let (maps, tokens) = (record.cond.iter().filter_map(|block| block.paid.as_ref()), self.sum.len());
+        for map in maps.filter(|map| map.len() == tokens) {
+            self.sum.iter_mut().zip(map).for_each(|(sum, value)| *sum += value);
+            self.count += 1;
+        }
+    }
+
+    /// The mean of what was taken in; `None` where that is nothing.
+    pub fn mean(&self) -> Option<Vec<f32>> {
+        (self.count > 0).then(|| self.sum.iter().map(|value| value / self.count as f32).collect())
+    }
+}
+
 /// All estimates that can be made, `auto` last: motion and principal components of the latents `[C, F, H, W]`, and, where it was
-/// watched, the attention paid to the prompt's subject.
+/// watched, the attention `paid` to the prompt's subject by each token.
 ///
 /// # Errors
 /// Latents that do not fit the token grid.
@@ -17,27 +48,15 @@ pub fn estimate_masks(
     latents: &[f32],
     shape: [usize; 4],
     grid: [usize; 3],
-    steps: &[StepRecord],
+    paid: Option<&[f32]>,
 ) -> Result<Vec<Estimate>, ProfilingError> {
     let mut estimates = vec![mask::motion(latents, shape)?, mask::pca(latents, shape)?];
-    if let Some(paid) = mean_paid(steps, grid.iter().product()) {
-        estimates.push(mask::prompt(&paid, grid)?);
+    if let Some(paid) = paid {
+        estimates.push(mask::prompt(paid, grid)?);
     }
     let auto = mask::auto(&estimates);
     estimates.extend(auto);
     Ok(estimates)
-}
-
-/// Mean over the blocks of the late steps of the share that each token pays to the subject.
-fn mean_paid(steps: &[StepRecord], tokens: usize) -> Option<Vec<f32>> {
-    let late = &steps[((1.0 - LATE) * steps.len() as f64) as usize..];
-    let maps = late.iter().flat_map(|step| &step.cond).filter_map(|block| block.paid.as_ref());
-    let (mut sum, mut count) = (vec![0.0; tokens], 0usize);
-    for map in maps.filter(|map| map.len() == tokens) {
-        sum.iter_mut().zip(map).for_each(|(sum, value)| *sum += value);
-        count += 1;
-    }
-    (count > 0).then(|| sum.into_iter().map(|value| value / count as f32).collect())
 }
 
 impl From<&Estimate> for MaskRecord {
@@ -51,5 +70,32 @@ impl From<&Estimate> for MaskRecord {
             Estimator::Auto => "auto",
         };
         Self { estimator: estimator.into(), confidence: estimate.confidence, tokens: estimate.mask.bits().to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caching::Cell;
+    use crate::engine::BlockRecord;
+
+    #[test]
+    fn only_late_steps_and_whole_maps_count() {
+        let record = |paid: &[f32]| {
+            let block = |paid: Option<&[f32]>| BlockRecord {
+                cell: Cell::Computed,
+                change: None,
+                received: None,
+                paid: paid.map(<[f32]>::to_vec),
+                seconds: None,
+            };
+            StepRecord { cond: vec![block(Some(paid)), block(None), block(Some(paid))], ..StepRecord::default() }
+        };
+        let mut paid = MeanPaid::new(2);
+        for (step, map) in [&[9.0, 9.0][..], &[9.0, 9.0], &[1.0, 4.0], &[3.0, 0.0], &[7.0]].into_iter().enumerate() {
+            assert_eq!(paid.mean().is_some(), step > 2);
+            paid.add(step, 5, &record(map));
+        }
+        assert_eq!(paid.mean(), Some(vec![2.0, 2.0]));
     }
 }

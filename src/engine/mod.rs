@@ -38,7 +38,7 @@ pub use control::Control;
 pub use defaults::Defaults;
 pub use error::EngineError;
 pub use facts::Facts;
-pub use masks::estimate_masks;
+pub use masks::{MeanPaid, estimate_masks};
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe, SchedulerChoice};
 pub use subject::subject_of;

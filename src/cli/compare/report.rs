@@ -183,7 +183,7 @@ fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt:
     writeln!(
         text,
         "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse. \
-         PSNR above {MOST_DECIBELS} dB counts as {MOST_DECIBELS}. The whole job: denoising and decoding, of a prompt that is encoded and a model that is loaded.\n"
+         PSNR above {MOST_DECIBELS} dB counts as {MOST_DECIBELS}. The whole job: denoising and decoding.\n"
     )?;
     writeln!(
         text,
