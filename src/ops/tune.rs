@@ -93,6 +93,8 @@ pub(super) fn seconds(cx: &mut Stream, run: &mut dyn FnMut(&mut Stream) -> Resul
         }
         cx.finish()?;
         let worked = processor.and_then(|before| Some(processor_seconds(cx.gpu())? - before));
+        // The system counts a thread's time when it stops it: of a short call that may be still to come.
+        let worked = worked.filter(|seconds| *seconds > 0.0);
         // What other programs take from a CPU is not the kernel's: so its own time counts there, spread over the processors.
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let seconds = worked.map_or(start.elapsed().as_secs_f64(), |worked| worked / processors);
