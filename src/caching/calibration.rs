@@ -85,12 +85,14 @@ impl Calibration {
             let terms = at(*a).into_iter().flat_map(|(i, w)| at(*b).map(|(j, u)| w * u * self.gram[i][j]));
             terms.sum()
         };
-        // The magnitude between two steps changes by as much as between the measured ones nearest to them.
-        let ratio = |pair: &[(usize, usize, f64)]| {
-            let position = |place: &(usize, usize, f64)| place.0 as f64 + place.2;
-            let span = position(&pair[1]) - position(&pair[0]);
-            self.magnitude_ratios[pair[1].1].powf(span)
+        // How the magnitude grew until each measured step, as a logarithm: between these it grows evenly.
+        let sum = |grown: &mut f64, ratio: &f64| {
+            *grown += ratio.ln();
+            Some(*grown)
         };
+        let growth: Vec<f64> = self.magnitude_ratios.iter().scan(0.0, sum).collect();
+        let grown = |place: &(usize, usize, f64)| at(*place).map(|(i, w)| w * growth[i]).iter().sum::<f64>();
+        let ratio = |pair: &[(usize, usize, f64)]| (grown(&pair[1]) - grown(&pair[0])).exp();
         Some(Self {
             sigmas: sigmas.to_vec(),
             gram: places.iter().map(|a| places.iter().map(|b| mixed(a, b)).collect()).collect(),
@@ -212,6 +214,12 @@ mod tests {
         assert_eq!(finer.gram[1][1], 0.25 * (1.0 + 0.5 + 0.5 + 1.0));
         assert_eq!((finer.gram[0][2], finer.gram[0][1]), (0.5, 0.75));
         assert!((finer.magnitude_ratios[1] - 0.9f64.sqrt()).abs() < 1e-12);
+        // Over steps that are left out the magnitude grows by the product of their ratios.
+        let fine = Calibration { magnitude_ratios: vec![1.0, 0.9, 0.7, 0.5], ..finer };
+        let fine = Calibration { sigmas: vec![1.0, 0.75, 0.5, 0.25, 0.0], ..fine };
+        let fine = Calibration { gram: vec![vec![1.0; 4]; 4], amplification: vec![1.0; 4], ..fine };
+        let coarse = fine.resampled(&[1.0, 0.25, 0.0]).unwrap();
+        assert!((coarse.magnitude_ratios[1] - 0.9 * 0.7 * 0.5).abs() < 1e-12, "{:?}", coarse.magnitude_ratios);
         assert!(calibration.resampled(&[0.5, 0.5]).is_none());
     }
 

@@ -66,7 +66,7 @@ impl DeltaStore {
         forecast: &Forecast,
         x: &Tensor,
     ) -> Result<(), CacheError> {
-        let kept = self.deltas.get(blocks).map_or(&[][..], Vec::as_slice);
+        let kept = self.get(blocks);
         if kept.len() < forecast.depth() || forecast.depth() == 0 {
             return Err(CacheError::NothingStored(format!("{} deltas of blocks {blocks:?}", forecast.depth())));
         }
@@ -75,7 +75,7 @@ impl DeltaStore {
     }
 
     /// The kept deltas of a run, newest first.
-    pub fn get(&self, blocks: &Range<usize>) -> &[Tensor] {
+    fn get(&self, blocks: &Range<usize>) -> &[Tensor] {
         self.deltas.get(blocks).map_or(&[], Vec::as_slice)
     }
 

@@ -3,6 +3,7 @@
 mod report;
 mod tune;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -16,7 +17,7 @@ use crate::profiling::profile::Profile;
 
 use super::generate::{SUBMIT_BUDGET, bar_style};
 use super::job::{Finished, RunArgs, clip, run_job};
-use super::strategy::{self, StrategyArgs};
+use super::strategy::StrategyArgs;
 use super::{GpuArgs, WrongUse};
 
 /// Arguments of `ditscope compare`.
@@ -121,13 +122,13 @@ impl From<&Fidelity> for Scores {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     let request = args.runs.request(&prompts[0])?;
-    let profile = StrategyArgs { profile: args.profile.clone(), ..Default::default() }.read_profile(&request.model)?;
     let facts = Facts::of(&request)?;
-    if let Some(profile) = &profile {
-        strategy::check_fits(profile, &request.model, &facts)?;
-        if let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt)) {
-            eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
-        }
+    let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
+    let profile = named.fitting_profile(&request.model, &facts)?;
+    if let Some(profile) = &profile
+        && let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt))
+    {
+        eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
     }
     if !args.resume && report::has_rows(&args.output) {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
@@ -145,6 +146,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let entries = &settings.strategies;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + RUNS_BESIDES));
     bar.set_style(bar_style()?);
+    // Warnings, each once.
+    let mut told = BTreeSet::new();
     for (index, prompt) in prompts.iter().enumerate() {
         bar.set_message(format!("{} of {}", index + 1, prompts.len()));
         let number = number_of(prompt, &rows);
@@ -154,7 +157,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 continue;
             }
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
-            let clips = compare_one(&engine, &request, entries, &mut rows, &bar)?;
+            let clips = compare_one(&engine, &request, entries, &mut rows, (&bar, &mut told))?;
             report::write_rows(&args.output, &rows)?;
             // Figures do not hang on it.
             if let Err(error) = sheets.write(number, seed, prompt, entries, &clips) {
@@ -252,7 +255,7 @@ fn compare_one(
     request: &GenerateRequest,
     entries: &[Entry],
     rows: &mut Vec<Row>,
-    bar: &ProgressBar,
+    (bar, told): (&ProgressBar, &mut BTreeSet<String>),
 ) -> anyhow::Result<Vec<Clip>> {
     let job = |config: &StrategyConfig| {
         let finished = run_job(engine, &GenerateRequest { strategy: config.clone(), ..request.clone() }, |_| {});
@@ -265,12 +268,14 @@ fn compare_one(
     let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline.generated, baseline.capture.run.fps)?]);
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
-    let (mut times, first) = (Vec::new(), rows.is_empty());
+    let mut times = Vec::new();
     for entry in entries.iter().chain([&off]) {
         let run = job(&entry.config)?;
-        // Of all prompts alike, so of the first alone.
-        for warning in run.capture.warnings.iter().filter(|_| first) {
-            bar.suspend(|| eprintln!("warning: {}: {warning}", entry.name));
+        for warning in &run.capture.warnings {
+            let warning = format!("{}: {warning}", entry.name);
+            if told.insert(warning.clone()) {
+                bar.suspend(|| eprintln!("warning: {warning}"));
+            }
         }
         let cost = run.capture.run.cost.context("a run without its cost")?;
         let guided = run.capture.run.guided();

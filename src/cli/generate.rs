@@ -16,7 +16,7 @@ use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, demo_model, job, latents, strategy};
+use super::{GpuArgs, demo_model, job, latents};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -131,13 +131,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut request = args.request(&model)?;
     let facts = Facts::of(&request)?;
     // A full run needs none, whatever is wrong with it.
-    let profile =
-        args.strategy.wants_reuse().then(|| args.strategy.read_profile(&request.model)).transpose()?.flatten();
-    if let Some(profile) = &profile {
-        strategy::check_fits(profile, &request.model, &facts)?;
-        if let Some(warning) = args.strategy.expects().then(|| elsewhere(profile, &request)).flatten() {
-            eprintln!("warning: {warning}");
-        }
+    let wanted = args.strategy.wants_reuse();
+    let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
+    let elsewhere = profile.as_ref().filter(|_| args.strategy.expects()).and_then(|it| elsewhere(it, &request));
+    if let Some(warning) = elsewhere {
+        eprintln!("warning: {warning}");
     }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
@@ -208,17 +206,23 @@ fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
     Some(capture.flop_speedup()? * request.num_inference_steps as f64 / capture.run.steps() as f64)
 }
 
-/// What to say where a profile was measured on other clips than a request asks for: plans carry over, what they keep may not.
+/// What to say where a profile was measured on other clips than a request asks for: plans carry over, what they keep may not. Another
+/// number of steps is worked in.
 fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
-    let (there, here) = (&profile.settings, request);
-    let size = (there.width, there.height, there.frames) != (here.width, here.height, here.num_frames);
-    let guidance = there.guidance_scale != here.guidance_scale;
-    let (what, value) = match (size, guidance) {
-        (false, false) => return None,
-        (true, _) => ("size", format!("{}x{}, {} frames", there.width, there.height, there.frames)),
-        (false, true) => ("guidance", there.guidance_scale.to_string()),
-    };
-    Some(format!("the profile was made at another {what} ({value}): the PSNR that it expects may not hold here"))
+    let there = &profile.settings;
+    let solver = request.scheduler.map(|solver| format!("{solver:?}").to_lowercase());
+    let differences = [
+        (
+            (there.width, there.height, there.frames) != (request.width, request.height, request.num_frames),
+            format!("{}x{} pixels and {} frames", there.width, there.height, there.frames),
+        ),
+        (there.guidance_scale != request.guidance_scale, format!("guidance {}", there.guidance_scale)),
+        (solver.is_some_and(|solver| solver != there.scheduler), there.scheduler.clone()),
+        (request.flow_shift.is_some_and(|shift| shift != there.flow_shift), format!("shift {}", there.flow_shift)),
+    ];
+    let listed: Vec<_> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, there)| there).collect();
+    (!listed.is_empty())
+        .then(|| format!("the profile is of {}: the PSNR that it expects may not hold here", listed.join(", ")))
 }
 
 /// Bytes of the deltas that a request's strategy stores: by its plan, or of the whole stack where it decides on the way.

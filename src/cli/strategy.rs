@@ -66,13 +66,30 @@ impl StrategyArgs {
     ///
     /// # Errors
     /// The file cannot be read as a profile.
-    pub fn read_profile(&self, model: &Path) -> anyhow::Result<Option<Profile>> {
+    fn read_profile(&self, model: &Path) -> anyhow::Result<Option<Profile>> {
         let own = model.join("profile.json");
         let read = |path: &Path| Profile::read(path).with_context(|| format!("cannot use {}", path.display()));
         match &self.profile {
             Some(path) => read(path).map(Some),
             None if own.is_file() => read(&own).map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// The same, if it is of this model. One that the model brings and that does not fit (weights that were tuned since, perhaps) is left
+    /// alone with a warning: many strategies need none.
+    ///
+    /// # Errors
+    /// The file cannot be read as a profile, or one that was named does not fit.
+    pub fn fitting_profile(&self, model: &Path, facts: &Facts) -> anyhow::Result<Option<Profile>> {
+        let Some(profile) = self.read_profile(model)? else { return Ok(None) };
+        match check_fits(&profile, model, facts) {
+            Ok(()) => Ok(Some(profile)),
+            Err(error) if self.profile.is_some() => Err(error.into()),
+            Err(error) => {
+                eprintln!("warning: the model's profile.json is not used: {error}");
+                Ok(None)
+            }
         }
     }
 
@@ -105,7 +122,7 @@ impl StrategyArgs {
 ///
 /// # Errors
 /// [`WrongUse`].
-pub fn check_fits(profile: &Profile, model: &Path, facts: &Facts) -> Result<(), WrongUse> {
+fn check_fits(profile: &Profile, model: &Path, facts: &Facts) -> Result<(), WrongUse> {
     let hint =
         format!("`ditscope profile --model \"{}\" -o profile.json`, for --profile profile.json", model.display());
     let fits = profile.check_fits(&facts.model_id, facts.blocks);

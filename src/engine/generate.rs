@@ -192,6 +192,8 @@ impl Job<'_> {
         let signal_changes = self.both_signals(&times)?;
         let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
         self.report(Event::Started(Box::new(info)))?;
+        // Where the plan is known, before hours are spent on it.
+        self.warn(&expected, transformer.config().num_layers)?;
         let depth = if expected.is_empty() { strategy.depth() } else { needed_depth(&expected) };
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let model = (transformer, &times);
@@ -222,8 +224,8 @@ impl Job<'_> {
             let done = StepDone { steps, record: predicted.record, latents, x0, residual: predicted.residual };
             self.report(Event::Step(Box::new(done)))?;
         }
-        for text in warnings(&self.request.strategy, &plans, transformer.config().num_layers) {
-            self.report(Event::Warning(text))?;
+        if expected.is_empty() {
+            self.warn(&plans, transformer.config().num_layers)?;
         }
         let latents = sampler.sample().to_vec();
         if self.request.observe.attention.is_some() {
@@ -232,6 +234,13 @@ impl Job<'_> {
             }
         }
         Ok(latents)
+    }
+
+    /// Tells what the user should know of the plans of all steps.
+    fn warn(&self, plans: &[StepPlan], blocks: usize) -> Result<()> {
+        warnings(&self.request.strategy, plans, blocks)
+            .into_iter()
+            .try_for_each(|text| self.report(Event::Warning(text)))
     }
 
     /// Relative changes of both of TeaCache's signals, where changes are measured.

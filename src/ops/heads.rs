@@ -204,7 +204,7 @@ impl<'a> HeadsSplit<'a> {
                 let row_groups = rows.len().div_ceil(4);
                 let params = Params {
                     n: n as u32,
-                    n4: (n.next_multiple_of(4) / 4) as u32,
+                    n4: n.div_ceil(4) as u32,
                     first_row: row_in_all as u32,
                     row_groups: row_groups as u32,
                     first_head: some.start as u32,

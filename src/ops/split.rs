@@ -69,7 +69,7 @@ mod tests {
     fn parts_of_rows_are_nearly_equal() {
         let (gpu, _turn) = crate::ops::testing::base_gpu();
         let parts = |rows, columns| row_parts(&gpu, rows, columns).collect::<Vec<_>>();
-        assert_eq!((parts(80, 4608), parts(0, 4)), (vec![0..80], vec![]));
+        assert_eq!((parts(80, 4608).len(), parts(80, 4608)[0].len(), parts(0, 4).len()), (1, 80, 0));
         // The hidden layer of Wan2.1-1.3B at 480p, 81 frames: 1.2 GB in bindings of 128 MiB.
         let hidden = parts(32_760, 8960);
         assert_eq!((hidden.len(), hidden[0].clone(), hidden[8].clone()), (9, 0..3648, 29_184..32_760));

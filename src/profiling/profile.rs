@@ -11,7 +11,7 @@
 //! | `sampled_agreement` | Spearman's correlation of sampled with exact maps, where both were measured, or null |
 //! | `mask` | `estimator`, mean `confidence` (0 to 1), mean `share` of tokens that are foreground |
 //! | `branches` | which of `"cond"`, `"uncond"` were scored; scores are means over them, prompts and seeds |
-//! | `scores` | `recall` (eq. 6, R_attn), `precision`, `lift`, `auc`, each with `mean` and `spread` (standard deviation over runs), `[step][block]`, null where not measured; step 0 is the noisiest |
+//! | `scores` | `recall` (eq. 6, R_attn), `precision`, `lift`, `auc`, each with `mean` and `spread` (standard deviation over runs and their branches), `[step][block]`, null where not measured; step 0 is the noisiest |
 //! | `block_lift` | mean lift of each block over all steps: what the partition is made of |
 //! | `partition` | `rule`, `tau`, `foreground` and `background` blocks; every block is in one of them |
 //! | `delta_change` | `[step][block]`: the sum of the absolute change of what the block adds since the step before, by the sum of what it added then; null at step 0 |
