@@ -4,7 +4,7 @@
     python training/evaluate.py --clips out/ --prompts assets/prompts/eval.txt   # clips made by the program
 
 A folder of clips holds one animated image (GIF, PNG or WebP) a prompt, in the order of the prompts when
-sorted by name. Writes figures.md (for the model card), confusion.txt and generated.png to the state folder.
+sorted by name. Writes figures-SIZE.md (for the model card) and generated-SIZE.png to the state folder.
 """
 
 import argparse
@@ -166,14 +166,14 @@ def generated_clips(state, triples, size, steps, guidance):
     return np.concatenate(videos)
 
 
-def write_confusion(path, confusion):
+def confusion_tables(confusion):
     lines = []
     for head, matrix in confusion.items():
         names = HEADS[head]
         lines.append(f"{head}: rows asked for, columns seen\n" + " " * 12 + " ".join(f"{n[:6]:>6}" for n in names))
         lines += [f"{n:>12}" + " ".join(f"{v:6d}" for v in row) for n, row in zip(names, matrix)]
         lines.append("")
-    path.write_text("\n".join(lines))
+    return "\n".join(lines).rstrip()
 
 
 @torch.no_grad()
@@ -200,7 +200,8 @@ def main():
         triples = held_out_triples(args.count)
         videos = generated_clips(args.state, triples, args.size, args.steps, args.guidance)
     rng = np.random.default_rng(12)
-    truth = [data.make_clip(t, rng) for t in triples]
+    height, width = videos.shape[2:4]
+    truth = [data.make_clip(t, rng, height, width) for t in triples]
     true_videos = np.stack([c.video for c in truth])
     decoded = np.concatenate([vae.decode(encode_clips(vae, truth[i:i + 8])).clamp(-1, 1).permute(0, 2, 3, 4, 1).numpy()
                               for i in range(0, len(truth), 8)])
@@ -211,15 +212,15 @@ def main():
     accuracy, confusion = score(classifier, videos, triples)
     table += report("generated", accuracy, videos, triples)
     figures = (
-        f"Autoencoder: {quality:.1f} dB PSNR on clips of held-out triples.\n\n"
-        f"{len(triples)} prompts of held-out triples, recognised by a classifier trained on drawn clips (chance: 6 %, "
+        f"Autoencoder: {quality:.1f} dB PSNR on 64x64 clips of held-out triples.\n\n"
+        f"At {width}x{height}, {len(triples)} prompts of held-out triples, recognised by a classifier trained on drawn clips (chance: 6 %, "
         f"12 %, 17 %):\n\n{table}\nFlicker: temporal standard deviation of the background in 8-bit levels. Area change: "
-        "relative variation of the sprite's area over a clip of a walk.\n"
+        "relative variation of the sprite's area over a clip of a walk.\n\n"
+        f"Confusion matrices of the generated clips:\n\n```\n{confusion_tables(confusion)}\n```\n"
     )
     print(figures)
-    (args.state / "figures.md").write_text(figures)
-    write_confusion(args.state / "confusion.txt", confusion)
-    data.contact_sheet(videos[:24]).save(args.state / "generated.png")
+    (args.state / f"figures-{height}.md").write_text(figures)
+    data.contact_sheet(videos[:24]).save(args.state / f"generated-{height}.png")
 
 
 if __name__ == "__main__":

@@ -104,10 +104,8 @@ def build_components(state):
 
 def write_card(folder, state):
     """The model card, with the figures that evaluation left in the state folder."""
-    figures, confusion = state / "figures.md", state / "confusion.txt"
-    measured = figures.read_text() if figures.exists() else "Not measured yet: an early version.\n"
-    if confusion.exists():
-        measured += f"\nConfusion matrices of the generated clips:\n\n```\n{confusion.read_text().strip()}\n```\n"
+    figures = sorted(state.glob("figures-*.md"), key=lambda path: int(path.stem.split("-")[1]))
+    measured = "\n".join(path.read_text() for path in figures) or "Not measured yet: an early version.\n"
     fields = {
         "{objects}": ", ".join(data.OBJECTS),
         "{backgrounds}": ", ".join(data.BACKGROUNDS),
