@@ -135,7 +135,7 @@ fn saved_latents_give_the_same_clip() {
     let clip = |name: &str| fs::read(at(name)).expect("output");
     assert_eq!(clip("first.y4m"), clip("again.y4m"));
     assert_ne!(clip("first.y4m"), clip("other.y4m"));
-    fails_without_output(model(), &["--latents", latents, "--frames", "9"], 2, &["latents"]);
+    fails_without_output(model(), &["--latents", latents, "--frames", "9"], 2, &["latents", "[4, 3, 4, 6]"]);
     fails_without_output(model(), &["--latents", "/nonexistent.safetensors"], 1, &["latents", "/nonexistent"]);
     fs::write(at("broken"), b"not latents").expect("written");
     let broken = at("broken");

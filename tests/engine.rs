@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ditscope::caching::{MagCache, StrategyConfig};
-use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Stage};
+use ditscope::caching::{DiCache, MagCache, StrategyConfig};
+use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Received, Stage};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
@@ -124,4 +124,35 @@ fn measured_changes_are_those_of_the_residuals() {
         }
     }
     assert_eq!(steps, 3);
+}
+
+/// Blocks that run as a probe are measured as those of a plain step are.
+#[test]
+fn what_probes_run_is_measured_too() {
+    let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
+    let records = |strategy: StrategyConfig| {
+        let observe = Observe { changes: true, attention: Some(Received::Exact), ..Observe::default() };
+        let small = GenerateRequest { num_inference_steps: 4, num_frames: 5, observe, strategy, ..request() };
+        engine.generate(small).unwrap();
+        let mut records = Vec::new();
+        loop {
+            match engine.events().recv_timeout(Duration::from_secs(100)).expect("an event") {
+                Event::Step(done) => records.push(done.record),
+                Event::Finished(_) => return records,
+                Event::Failed(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    };
+    // It probes every step, and computes every step.
+    let probed = records(StrategyConfig::DiCache(DiCache { threshold: 0.0, probe: 3, retention: 0.0 }));
+    let plain = records(StrategyConfig::Off);
+    assert_eq!(probed.len(), plain.len());
+    for (probed, plain) in probed.iter().zip(&plain) {
+        assert_eq!((probed.residual_change, probed.magnitude_ratio), (plain.residual_change, plain.magnitude_ratio));
+        for (block, (probed, plain)) in probed.cond.iter().zip(&plain.cond).enumerate() {
+            assert!(plain.received.is_some() && plain.change.is_some() == (probed.change.is_some()), "block {block}");
+            assert_eq!((&probed.received, probed.change), (&plain.received, plain.change), "block {block}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::caching::StrategyConfig;
-use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Observe};
+use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Latents, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
 use ditscope::model::wan::patches::Patches;
@@ -202,6 +202,7 @@ fn pipeline_equals_diffusers() {
     for dtype in DTYPES {
         let (dir, _files) = folder(&golden, dtype);
         for case in &golden.cases {
+            let latents = golden.input(case, "latents");
             let request = GenerateRequest {
                 model: dir.path().into(),
                 prompt: case.param("prompt"),
@@ -215,7 +216,7 @@ fn pipeline_equals_diffusers() {
                 scheduler: None,
                 grid: None,
                 seed: 0,
-                latents: Some(golden.input(case, "latents").data),
+                latents: Some(Latents { shape: latents.shape.try_into().expect("four extents"), values: latents.data }),
                 strategy: StrategyConfig::Off,
                 observe: Observe::default(),
             };

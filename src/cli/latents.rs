@@ -5,22 +5,25 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::engine::Latents;
+
 /// Reads initial latents.
-pub fn read(path: &Path) -> anyhow::Result<Vec<f32>> {
+pub fn read(path: &Path) -> anyhow::Result<Latents> {
     let place = || format!("cannot read latents from {}", path.display());
     let bytes = std::fs::read(path).with_context(place)?;
     let file = SafeTensors::deserialize(&bytes).with_context(place)?;
     let view = file.tensor("latents").with_context(place)?;
-    if view.dtype() != Dtype::F32 || !matches!(view.shape(), [1, _, _, _, _] | [_, _, _, _]) {
+    let (Dtype::F32, [1, c, f, h, w] | [c, f, h, w]) = (view.dtype(), view.shape()) else {
         bail!(
             "{}: expected f32 of shape [1, C, F, H, W] or [C, F, H, W], found {:?} {:?}",
             place(),
             view.dtype(),
             view.shape()
         );
-    }
+    };
     let (elements, _) = view.data().as_chunks::<4>();
-    Ok(elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    let values = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    Ok(Latents { shape: [*c, *f, *h, *w], values })
 }
 
 /// Writes latents; the file appears whole or not at all.

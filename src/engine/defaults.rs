@@ -6,6 +6,9 @@ use crate::model::wan::files::ModelFiles;
 
 use super::EngineError;
 
+/// Frames a second that files of clips can say.
+const MOST_FPS: u32 = 240;
+
 /// Settings used where the user gives none. A model folder may hold them as `ditscope.json`; what it leaves out is Wan2.1's own.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(default)]
@@ -39,10 +42,12 @@ impl Defaults {
     pub fn of_model(folder: &Path) -> Result<Self, EngineError> {
         ModelFiles::find(folder)?;
         let path = folder.join("ditscope.json");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map_err(|error| EngineError::Request(format!("{} does not hold settings: {error}", path.display()))),
-            Err(_) => Ok(Self::default()),
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::default()) };
+        let wrong = |why: String| EngineError::Request(format!("{} does not hold settings: {why}", path.display()));
+        let found: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        match found.fps {
+            1..=MOST_FPS => Ok(found),
+            fps => Err(wrong(format!("fps is 1 to {MOST_FPS}, not {fps}"))),
         }
     }
 }
@@ -57,6 +62,12 @@ mod tests {
         assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
         std::fs::write(folder.path().join("ditscope.json"), "{}").unwrap();
         assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
+        let fast = |fps: u32| {
+            std::fs::write(folder.path().join("model_index.json"), "{\"_class_name\": \"WanPipeline\"}").unwrap();
+            std::fs::write(folder.path().join("ditscope.json"), format!("{{\"fps\": {fps}}}")).unwrap();
+            Defaults::of_model(folder.path())
+        };
+        assert!(matches!(fast(0), Err(EngineError::Request(_))) && matches!(fast(1000), Err(EngineError::Request(_))));
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
         assert_ne!(Defaults::of_model(&demo).unwrap(), Defaults::default());
     }

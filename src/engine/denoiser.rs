@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 
 use crate::caching::{
-    Action, BranchPlan, CacheError, Correction, Decision, DeltaStore, Forecast, MOST_OUTPUTS, Observation, OutputKind,
-    Segment, StepContext, StepPlan, Strategy,
+    Action, BranchPlan, CacheError, Cell, Correction, Decision, DeltaStore, Forecast, MOST_OUTPUTS, Observation,
+    OutputKind, Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
 use crate::model::wan::patches::Patches;
@@ -14,6 +14,7 @@ use crate::ops::{RopeTable, Rows};
 use crate::sampling::{Buffer, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
+use super::control::Control;
 use super::meter::{Measured, Meter, Probes, Residual, distance, size};
 use super::{EngineError, Observe};
 
@@ -26,12 +27,12 @@ struct Output {
 }
 
 /// What belongs to the prompt or to the negative prompt.
-struct Branch {
+struct Branch<'a> {
     context: TextContext,
     deltas: DeltaStore,
     /// Predictions that the transformer made, newest first.
     outputs: VecDeque<Output>,
-    meter: Meter,
+    meter: Meter<'a>,
 }
 
 /// The velocity of a branch: forecast from earlier ones, or still on the GPU.
@@ -40,12 +41,20 @@ enum Velocity {
     OnGpu(Tensor),
 }
 
+/// A branch's pass whose first blocks have run, or none yet.
+struct Started<'a> {
+    pass: Pass<'a>,
+    measured: Measured,
+    /// So many blocks have run.
+    done: usize,
+}
+
 /// What a branch has recorded for a step, to be read back together with the other branch's.
 struct Recorded {
     velocity: Velocity,
     /// What a forecast would have predicted, where the plan has a correction.
     expected: Option<Tensor>,
-    blocks: Vec<BlockRecord>,
+    cells: Vec<Cell>,
     measured: Option<Measured>,
 }
 
@@ -76,8 +85,8 @@ pub(super) struct Denoiser<'a> {
     rope: RopeTable,
     guidance: Guidance,
     patches: Patches,
-    cond: Branch,
-    uncond: Option<Branch>,
+    cond: Branch<'a>,
+    uncond: Option<Branch<'a>>,
     probes: Probes,
     last_velocity: Option<Vec<f32>>,
 }
@@ -95,7 +104,7 @@ impl<'a> Denoiser<'a> {
     /// `features` and `negative` are the text encoder's outputs; `depth` is how many deltas of a run the strategy may need.
     pub fn new(
         cx: &mut Stream,
-        (model, times): (&'a WanTransformer, &'a TimeEmbeddings),
+        (control, model, times): (&'a Control, &'a WanTransformer, &'a TimeEmbeddings),
         (features, negative): (&[f32], Option<&[f32]>),
         (guidance, patches): (Guidance, Patches),
         (observe, subject): (Observe, Vec<u32>),
@@ -103,11 +112,11 @@ impl<'a> Denoiser<'a> {
     ) -> Result<Self> {
         let rope = model.rope(cx, &patches)?;
         let queries = observe.attention.map(|mode| Rows::receiving(cx, mode, rope.grid())).transpose()?;
-        let mut branch = |text: &[f32], subject: Vec<u32>| -> Result<Branch> {
+        let mut branch = |text: &[f32], subject: Vec<u32>| -> Result<Branch<'a>> {
             let context = model.prepare_text(cx, text)?;
             let words = (!subject.is_empty()).then(|| Rows::new(cx, subject, context.rows())).transpose()?;
             let watch = queries.clone().map(|queries| AttentionWatch::new(queries, words));
-            let meter = Meter::new(observe, model.config().num_layers, watch);
+            let meter = Meter::new(control, observe, model.config().num_layers, watch);
             Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
         let cond = branch(features, subject)?;
@@ -134,14 +143,18 @@ impl<'a> Denoiser<'a> {
             }
             Decision::Probe { blocks: probe } => {
                 let context = self.cond.context.clone();
-                let pass = input.begin(cx, &context)?;
-                let result = self.probes.measure(cx, (self.model, &pass), probe)?;
+                // Whether the rest follows is not known yet.
+                let mut started = self.cond.start(cx, &input, &context, true)?;
+                let Started { pass, measured, done } = &mut started;
+                let run = |cx: &mut Stream| self.cond.meter.run_blocks(cx, (model, pass), 0..probe, measured);
+                let result = self.probes.measure(cx, pass, run)?;
+                *done = probe;
                 let plan = strategy.decide(now, &result)?;
                 if plan.correction.is_some() {
                     return Err(CacheError::Unexpected("a plan made after a probe cannot have a correction").into());
                 }
                 self.probes.keep(plan.cond.is_full(blocks));
-                let cond = self.cond.record(cx, &input, (&plan.cond, None), Some((pass, probe)))?;
+                let cond = self.cond.record(cx, &input, (&plan.cond, None), Some(started))?;
                 (plan, cond)
             }
         };
@@ -176,7 +189,7 @@ impl<'a> Denoiser<'a> {
         let mut record = StepRecord { step, plan: Some(plan), ..Default::default() };
         if let Some(last) = self.last_velocity.replace(velocity.clone()) {
             let change = distance(&velocity, &last);
-            record.prediction_change = Some(change);
+            record.prediction_change = Some(change).filter(|change| change.is_finite());
             record.relative_change = Some(change / size(&last)).filter(|change| change.is_finite());
         }
         (record.cond, record.uncond) = (cond.blocks, uncond.map_or(Vec::new(), |uncond| uncond.blocks));
@@ -222,33 +235,43 @@ impl Input<'_> {
     }
 }
 
-impl Branch {
-    /// Records the work of a plan. `started` is a pass whose first blocks have run already.
+impl Branch<'_> {
+    /// Begins a pass; `whole`: all blocks may run.
+    fn start<'a>(
+        &self,
+        cx: &mut Stream,
+        input: &'a Input,
+        context: &'a TextContext,
+        whole: bool,
+    ) -> Result<Started<'a>> {
+        let pass = input.begin(cx, context)?;
+        let measured = self.meter.begin(cx, pass.hidden_states(), whole)?;
+        Ok(Started { pass, measured, done: 0 })
+    }
+
+    /// Records the work of a plan, on from a pass that has been started already.
     fn record(
         &mut self,
         cx: &mut Stream,
         input: &Input,
         (plan, correction): (&BranchPlan, Option<&Correction>),
-        started: Option<(Pass, usize)>,
+        started: Option<Started>,
     ) -> Result<Recorded> {
         let count = input.model.config().num_layers;
-        let mut blocks = BlockRecord::of_cells(plan.cells(count));
+        let cells = plan.cells(count);
         let segments = match plan {
             BranchPlan::Output(kind, forecast) => {
                 let velocity = Velocity::Forecast(self.forecast(*kind, forecast, input.sample)?);
-                return Ok(Recorded { velocity, expected: None, blocks, measured: None });
+                return Ok(Recorded { velocity, expected: None, cells, measured: None });
             }
             BranchPlan::Blocks(segments) => segments,
         };
         let context = self.context.clone();
-        let (pass, done) = match started {
-            Some((pass, done)) => (pass, done),
-            None => (input.begin(cx, &context)?, 0),
+        let Started { pass, mut measured, done } = match started {
+            Some(started) => started,
+            None => self.start(cx, input, &context, plan.is_full(count))?,
         };
         let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
-        let whole = done == 0 && plan.is_full(count) && self.meter.changes();
-        let before = whole.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
-        let mut measured = self.meter.begin(cx, pass.hidden_states())?;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {
@@ -256,20 +279,19 @@ impl Branch {
             }
             let (deltas, meter) = (&mut self.deltas, &mut self.meter);
             match action {
-                Action::Compute => meter.run_blocks(cx, (input.model, &pass), rest, &mut measured, &mut blocks)?,
+                Action::Compute => meter.run_blocks(cx, (input.model, &pass), rest, &mut measured)?,
                 Action::Store => {
-                    let work =
-                        |cx: &mut Stream| meter.run_blocks(cx, (input.model, &pass), rest, &mut measured, &mut blocks);
+                    let work = |cx: &mut Stream| meter.run_blocks(cx, (input.model, &pass), rest, &mut measured);
                     deltas.record(cx, range.clone(), pass.hidden_states(), work)?;
                 }
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        if let Some(before) = before {
-            self.meter.residual(cx, (before, pass.hidden_states()), &mut measured)?;
+        if plan.is_full(count) {
+            self.meter.residual(cx, pass.hidden_states(), &mut measured)?;
         }
         let velocity = Velocity::OnGpu(input.model.finish(cx, pass.start(), pass.hidden_states())?);
-        Ok(Recorded { velocity, expected, blocks, measured: Some(measured) })
+        Ok(Recorded { velocity, expected, cells, measured: Some(measured) })
     }
 
     /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
@@ -280,7 +302,7 @@ impl Branch {
         values: &mut impl Iterator<Item = Vec<f32>>,
         sample: &[f32],
     ) -> Result<BranchDone> {
-        let Recorded { velocity, expected, mut blocks, measured } = recorded;
+        let Recorded { velocity, expected, cells, measured } = recorded;
         let velocity = match velocity {
             Velocity::Forecast(velocity) => velocity,
             Velocity::OnGpu(_) => {
@@ -291,6 +313,7 @@ impl Branch {
             }
         };
         let expected = expected.and_then(|_| values.next());
+        let mut blocks = BlockRecord::of_cells(cells);
         let residual = match measured {
             Some(measured) => self.meter.end(cx, measured, &mut blocks)?,
             None => Residual::default(),

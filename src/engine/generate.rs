@@ -172,7 +172,7 @@ impl Job<'_> {
 
     fn initial_latents(&self, shape: [usize; 4]) -> Vec<f32> {
         match &self.request.latents {
-            Some(latents) => latents.clone(),
+            Some(latents) => latents.values.clone(),
             None => noise::randn(self.request.seed, shape.iter().product()),
         }
     }
@@ -196,7 +196,7 @@ impl Job<'_> {
         self.warn(&expected, transformer.config().num_layers)?;
         let depth = if expected.is_empty() { strategy.depth() } else { needed_depth(&expected) };
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
-        let model = (transformer, &times);
+        let model = (self.control, transformer, &times);
         let mut denoiser =
             Denoiser::new(&mut self.cx, model, features, (guidance, setup.model.patches), observe, depth)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
@@ -221,7 +221,7 @@ impl Job<'_> {
             predicted.record.seconds = watch.seconds();
             plans.extend(predicted.record.plan.clone());
             paid.add(step, steps, &predicted.record);
-            let done = StepDone { steps, record: predicted.record, latents, x0, residual: predicted.residual };
+            let done = StepDone { steps, record: predicted.record, latents, residual: predicted.residual };
             self.report(Event::Step(Box::new(done)))?;
         }
         if expected.is_empty() {
@@ -229,8 +229,10 @@ impl Job<'_> {
         }
         let latents = sampler.sample().to_vec();
         if self.request.observe.attention.is_some() {
-            for estimate in estimate_masks(&latents, shape, setup.model.patches.grid(), paid.mean().as_deref())? {
-                self.report(Event::Mask((&estimate).into()))?;
+            match estimate_masks(&latents, shape, setup.model.patches.grid(), paid.mean().as_deref()) {
+                Ok(found) => found.iter().try_for_each(|estimate| self.report(Event::Mask(estimate.into())))?,
+                // The clip matters more than what is in its foreground.
+                Err(error) => self.report(Event::Warning(format!("no foreground mask could be estimated: {error}")))?,
             }
         }
         Ok(latents)
@@ -292,7 +294,7 @@ impl Job<'_> {
             fps: setup.fps,
             guidance_scale: if setup.guidance.needs_uncond() { request.guidance_scale } else { 1.0 },
             flow_shift: request.shift(&model.scheduler_config),
-            scheduler: format!("{:?}", request.scheduler_choice(&model.scheduler_config)).to_lowercase(),
+            scheduler: request.scheduler_choice(&model.scheduler_config).name().into(),
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             strategy: request.strategy.clone(),
             expected,

@@ -1,7 +1,7 @@
 //! Foreground masks of a run, from its clean latents and from what its tokens paid to the subject.
 
 use crate::profiling::ProfilingError;
-use crate::profiling::mask::{self, Estimate, Estimator};
+use crate::profiling::mask::{self, Estimate};
 
 use super::capture::{MaskRecord, StepRecord};
 
@@ -51,6 +51,10 @@ pub fn estimate_masks(
     paid: Option<&[f32]>,
 ) -> Result<Vec<Estimate>, ProfilingError> {
     let mut estimates = vec![mask::motion(latents, shape)?, mask::pca(latents, shape)?];
+    if estimates[0].mask.grid() != grid {
+        let message = format!("masks are made for tokens of 1x2x2 latents: of {shape:?} these are not {grid:?}");
+        return Err(ProfilingError::Invalid(message));
+    }
     if let Some(paid) = paid {
         estimates.push(mask::prompt(paid, grid)?);
     }
@@ -61,15 +65,11 @@ pub fn estimate_masks(
 
 impl From<&Estimate> for MaskRecord {
     fn from(estimate: &Estimate) -> Self {
-        let estimator = match estimate.estimator {
-            Estimator::Motion => "motion",
-            Estimator::Pca => "pca",
-            Estimator::Prompt => "prompt",
-            Estimator::File => "file",
-            Estimator::Painted => "painted",
-            Estimator::Auto => "auto",
-        };
-        Self { estimator: estimator.into(), confidence: estimate.confidence, tokens: estimate.mask.bits().to_vec() }
+        Self {
+            estimator: estimate.estimator.name().into(),
+            confidence: estimate.confidence,
+            tokens: estimate.mask.bits().to_vec(),
+        }
     }
 }
 

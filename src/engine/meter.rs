@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
 
 use crate::caching::ProbeResult;
 use crate::gpu::{DType, Stream, Tensor};
@@ -10,6 +9,7 @@ use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
 use crate::ops::{self, Changes};
 
 use super::capture::BlockRecord;
+use super::control::{Control, Stopwatch};
 use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -28,8 +28,10 @@ pub(super) fn size(a: &[f32]) -> f64 {
 }
 
 /// What is measured of a branch: its blocks' deltas from step to step, and its attention.
-pub(super) struct Meter {
+pub(super) struct Meter<'a> {
     observe: Observe,
+    /// Blocks are not charged with pauses.
+    control: &'a Control,
     /// The last delta of every block and, behind them, of the whole stack; kept for measuring only.
     deltas: Vec<Option<Tensor>>,
     /// Magnitude of each token in the last of the stack's.
@@ -47,8 +49,12 @@ pub(super) struct Residual {
     pub sample: Option<Vec<f32>>,
 }
 
-/// What the blocks of one step left on the GPU, to be read back in one go: the GPU need not stop between blocks.
+/// What was measured of the blocks of one step. What is on the GPU is read back in one go: it need not stop between blocks.
 pub(super) struct Measured {
+    /// Of blocks, where times are measured.
+    seconds: Vec<(usize, f64)>,
+    /// The hidden states before the first block, where the whole stack may be measured.
+    before: Option<Tensor>,
     watch: Option<AttentionWatch>,
     /// Of each block and of the stack, those in `changed`; where changes are measured.
     changes: Option<Changes>,
@@ -64,22 +70,20 @@ struct Stack {
     sample: Tensor,
 }
 
-impl Meter {
+impl<'a> Meter<'a> {
     /// A meter for a model of `blocks` blocks.
-    pub fn new(observe: Observe, blocks: usize, watch: Option<AttentionWatch>) -> Self {
+    pub fn new(control: &'a Control, observe: Observe, blocks: usize, watch: Option<AttentionWatch>) -> Self {
         let deltas = if observe.changes { vec![None; blocks + 1] } else { Vec::new() };
-        Self { observe, deltas, magnitudes: Vec::new(), watch }
+        Self { observe, control, deltas, magnitudes: Vec::new(), watch }
     }
 
-    /// Whether changes are measured.
-    pub fn changes(&self) -> bool {
-        self.observe.changes
-    }
-
-    /// Begins a step with these hidden states.
-    pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor) -> Result<Measured> {
-        let changes = self.changes().then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
-        Ok(Measured { watch: self.watch.clone(), changes, changed: Vec::new(), stack: None })
+    /// Begins a step with these hidden states; `whole`: all blocks may run, and be measured as a stack.
+    pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor, whole: bool) -> Result<Measured> {
+        let changes = self.observe.changes;
+        let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
+        let changes = changes.then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
+        let (seconds, changed, watch) = (Vec::new(), Vec::new(), self.watch.clone());
+        Ok(Measured { seconds, before, watch, changes, changed, stack: None })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
@@ -108,21 +112,20 @@ impl Meter {
         (model, pass): (&WanTransformer, &Pass),
         range: Range<usize>,
         measured: &mut Measured,
-        records: &mut [BlockRecord],
     ) -> Result<()> {
         if !self.observe.changes && !self.observe.times {
             return Ok(model.run_blocks(cx, pass, range, measured.watch.as_mut())?);
         }
         for block in range {
+            let before = self.observe.changes.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
             if self.observe.times {
                 cx.finish()?;
             }
-            let start = Instant::now();
-            let before = self.observe.changes.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
+            let start = Stopwatch::start(self.control);
             model.run_blocks(cx, pass, block..block + 1, measured.watch.as_mut())?;
             if self.observe.times {
                 cx.finish()?;
-                records[block].seconds = Some(start.elapsed().as_secs_f32());
+                measured.seconds.push((block, start.seconds()));
             }
             if let Some(before) = before {
                 self.keep(cx, block, (before, pass.hidden_states()), measured)?;
@@ -131,13 +134,9 @@ impl Meter {
         Ok(())
     }
 
-    /// Keeps the whole stack's residual, measures how it changed, and what is to be read of it.
-    pub fn residual(
-        &mut self,
-        cx: &mut Stream,
-        (before, after): (Tensor, &Tensor),
-        measured: &mut Measured,
-    ) -> Result<()> {
+    /// Keeps the whole stack's residual, if it was begun as a whole; measures how it changed, and what is to be read of it.
+    pub fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
+        let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
         self.keep(cx, stack, (before, after), measured)?;
         let factors = ops::inverse_rms(cx, &residual, [0, residual.columns()], 0.0)?;
@@ -147,7 +146,8 @@ impl Meter {
 
     /// Reads back what was measured, all of it with one wait.
     pub fn end(&mut self, cx: &mut Stream, measured: Measured, records: &mut [BlockRecord]) -> Result<Residual> {
-        let Measured { watch, changes, changed, stack } = measured;
+        let Measured { seconds, watch, changes, changed, stack, .. } = measured;
+        seconds.into_iter().for_each(|(block, seconds)| records[block].seconds = Some(seconds as f32));
         let (received, paid) = watch.map_or((Vec::new(), Vec::new()), |watch| (watch.received, watch.paid));
         let sums = changes.filter(|_| !changed.is_empty()).map(|changes| changes.sums(cx)).transpose()?;
         let maps = received.iter().chain(&paid).map(|(_, map)| map);
@@ -218,15 +218,15 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    /// Runs the first blocks and compares their delta with earlier ones.
+    /// Compares the delta of the first blocks, which `run` runs, with earlier ones.
     pub fn measure(
         &mut self,
         cx: &mut Stream,
-        (model, pass): (&WanTransformer, &Pass),
-        blocks: usize,
+        pass: &Pass,
+        run: impl FnOnce(&mut Stream) -> Result<()>,
     ) -> Result<ProbeResult> {
         let delta = cx.copy_of(pass.hidden_states())?;
-        model.run_blocks(cx, pass, 0..blocks, None)?;
+        run(cx)?;
         ops::subtract_from(cx, pass.hidden_states(), &delta)?;
         let changes = Changes::new(cx, 4, delta.len())?;
         let (newer, older) = (self.computed.front(), self.computed.get(1));

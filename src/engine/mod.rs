@@ -4,7 +4,7 @@
 //! Engine::start(gpu) ──> generate(request) ──> events: Started, Stage, Step, Finished | Failed ──> Capture
 //!                        control: pause, resume, cancel (acts before the next submit)
 //! ```
-//! The device is handed in: the command line's own or the window's.
+//! The device is handed in. Beside a window it is one of the engine's own, so that neither waits for the other.
 
 pub mod capture;
 mod compact;
@@ -40,7 +40,7 @@ pub use error::EngineError;
 pub use facts::Facts;
 pub use masks::{MeanPaid, estimate_masks};
 pub use preview::PreviewMap;
-pub use request::{GenerateRequest, Observe, SchedulerChoice};
+pub use request::{GenerateRequest, Latents, Observe, SchedulerChoice};
 pub use subject::subject_of;
 
 /// Seconds spent in each part of a job.
@@ -121,8 +121,6 @@ pub struct StepDone {
     pub record: StepRecord,
     /// The sample after the step.
     pub latents: Vec<f32>,
-    /// The estimate of the clean latents.
-    pub x0: Vec<f32>,
     /// A sample of the tokens' guided residual (what all blocks together add), where changes are measured and all blocks ran.
     pub residual: Option<Vec<f32>>,
 }

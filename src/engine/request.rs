@@ -20,6 +20,16 @@ pub enum SchedulerChoice {
     Euler,
 }
 
+impl SchedulerChoice {
+    /// Its name in commands, captures and profiles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UniPc => "unipc",
+            Self::Euler => "euler",
+        }
+    }
+}
+
 /// What to measure on the way. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
@@ -29,6 +39,15 @@ pub struct Observe {
     pub changes: bool,
     /// GPU time of every block: waits for the GPU after each, which costs some speed.
     pub times: bool,
+}
+
+/// Latents of a clip, normalised as the transformer takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latents {
+    /// Channels, frames, height, width.
+    pub shape: [usize; 4],
+    /// Row-major.
+    pub values: Vec<f32>,
 }
 
 /// A generation.
@@ -58,8 +77,8 @@ pub struct GenerateRequest {
     pub grid: Option<Grid>,
     /// Seed of the initial noise.
     pub seed: u64,
-    /// The initial noise itself, `[C, F, H, W]` of the latents row-major; made from the seed if `None`.
-    pub latents: Option<Vec<f32>>,
+    /// The initial noise itself; made from the seed if `None`.
+    pub latents: Option<Latents>,
     /// Which features are reused when.
     pub strategy: StrategyConfig,
     /// What to measure.
@@ -123,12 +142,11 @@ impl GenerateRequest {
             return Err(EngineError::Request(message));
         }
         let shape = [vae.z_dim, frames, self.height / space, self.width / space];
-        let count = shape.iter().product::<usize>();
         match &self.latents {
-            Some(latents) if latents.len() != count => Err(EngineError::Request(format!(
-                "the given latents have {} values, {shape:?} has {count}",
-                latents.len()
-            ))),
+            Some(given) if given.shape != shape || given.values.len() != shape.iter().product::<usize>() => {
+                let message = format!("the given latents are {:?}, this size needs {shape:?}", given.shape);
+                Err(EngineError::Request(message))
+            }
             _ => Ok(shape),
         }
     }

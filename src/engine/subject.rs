@@ -10,7 +10,7 @@ pub fn subject_of(prompt: &str) -> Option<Range<usize>> {
     let is = |index: usize, list: &[&str]| list.contains(&prompt[words[index].clone()].to_lowercase().as_str());
     let verb = (1..words.len()).find(|index| {
         let word = &prompt[words[*index].clone()];
-        let verb = word.len() > 4 && word.to_lowercase().ends_with("ing");
+        let verb = word.len() > 4 && word.to_lowercase().ends_with("ing") && !is(*index, NOUNS);
         verb && !is(index - 1, ARTICLES) && !comma_before(prompt, &words, *index)
     });
     let start = match verb {
@@ -24,9 +24,40 @@ pub fn subject_of(prompt: &str) -> Option<Range<usize>> {
 }
 
 const ARTICLES: &[&str] = &["a", "an", "the", "one", "two", "three", "some"];
+/// Words in -ing that are no verbs.
+const NOUNS: &[&str] = &[
+    "morning",
+    "evening",
+    "building",
+    "painting",
+    "drawing",
+    "ceiling",
+    "lightning",
+    "clothing",
+    "wedding",
+    "string",
+    "spring",
+    "during",
+    "something",
+    "nothing",
+    "everything",
+    "interesting",
+    "amazing",
+    "stunning",
+    "charming",
+    "sterling",
+    "duckling",
+    "railing",
+    "awning",
+    "pudding",
+    "crossing",
+    "landing",
+    "opening",
+    "meeting",
+];
 const PREPOSITIONS: &[&str] = &[
     "in", "on", "at", "over", "under", "near", "among", "by", "with", "into", "through", "across", "behind", "before",
-    "above", "below", "of", "and", "to", "from",
+    "above", "below", "of", "and", "to", "from", "past", "around", "along", "onto", "towards",
 ];
 
 fn words(text: &str) -> Vec<Range<usize>> {
@@ -63,6 +94,9 @@ mod tests {
             ("a balloon in the clouds, spinning", Some("balloon")),
             ("A rocket at night", Some("rocket")),
             ("cats running", Some("cats")),
+            ("a cat sits on grass in the early morning", Some("cat sits")),
+            ("a car drives past a tall building", Some("car drives")),
+            ("a panda, in the style of an oil painting", Some("panda")),
             ("", None),
             ("sunset", None),
             ("一只猫", None),

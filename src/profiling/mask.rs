@@ -1,8 +1,9 @@
-//! Foreground masks on the token grid, five ways, without a segmentation model.
+//! Foreground masks on the token grid, without a segmentation model: motion, principal components, attention to the prompt's subject,
+//! the agreement of these, files, or painted by hand.
 //!
-//! The paper takes PCA and SAM 2. Here a mask comes from x0 = x_t - sigma v of a late step, which the host has anyway (latents are read
-//! back after each step), so everything here is plain arithmetic on the CPU; the `prompt` map alone is measured on the GPU
-//! ([`crate::ops::attention_paid`]). A mask is made once and used for all steps.
+//! The paper takes PCA and SAM 2. Here a mask comes from the clean latents after the last step, which the host has anyway, so everything
+//! here is plain arithmetic on the CPU; the `prompt` map alone is measured on the GPU ([`crate::ops::attention_paid`]). A mask is made
+//! once and used for all steps.
 //!
 //! **Confidence**, 0 to 1. Of `motion`, `pca` and `prompt`: how far the two classes lie apart, as the variance between them by the
 //! whole variance, from 2/pi (a normal distribution cut in two: no classes) to 1 (two values); for `pca` times how one-sided the
@@ -50,9 +51,10 @@ impl Mask {
         self.bits.iter().filter(|bit| **bit).count() as f64 / self.bits.len().max(1) as f64
     }
 
-    /// Whether all tokens are of one class: such a mask can score nothing.
+    /// Whether no frame has both foreground and background: such a mask can score nothing.
     pub fn is_trivial(&self) -> bool {
-        self.bits.iter().all(|bit| *bit) || self.bits.iter().all(|bit| !bit)
+        let [_, height, width] = self.grid;
+        self.bits.chunks((height * width).max(1)).all(|frame| frame.iter().all(|bit| *bit == frame[0]))
     }
 
     /// Intersection over union with another mask; `None` for another grid or two empty masks.
@@ -81,6 +83,20 @@ pub enum Estimator {
     Painted,
     /// The agreement of others.
     Auto,
+}
+
+impl Estimator {
+    /// Its name in commands, captures and profiles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Motion => "motion",
+            Self::Pca => "pca",
+            Self::Prompt => "prompt",
+            Self::File => "file",
+            Self::Painted => "painted",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// A mask, and what it was cut from.
