@@ -106,6 +106,11 @@ fn what_cannot_be_profiled_is_said_before_anything_runs() {
     fails(&with(&["--steps", "1000"]), 2, "--steps");
     fails(&with(&["--mask", "file:no such place"]), 1, "no such place");
     fails(&with(&["--mask", "guess"]), 2, "guess");
+    let white = folder.path().join("white.png");
+    let picture = png::Encoder::new(fs::File::create(&white).expect("created"), 8, 8).write_header();
+    picture.and_then(|mut picture| picture.write_image_data(&[255; 64])).expect("written");
+    let white = format!("file:{}", text(&white));
+    fails(&[&with(&["--mask"])[..], &[&white]].concat(), 2, "no frame has tokens of foreground");
     assert!(!profile.exists());
 }
 

@@ -43,10 +43,10 @@ impl Colouring {
         match self {
             Self::Reuse => "what the block did",
             Self::Lift => {
-                "lift: share of the most attended tokens that is foreground, by chance (1, the middle colour)"
+                "lift: share of foreground among the most attended tokens, divided by its share of the frame (1 is chance)"
             }
             Self::Recall => "R_attn: share of the foreground that is among the most attended tokens",
-            Self::Auc => "AUC: how often a foreground token receives more than a background one, by chance 0.5",
+            Self::Auc => "AUC: how often a foreground token receives more than a background one (0.5 is chance)",
             Self::Change => "relative change of the block's delta since it was last measured",
             Self::Time => "GPU time of the block, ms",
         }

@@ -2,10 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::caching::{
-    DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepPlan, StepSchedule,
-    StrategyConfig, StrategyInputs, hit_rate,
-};
+use crate::caching::{StepPlan, StrategyConfig, StrategyInputs, hit_rate};
 use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
 
 use super::target::{Goal, TITLE, is_planner};
@@ -62,7 +59,7 @@ impl Default for Form {
             size: [defaults.width, defaults.height],
             frames: defaults.num_frames,
             guidance: defaults.guidance_scale,
-            strategies: strategies(defaults.num_inference_steps),
+            strategies: StrategyConfig::defaults(defaults.num_inference_steps),
             chosen: 0,
             own_ratios: false,
             own_coefficients: false,
@@ -73,29 +70,6 @@ impl Default for Form {
             times: false,
         }
     }
-}
-
-/// Every strategy with good settings for a number of steps.
-pub fn strategies(steps: usize) -> Vec<StrategyConfig> {
-    let scaled = |of_fifty: usize| (of_fifty * steps / 50).max(1);
-    let every_second = StepSchedule { warm_up: scaled(6), last: 1, intervals: Intervals::Uniform(2) };
-    let profiling = ProfilingSettings {
-        blocks: vec![Vec::new()],
-        schedule: StepSchedule::for_steps(steps),
-        ..ProfilingSettings::default()
-    };
-    vec![
-        StrategyConfig::Off,
-        StrategyConfig::Profiling(profiling),
-        StrategyConfig::Uniform(every_second),
-        StrategyConfig::TeaCache { threshold: 0.05, ret_steps: false, coefficients: None },
-        StrategyConfig::MagCache(MagCache::default()),
-        StrategyConfig::EasyCache(EasyCache { first: scaled(10), ..EasyCache::default() }),
-        StrategyConfig::DbCache(DbCache { warm_up: scaled(8), ..DbCache::default() }),
-        StrategyConfig::DiCache(DiCache::default()),
-        StrategyConfig::DeltaDit(DeltaDit::default()),
-        StrategyConfig::FewerSteps { steps: (steps / 2).max(1) },
-    ]
 }
 
 impl Form {
@@ -116,7 +90,7 @@ impl Form {
 
     /// Gives every strategy its default settings. Plans have none: they stay.
     pub fn reset_strategies(&mut self) {
-        let mut before = std::mem::replace(&mut self.strategies, strategies(self.steps));
+        let mut before = std::mem::replace(&mut self.strategies, StrategyConfig::defaults(self.steps));
         let chosen = before.get(self.chosen).cloned();
         before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
         self.strategies.append(&mut before);
@@ -150,11 +124,11 @@ impl Form {
     pub fn mend(&mut self) {
         // First: settings of strategies hang on it.
         self.steps = self.steps.clamp(1, 1000);
-        let names: Vec<_> = strategies(self.steps).iter().map(std::mem::discriminant).collect();
+        let names: Vec<_> = StrategyConfig::defaults(self.steps).iter().map(std::mem::discriminant).collect();
         let known = self.strategies.len() >= names.len()
             && names.iter().zip(&self.strategies).all(|(name, each)| *name == std::mem::discriminant(each));
         if !known {
-            self.strategies = strategies(self.steps);
+            self.strategies = StrategyConfig::defaults(self.steps);
         }
         if let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1)
             && settings.blocks.is_empty()
@@ -320,6 +294,7 @@ impl Prediction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caching::ProfilingSettings;
 
     #[test]
     fn every_strategy_predicts_or_says_why_not() {

@@ -1,6 +1,6 @@
 //! The running job: what starts, holds and ends it, and what the engine tells of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError, Event, Record};
 
@@ -27,17 +27,20 @@ impl App {
     }
 
     pub(super) fn pause(&mut self, pause: bool) {
-        let (Some(engine), Job::Running { wish, .. }) = (self.link.engine(), &mut self.state.job) else { return };
+        let Job::Running { wish, since, held, .. } = &mut self.state.job else { return };
+        let Some(engine) = self.link.engine() else { return };
         match (pause, *wish) {
             (_, Wish::Cancel) => {}
             (true, _) => {
                 engine.control().pause();
                 *wish = Wish::Pause;
+                held.get_or_insert_with(Instant::now);
             }
             (false, _) => {
                 self.pace.ask("resume");
                 engine.control().resume();
                 *wish = Wish::GoOn;
+                *since += held.take().map_or(Duration::ZERO, |held| held.elapsed());
             }
         }
     }
@@ -78,7 +81,7 @@ impl App {
     }
 
     fn begin(&mut self) {
-        self.state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn, since: Instant::now() };
+        self.state.job = Job::begun();
     }
 
     pub(super) fn fail(&mut self, error: String) {

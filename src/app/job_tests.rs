@@ -237,7 +237,7 @@ fn closing_asks_before_a_long_run_is_lost() {
     harness.run_steps(2);
     harness.state_mut().state.runs.saved(id, PathBuf::from("long.capture"));
     assert!(!close(&mut harness), "it is saved");
-    harness.state_mut().state.job = Job::Running { run: None, stage: None, wish: Wish::GoOn, since: Instant::now() };
+    harness.state_mut().state.job = Job::begun();
     assert!(close(&mut harness));
     harness.get_by_label("Quit without saving").click();
     harness.step();
@@ -253,7 +253,7 @@ fn long_stages_count_their_seconds() {
     let app = harness.state_mut();
     let run = Some(app.state.runs.add(capture, true, None));
     let since = Instant::now().checked_sub(Duration::from_secs(600)).unwrap();
-    app.state.job = Job::Running { run, stage: Some(Stage::Decode), wish: Wish::GoOn, since };
+    app.state.job = Job::Running { run, stage: Some(Stage::Decode), wish: Wish::GoOn, since, held: None };
     harness.run_steps(3);
     assert!(harness.query_all_by_label_contains("decoding 60").next().is_some());
     assert!(harness.query_by_label("decoding").is_some(), "in the numbers, where the time to go was");

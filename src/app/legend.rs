@@ -11,9 +11,8 @@ pub fn bar(ui: &Ui, rect: Rect, map: Colormap, text: &str, [low, high]: [f32; 2]
     let palette = Palette::of(ui);
     let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()).expand(1.0));
     let font = egui::FontId::proportional(11.5);
-    // Adding nothing makes -0 a plain 0.
-    let low_text = painter.layout_no_wrap(format(low + 0.0), font.clone(), palette.text);
-    let high_text = painter.layout_no_wrap(format(high), font.clone(), palette.text);
+    let [low_text, high_text] =
+        [low, high].map(|end| painter.layout_no_wrap(plain_zero(format(end)), font.clone(), palette.text));
     let width = rect.width().min(260.0);
     let strip = Rect::from_min_max(
         pos2(rect.left() + low_text.size().x + 6.0, rect.top() + 4.0),
@@ -26,6 +25,14 @@ pub fn bar(ui: &Ui, rect: Rect, map: Colormap, text: &str, [low, high]: [f32; 2]
     painter.galley(pos2(rect.left(), y - low_text.size().y / 2.0), low_text, palette.text);
     painter.galley(pos2(strip.right() + 6.0, y - high_text.size().y / 2.0), high_text, palette.text);
     painter.text(pos2(rect.left(), rect.top() + 18.0), Align2::LEFT_TOP, text, font, palette.weak);
+}
+
+/// A number without the sign of a zero, rounded ones among them.
+fn plain_zero(number: String) -> String {
+    match number.strip_prefix('-') {
+        Some(rest) if !rest.contains(|c: char| c.is_ascii_digit() && c != '0') => rest.into(),
+        _ => number,
+    }
 }
 
 fn gradient(painter: &egui::Painter, strip: Rect, map: Colormap) {
@@ -55,4 +62,17 @@ pub fn swatch(ui: &mut Ui, color: Color32, text: &str, mark: impl FnOnce(&mut Me
     ui.painter().add(mesh);
     let weak = Palette::of(ui).weak;
     ui.label(egui::RichText::new(text).size(11.5).color(weak));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_zero;
+
+    #[test]
+    fn zeros_have_no_sign() {
+        for (number, plain) in [("-0.00", "0.00"), ("-0 %", "0 %"), ("-0.01", "-0.01"), ("0.5", "0.5"), ("-12", "-12")]
+        {
+            assert_eq!(plain_zero(number.into()), plain);
+        }
+    }
 }

@@ -234,7 +234,7 @@ impl App {
         form.negative_prompt.clone_from(&info.negative_prompt);
         (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
         (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
-        form.strategies = form::strategies(form.steps);
+        form.strategies = StrategyConfig::defaults(form.steps);
         form.forget_own();
         form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {

@@ -45,13 +45,20 @@ fn headline(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
         );
         let measured = saving.map_or("-".into(), |saving| format!("{:.2}x", saving.speedup));
         let against = if baseline.is_some() {
-            "Denoising time of the baseline by that of this run, both without the compiling of kernels"
+            "Denoising time of the baseline divided by that of this run, both without the compiling of kernels"
         } else {
             "Measured against this run's own full steps; run \"off\" and make it the baseline for an exact figure"
         };
         big(ui, width, &measured, "measured", against, gain(saving.map(|saving| saving.speedup)));
         let flops = run.capture.flop_speedup().map_or("-".into(), |speedup| format!("{speedup:.2}x"));
-        big(ui, width, &flops, "by FLOPs", "Work without reuse by work with it", gain(run.capture.flop_speedup()));
+        big(
+            ui,
+            width,
+            &flops,
+            "by FLOPs",
+            "Work without reuse divided by work with it",
+            gain(run.capture.flop_speedup()),
+        );
     });
 }
 

@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_said_with_its_seconds() {
         let begun = std::time::Instant::now().checked_sub(std::time::Duration::from_secs(3)).unwrap();
-        let job = |wish| Job::Running { run: None, stage: None, wish, since: begun };
+        let job = |wish| Job::Running { run: None, stage: None, wish, since: begun, held: None };
         let title = |job: &Job, live| waiting(job, live, Ok(())).0;
         assert_eq!(title(&job(Wish::GoOn), None), "Loading the model and encoding the prompt: 3 s");
         assert_eq!(title(&job(Wish::GoOn), Some(true)), "Computing the first step: 3 s");

@@ -111,8 +111,10 @@ pub enum Job {
         stage: Option<Stage>,
         /// What the user wished of it since.
         wish: Wish,
-        /// When its stage began.
+        /// When its stage began, put off by the time that it was held.
         since: Instant,
+        /// Since when it is held.
+        held: Option<Instant>,
     },
 }
 
@@ -129,6 +131,11 @@ pub enum Wish {
 }
 
 impl Job {
+    /// A job that has just begun.
+    pub fn begun() -> Self {
+        Self::Running { run: None, stage: None, wish: Wish::GoOn, since: Instant::now(), held: None }
+    }
+
     /// Whether a job runs or is about to.
     pub fn busy(&self) -> bool {
         !matches!(self, Self::Idle)

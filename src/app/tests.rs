@@ -480,7 +480,7 @@ fn a_live_run_shows_how_far_it_is() {
     let app = harness.state_mut();
     let id = app.state.runs.add(capture, true, None);
     app.state.view.step = None;
-    app.state.job = Job::Running { run: Some(id), stage: None, wish: Wish::GoOn, since: Instant::now() };
+    app.state.job = Job::Running { run: Some(id), stage: None, wish: Wish::GoOn, since: Instant::now(), held: None };
     harness.run_steps(4);
     assert!(harness.query_by_label("Pause").is_some() && harness.query_by_label("Generate").is_none());
     assert!(harness.query_by_label("7 of 16").is_some());

@@ -10,8 +10,8 @@ use super::probing::Probing;
 use super::step_skip::stack_plans;
 use super::strategy::Fixed;
 use super::{
-    CacheError, Carry, DbCache, DeltaDit, DiCache, EasyCache, MagCache, ProfilingSettings, StepPlan, StepSchedule,
-    Strategy, tea_cache,
+    CacheError, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepPlan,
+    StepSchedule, Strategy, tea_cache,
 };
 
 /// A strategy with its settings.
@@ -73,6 +73,29 @@ pub struct StrategyInputs {
 }
 
 impl StrategyConfig {
+    /// Every strategy but plans, with good settings for a number of steps. What a profile knows is missing, the list of blocks among it.
+    pub fn defaults(steps: usize) -> Vec<Self> {
+        let scaled = |of_fifty: usize| (of_fifty * steps / 50).max(1);
+        let every_second = StepSchedule { warm_up: scaled(6), last: 1, intervals: Intervals::Uniform(2) };
+        let profiling = ProfilingSettings {
+            blocks: vec![Vec::new()],
+            schedule: StepSchedule::for_steps(steps),
+            ..ProfilingSettings::default()
+        };
+        vec![
+            Self::Off,
+            Self::Profiling(profiling),
+            Self::Uniform(every_second),
+            Self::TeaCache { threshold: 0.05, ret_steps: false, coefficients: None },
+            Self::MagCache(MagCache::default()),
+            Self::EasyCache(EasyCache { first: scaled(10), ..EasyCache::default() }),
+            Self::DbCache(DbCache { warm_up: scaled(8), ..DbCache::default() }),
+            Self::DiCache(DiCache::default()),
+            Self::DeltaDit(DeltaDit::default()),
+            Self::FewerSteps { steps: (steps / 2).max(1) },
+        ]
+    }
+
     /// Reads a strategy from a JSON file. Whether it can work is found out by [`StrategyConfig::build`].
     ///
     /// # Errors
@@ -142,6 +165,12 @@ impl StrategyConfig {
                 match &settings.carry {
                     Carry::Scale(ratios) if ratios.is_empty() => {
                         return Err(CacheError::Uncalibrated("scaling of deltas"));
+                    }
+                    Carry::Scale(ratios) if ratios.len() != steps => {
+                        let there = ratios.len();
+                        let message =
+                            format!("the ratios that deltas are scaled by are of {there} steps, the job has {steps}");
+                        return Err(CacheError::Settings(message));
                     }
                     _ => {}
                 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! StrategyConfig ── build ──> Strategy ── plan, decide ──> StepPlan ──> engine + DeltaStore
-//!  (one file a method)                 <── observe ────── numbers
+//!                                      <── observe ────── numbers
 //! ```
 
 mod calibration;

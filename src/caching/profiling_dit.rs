@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::mag_cache::nearest_ratio;
 use super::{Action, BranchPlan, Forecast, StepPlan, StepSchedule};
 
 /// Which of the lists is in force when.
@@ -83,7 +82,7 @@ impl ProfilingSettings {
                 interval += 1;
                 stores[list].push(step);
             }
-            let action = if compute { Action::Store } else { Action::Reuse(self.forecast(step, steps, stores[list])) };
+            let action = if compute { Action::Store } else { Action::Reuse(self.forecast(step, stores[list])) };
             let cached = runs.get(list).map_or(&[][..], Vec::as_slice);
             plans.push(StepPlan::both(BranchPlan::runs(blocks, cached, &action)));
         }
@@ -99,13 +98,13 @@ impl ProfilingSettings {
         }
     }
 
-    fn forecast(&self, step: usize, steps: usize, stores: Stores) -> Forecast {
+    fn forecast(&self, step: usize, stores: Stores) -> Forecast {
         match (&self.carry, stores.newest, stores.previous) {
             (Carry::Extrapolate, Some(newest), Some(previous)) => {
                 Forecast::extrapolate((step - newest) as f32 / (newest - previous) as f32)
             }
             (Carry::Scale(ratios), Some(newest), _) => {
-                let ratio = |step| nearest_ratio(ratios, step, steps);
+                let ratio = |step: usize| ratios.get(step).copied().unwrap_or(1.0);
                 Forecast(vec![(newest + 1..=step).map(ratio).product::<f64>() as f32])
             }
             _ => Forecast::hold(),

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use crate::caching::StrategyConfig;
 use crate::engine::{Engine, Facts, GenerateRequest, Seconds};
 use crate::media::Clip;
-use crate::metrics::{self, Fidelity, Frames};
+use crate::metrics::{self, Fidelity, Frames, LPIPS_MIN_SIDE};
 use crate::profiling::profile::Profile;
 
 use super::generate::{SUBMIT_BUDGET, bar_style};
@@ -38,10 +38,10 @@ pub struct Args {
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// A prompt for tuning the rules that decide on the way; one that is not compared
+    /// Prompt on which the thresholds of EasyCache, DBCache and DiCache are tuned; one that is not compared
     #[arg(long, default_value = "a dog walking left in the snow")]
     tuning_prompt: String,
-    /// Folder for the table, figures and clips
+    /// Folder for report.md (means), rows.csv (every run), pareto-*.svg and .png, sheets/ (clips side by side), and settings.json and rows.json, which --resume reads
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     #[command(flatten)]
@@ -123,6 +123,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     let request = args.runs.request(&prompts[0])?;
     let facts = Facts::of(&request)?;
+    if request.width.min(request.height) < LPIPS_MIN_SIDE {
+        return Err(WrongUse(format!("LPIPS needs {LPIPS_MIN_SIDE} pixels a side: choose a larger --size")).into());
+    }
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
     let profile = named.fitting_profile(&request.model, &facts)?;
     if let Some(profile) = &profile
@@ -269,14 +272,24 @@ fn compare_one(
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
     let mut times = Vec::new();
+    let mut warn = |entry: &Entry, warning: &str| {
+        let warning = format!("{}: {warning}", entry.name);
+        if told.insert(warning.clone()) {
+            bar.suspend(|| eprintln!("warning: {warning}"));
+        }
+    };
     for entry in entries.iter().chain([&off]) {
         let run = job(&entry.config)?;
-        for warning in &run.capture.warnings {
-            let warning = format!("{}: {warning}", entry.name);
-            if told.insert(warning.clone()) {
-                bar.suspend(|| eprintln!("warning: {warning}"));
+        run.capture.warnings.iter().for_each(|warning| warn(entry, warning));
+        clips.push(clip(&run.generated, run.capture.run.fps)?);
+        let fidelity = match frames(&run).and_then(|frames| Ok(metrics::compare(&reference, &frames)?)) {
+            Ok(fidelity) => fidelity,
+            // The others are worth as much without it.
+            Err(error) => {
+                warn(entry, &format!("left out for \"{}\": {error:#}", request.prompt));
+                continue;
             }
-        }
+        };
         let cost = run.capture.run.cost.context("a run without its cost")?;
         let guided = run.capture.run.guided();
         rows.push(Row {
@@ -291,10 +304,9 @@ fn compare_one(
             hit_rate: run.capture.hit_rate(),
             peak_memory: run.generated.peak_memory,
             delta_memory: run.capture.steps.iter().map(|step| step.delta_memory).max().unwrap_or(0),
-            fidelity: (&metrics::compare(&reference, &frames(&run)?)?).into(),
+            fidelity: (&fidelity).into(),
         });
         times.push(run.generated.seconds);
-        clips.push(clip(&run.generated, run.capture.run.fps)?);
     }
     clips.pop();
     let after = times.last().unwrap_or(&before);

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::caching::{StrategyConfig, StrategyInputs};
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
-    Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, SchedulerChoice, Stage,
+    Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, Record, SchedulerChoice, Stage,
 };
 use crate::media;
 use crate::profiling::profile::Profile;
@@ -98,7 +98,7 @@ impl Args {
             width,
             height,
             num_frames: self.frames.unwrap_or(defaults.num_frames),
-            num_inference_steps: self.steps.unwrap_or(defaults.num_inference_steps),
+            num_inference_steps: self.steps.or(self.strategy.planned_steps()?).unwrap_or(defaults.num_inference_steps),
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
             flow_shift: self.flow_shift,
             scheduler: self.scheduler.map(|solver| match solver {
@@ -119,7 +119,7 @@ impl Args {
 
 /// Generates a clip and writes it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let output = args.output.clone().unwrap_or_else(|| file_name(&args.prompt));
+    let output = args.output.clone().unwrap_or_else(|| unused(file_name(&args.prompt)));
     media::check_path(&output)?;
     for path in [&args.save_latents, &args.capture].into_iter().flatten() {
         media::check_place(path)?;
@@ -130,6 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut request = args.request(&model)?;
     let facts = Facts::of(&request)?;
+    media::check_clip(&output, request.width, request.height)?;
     // A full run needs none, whatever is wrong with it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
@@ -210,7 +211,7 @@ fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
 /// number of steps is worked in.
 fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
     let there = &profile.settings;
-    let solver = request.scheduler.map(|solver| format!("{solver:?}").to_lowercase());
+    let solver = request.scheduler.map(SchedulerChoice::name);
     let differences = [
         (
             (there.width, there.height, there.frames) != (request.width, request.height, request.num_frames),
@@ -263,9 +264,9 @@ impl Recording {
         Self { writer, failure: None }
     }
 
-    fn observe(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event, records: &[Record]) {
         let Some(writer) = &mut self.writer else { return };
-        let written = event.records().iter().try_for_each(|record| writer.write(record));
+        let written = records.iter().try_for_each(|record| writer.write(record));
         // A run that failed is a run as well.
         let ends = matches!(event, Event::Finished(_) | Event::Failed(_));
         let done = match written {
@@ -282,14 +283,30 @@ impl Recording {
     }
 }
 
-/// Shows progress and records the run until the job ends.
+/// What the summary needs of a record: without maps and pictures, which for large models are gigabytes.
+fn slim(mut record: Record) -> Option<Record> {
+    match &mut record {
+        Record::Step(step) => {
+            step.preview = None;
+            for block in step.cond.iter_mut().chain(&mut step.uncond) {
+                (block.received, block.paid) = (None, None);
+            }
+        }
+        Record::Clip(_) => return None,
+        _ => {}
+    }
+    Some(record)
+}
+
+/// Shows progress and records the run until the job ends. The capture that it gives back is slim.
 fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Result<(Generated, Capture)> {
     let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
     bar.set_style(bar_style()?);
     for event in engine.events() {
-        capture.observe(&event);
-        recording.observe(&event);
+        let records = event.records();
+        recording.observe(&event, &records);
+        records.into_iter().filter_map(slim).for_each(|record| capture.push(record));
         match event {
             Event::Stage(stage) => bar.set_message(match stage {
                 Stage::Load => "loading",
@@ -356,6 +373,13 @@ fn file_name(prompt: &str) -> PathBuf {
         name = "clip".into();
     }
     PathBuf::from(name).with_extension("mp4")
+}
+
+/// The path, or, where it is taken, the first of `-2`, `-3`... that is not: nobody asked for an older clip to be replaced.
+fn unused(path: PathBuf) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = (2..).map(|number: u32| path.with_file_name(format!("{stem}-{number}.mp4")));
+    std::iter::once(path.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::media::MediaError;
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]

@@ -16,10 +16,10 @@ pub struct Args {
     /// Speed-up of the denoising
     #[arg(long, value_name = "X", conflicts_with = "min_psnr", required_unless_present = "min_psnr")]
     speedup: Option<f64>,
-    /// Keep this many dB to the clip without reuse
+    /// Keep this many dB to the clip without reuse, in the expected mean over prompts
     #[arg(long, value_name = "DB")]
     min_psnr: Option<f64>,
-    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`
+    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`; it holds for the profile's number of steps
     #[arg(short, long, value_name = "FILE.json")]
     output: Option<PathBuf>,
 }

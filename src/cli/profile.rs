@@ -42,10 +42,10 @@ const TRIED_PROMPTS: usize = 4;
 pub struct Args {
     #[command(flatten)]
     runs: RunArgs,
-    /// Foreground mask: auto, motion, pca, prompt, or file:PLACE (a folder of PNGs, an animated PNG or GIF)
+    /// Foreground mask: auto, motion, pca, prompt, or file:PLACE (a PNG for all frames, an animated PNG or GIF, or a folder of PNGs)
     #[arg(long, default_value = "auto", value_parser = parse_mask)]
     mask: MaskSource,
-    /// Queries a head that count for what a token receives; 0 for all of them
+    /// Attention queries sampled per head to measure what tokens receive; 0 for all of them
     #[arg(long, value_name = "N", default_value_t = 0)]
     queries: usize,
     /// Threshold between foreground and background blocks: otsu, a number, q0.6 (quantile) or lowest8
@@ -54,7 +54,7 @@ pub struct Args {
     /// The profile to write
     #[arg(short, long, default_value = "profile.json")]
     output: PathBuf,
-    /// Folder for figures and tables [default: none]
+    /// Folder for figures (lift, recall, maps, prediction, delta, residual, blocks_lift_delta: SVG and PNG) and tables (scores, blocks, steps: CSV) [default: none]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     #[command(flatten)]
@@ -69,14 +69,12 @@ enum MaskSource {
 }
 
 fn parse_mask(text: &str) -> Result<MaskSource, String> {
-    Ok(MaskSource::Estimated(match text.split_once(':') {
-        Some(("file", place)) => return Ok(MaskSource::File(place.into())),
-        None if text == "auto" => Estimator::Auto,
-        None if text == "motion" => Estimator::Motion,
-        None if text == "pca" => Estimator::Pca,
-        None if text == "prompt" => Estimator::Prompt,
-        _ => return Err(format!("\"{text}\" is none of auto, motion, pca, prompt, file:PLACE")),
-    }))
+    if let Some(place) = text.strip_prefix("file:") {
+        return Ok(MaskSource::File(place.into()));
+    }
+    let estimated = [Estimator::Auto, Estimator::Motion, Estimator::Pca, Estimator::Prompt];
+    let found = estimated.into_iter().find(|estimator| estimator.name() == text).map(MaskSource::Estimated);
+    found.ok_or_else(|| format!("\"{text}\" is none of auto, motion, pca, prompt, file:PLACE"))
 }
 
 fn parse_rule(text: &str) -> Result<TauRule, String> {
@@ -97,9 +95,13 @@ fn parse_rule(text: &str) -> Result<TauRule, String> {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     crate::media::check_place(&args.output)?;
-    check_mask(&args.mask, &prompts, args.runs.seeds)?;
+    if let Some(folder) = &args.report {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
     let mut request = args.runs.request(&prompts[0])?;
-    check_rule(args.tau, Facts::of(&request)?.blocks)?;
+    let facts = Facts::of(&request)?;
+    check_mask(&args.mask, &prompts, args.runs.seeds, facts.token_grid)?;
+    check_rule(args.tau, facts.blocks)?;
     if !PLANNABLE.contains(&request.num_inference_steps) {
         let message = format!("--steps must be {} to {}, to be planned for", PLANNABLE.start(), PLANNABLE.end());
         return Err(WrongUse(message).into());
@@ -294,15 +296,21 @@ fn setup(args: &Args, capture: &Capture) -> Setup {
     }
 }
 
-/// Fails before anything runs if there will be no mask: a file that cannot be read, or that is of one clip where many are profiled; a
-/// prompt without a subject.
-fn check_mask(wanted: &MaskSource, prompts: &[String], seeds: u64) -> anyhow::Result<()> {
+/// Fails before anything runs if there will be no mask: a file that cannot be read, that shows no mask, or that is of one clip where many
+/// are profiled; a prompt without a subject.
+fn check_mask(wanted: &MaskSource, prompts: &[String], seeds: u64, grid: [usize; 3]) -> anyhow::Result<()> {
     match wanted {
         MaskSource::File(_) if prompts.len() as u64 * seeds > 1 => {
             let message = "--mask file: is of one clip: name one prompt and one seed, or use --mask auto";
             return Err(WrongUse(message.into()).into());
         }
-        MaskSource::File(place) => drop(read_gray(place)?),
+        MaskSource::File(place) => {
+            if mask::file(&read_gray(place)?, grid)?.mask.is_trivial() {
+                let message =
+                    format!("{} is no mask: no frame has tokens of foreground and of background", place.display());
+                return Err(WrongUse(message).into());
+            }
+        }
         MaskSource::Estimated(Estimator::Prompt) => {
             if let Some(prompt) = prompts.iter().find(|prompt| subject_of(prompt).is_none()) {
                 return Err(WrongUse(format!("no subject was found in \"{prompt}\"; try --mask auto")).into());
@@ -334,7 +342,7 @@ fn doubt(estimate: &Estimate) -> Option<String> {
     /// Below this, estimates hardly agree, or hardly tell two classes apart.
     const UNSURE: f64 = 0.02;
     if estimate.mask.is_trivial() {
-        return Some("the mask is all foreground or all background, so this run has no scores".into());
+        return Some("no frame of the mask has foreground and background, so this run has no scores".into());
     }
     let confidence = estimate.confidence;
     (confidence < UNSURE)

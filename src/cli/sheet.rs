@@ -22,7 +22,7 @@ pub struct Args {
     /// Frames shown of each clip; 0 for clips that play, in .mp4 and .gif
     #[arg(long, default_value_t = 4)]
     shown: usize,
-    /// Enlarge each pixel so many times
+    /// Enlarge each pixel this many times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
     /// The sheet: .png, .gif, .mp4

@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::caching::{
-    Calibration, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, Planner, ProfilingSettings,
-    StepSchedule, StrategyConfig,
-};
+use crate::caching::{Calibration, Carry, Intervals, Lists, Planner, ProfilingSettings, StepSchedule, StrategyConfig};
 use crate::engine::Facts;
 use crate::profiling::partition::{Partition, TauRule, parse_blocks};
 use crate::profiling::profile::Profile;
@@ -43,7 +40,7 @@ pub struct StrategyArgs {
     /// Plan the least loss at this speed-up of the denoising
     #[arg(long, value_name = "X", conflicts_with = "min_psnr")]
     pub speedup: Option<f64>,
-    /// Plan the greatest speed-up that is expected to keep this many dB to the clip without reuse
+    /// Plan the greatest speed-up that is expected to keep this many dB to the clip without reuse (a mean over prompts: single clips vary)
     #[arg(long, value_name = "DB")]
     pub min_psnr: Option<f64>,
     /// Profile of the model, made by `ditscope profile` [default: profile.json in the model's folder]
@@ -62,6 +59,19 @@ impl StrategyArgs {
         self.speedup.is_some() || self.min_psnr.is_some()
     }
 
+    /// The steps that a plan in a file is made for.
+    ///
+    /// # Errors
+    /// The file holds no strategy.
+    pub fn planned_steps(&self) -> anyhow::Result<Option<usize>> {
+        let file = self.strategy.as_deref().filter(|text| text.ends_with(".json"));
+        let config = file.map(|file| StrategyConfig::read(Path::new(file))).transpose()?;
+        Ok(match config {
+            Some(StrategyConfig::Plan { plans, .. }) => Some(plans.len()),
+            _ => None,
+        })
+    }
+
     /// The profile that is named, or that the model brings.
     ///
     /// # Errors
@@ -76,20 +86,22 @@ impl StrategyArgs {
         }
     }
 
-    /// The same, if it is of this model. One that the model brings and that does not fit (weights that were tuned since, perhaps) is left
-    /// alone with a warning: many strategies need none.
+    /// The same, if it is of this model. One that the model brings and that does not fit (weights that were tuned since, perhaps) or
+    /// cannot be read is left alone with a warning: many strategies need none.
     ///
     /// # Errors
-    /// The file cannot be read as a profile, or one that was named does not fit.
+    /// One that was named cannot be read as a profile, or does not fit.
     pub fn fitting_profile(&self, model: &Path, facts: &Facts) -> anyhow::Result<Option<Profile>> {
-        let Some(profile) = self.read_profile(model)? else { return Ok(None) };
-        match check_fits(&profile, model, facts) {
-            Ok(()) => Ok(Some(profile)),
-            Err(error) if self.profile.is_some() => Err(error.into()),
-            Err(error) => {
-                eprintln!("warning: the model's profile.json is not used: {error}");
+        let fitting = self.read_profile(model).and_then(|profile| {
+            profile.iter().try_for_each(|profile| check_fits(profile, model, facts))?;
+            Ok(profile)
+        });
+        match fitting {
+            Err(error) if self.profile.is_none() => {
+                eprintln!("warning: the model's profile.json is not used: {error:#}");
                 Ok(None)
             }
+            other => other,
         }
     }
 
@@ -162,10 +174,44 @@ impl<'a> Settings<'a> {
         value.trim().parse().map_err(|_| WrongUse(format!("\"{value}\" is no value for {key} of {}", self.name)))
     }
 
-    fn finish(self, config: StrategyConfig) -> Result<StrategyConfig, WrongUse> {
+    /// Fails where a key is set together with one that it would make meaningless.
+    fn one_of(&self, key: &str, others: &[&str]) -> Result<(), WrongUse> {
+        let is_set = |key: &str| self.pairs.iter().any(|(name, _)| name.trim() == key);
+        match others.iter().find(|other| is_set(key) && is_set(other)) {
+            Some(other) => Err(WrongUse(format!("{} takes {key} or {other}, not both", self.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a key's value over, where it is set.
+    fn replace<T: std::str::FromStr + Clone>(&mut self, key: &str, value: &mut T) -> Result<(), WrongUse> {
+        *value = self.take(key, value.clone())?;
+        Ok(())
+    }
+
+    /// Takes `every`, or `max` and `min`, `warm-up` and `last` over.
+    fn schedule(&mut self, schedule: &mut StepSchedule) -> Result<(), WrongUse> {
+        if matches!(schedule.intervals, Intervals::Decreasing { .. }) {
+            self.one_of("every", &["max", "min"])?;
+        }
+        self.replace("warm-up", &mut schedule.warm_up)?;
+        self.replace("last", &mut schedule.last)?;
+        let every = self.take("every", 0usize)?;
+        match &mut schedule.intervals {
+            intervals if every > 0 => *intervals = Intervals::Uniform(every),
+            Intervals::Decreasing { max, min, .. } => {
+                self.replace("max", max)?;
+                self.replace("min", min)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), WrongUse> {
         match self.pairs.first() {
             Some((key, _)) => Err(WrongUse(format!("{} has no setting called {key}", self.name))),
-            None => Ok(config),
+            None => Ok(()),
         }
     }
 }
@@ -190,106 +236,69 @@ pub fn name_and_keys(text: &str) -> (&str, Vec<&str>) {
 pub fn parse(text: &str, sigmas: &[f64], profile: Option<&Profile>) -> anyhow::Result<StrategyConfig> {
     let steps = sigmas.len().saturating_sub(1);
     if text.ends_with(".json") {
-        return Ok(StrategyConfig::read(Path::new(text))?);
+        return Ok(StrategyConfig::read(Path::new(text))?.calibrated(profile, sigmas));
     }
     let (name, settings) = text.split_once(':').unwrap_or((text, ""));
     let mut set = Settings::parse(name, settings)?;
-    let paper = StepSchedule::for_steps(steps);
-    let config = match name {
-        "off" => StrategyConfig::Off,
-        "profiling" => {
+    let unknown = || WrongUse(format!("there is no strategy called {name}: choose one of {STRATEGIES}"));
+    let mut config =
+        StrategyConfig::defaults(steps).into_iter().find(|known| known.name() == name).ok_or_else(unknown)?;
+    match &mut config {
+        StrategyConfig::Off | StrategyConfig::Plan { .. } => {}
+        StrategyConfig::Profiling(settings) => {
+            set.one_of("blocks", &["list", "count"])?;
             let given = block_list(&set.take("blocks", String::new())?)?;
             let list = set.take("list", "background".to_string())?;
             let count = set.take("count", 0usize)?;
-            let (blocks, lists) =
+            (settings.blocks, settings.lists) =
                 if given.is_empty() { block_lists(&list, count, profile)? } else { (vec![given], Lists::One) };
-            let carry = match set.take("carry", "hold".to_string())?.as_str() {
+            settings.carry = match set.take("carry", "hold".to_string())?.as_str() {
                 "hold" => Carry::Hold,
                 "extrapolate" => Carry::Extrapolate,
                 "scale" => Carry::Scale(Vec::new()),
                 other => return Err(WrongUse(format!("carry is hold, extrapolate or scale, not {other}")).into()),
             };
-            let schedule = schedule(&mut set, paper)?;
-            StrategyConfig::Profiling(ProfilingSettings { blocks, lists, schedule, carry }).calibrated(profile, sigmas)
+            set.schedule(&mut settings.schedule)?;
         }
-        "uniform" => {
-            let uniform = StepSchedule { warm_up: 1, last: 1, intervals: Intervals::Uniform(2) };
-            StrategyConfig::Uniform(schedule(&mut set, uniform)?)
+        StrategyConfig::Uniform(schedule) => set.schedule(schedule)?,
+        StrategyConfig::TeaCache { threshold, ret_steps, .. } => {
+            set.replace("threshold", threshold)?;
+            set.replace("ret", ret_steps)?;
         }
-        "teacache" => StrategyConfig::TeaCache {
-            threshold: set.take("threshold", 0.05)?,
-            ret_steps: set.take("ret", false)?,
-            coefficients: None,
+        StrategyConfig::MagCache(settings) => {
+            set.replace("threshold", &mut settings.threshold)?;
+            set.replace("skips", &mut settings.max_skips)?;
+            set.replace("retention", &mut settings.retention)?;
         }
-        .calibrated(profile, sigmas),
-        "magcache" => {
-            let default = MagCache::default();
-            StrategyConfig::MagCache(MagCache {
-                threshold: set.take("threshold", default.threshold)?,
-                max_skips: set.take("skips", default.max_skips)?,
-                retention: set.take("retention", default.retention)?,
-                ratios: Vec::new(),
-            })
-            .calibrated(profile, sigmas)
+        StrategyConfig::EasyCache(settings) => {
+            set.replace("threshold", &mut settings.threshold)?;
+            set.replace("first", &mut settings.first)?;
+            set.replace("last", &mut settings.last)?;
         }
-        "easycache" => {
-            let default = EasyCache::default();
-            StrategyConfig::EasyCache(EasyCache {
-                threshold: set.take("threshold", default.threshold)?,
-                first: set.take("first", default.first * steps / 50)?,
-                last: set.take("last", default.last)?,
-            })
+        StrategyConfig::DbCache(settings) => {
+            set.replace("threshold", &mut settings.threshold)?;
+            set.replace("front", &mut settings.front)?;
+            set.replace("back", &mut settings.back)?;
+            set.replace("warm-up", &mut settings.warm_up)?;
+            set.replace("skips", &mut settings.max_skips)?;
         }
-        "dbcache" => {
-            let default = DbCache::default();
-            StrategyConfig::DbCache(DbCache {
-                threshold: set.take("threshold", default.threshold)?,
-                front: set.take("front", default.front)?,
-                back: set.take("back", default.back)?,
-                warm_up: set.take("warm-up", default.warm_up)?,
-                max_skips: set.take("skips", default.max_skips)?,
-            })
+        StrategyConfig::DiCache(settings) => {
+            set.replace("threshold", &mut settings.threshold)?;
+            set.replace("probe", &mut settings.probe)?;
+            set.replace("retention", &mut settings.retention)?;
         }
-        "dicache" => {
-            let default = DiCache::default();
-            StrategyConfig::DiCache(DiCache {
-                threshold: set.take("threshold", default.threshold)?,
-                probe: set.take("probe", default.probe)?,
-                retention: set.take("retention", default.retention)?,
-            })
+        StrategyConfig::DeltaDit(settings) => {
+            set.replace("share", &mut settings.share)?;
+            set.replace("boundary", &mut settings.boundary)?;
+            set.schedule(&mut settings.schedule)?;
         }
-        "deltadit" => {
-            let default = DeltaDit::default();
-            StrategyConfig::DeltaDit(DeltaDit {
-                share: set.take("share", default.share)?,
-                boundary: set.take("boundary", default.boundary)?,
-                schedule: schedule(&mut set, default.schedule)?,
-            })
-        }
-        "fewer-steps" => StrategyConfig::FewerSteps { steps: set.take("steps", steps / 2)? },
-        other => {
-            return Err(WrongUse(format!("there is no strategy called {other}: choose one of {STRATEGIES}")).into());
-        }
-    };
-    Ok(set.finish(config)?)
+        StrategyConfig::FewerSteps { steps } => set.replace("steps", steps)?,
+    }
+    set.finish()?;
+    Ok(config.calibrated(profile, sigmas))
 }
 
-/// A schedule from `every` or `max` and `min`, `warm-up` and `last`.
-fn schedule(set: &mut Settings, default: StepSchedule) -> Result<StepSchedule, WrongUse> {
-    let warm_up = set.take("warm-up", default.warm_up)?;
-    let last = set.take("last", default.last)?;
-    let every = set.take("every", 0usize)?;
-    let intervals = match default.intervals {
-        _ if every > 0 => Intervals::Uniform(every),
-        Intervals::Decreasing { max, min, rounding } => {
-            Intervals::Decreasing { max: set.take("max", max)?, min: set.take("min", min)?, rounding }
-        }
-        other => other,
-    };
-    Ok(StepSchedule { warm_up, last, intervals })
-}
-
-/// What a profile knows that a strategy needs.
+/// What a profile knows that a strategy needs and has not.
 trait Calibrated {
     fn calibrated(self, profile: Option<&Profile>, sigmas: &[f64]) -> Self;
 }
@@ -298,12 +307,12 @@ impl Calibrated for StrategyConfig {
     fn calibrated(mut self, profile: Option<&Profile>, sigmas: &[f64]) -> Self {
         let Some(known) = profile.and_then(|profile| profile.calibration.as_ref()) else { return self };
         match &mut self {
-            Self::TeaCache { ret_steps, coefficients, .. } => {
+            Self::TeaCache { ret_steps, coefficients: coefficients @ None, .. } => {
                 *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
             }
-            Self::MagCache(settings) => settings.ratios = known.magnitude_ratios.clone(),
+            Self::MagCache(settings) if settings.ratios.is_empty() => settings.ratios = known.magnitude_ratios.clone(),
             // These are applied, so they must be of this run's steps. MagCache's are thresholds, taken by the nearest index as published.
-            Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. }) => {
+            Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. }) if ratios.is_empty() => {
                 *ratios = known.resampled(sigmas).map_or_else(Vec::new, |here| here.magnitude_ratios);
             }
             _ => {}
@@ -322,15 +331,16 @@ fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::R
     if count > blocks {
         return Err(WrongUse(format!("count={count} of profiling: the model has {blocks} blocks")).into());
     }
-    let partition = if count > 0 {
-        Partition::new(&profile.block_lift, TauRule::Lowest(count))?
-    } else {
-        profile.partition.clone()
-    };
+    let given = count > 0;
+    let partition =
+        if given { Partition::new(&profile.block_lift, TauRule::Lowest(count))? } else { profile.partition.clone() };
     let Partition { background, foreground, .. } = partition;
     let count = background.len();
     Ok(match list {
         "background" => (vec![background], Lists::One),
+        "foreground" if given => {
+            return Err(WrongUse("count is of background blocks: list=foreground takes none".into()).into());
+        }
         "foreground" => (vec![foreground], Lists::One),
         "split" => (vec![foreground, background], Lists::Split),
         "alternate" => (vec![foreground, background], Lists::Alternate),
@@ -408,6 +418,8 @@ mod tests {
             ("profiling:blocks=5-2", "5-2"),
             ("profiling", "--profile"),
             ("profiling:blocks=0-99999999", "list of blocks"),
+            ("profiling:blocks=2-9,list=random", "blocks or list"),
+            ("profiling:blocks=2-9,every=3,max=8", "every or max"),
         ] {
             let message = parse(text, &sigmas(), None).unwrap_err().to_string();
             assert!(message.contains(hint), "{text}: {message}");

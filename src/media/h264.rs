@@ -40,13 +40,21 @@ const SPS: u8 = 7;
 const PPS: u8 = 8;
 const KEY_SLICE: u8 = 5;
 
+/// Says whether frames of so many pixels can be coded.
+pub(super) fn check_size(width: usize, height: usize) -> Result<(), MediaError> {
+    if width.div_ceil(16) * height.div_ceil(16) > MAX_MACROBLOCKS {
+        return Err(failed(
+            "the frames are larger than any level of H.264 in use allows; a .png or a folder takes them",
+        ));
+    }
+    Ok(())
+}
+
 /// Codes the clip.
 pub(super) fn encode(clip: &Clip) -> Result<Stream, MediaError> {
     let width = (clip.width() as usize).next_multiple_of(2);
     let height = (clip.height() as usize).next_multiple_of(2);
-    if width.div_ceil(16) * height.div_ceil(16) > MAX_MACROBLOCKS {
-        return Err(failed("the frames are larger than any level of H.264 in use allows"));
-    }
+    check_size(width, height)?;
     let matrix = Matrix::for_height(clip.height());
     let frames: Vec<YuvFrame> = clip
         .frames()

@@ -131,10 +131,7 @@ impl Clip {
     /// # Errors
     /// No frames, a side of 0 or over [`MAX_SIDE`], a rate of 0 or over [`MAX_FPS`], or a frame of another size.
     pub fn new(width: u32, height: u32, fps: u32, frames: Vec<Vec<u8>>) -> Result<Self, MediaError> {
-        let side = 1..=MAX_SIDE;
-        if !side.contains(&width) || !side.contains(&height) {
-            return Err(MediaError::Size { width, height });
-        }
+        check_size(width, height)?;
         if !(1..=MAX_FPS).contains(&fps) {
             return Err(MediaError::Fps(fps));
         }
@@ -197,7 +194,24 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
     }
 }
 
-/// Says whether [`write()`] knows what to do with `path`, so that a program can refuse before it has worked for minutes.
+/// Says whether [`write()`] can write clips of this size to `path`, so that a program can refuse before it has worked for minutes.
+///
+/// # Errors
+/// Those of [`check_path`]; [`MediaError::Size`] or [`MediaError::Encode`] for frames that are too large.
+pub fn check_clip(path: &Path, width: usize, height: usize) -> Result<(), MediaError> {
+    check_path(path)?;
+    let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+    check_size(side(width), side(height))?;
+    if Format::of(path)? == Format::Mp4 { h264::check_size(width, height) } else { Ok(()) }
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
+    let side = 1..=MAX_SIDE;
+    let fits = side.contains(&width) && side.contains(&height);
+    if fits { Ok(()) } else { Err(MediaError::Size { width, height }) }
+}
+
+/// Says whether [`write()`] knows what to do with `path`.
 ///
 /// # Errors
 /// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; those of [`check_place`].

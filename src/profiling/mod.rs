@@ -10,7 +10,7 @@
 //! report.rs     figures and tables of a profile
 //! ```
 //! Plain data on the host: what is measured on the GPU ([`crate::ops::attention_received`], [`crate::ops::Changes`]) has been read back by
-//! whoever calls. Knows `media` (mask images in, figures out).
+//! whoever calls. Knows `media` (mask images in, figures out) and `caching`'s plain data (the calibration in a profile).
 
 pub mod mask;
 pub mod partition;

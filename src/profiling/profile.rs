@@ -11,7 +11,7 @@
 //! | `sampled_agreement` | Spearman's correlation of sampled with exact maps, where both were measured, or null |
 //! | `mask` | `estimator`, mean `confidence` (0 to 1), mean `share` of tokens that are foreground |
 //! | `branches` | which of `"cond"`, `"uncond"` were scored; scores are means over them, prompts and seeds |
-//! | `scores` | `recall` (eq. 6, R_attn), `precision`, `lift`, `auc`, each with `mean` and `spread` (standard deviation over runs and their branches), `[step][block]`, null where not measured; step 0 is the noisiest |
+//! | `scores` | `recall` (eq. 6, R_attn), `precision`, `lift`, `auc`, and, where measured, recall and precision of all tokens that receive more than the mean (the paper has a fixed threshold and does not print it), `recall_fixed` and `precision_fixed`; each with `mean` and `spread` (standard deviation over runs and their branches), `[step][block]`, null where not measured; step 0 is the noisiest |
 //! | `block_lift` | mean lift of each block over all steps: what the partition is made of |
 //! | `partition` | `rule`, `tau`, `foreground` and `background` blocks; every block is in one of them |
 //! | `delta_change` | `[step][block]`: the sum of the absolute change of what the block adds since the step before, by the sum of what it added then; null at step 0 |
@@ -132,12 +132,21 @@ pub struct Scores {
     pub lift: ScoreMap,
     /// Area under the ROC curve.
     pub auc: ScoreMap,
+    /// Recall at the fixed threshold.
+    #[serde(default)]
+    pub recall_fixed: Option<ScoreMap>,
+    /// Precision at the fixed threshold.
+    #[serde(default)]
+    pub precision_fixed: Option<ScoreMap>,
 }
 
 impl Scores {
-    /// Names and maps of all scores.
-    pub fn all(&self) -> [(&'static str, &ScoreMap); 4] {
-        [("recall", &self.recall), ("precision", &self.precision), ("lift", &self.lift), ("auc", &self.auc)]
+    /// Names and maps of all scores that there are.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &ScoreMap)> {
+        let always =
+            [("recall", &self.recall), ("precision", &self.precision), ("lift", &self.lift), ("auc", &self.auc)];
+        let fixed = [("recall_fixed", &self.recall_fixed), ("precision_fixed", &self.precision_fixed)];
+        always.into_iter().chain(fixed.into_iter().filter_map(|(name, map)| Some((name, map.as_ref()?))))
     }
 }
 

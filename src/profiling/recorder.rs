@@ -250,10 +250,12 @@ impl Recorder {
             branches: branches.into_iter().collect(),
             mask: MaskInfo { estimator, confidence: mean(|mask| mask.confidence), share: mean(|mask| mask.share) },
             scores: Scores {
-                recall: self.score_map(|score| score.recall),
-                precision: self.score_map(|score| score.precision),
-                lift: self.score_map(|score| score.lift),
-                auc: self.score_map(|score| score.auc),
+                recall: self.score_map(|score| Some(score.recall)),
+                precision: self.score_map(|score| Some(score.precision)),
+                lift: self.score_map(|score| Some(score.lift)),
+                auc: self.score_map(|score| Some(score.auc)),
+                recall_fixed: Some(self.score_map(|score| Some(score.recall_fixed))),
+                precision_fixed: Some(self.score_map(|score| score.precision_fixed)),
             },
             partition: Partition::new(&block_lift, self.setup.rule)?,
             stability: self.stability(),
@@ -273,11 +275,11 @@ impl Recorder {
         Ok((profile, self.kept))
     }
 
-    fn score_map(&self, value: fn(&Score) -> f64) -> ScoreMap {
+    fn score_map(&self, value: fn(&Score) -> Option<f64>) -> ScoreMap {
         let (steps, blocks) = (self.setup.settings.steps, self.setup.model.blocks);
         let at = |step: usize, block: usize| {
             let scores = self.samples.iter().filter_map(move |sample| sample.scores[step * blocks + block].as_ref());
-            mean_and_spread(scores.map(value))
+            mean_and_spread(scores.filter_map(value))
         };
         let map = |part: fn((f64, f64)) -> f64| -> StepBlock {
             (0..steps).map(|step| (0..blocks).map(|block| at(step, block).map(part)).collect()).collect()

@@ -65,7 +65,7 @@ fn subtitle(profile: &Profile) -> String {
         profile.settings.scheduler,
         plural(profile.prompts.len(), "prompt"),
         plural(profile.seeds.len(), "seed"),
-        format!("{:?}", profile.mask.estimator).to_lowercase(),
+        profile.mask.estimator.name(),
         profile.mask.confidence
     )
 }
