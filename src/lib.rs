@@ -15,12 +15,14 @@
 //!     let schedule = StepSchedule { warm_up: 4, last: 1, intervals: Intervals::Uniform(2) };
 //!     request.strategy = StrategyConfig::Uniform(schedule);
 //!     engine.generate(request)?;
+//!     let mut fps = 16;
 //!     for event in engine.events() {
 //!         match event {
+//!             Event::Started(run) => fps = run.fps,
 //!             Event::Step(done) => println!("step {} of {}", done.record.step + 1, done.steps),
 //!             Event::Finished(generated) => {
 //!                 let clip = generated.bytes();
-//!                 let clip = Clip::new(clip.width as u32, clip.height as u32, 8, clip.frames)?;
+//!                 let clip = Clip::new(clip.width as u32, clip.height as u32, fps, clip.frames)?;
 //!                 return Ok(media::write(Path::new("cat.mp4"), &clip, "")?);
 //!             }
 //!             Event::Failed(error) => return Err(error.into()),

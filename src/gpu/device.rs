@@ -235,7 +235,9 @@ impl Gpu {
         Ok(Self::from_wgpu(device, queue, options.clone()))
     }
 
-    /// Uses a device that somebody else opened, for instance the window's.
+    /// Uses a device that somebody else opened. Ask for it with the adapter's own limits and, where present, SUBGROUP and
+    /// TIMESTAMP_QUERY; the options' adapter does not count, and their tier changes no limits. Replaces the device's handlers of errors and
+    /// of its loss.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
         let failure: Arc<Mutex<Option<GpuError>>> = Arc::default();
         let first = failure.clone();

@@ -1,8 +1,8 @@
 //! The arithmetic of sampling: noise schedules, solvers, guidance and the initial noise.
 //!
 //! Plain numbers only: this room knows neither a GPU nor a model. A [`Scheduler`] describes each step as linear
-//! combinations of a few named buffers ([`StepPlan`]); whoever owns the buffers carries them out. [`CpuSampler`] does so
-//! over slices; the engine does so on the GPU, with the same coefficients.
+//! combinations of a few named buffers ([`StepPlan`]); whoever owns the buffers carries them out. [`CpuSampler`], which
+//! the engine uses, does so over slices.
 //!
 //! Words are diffusers': a *sample* is the noisy latents, a *velocity* is the model's output (`noise - x0`), sigma is the
 //! share of noise in the sample, `x_sigma = (1 - sigma) x0 + sigma noise`.
