@@ -43,11 +43,15 @@ impl Defaults {
         ModelFiles::find(folder)?;
         let path = folder.join("ditscope.json");
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::default()) };
-        let wrong = |why: String| EngineError::Request(format!("{} does not hold settings: {why}", path.display()));
-        let found: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Self::parse(&text)
+            .map_err(|why| EngineError::Request(format!("{} does not hold settings: {why}", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         match found.fps {
             1..=MOST_FPS => Ok(found),
-            fps => Err(wrong(format!("fps is 1 to {MOST_FPS}, not {fps}"))),
+            fps => Err(format!("fps is 1 to {MOST_FPS}, not {fps}")),
         }
     }
 }
@@ -57,17 +61,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rates_that_no_file_can_say_are_refused() {
+        let parse = |fps: u32| Defaults::parse(&format!("{{\"fps\": {fps}}}"));
+        assert_eq!(parse(240).unwrap(), Defaults { fps: 240, ..Defaults::default() });
+        assert!(parse(0).is_err() && parse(241).is_err());
+    }
+
+    #[test]
     fn a_folder_without_a_model_has_no_settings() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
         std::fs::write(folder.path().join("ditscope.json"), "{}").unwrap();
         assert!(matches!(Defaults::of_model(folder.path()), Err(EngineError::Model(_))));
-        let fast = |fps: u32| {
-            std::fs::write(folder.path().join("model_index.json"), "{\"_class_name\": \"WanPipeline\"}").unwrap();
-            std::fs::write(folder.path().join("ditscope.json"), format!("{{\"fps\": {fps}}}")).unwrap();
-            Defaults::of_model(folder.path())
-        };
-        assert!(matches!(fast(0), Err(EngineError::Request(_))) && matches!(fast(1000), Err(EngineError::Request(_))));
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
         assert_ne!(Defaults::of_model(&demo).unwrap(), Defaults::default());
     }
