@@ -64,7 +64,8 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
 
     let (clip, capture) = (place("clip.png"), place("run.capture"));
     let generate = ["generate", "a cat walking on grass", "--json", "-o", text(&clip), "--capture", text(&capture)];
-    let said = succeeds(&[&generate[..], &["--strategy", text(&plan)], &SMALL].concat());
+    // The plan brings its number of steps.
+    let said = succeeds(&[&generate[..], &["--strategy", text(&plan), "--frames", "5"]].concat());
     let summary: Value = serde_json::from_str(said.trim()).expect("JSON");
     assert_eq!((&summary["strategy"], &summary["frames"]), (&"planner".into(), &5.into()), "{summary}");
     assert!(succeeds(&["inspect", text(&capture)]).contains("planner"));

@@ -9,6 +9,7 @@ use egui::{
 };
 
 use crate::media::Clip;
+use crate::profiling::mask::Mask;
 
 use super::attention::token_at;
 use super::runs::Run;
@@ -251,10 +252,10 @@ const TOKEN_PIXELS: usize = 16;
 /// A mask as pictures, one a latent frame, white where the foreground is: what `profile --mask file:` reads.
 ///
 /// # Errors
-/// All tokens are of one class, or the grid is too large for a picture.
+/// No frame has tokens of both classes, or the grid is too large for a picture.
 pub fn pictures(bits: &[bool], [frames, height, width]: [usize; 3]) -> Result<Clip, String> {
-    if bits.iter().all(|bit| *bit) || !bits.contains(&true) {
-        return Err("The mask is not saved: all tokens are of one class, which can score nothing.".into());
+    if Mask::new([frames, height, width], bits.to_vec()).map_err(|error| error.to_string())?.is_trivial() {
+        return Err("The mask is not saved: no frame has foreground and background, so it can score nothing.".into());
     }
     let largest = crate::media::MAX_SIDE as usize / height.max(width).max(1);
     let scale = TOKEN_PIXELS.min(largest).max(1);

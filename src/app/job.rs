@@ -90,10 +90,13 @@ impl App {
     }
 
     pub(super) fn event(&mut self, event: Event, records: Vec<Record>) {
-        let Job::Running { run, stage, since, .. } = &mut self.state.job else { return };
+        let Job::Running { run, stage, since, held, .. } = &mut self.state.job else { return };
         match &event {
             Event::Started(_) => *run = Some(self.state.runs.start()),
-            Event::Stage(now) => (*stage, *since) = (Some(*now), Instant::now()),
+            Event::Stage(now) => {
+                (*stage, *since) = (Some(*now), Instant::now());
+                *held = held.map(|_| *since);
+            }
             Event::Warning(text) => self.state.log.add(Level::Warning, text.clone()),
             Event::Step(_) | Event::Finished(_) | Event::Failed(_) => self.pace.answered(),
             Event::Mask(_) => {}

@@ -168,8 +168,9 @@ impl StrategyConfig {
                     }
                     Carry::Scale(ratios) if ratios.len() != steps => {
                         let there = ratios.len();
-                        let message =
-                            format!("the ratios that deltas are scaled by are of {there} steps, the job has {steps}");
+                        let message = format!(
+                            "the ratios that deltas are scaled by are of {there} steps, the job has {steps}: ask for {there} steps"
+                        );
                         return Err(CacheError::Settings(message));
                     }
                     _ => {}

@@ -271,7 +271,7 @@ fn compare_one(
     let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline.generated, baseline.capture.run.fps)?]);
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
-    let mut times = Vec::new();
+    let (mut times, mut after) = (Vec::new(), before);
     let mut warn = |entry: &Entry, warning: &str| {
         let warning = format!("{}: {warning}", entry.name);
         if told.insert(warning.clone()) {
@@ -280,13 +280,15 @@ fn compare_one(
     };
     for entry in entries.iter().chain([&off]) {
         let run = job(&entry.config)?;
+        after = run.generated.seconds;
         run.capture.warnings.iter().for_each(|warning| warn(entry, warning));
         clips.push(clip(&run.generated, run.capture.run.fps)?);
         let fidelity = match frames(&run).and_then(|frames| Ok(metrics::compare(&reference, &frames)?)) {
             Ok(fidelity) => fidelity,
             // The others are worth as much without it.
             Err(error) => {
-                warn(entry, &format!("left out for \"{}\": {error:#}", request.prompt));
+                let target = entry.target.map_or(String::new(), |target| format!(" at {target}x"));
+                warn(entry, &format!("left out{target} for \"{}\", seed {}: {error:#}", request.prompt, request.seed));
                 continue;
             }
         };
@@ -309,9 +311,8 @@ fn compare_one(
         times.push(run.generated.seconds);
     }
     clips.pop();
-    let after = times.last().unwrap_or(&before);
     let whole = |seconds: &Seconds| seconds.denoise + seconds.decode;
-    let mean = (0.5 * (before.denoise + after.denoise), 0.5 * (whole(&before) + whole(after)));
+    let mean = (0.5 * (before.denoise + after.denoise), 0.5 * (whole(&before) + whole(&after)));
     let start = rows.len() - times.len();
     for (row, seconds) in rows[start..].iter_mut().zip(&times) {
         (row.denoise_speedup, row.total_speedup) = (mean.0 / seconds.denoise, mean.1 / whole(seconds));

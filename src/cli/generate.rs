@@ -32,7 +32,7 @@ pub struct Args {
     /// Model folder: diffusers' or the original layout [default: the built-in demo model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with .mp4]
+    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with .mp4, and a number where that exists]
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Denoising steps [default: the model's]
@@ -153,6 +153,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     engine.generate(request.clone())?;
     let mut recording = Recording::new(recorder);
     let (generated, capture) = follow(&engine, args.json, &mut recording)?;
+    // Another run may have taken the name since.
+    let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
     let summary = summary(&output, &request, &generated, &capture, expected);
     media::write(&output, &job::clip(&generated, capture.run.fps)?, &summary.to_string())?;
@@ -385,6 +387,16 @@ fn unused(path: PathBuf) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_clips_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, third] = ["a.mp4", "a-2.mp4", "a-3.mp4"].map(|name| folder.path().join(name));
+        for next in [&first, &second, &third] {
+            assert_eq!(&unused(first.clone()), next);
+            std::fs::write(next, "").unwrap();
+        }
+    }
 
     #[test]
     fn prompts_become_file_names() {

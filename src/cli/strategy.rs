@@ -312,7 +312,9 @@ impl Calibrated for StrategyConfig {
             }
             Self::MagCache(settings) if settings.ratios.is_empty() => settings.ratios = known.magnitude_ratios.clone(),
             // These are applied, so they must be of this run's steps. MagCache's are thresholds, taken by the nearest index as published.
-            Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. }) if ratios.is_empty() => {
+            Self::Profiling(ProfilingSettings { carry: Carry::Scale(ratios), .. })
+                if ratios.len() + 1 != sigmas.len() =>
+            {
                 *ratios = known.resampled(sigmas).map_or_else(Vec::new, |here| here.magnitude_ratios);
             }
             _ => {}

@@ -264,7 +264,7 @@ fn coverage(picture: &GrayFrame, [rows, columns]: [usize; 2], inside: impl Fn(u8
 }
 
 /// `auto`: the estimators' agreement. A token is foreground if those that say so have more than half of all confidence; estimates
-/// that put all tokens into one class have no vote. The confidence is their mean one times the mean IoU of each pair; that of a single
+/// that can score nothing have no vote. The confidence is their mean one times the mean IoU of each pair; that of a single
 /// estimate is half its own, nobody having confirmed it. `None` without estimates of one and the same grid.
 pub fn auto(estimates: &[Estimate]) -> Option<Estimate> {
     let first = estimates.first()?;

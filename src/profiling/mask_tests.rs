@@ -55,6 +55,9 @@ fn noise_and_stills_give_no_confidence() {
         assert_eq!(estimate.confidence, 0.0);
         assert!(estimate.mask.is_trivial());
     }
+    let whole_frames = [true, true, false, false];
+    assert!(Mask::new([2, 1, 2], whole_frames.to_vec()).unwrap().is_trivial());
+    assert!(!Mask::new([1, 2, 2], whole_frames.to_vec()).unwrap().is_trivial());
     let one_frame = motion(&random(6, 16 * 64), [16, 1, 8, 8]).unwrap();
     assert_eq!(one_frame.confidence, 0.0);
 }
