@@ -156,3 +156,21 @@ fn what_probes_run_is_measured_too() {
         }
     }
 }
+
+/// Looking changes nothing: what is measured, sampled or exact, leaves the frames as they are, bit by bit.
+#[test]
+fn a_profiled_run_gives_the_same_frames() {
+    let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
+    let frames = |observe: Observe| {
+        engine.generate(GenerateRequest { num_inference_steps: 3, num_frames: 5, observe, ..request() }).unwrap();
+        match end(&engine) {
+            (Event::Finished(generated), 3) => generated.frames,
+            (other, steps) => panic!("{other:?} after {steps} steps"),
+        }
+    };
+    let plain = frames(Observe::default());
+    for attention in [Received::Exact, Received::Sampled(16)] {
+        let profiled = frames(Observe { attention: Some(attention), changes: true, times: false });
+        assert!(profiled == plain, "{attention:?}");
+    }
+}

@@ -74,9 +74,12 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     assert!(fs::metadata(&picture).expect("a picture").len() > 10_000);
 
     let compared = place("compared");
-    let arguments = ["compare", "--limit", "1", "--profile", text(&profile), "-o", text(&compared)];
-    let table = succeeds(&[&arguments[..], &list, &SMALL].concat());
-    for row in ["| planner |", "| uniform |", "| fewer-steps |", "| profiling |", "| off again |"] {
+    let arguments = ["compare", "--profile", text(&profile), "-o", text(&compared)];
+    let strategies = ["--strategies", "planner;uniform;fewer-steps;profiling;profiling:list=random,count=9,seed=3"];
+    let table = succeeds(&[&arguments[..], &list, &SMALL, &strategies].concat());
+    assert!(table.contains("dB") && table.contains("expected)"), "{table}");
+    assert!(table.contains("prompts are those that strategies were profiled"), "{table}");
+    for row in ["| planner |", "| uniform |", "| fewer-steps |", "| profiling |", "seed=3 |", "| off again |"] {
         assert!(table.contains(row), "{row}: {table}");
     }
     let again = table.lines().find(|line| line.starts_with("| off again")).expect("a row");
@@ -89,6 +92,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
         "pareto-lpips.png",
         "sheets/001-seed0.mp4",
         "sheets/001-seed0.png",
+        "sheets/002-seed0.mp4",
     ] {
         assert!(compared.join(file).is_file(), "{file}");
     }
@@ -111,7 +115,7 @@ fn what_cannot_be_profiled_is_said_before_anything_runs() {
     let picture = png::Encoder::new(fs::File::create(&white).expect("created"), 8, 8).write_header();
     picture.and_then(|mut picture| picture.write_image_data(&[255; 64])).expect("written");
     let white = format!("file:{}", text(&white));
-    fails(&[&with(&["--mask"])[..], &[&white]].concat(), 2, "no frame has tokens of foreground");
+    fails(&[&with(&["--mask"])[..], &[&white]].concat(), 2, "no frame of the mask has tokens of foreground");
     assert!(!profile.exists());
 }
 
@@ -129,12 +133,15 @@ fn what_cannot_be_compared_is_said_before_anything_runs() {
     };
     with("uniform:every=3", "2", 2, "tuning chooses every");
     with("fewer-steps:steps=3", "2", 2, "tuning chooses steps");
-    with("profiling:every=3", "2", 2, "tuning chooses every");
+    with("deltadit:share=0.5", "2", 2, "tuning chooses share");
     with("planner:x=1", "", 2, "no settings");
     with("uniform turbo", "", 2, "turbo");
     with("uniform;missing.json", "", 1, "missing.json");
     with(text(&plan), "2", 2, "a file says all of its settings");
     with("uniform", "0.5", 2, "--speedups 0.5");
     with("dbcache:front=40", "2", 2, "cannot run");
+    with("fewer-steps:steps=0", "", 2, "one step at least");
+    with("profiling:list=foreground,count=3", "", 2, "count is of background blocks");
+    fails(&[&["compare", "-o", text(&output), "--size", "16x16"][..], &SMALL].concat(), 2, "LPIPS needs 31 pixels");
     assert!(!output.exists());
 }

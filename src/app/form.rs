@@ -253,7 +253,7 @@ pub struct Prediction {
     pub hit_rate: f64,
     /// Bytes of stored deltas.
     pub delta_memory: Option<u64>,
-    /// GPU bytes of the whole job at most, those of deltas among them, where the plan is known.
+    /// GPU bytes of the whole job at most, those of deltas among them.
     pub gpu_memory: Option<u64>,
 }
 
@@ -262,24 +262,21 @@ impl Prediction {
     pub fn of(form: &Form, facts: Option<&Facts>, blocks: usize) -> Self {
         let steps = form.strategy().steps(form.steps).min(1000);
         let inputs = StrategyInputs { steps, blocks, signal_changes: Vec::new() };
-        // TeaCache's plan hangs on the time embedding, which only the model knows.
-        if matches!(form.strategy(), StrategyConfig::TeaCache { .. }) {
-            let error = form.strategy().build(&inputs).err().map(|error| error.to_string());
-            return Self { error, ..Self::default() };
-        }
         let plans = match form.strategy().build(&inputs) {
-            Ok(strategy) => strategy.preview().unwrap_or_default(),
             Err(error) => return Self { error: Some(error.to_string()), ..Self::default() },
+            // TeaCache's plan hangs on the time embedding, which only the model knows.
+            Ok(_) if matches!(form.strategy(), StrategyConfig::TeaCache { .. }) => Vec::new(),
+            Ok(strategy) => strategy.preview().unwrap_or_default(),
         };
         let guided = form.guided();
         let full = form.steps as f64 / steps.max(1) as f64;
-        let facts = facts.filter(|_| !plans.is_empty());
         // A capture tells the cost of a model, not the sizes of its tensors.
         let sizes = facts.filter(|facts| facts.delta_bytes > 0);
-        let delta_memory = sizes.map(|facts| facts.delta_memory(&plans, guided));
+        let delta_memory = sizes.map(|facts| facts.strategy_memory(form.strategy(), steps, guided));
+        let known = facts.filter(|_| !plans.is_empty());
         Self {
             error: None,
-            flop_speedup: facts.map(|facts| facts.cost.speedup(&plans, guided) * full),
+            flop_speedup: known.map(|facts| facts.cost.speedup(&plans, guided) * full),
             hit_rate: hit_rate(&plans, blocks, guided),
             delta_memory,
             gpu_memory: sizes

@@ -308,9 +308,6 @@ pub(super) fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Told {
     let pictures = media::read_gray(path).map_err(|error| error.to_string());
     let mask = pictures.and_then(|pictures| mask::file(&pictures, grid).map_err(|error| error.to_string()));
     match mask {
-        Ok(found) if found.mask.is_trivial() => {
-            Told::Failed(format!("{} is no mask: no frame has tokens of foreground and of background", path.display()))
-        }
         Ok(found) => Told::Mask(run, found.mask.bits().to_vec()),
         Err(error) => Told::Failed(format!("The mask cannot be used: {error}")),
     }

@@ -244,6 +244,8 @@ impl App {
                 token_grid: info.token_grid,
                 delta_bytes: 0,
                 sigmas: info.sigmas.clone(),
+                scheduler: info.scheduler.clone(),
+                flow_shift: info.flow_shift,
                 model_id: info.model_id.clone(),
                 vae_id: String::new(),
                 gpu_memory: 0,

@@ -343,28 +343,30 @@ fn prediction(ui: &mut Ui, state: &mut State) {
         ui.label(RichText::new(text).color(palette.warn));
         return;
     }
-    let plans = &state.prediction.plans;
-    if plans.is_empty() {
+    let known = !state.prediction.plans.is_empty();
+    if known {
+        plan_strip(ui, state);
+        let (speedup, hits) = (state.prediction.flop_speedup, state.prediction.hit_rate);
+        row(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
+        row(ui, "hit rate", format!("{:.0} %", hits * 100.0));
+    } else {
         let text = "This strategy decides while it runs; the map shows what it did.";
         ui.label(RichText::new(text).color(palette.weak));
-        return;
     }
-    plan_strip(ui, state);
-    let (speedup, hits) = (state.prediction.flop_speedup, state.prediction.hit_rate);
-    row(ui, "speed-up by FLOPs", speedup.map_or("no model yet".into(), |speedup| format!("{speedup:.2}x")));
-    row(ui, "hit rate", format!("{:.0} %", hits * 100.0));
     if let Some(memory) = state.prediction.delta_memory {
         row(ui, "memory for deltas", if memory == 0 { "none".into() } else { theme::bytes(memory) });
     }
     if let Some(memory) = state.prediction.gpu_memory {
         gpu_memory(ui, memory, state.adapter.as_ref().and_then(|adapter| adapter.memory));
     }
-    let psnr = match target::expected(state) {
-        Expected::Identical => "identical".into(),
-        Expected::Psnr(psnr) => format!("{psnr:.1} dB"),
-        Expected::NotMeasured => "not measured".into(),
-    };
-    row(ui, "PSNR to the full run", psnr);
+    if known {
+        let psnr = match target::expected(state) {
+            Expected::Identical => "identical".into(),
+            Expected::Psnr(psnr) => format!("{psnr:.1} dB"),
+            Expected::NotMeasured => "not measured".into(),
+        };
+        row(ui, "PSNR to the full run", psnr);
+    }
 }
 
 /// What the whole job takes, and whether the adapter has it, once that is known.

@@ -75,7 +75,7 @@ impl Profiled {
         let steps = self.rows.len();
         let full = steps.checked_sub(1)?;
         let index = match goal {
-            Goal::Speedup(speedup) => ((steps as f64 / speedup.max(1.0)).round() as usize).clamp(1, steps) - 1,
+            Goal::Speedup(speedup) => Planner::budget(steps, speedup.max(1.0)) - 1,
             Goal::Psnr(psnr) => {
                 self.rows[..full].iter().position(|(_, found)| found.is_some_and(|found| found >= psnr)).unwrap_or(full)
             }

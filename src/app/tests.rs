@@ -65,6 +65,8 @@ pub(super) fn fill(app: &mut App, dark: bool) {
         token_grid: info.token_grid,
         delta_bytes: 320 * 256 * 4,
         sigmas: info.sigmas,
+        scheduler: info.scheduler,
+        flow_shift: info.flow_shift,
         model_id: info.model_id,
         vae_id: String::new(),
         gpu_memory: 0,

@@ -137,6 +137,11 @@ impl StrategyConfig {
         }
     }
 
+    /// Whether it takes anything over from one step to another.
+    pub fn caches(&self) -> bool {
+        !matches!(self, Self::Off | Self::FewerSteps { .. })
+    }
+
     /// Denoising steps of a job that asked for `requested`.
     pub fn steps(&self, requested: usize) -> usize {
         match self {
@@ -156,6 +161,7 @@ impl StrategyConfig {
             Self::EasyCache(settings) => return Ok(Box::new(EasyCacheRun::new(settings.clone(), blocks))),
             Self::DbCache(settings) => return Ok(Box::new(Probing::db_cache(settings.clone(), blocks)?)),
             Self::DiCache(settings) => return Ok(Box::new(Probing::di_cache(settings.clone(), blocks)?)),
+            Self::FewerSteps { steps: 0 } => return Err(CacheError::Settings("a run takes one step at least".into())),
             Self::Off | Self::FewerSteps { .. } => vec![StepPlan::compute(blocks); steps],
             Self::Profiling(settings) => {
                 if settings.blocks.iter().flatten().any(|block| *block >= blocks) {
@@ -192,6 +198,29 @@ impl StrategyConfig {
         Ok(Box::new(Fixed(plans)))
     }
 
+    /// What a user should know before it caches over so many steps, in plain words.
+    pub fn few_steps(&self, steps: usize) -> Option<String> {
+        const FEW: usize = 12;
+        (self.caches() && steps < FEW)
+            .then(|| format!("{steps} steps are few for caching: each differs much from the last; try 20 or more"))
+    }
+
+    /// What a user should know about how it decides, from its plans of all steps.
+    pub fn warning(&self, plans: &[StepPlan], blocks: usize) -> Option<String> {
+        if !self.caches() || plans.is_empty() {
+            return None;
+        }
+        let (name, (more, less)) = (self.name(), advice(self));
+        if plans.iter().all(|plan| plan.cond.is_full(blocks)) {
+            return Some(format!("{name} never reused anything: {more}"));
+        }
+        if let Some((first, last)) = reused_throughout(plans, blocks) {
+            return Some(format!("{name} reused on every step from {first} to {last}: {less}"));
+        }
+        let limit = only_limit(self, plans, blocks)?;
+        Some(format!("{name} always reused as many steps in a row as it may ({limit}): {less}, or allow more"))
+    }
+
     /// A plan from a file: it must be for as many steps and blocks, and reuse only what it stored before.
     fn checked(&self, plans: &[StepPlan], inputs: &StrategyInputs) -> Result<Vec<StepPlan>, CacheError> {
         if plans.len() != inputs.steps {
@@ -210,30 +239,6 @@ impl StrategyConfig {
     }
 }
 
-/// What a user should know about how a strategy went, in plain words.
-pub fn warnings(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> Vec<String> {
-    const FEW_STEPS: usize = 12;
-    let mut found = Vec::new();
-    if matches!(config, StrategyConfig::Off | StrategyConfig::FewerSteps { .. }) || plans.is_empty() {
-        return found;
-    }
-    let full = plans.iter().filter(|plan| plan.cond.is_full(blocks)).count();
-    let name = config.name();
-    if plans.len() < FEW_STEPS {
-        found.push(format!(
-            "{} steps are few for caching: each differs much from the last; try 20 or more",
-            plans.len()
-        ));
-    }
-    let (more, less) = advice(config);
-    if full == plans.len() {
-        found.push(format!("{name} never reused anything: {more}"));
-    } else if let Some((first, last)) = reused_throughout(plans, blocks) {
-        found.push(format!("{name} reused on every step from {first} to {last}: {less}"));
-    }
-    found
-}
-
 /// The first and the last step with reuse, where every one between them has reuse too and they are half of all or more: whatever decides
 /// did not decide anything.
 fn reused_throughout(plans: &[StepPlan], blocks: usize) -> Option<(usize, usize)> {
@@ -241,6 +246,20 @@ fn reused_throughout(plans: &[StepPlan], blocks: usize) -> Option<(usize, usize)
     let (first, last) = (plans.iter().position(reused)?, plans.iter().rposition(reused)?);
     let span = &plans[first..=last];
     (span.iter().all(reused) && 2 * span.len() >= plans.len()).then_some((first, last))
+}
+
+/// The limit of skips in a row, where it alone decides from the first reuse on.
+fn only_limit(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> Option<usize> {
+    let limit = match config {
+        StrategyConfig::MagCache(settings) => settings.max_skips,
+        StrategyConfig::DbCache(settings) => settings.max_skips,
+        _ => return None,
+    };
+    let reused = |plan: &StepPlan| !plan.cond.is_full(blocks);
+    let from_first = &plans[plans.iter().position(reused)?..];
+    let period = limit.saturating_add(1);
+    let periodic = from_first.iter().enumerate().all(|(i, plan)| reused(plan) == (i % period < limit));
+    (periodic && from_first.len() / 2 > limit).then_some(limit)
 }
 
 /// How a strategy is made to reuse more, and less: by the settings that its kind has.
@@ -285,8 +304,8 @@ mod tests {
         let reused = stack_plans(&std::array::from_fn::<_, 20, _>(|step| step == 0), 4);
         for (config, more, less) in cases {
             for (plans, word) in [(&computed, more), (&reused, less)] {
-                let found = warnings(config, plans, 4);
-                assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+                let found = config.warning(plans, 4).unwrap();
+                assert!(found.contains(word), "{word}: {found}");
             }
         }
     }
@@ -295,12 +314,35 @@ mod tests {
     #[test]
     fn a_threshold_that_never_binds_is_told() {
         let easy = StrategyConfig::EasyCache(EasyCache { threshold: 1e9, ..EasyCache::default() });
-        let told = |computed: &[bool]| warnings(&easy, &stack_plans(computed, 4), 4);
+        let told = |computed: &[bool]| easy.warning(&stack_plans(computed, 4), 4);
         let all_but = |wanted: &dyn Fn(usize) -> bool| std::array::from_fn::<_, 50, _>(wanted);
         let found = told(&all_but(&|step| step < 10 || step == 49));
-        assert!(found.len() == 1 && found[0].contains("from 10 to 48") && found[0].contains("lower"), "{found:?}");
-        assert!(told(&all_but(&|step| step < 10 || step == 49 || step == 30)).is_empty(), "it decided once");
-        assert!(told(&all_but(&|step| !(20..40).contains(&step))).is_empty(), "less than half");
+        assert!(found.is_some_and(|found| found.contains("from 10 to 48") && found.contains("lower")));
+        assert_eq!(told(&all_but(&|step| step < 10 || step == 49 || step == 30)), None, "it decided once");
+        assert_eq!(told(&all_but(&|step| !(20..40).contains(&step))), None, "less than half");
+    }
+
+    /// Where a rule reuses as often as it may, its threshold decides nothing; once it does, nothing is told.
+    #[test]
+    fn a_limit_that_decides_alone_is_told() {
+        let mag = |threshold: f64| {
+            let rule = MagCache { threshold, max_skips: 3, retention: 0.2, ratios: vec![0.99; 50] };
+            let plans = stack_plans(&rule.computed(50), 4);
+            StrategyConfig::MagCache(rule).warning(&plans, 4)
+        };
+        assert!(mag(9.0).is_some_and(|text| text.contains("(3)") && text.contains("lower its threshold")));
+        assert_eq!(mag(0.05), None);
+        let every_third = stack_plans(&std::array::from_fn::<_, 50, _>(|step| step % 3 == 0), 4);
+        let db =
+            |max_skips| StrategyConfig::DbCache(DbCache { max_skips, ..DbCache::default() }).warning(&every_third, 4);
+        assert!(db(2).is_some_and(|text| text.contains("(2)")));
+        assert_eq!([0, 1, 3, usize::MAX].map(db), [None, None, None, None]);
+    }
+
+    #[test]
+    fn few_steps_are_told_of_what_caches() {
+        assert!(fixed(2).few_steps(11).is_some_and(|text| text.contains("11 steps")));
+        assert_eq!((fixed(2).few_steps(12), StrategyConfig::Off.few_steps(1)), (None, None));
     }
 
     #[test]

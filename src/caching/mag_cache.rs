@@ -66,6 +66,33 @@ mod tests {
         assert_eq!(indices(&never.computed(5)), [0, 1, 2, 3, 4], "without calibration nothing is skipped");
     }
 
+    /// The ratios that MagCache's authors measured on Wan2.1 T2V 1.3B, cond branch (Zehong-Ma/MagCache, MagCache4Wan2.1).
+    #[rustfmt::skip]
+    const PUBLISHED: [f64; 50] = [
+        1.0, 1.0124, 1.00166, 0.99791, 0.99682, 0.99634, 0.99567, 0.99416, 0.99578, 0.9957,
+        0.99511, 0.99535, 0.99552, 0.99541, 0.9954, 0.99489, 0.99518, 0.99484, 0.99481, 0.99415,
+        0.99419, 0.99396, 0.99388, 0.99349, 0.99309, 0.9927, 0.99228, 0.99171, 0.99137, 0.99068,
+        0.99005, 0.98944, 0.98849, 0.98758, 0.98644, 0.98504, 0.9836, 0.98202, 0.97977, 0.97717,
+        0.9741, 0.97003, 0.96538, 0.9593, 0.95086, 0.94013, 0.92402, 0.90241, 0.86821, 0.81838,
+    ];
+
+    /// The schedules that the released code makes of them; of their square roots it has the 24 and 19 computed steps of the paper's speed-ups.
+    #[test]
+    fn published_ratios_give_the_published_schedules() {
+        let later = |ratios: &[f64], threshold, max_skips| {
+            let rule = MagCache { threshold, max_skips, retention: 0.2, ratios: ratios.to_vec() };
+            let computed = indices(&rule.computed(50));
+            assert_eq!(computed[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+            computed[10..].to_vec()
+        };
+        assert_eq!(later(&PUBLISHED, 0.12, 2), [12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 44, 46, 48, 49]);
+        assert_eq!(later(&PUBLISHED, 0.12, 4), [14, 19, 24, 29, 34, 38, 41, 44, 46, 48, 49]);
+        assert_eq!(later(&PUBLISHED, 0.24, 6), [16, 23, 30, 36, 41, 45, 47, 49]);
+        let roots = PUBLISHED.map(f64::sqrt);
+        assert_eq!(later(&roots, 0.12, 2), [12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45, 47, 49]);
+        assert_eq!(later(&roots, 0.12, 4), [14, 19, 24, 29, 34, 39, 43, 46, 48]);
+    }
+
     #[test]
     fn ratios_are_resampled_at_the_nearest_index() {
         let ratios: Vec<f64> = (0..50).map(f64::from).collect();

@@ -22,7 +22,7 @@ mod strategy;
 mod tea_cache;
 
 pub use calibration::{Calibration, GramRecorder};
-pub use config::{StrategyConfig, StrategyInputs, warnings};
+pub use config::{StrategyConfig, StrategyInputs};
 pub use delta_store::DeltaStore;
 pub use easy_cache::EasyCache;
 pub use error::CacheError;

@@ -11,7 +11,7 @@
 //! length, sigma_s - sigma_(s+1), times the square root of the measured amplification: how far an error made at step s is carried on.
 //! A dynamic program then finds the set of computed steps with the least sum of these errors for every number of them.
 
-use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan};
+use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan, StrategyConfig};
 
 /// Residuals that a forecast combines at most. With corrections a third one brings nothing (`docs/results.md`).
 const DEPTH: usize = 2;
@@ -50,6 +50,11 @@ impl Planned {
             StepPlan { correction, ..StepPlan::both(BranchPlan::whole(blocks, action)) }
         };
         self.steps.iter().map(plan).collect()
+    }
+
+    /// The plan as a strategy for a model of `blocks` blocks.
+    pub fn strategy(&self, blocks: usize) -> StrategyConfig {
+        StrategyConfig::Plan { title: "planner".into(), plans: self.plans(blocks) }
     }
 }
 
@@ -104,7 +109,14 @@ impl<'a> Planner<'a> {
         self.describe(self.best[count.clamp(1, steps) - 1].clone())
     }
 
-    /// The best plan with the number of computed steps that comes nearest to a speed-up.
+    /// The computed steps, of `steps`, that a speed-up pays for: no more than its share of the blocks' work, and at least one.
+    pub fn budget(steps: usize, speedup: f64) -> usize {
+        // A speed-up that was computed from a number of steps gives this number, whatever its last bit is.
+        const ROUNDING: f64 = 1e-6;
+        ((steps as f64 / speedup + ROUNDING) as usize).clamp(1, steps.max(1))
+    }
+
+    /// The best plan within the budget of a speed-up.
     ///
     /// # Errors
     /// A speed-up below 1, or one that not even a single computed step reaches.
@@ -114,7 +126,7 @@ impl<'a> Planner<'a> {
             let message = format!("a speed-up of {speedup} cannot be planned: choose 1 to {steps} for {steps} steps");
             return Err(CacheError::Settings(message));
         }
-        Ok(self.with_computed(((steps as f64 / speedup).round() as usize).max(1)))
+        Ok(self.with_computed(Self::budget(steps, speedup)))
     }
 
     /// The fastest plan that is expected to keep `psnr` dB; the one without reuse where no other is.
@@ -429,8 +441,13 @@ mod tests {
         for speedup in [1.0, 1.5, 3.0, 20.0] {
             let planned = planner.for_speedup(speedup).unwrap();
             super::super::plan::check_reuse(&planned.plans(4)).unwrap();
-            assert!(planned.computed.len() as f64 <= (20.0 / speedup).round().max(1.0));
+            assert!(planned.computed.len() as f64 * speedup <= 20.0);
         }
+        assert_eq!(
+            [1.0, 1.5, 3.0, 4.0, 50.0, 99.0].map(|speedup| Planner::budget(50, speedup)),
+            [50, 33, 16, 12, 1, 1]
+        );
+        assert!((1..=50).all(|count| Planner::budget(50, 50.0 / count as f64) == count));
         assert!(planner.for_speedup(0.5).is_err() && planner.for_speedup(f64::NAN).is_err());
         let (slow, fast) = (planner.for_psnr(60.0).unwrap(), planner.for_psnr(25.0).unwrap());
         assert!(slow.computed.len() > fast.computed.len());

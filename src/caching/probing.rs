@@ -139,6 +139,11 @@ impl Strategy for Probing {
         }
     }
 
+    /// Of the last step, of the last two that were computed, and the one that is being measured.
+    fn probes(&self) -> usize {
+        4
+    }
+
     fn plan(&mut self, _now: &StepContext) -> Decision {
         Decision::Probe { blocks: self.front }
     }

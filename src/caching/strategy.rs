@@ -68,6 +68,11 @@ pub trait Strategy: Send {
         1
     }
 
+    /// How many deltas of a probe are there at most.
+    fn probes(&self) -> usize {
+        0
+    }
+
     /// The plan of all steps where it does not depend on what is generated.
     fn preview(&self) -> Option<Vec<StepPlan>> {
         None

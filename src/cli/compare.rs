@@ -11,12 +11,13 @@ use indicatif::ProgressBar;
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Engine, Facts, GenerateRequest, Seconds};
+use crate::gpu::Gpu;
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames, LPIPS_MIN_SIDE};
 use crate::profiling::profile::Profile;
 
 use super::generate::{SUBMIT_BUDGET, bar_style};
-use super::job::{Finished, RunArgs, clip, run_job};
+use super::job::{Finished, RunArgs, clip, open_gpu, run_job};
 use super::strategy::StrategyArgs;
 use super::{GpuArgs, WrongUse};
 
@@ -65,12 +66,17 @@ const MOST_PSNR: f64 = 200.0;
 struct Settings {
     program: String,
     adapter: String,
+    driver: String,
     model_id: String,
     vae_id: String,
     size: [usize; 2],
     num_frames: usize,
     num_inference_steps: usize,
     guidance_scale: f64,
+    scheduler: String,
+    flow_shift: f64,
+    /// The prompts that strategies were made on, by profile and by trial. Others should be compared.
+    known_prompts: Vec<String>,
     strategies: Vec<Entry>,
 }
 
@@ -81,6 +87,8 @@ struct Entry {
     name: String,
     /// The speed-up that it was tuned to.
     target: Option<f64>,
+    /// The PSNR in decibels that the planner expects.
+    expected: Option<f64>,
     config: StrategyConfig,
 }
 
@@ -128,24 +136,57 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
     let profile = named.fitting_profile(&request.model, &facts)?;
-    if let Some(profile) = &profile
-        && let Some(shared) = prompts.iter().find(|prompt| profile.prompts.contains(prompt))
-    {
-        eprintln!("warning: the profile was made on \"{shared}\" too; figures of profiled strategies flatter");
-    }
     if !args.resume && report::has_rows(&args.output) {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
         return Err(WrongUse(message.into()).into());
     }
     let names = args.names();
-    if !args.resume {
-        tune::check(&names, &args.speedups, &request, &facts, profile.as_ref())?;
+    let before = args.resume.then(|| report::read_settings_and_rows(&args.output)).transpose()?;
+    let (kept, known) = match &before {
+        Some((before, _)) => (kept(before, &request, &facts), before.known_prompts.clone()),
+        None => (
+            tune::check(&names, &args.speedups, &request, &facts, profile.as_ref())?,
+            known_prompts(args, profile.as_ref()),
+        ),
+    };
+    if let Some(known) = prompts.iter().find(|prompt| known.contains(prompt)) {
+        eprintln!("warning: strategies are made on \"{known}\" too; what is profiled or tuned flatters itself there");
     }
     let sheets = report::Sheets::new(&args.output)?;
-    let gpu = args.gpu.open()?;
-    let adapter = gpu.adapter_name().to_owned();
+    let gpu = open_gpu(&args.gpu, facts.gpu_memory + kept)?;
+    let mut settings = Settings { known_prompts: known, ..Settings::new(&request, &facts, &gpu) };
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let (settings, mut rows) = set_up(args, &engine, &request, &facts, &adapter, profile.as_ref())?;
+    let mut rows = match before {
+        Some((before, rows)) => {
+            settings.go_on_with(before)?;
+            rows
+        }
+        None => {
+            let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
+            let tuner = tune::Tuner::new(&engine, tuning, &facts, profile.as_ref());
+            settings.strategies = tuner.entries(&names, &args.speedups)?;
+            Vec::new()
+        }
+    };
+    if settings.strategies.is_empty() {
+        return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
+    }
+    // The rows first: those of another comparison must not be taken for this one's.
+    report::write_rows(&args.output, &rows)?;
+    report::write_settings(&args.output, &settings)?;
+    compare_all(args, &engine, (&prompts, &request), &settings, &sheets, &mut rows)?;
+    report::write(&args.output, &settings, &rows)
+}
+
+/// Adds the rows that are missing, and writes them and a sheet after each prompt and seed.
+fn compare_all(
+    args: &Args,
+    engine: &Engine,
+    (prompts, request): (&[String], &GenerateRequest),
+    settings: &Settings,
+    sheets: &report::Sheets,
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
     let entries = &settings.strategies;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * (entries.len() as u64 + RUNS_BESIDES));
     bar.set_style(bar_style()?);
@@ -153,15 +194,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut told = BTreeSet::new();
     for (index, prompt) in prompts.iter().enumerate() {
         bar.set_message(format!("{} of {}", index + 1, prompts.len()));
-        let number = number_of(prompt, &rows);
+        let number = number_of(prompt, rows);
         for seed in 0..args.runs.seeds {
             if rows.iter().any(|row| row.prompt == *prompt && row.seed == seed) {
                 bar.inc(entries.len() as u64 + RUNS_BESIDES);
                 continue;
             }
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
-            let clips = compare_one(&engine, &request, entries, &mut rows, (&bar, &mut told))?;
-            report::write_rows(&args.output, &rows)?;
+            let backwards = (number as u64 + seed) % 2 == 1;
+            let clips = compare_one(engine, &request, (entries, backwards), rows, (&bar, &mut told))?;
+            report::write_rows(&args.output, rows)?;
             // Figures do not hang on it.
             if let Err(error) = sheets.write(number, seed, prompt, entries, &clips) {
                 bar.suspend(|| eprintln!("warning: no contact sheet of \"{prompt}\": {error:#}"));
@@ -169,63 +211,57 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    report::write(&args.output, &settings, &rows)
+    Ok(())
 }
 
-/// What is compared, and the rows that are there already: as asked for, or as it was set up before.
-fn set_up(
-    args: &Args,
-    engine: &Engine,
-    request: &GenerateRequest,
-    facts: &Facts,
-    adapter: &str,
-    profile: Option<&Profile>,
-) -> anyhow::Result<(Settings, Vec<Row>)> {
-    let (strategies, rows) = if args.resume {
-        let (before, rows) = report::read_settings_and_rows(&args.output)?;
-        let now = settings(request, facts, adapter, before.strategies.clone());
-        if let Some((setting, before, now)) = first_difference(&before, &now)? {
-            let message =
-                format!("the comparison in the output folder has another {setting}: {before} there, {now} here");
-            return Err(WrongUse(message).into());
+/// The prompts that the profile and thresholds are made on.
+fn known_prompts(args: &Args, profile: Option<&Profile>) -> Vec<String> {
+    let tuned = !args.speedups.is_empty() && args.names().into_iter().any(tune::by_trial);
+    let profiled = profile.into_iter().flat_map(|profile| profile.prompts.clone());
+    profiled.chain(tuned.then(|| args.tuning_prompt.clone())).collect()
+}
+
+/// Bytes of the deltas that one of the strategies keeps at most.
+fn kept(settings: &Settings, request: &GenerateRequest, facts: &Facts) -> u64 {
+    let (steps, guided) = (request.num_inference_steps, request.guidance_scale != 1.0);
+    let strategies = settings.strategies.iter();
+    strategies.map(|entry| facts.strategy_memory(&entry.config, steps, guided)).max().unwrap_or(0)
+}
+
+impl Settings {
+    /// Of a request, before strategies are chosen.
+    fn new(request: &GenerateRequest, facts: &Facts, gpu: &Gpu) -> Self {
+        Self {
+            program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
+            adapter: gpu.adapter_name().into(),
+            driver: gpu.driver(),
+            model_id: facts.model_id.clone(),
+            vae_id: facts.vae_id.clone(),
+            size: [request.width, request.height],
+            num_frames: request.num_frames,
+            num_inference_steps: request.num_inference_steps,
+            guidance_scale: request.guidance_scale,
+            scheduler: facts.scheduler.clone(),
+            flow_shift: facts.flow_shift,
+            known_prompts: Vec::new(),
+            strategies: Vec::new(),
         }
-        (before.strategies, rows)
-    } else {
-        (tuned(args, engine, request, facts, profile)?, Vec::new())
-    };
-    if strategies.is_empty() {
-        return Err(WrongUse("there is nothing to compare: name strategies that reach the speed-ups".into()).into());
     }
-    let settings = settings(request, facts, adapter, strategies);
-    // The rows first: those of another comparison must not be taken for this one's.
-    report::write_rows(&args.output, &rows)?;
-    report::write_settings(&args.output, &settings)?;
-    Ok((settings, rows))
-}
 
-fn settings(request: &GenerateRequest, facts: &Facts, adapter: &str, strategies: Vec<Entry>) -> Settings {
-    Settings {
-        program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
-        adapter: adapter.into(),
-        model_id: facts.model_id.clone(),
-        vae_id: facts.vae_id.clone(),
-        size: [request.width, request.height],
-        num_frames: request.num_frames,
-        num_inference_steps: request.num_inference_steps,
-        guidance_scale: request.guidance_scale,
-        strategies,
+    /// Takes the strategies of a comparison that was begun before over.
+    ///
+    /// # Errors
+    /// It compared something else.
+    fn go_on_with(&mut self, before: Self) -> anyhow::Result<()> {
+        self.strategies = before.strategies.clone();
+        match first_difference(&before, self)? {
+            None => Ok(()),
+            Some((setting, before, now)) => Err(WrongUse(format!(
+                "the comparison in the output folder has another {setting}: {before} there, {now} here"
+            ))
+            .into()),
+        }
     }
-}
-
-fn tuned(
-    args: &Args,
-    engine: &Engine,
-    request: &GenerateRequest,
-    facts: &Facts,
-    profile: Option<&Profile>,
-) -> anyhow::Result<Vec<Entry>> {
-    let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
-    tune::Tuner::new(engine, tuning, facts, profile).entries(&args.names(), &args.speedups)
 }
 
 /// The first setting in which two comparisons differ, with its values.
@@ -251,12 +287,13 @@ fn number_of(prompt: &str, rows: &[Row]) -> usize {
 }
 
 /// All strategies on one prompt and seed between two runs of the baseline: their difference is the noise floor, and the others are
-/// measured against their mean, so that a machine that grows slower or faster favours nobody. A short run before them all pays what is paid
-/// once: the prompt's encoding, the loading of the model and the compiling of kernels.
+/// measured against their mean. Every second time they run backwards: where a machine grows slower or faster in the course of a prompt,
+/// being early or late then favours nobody. A short run before them all pays what is paid once: the prompt's encoding, the loading of the
+/// model and the compiling of kernels. Gives the clips: without reuse, then as the entries are listed.
 fn compare_one(
     engine: &Engine,
     request: &GenerateRequest,
-    entries: &[Entry],
+    (entries, backwards): (&[Entry], bool),
     rows: &mut Vec<Row>,
     (bar, told): (&ProgressBar, &mut BTreeSet<String>),
 ) -> anyhow::Result<Vec<Clip>> {
@@ -268,17 +305,21 @@ fn compare_one(
     job(&StrategyConfig::FewerSteps { steps: 1 })?;
     let baseline = job(&StrategyConfig::Off)?;
     let (reference, full) = (frames(&baseline)?, baseline.capture.plans());
-    let (before, mut clips) = (baseline.generated.seconds, vec![clip(&baseline.generated, baseline.capture.run.fps)?]);
+    let (before, first) = (baseline.generated.seconds, clip(&baseline.generated, baseline.capture.run.fps)?);
     drop(baseline);
-    let off = Entry { name: "off again".into(), target: None, config: StrategyConfig::Off };
-    let (mut times, mut after) = (Vec::new(), before);
+    let off = Entry { name: "off again".into(), target: None, expected: None, config: StrategyConfig::Off };
+    let (mut times, mut clips, mut after) = (Vec::new(), Vec::new(), before);
     let mut warn = |entry: &Entry, warning: &str| {
         let warning = format!("{}: {warning}", entry.name);
         if told.insert(warning.clone()) {
             bar.suspend(|| eprintln!("warning: {warning}"));
         }
     };
-    for entry in entries.iter().chain([&off]) {
+    let mut order: Vec<&Entry> = entries.iter().collect();
+    if backwards {
+        order.reverse();
+    }
+    for entry in order.into_iter().chain([&off]) {
         let run = job(&entry.config)?;
         after = run.generated.seconds;
         run.capture.warnings.iter().for_each(|warning| warn(entry, warning));
@@ -311,6 +352,10 @@ fn compare_one(
         times.push(run.generated.seconds);
     }
     clips.pop();
+    if backwards {
+        clips.reverse();
+    }
+    clips.insert(0, first);
     let whole = |seconds: &Seconds| seconds.denoise + seconds.decode;
     let mean = (0.5 * (before.denoise + after.denoise), 0.5 * (whole(&before) + whole(&after)));
     let start = rows.len() - times.len();

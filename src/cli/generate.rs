@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::caching::{StrategyConfig, StrategyInputs};
+use crate::caching::StrategyConfig;
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, Record, SchedulerChoice, Stage,
@@ -140,13 +140,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
-    let gpu = args.gpu.open()?;
+    let kept = facts.strategy_memory(&request.strategy, request.num_inference_steps, request.guidance_scale != 1.0);
+    let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
-    }
-    let needed = facts.gpu_memory + delta_memory(&request, &facts);
-    if let Some(warning) = memory_warning(needed, gpu.caps().memory) {
-        eprintln!("warning: {warning}");
     }
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
@@ -226,28 +223,6 @@ fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
     let listed: Vec<_> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, there)| there).collect();
     (!listed.is_empty())
         .then(|| format!("the profile is of {}: the PSNR that it expects may not hold here", listed.join(", ")))
-}
-
-/// Bytes of the deltas that a request's strategy stores: by its plan, or of the whole stack where it decides on the way.
-fn delta_memory(request: &GenerateRequest, facts: &Facts) -> u64 {
-    let steps = request.strategy.steps(request.num_inference_steps);
-    // For rules that watch the time embedding, one that stands still stores as much as any.
-    let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
-    // One that cannot be built fails in a moment, with a message of its own.
-    let Ok(strategy) = request.strategy.build(&inputs) else { return 0 };
-    let guided = request.guidance_scale != 1.0;
-    match strategy.preview() {
-        Some(plans) => facts.delta_memory(&plans, guided),
-        None => strategy.depth() as u64 * facts.delta_bytes * if guided { 2 } else { 1 },
-    }
-}
-
-/// What to say of a job that needs more memory than the adapter has.
-fn memory_warning(needed: u64, there: Option<u64>) -> Option<String> {
-    let [needed, there] = [needed, there?].map(|bytes| bytes as f64 / 1e9);
-    (needed > there).then(|| {
-        format!("this takes up to {needed:.1} GB of GPU memory, the adapter has {there:.1}: a smaller size or fewer frames take less")
-    })
 }
 
 /// How progress looks in every command.
@@ -387,6 +362,8 @@ fn unused(path: PathBuf) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caching::Cell;
+    use crate::engine::{BlockRecord, Frames, StepRecord};
 
     #[test]
     fn older_clips_stay() {
@@ -407,12 +384,24 @@ mod tests {
         assert_eq!(file_name(&long), PathBuf::from(format!("{}.mp4", "a".repeat(59))), "cut at a word's end");
     }
 
+    /// What is a number stays; what is as large as the video does not.
     #[test]
-    fn memory_is_only_spoken_of_when_there_is_too_little() {
-        assert_eq!(memory_warning(8_000_000_000, Some(8_000_000_000)), None);
-        assert_eq!(memory_warning(u64::MAX, None), None);
-        let warning = memory_warning(21_340_000_000, Some(8_000_000_000)).unwrap();
-        assert!(warning.contains("21.3 GB") && warning.contains("has 8.0"), "{warning}");
+    fn slim_records_have_neither_maps_nor_pictures() {
+        let map = Some(vec![1.0; 8]);
+        let block =
+            BlockRecord { cell: Cell::Computed, change: Some(0.5), received: map.clone(), paid: map, seconds: None };
+        let step = StepRecord {
+            cond: vec![block.clone()],
+            uncond: vec![block],
+            preview: Some(Frames::default()),
+            ..Default::default()
+        };
+        let Some(Record::Step(step)) = slim(Record::Step(Box::new(step))) else { panic!("the step is gone") };
+        assert_eq!(step.preview, None);
+        for block in step.cond.iter().chain(&step.uncond) {
+            assert_eq!((&block.received, &block.paid, block.change), (&None, &None, Some(0.5)));
+        }
+        assert_eq!(slim(Record::Clip(Frames::default())), None);
     }
 
     #[test]

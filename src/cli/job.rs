@@ -1,4 +1,4 @@
-//! What `profile`, `compare` and `sheet` share: settings of a run, prompts from a file, and jobs carried to their end.
+//! What commands that generate share: settings of a run, prompts from a file, the adapter, and jobs carried to their end.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,11 @@ use anyhow::{Context, bail};
 use clap::builder::RangedU64ValueParser;
 
 use crate::engine::{Capture, Engine, Event, GenerateRequest, Generated, StepDone};
+use crate::gpu::Gpu;
 use crate::media::{Clip, MediaError};
 
 use super::generate::parse_size;
-use super::{WrongUse, demo_model};
+use super::{GpuArgs, WrongUse, demo_model};
 
 /// Settings of every run of a command.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,6 +84,25 @@ impl RunArgs {
     }
 }
 
+/// The adapter that was chosen, with a warning where jobs need more of its memory, in bytes, than there is.
+///
+/// # Errors
+/// No such adapter, or none that can run the kernels.
+pub fn open_gpu(args: &GpuArgs, needed: u64) -> anyhow::Result<Gpu> {
+    let gpu = args.open()?;
+    if let Some(warning) = memory_warning(needed, gpu.caps().memory) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(gpu)
+}
+
+fn memory_warning(needed: u64, there: Option<u64>) -> Option<String> {
+    let [needed, there] = [needed, there?].map(|bytes| bytes as f64 / 1e9);
+    (needed > there).then(|| {
+        format!("this takes up to {needed:.1} GB of GPU memory, the adapter has {there:.1}: a smaller size or fewer frames take less")
+    })
+}
+
 /// A finished job, and what it left behind.
 pub struct Finished {
     /// Clip, latents and times.
@@ -121,4 +141,17 @@ pub fn run_job(
         }
     }
     bail!("the engine stopped without a word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_only_spoken_of_when_there_is_too_little() {
+        assert_eq!(memory_warning(8_000_000_000, Some(8_000_000_000)), None);
+        assert_eq!(memory_warning(u64::MAX, None), None);
+        let warning = memory_warning(21_340_000_000, Some(8_000_000_000)).unwrap();
+        assert!(warning.contains("21.3 GB") && warning.contains("has 8.0"), "{warning}");
+    }
 }

@@ -43,9 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
     }
     if let Some(path) = &args.output {
-        let title = "planner".into();
-        let config = crate::caching::StrategyConfig::Plan { title, plans: planned.plans(profile.model.blocks) };
-        crate::media::write_bytes(path, config.to_json().as_bytes())?;
+        crate::media::write_bytes(path, planned.strategy(profile.model.blocks).to_json().as_bytes())?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::profiling::recorder::{Recorder, Setup};
 use crate::profiling::report;
 
 use super::generate::SUBMIT_BUDGET;
-use super::job::{Finished, RunArgs, run_job};
+use super::job::{Finished, RunArgs, open_gpu, run_job};
 use super::{GpuArgs, WrongUse};
 
 /// Speed-ups at which plans are tried out, so that others can be predicted from them.
@@ -99,6 +99,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let mut request = args.runs.request(&prompts[0])?;
+    let mode = if args.queries == 0 { Received::Exact } else { Received::Sampled(args.queries) };
+    request.observe = Observe { attention: Some(mode), changes: true, times: false };
     let facts = Facts::of(&request)?;
     check_mask(&args.mask, &prompts, args.runs.seeds, facts.token_grid)?;
     check_rule(args.tau, facts.blocks)?;
@@ -106,9 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let message = format!("--steps must be {} to {}, to be planned for", PLANNABLE.start(), PLANNABLE.end());
         return Err(WrongUse(message).into());
     }
-    let mode = if args.queries == 0 { Received::Exact } else { Received::Sampled(args.queries) };
-    request.observe = Observe { attention: Some(mode), changes: true, times: false };
-    let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
+    let engine = Engine::start(open_gpu(&args.gpu, facts.gpu_memory)?, SUBMIT_BUDGET)?;
     let jobs = prompts.len() as u64 * args.runs.seeds;
     let exact = u64::from(args.queries > 0);
     let probes = prompts.len().min(PROBED_PROMPTS) * (1 + PROBED.len());
@@ -305,11 +305,8 @@ fn check_mask(wanted: &MaskSource, prompts: &[String], seeds: u64, grid: [usize;
             return Err(WrongUse(message.into()).into());
         }
         MaskSource::File(place) => {
-            if mask::file(&read_gray(place)?, grid)?.mask.is_trivial() {
-                let message =
-                    format!("{} is no mask: no frame has tokens of foreground and of background", place.display());
-                return Err(WrongUse(message).into());
-            }
+            let wrong = |error| WrongUse(format!("{}: {error}", place.display()));
+            mask::file(&read_gray(place)?, grid).map_err(wrong)?;
         }
         MaskSource::Estimated(Estimator::Prompt) => {
             if let Some(prompt) = prompts.iter().find(|prompt| subject_of(prompt).is_none()) {
@@ -421,7 +418,7 @@ fn outcomes(
         let Ok(planned) = planner.for_speedup(speedup) else { continue };
         let mut psnr = 0.0;
         for (prompt, reference) in prompts.iter().zip(&references) {
-            let strategy = StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) };
+            let strategy = planned.strategy(blocks);
             psnr += metrics::clip_psnr(reference, &frames(prompt, strategy)?)? / prompts.len() as f64;
         }
         if psnr.is_finite() {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 
-use crate::engine::{Engine, GenerateRequest};
+use crate::engine::{Engine, Facts, GenerateRequest};
 use crate::media;
 
 use super::GpuArgs;
 use super::generate::{SUBMIT_BUDGET, bar_style};
-use super::job::{RunArgs, at_least_one, clip, run_job};
+use super::job::{RunArgs, at_least_one, clip, open_gpu, run_job};
 
 /// Arguments of `ditscope sheet`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.shown.min(request.num_frames),
         args.scale,
     )?;
-    let engine = Engine::start(args.gpu.open()?, SUBMIT_BUDGET)?;
+    let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.num_inference_steps as u64);
     bar.set_style(bar_style()?);
     let mut cells = Vec::new();

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::caching::{Calibration, Carry, Intervals, Lists, Planner, ProfilingSettings, StepSchedule, StrategyConfig};
 use crate::engine::Facts;
+use crate::profiling::controls;
 use crate::profiling::partition::{Partition, TauRule, parse_blocks};
 use crate::profiling::profile::Profile;
 
@@ -19,7 +20,7 @@ pub const STRATEGIES: &str =
 const STRATEGY_HELP: &str = "\
 How features are reused: NAME or NAME:KEY=VALUE,KEY=VALUE, or a .json file that holds a strategy (`ditscope plan -o`)
   off          nothing is reused
-  profiling    list=background|foreground|split|alternate|random|depth|stable and count, or blocks=0-5/9;
+  profiling    list=background|foreground|split|alternate|random|depth|stable, count and seed, or blocks=0-5/9;
                warm-up, last, max, min, every, carry=hold|extrapolate|scale
   uniform      every, warm-up, last
   teacache     threshold, ret
@@ -126,7 +127,7 @@ impl StrategyArgs {
             (None, None) => return Ok((StrategyConfig::Off, None)),
         };
         let expected = calibration.expected_psnr(planned.error);
-        Ok((StrategyConfig::Plan { title: "planner".into(), plans: planned.plans(blocks) }, expected))
+        Ok((planned.strategy(blocks), expected))
     }
 }
 
@@ -174,10 +175,13 @@ impl<'a> Settings<'a> {
         value.trim().parse().map_err(|_| WrongUse(format!("\"{value}\" is no value for {key} of {}", self.name)))
     }
 
+    fn is_set(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name.trim() == key)
+    }
+
     /// Fails where a key is set together with one that it would make meaningless.
     fn one_of(&self, key: &str, others: &[&str]) -> Result<(), WrongUse> {
-        let is_set = |key: &str| self.pairs.iter().any(|(name, _)| name.trim() == key);
-        match others.iter().find(|other| is_set(key) && is_set(other)) {
+        match others.iter().find(|other| self.is_set(key) && self.is_set(other)) {
             Some(other) => Err(WrongUse(format!("{} takes {key} or {other}, not both", self.name))),
             None => Ok(()),
         }
@@ -245,21 +249,7 @@ pub fn parse(text: &str, sigmas: &[f64], profile: Option<&Profile>) -> anyhow::R
         StrategyConfig::defaults(steps).into_iter().find(|known| known.name() == name).ok_or_else(unknown)?;
     match &mut config {
         StrategyConfig::Off | StrategyConfig::Plan { .. } => {}
-        StrategyConfig::Profiling(settings) => {
-            set.one_of("blocks", &["list", "count"])?;
-            let given = block_list(&set.take("blocks", String::new())?)?;
-            let list = set.take("list", "background".to_string())?;
-            let count = set.take("count", 0usize)?;
-            (settings.blocks, settings.lists) =
-                if given.is_empty() { block_lists(&list, count, profile)? } else { (vec![given], Lists::One) };
-            settings.carry = match set.take("carry", "hold".to_string())?.as_str() {
-                "hold" => Carry::Hold,
-                "extrapolate" => Carry::Extrapolate,
-                "scale" => Carry::Scale(Vec::new()),
-                other => return Err(WrongUse(format!("carry is hold, extrapolate or scale, not {other}")).into()),
-            };
-            set.schedule(&mut settings.schedule)?;
-        }
+        StrategyConfig::Profiling(settings) => profiling(&mut set, settings, profile)?,
         StrategyConfig::Uniform(schedule) => set.schedule(schedule)?,
         StrategyConfig::TeaCache { threshold, ret_steps, .. } => {
             set.replace("threshold", threshold)?;
@@ -298,6 +288,26 @@ pub fn parse(text: &str, sigmas: &[f64], profile: Option<&Profile>) -> anyhow::R
     Ok(config.calibrated(profile, sigmas))
 }
 
+/// The settings of ProfilingDiT.
+fn profiling(set: &mut Settings, settings: &mut ProfilingSettings, profile: Option<&Profile>) -> anyhow::Result<()> {
+    set.one_of("blocks", &["list", "count", "seed"])?;
+    let given = block_list(&set.take("blocks", String::new())?)?;
+    let list = set.take("list", "background".to_string())?;
+    if set.is_set("seed") && !matches!(list.as_str(), "random" | "depth") {
+        return Err(WrongUse(format!("seed is of lists that are drawn, random and depth, not of list={list}")).into());
+    }
+    let (count, seed) = (set.take("count", 0usize)?, set.take("seed", 0u64)?);
+    (settings.blocks, settings.lists) =
+        if given.is_empty() { block_lists(&list, count, seed, profile)? } else { (vec![given], Lists::One) };
+    settings.carry = match set.take("carry", "hold".to_string())?.as_str() {
+        "hold" => Carry::Hold,
+        "extrapolate" => Carry::Extrapolate,
+        "scale" => Carry::Scale(Vec::new()),
+        other => return Err(WrongUse(format!("carry is hold, extrapolate or scale, not {other}")).into()),
+    };
+    Ok(set.schedule(&mut settings.schedule)?)
+}
+
 /// What a profile knows that a strategy needs and has not.
 trait Calibrated {
     fn calibrated(self, profile: Option<&Profile>, sigmas: &[f64]) -> Self;
@@ -323,9 +333,14 @@ impl Calibrated for StrategyConfig {
     }
 }
 
-/// The cached blocks by name: lists of the profile, and controls of the same length; `count`, unless 0, takes so many blocks of the
-/// lowest lift for background, in place of those below the profile's tau.
-fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::Result<(Vec<Vec<usize>>, Lists)> {
+/// The cached blocks by name: lists of the profile, and controls of the same length, some of them drawn by a seed; `count`, unless 0, takes
+/// so many blocks of the lowest lift for background, in place of those below the profile's tau.
+fn block_lists(
+    list: &str,
+    count: usize,
+    seed: u64,
+    profile: Option<&Profile>,
+) -> anyhow::Result<(Vec<Vec<usize>>, Lists)> {
     let profile = profile.ok_or_else(|| {
         WrongUse("profiling needs a profile (--profile, from `ditscope profile`) or a list such as blocks=2-9".into())
     })?;
@@ -337,7 +352,6 @@ fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::R
     let partition =
         if given { Partition::new(&profile.block_lift, TauRule::Lowest(count))? } else { profile.partition.clone() };
     let Partition { background, foreground, .. } = partition;
-    let count = background.len();
     Ok(match list {
         "background" => (vec![background], Lists::One),
         "foreground" if given => {
@@ -346,40 +360,14 @@ fn block_lists(list: &str, count: usize, profile: Option<&Profile>) -> anyhow::R
         "foreground" => (vec![foreground], Lists::One),
         "split" => (vec![foreground, background], Lists::Split),
         "alternate" => (vec![foreground, background], Lists::Alternate),
-        "random" => (vec![random_list(count, blocks)], Lists::One),
-        // As many blocks, spread evenly over the depth.
-        "depth" => (vec![(0..count).map(|i| (2 * i + 1) * blocks / (2 * count.max(1))).collect()], Lists::One),
-        "stable" => (vec![stable_list(profile, count)], Lists::One),
+        "random" => (vec![controls::random(background.len(), blocks, seed)], Lists::One),
+        "depth" => (vec![controls::depth_matched(&background, blocks, seed)], Lists::One),
+        "stable" => (vec![controls::stable(profile, background.len())], Lists::One),
         other => {
             let known = "background, foreground, split, alternate, random, depth, stable";
             return Err(WrongUse(format!("there is no list called {other}: choose one of {known}")).into());
         }
     })
-}
-
-/// `count` of `blocks` blocks, chosen by a fixed seed.
-fn random_list(count: usize, blocks: usize) -> Vec<usize> {
-    let mut order: Vec<(u64, usize)> = (0..blocks)
-        .map(|block| {
-            (
-                (block as u64 + 1)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                    .rotate_left(31)
-                    .wrapping_mul(0xbf58_476d_1ce4_e5b9),
-                block,
-            )
-        })
-        .collect();
-    order.sort_unstable();
-    order.into_iter().take(count).map(|(_, block)| block).collect()
-}
-
-/// The `count` blocks whose deltas change least from step to step.
-fn stable_list(profile: &Profile, count: usize) -> Vec<usize> {
-    let change = |block: usize| profile.delta_change.iter().filter_map(|step| step[block]).sum::<f64>();
-    let mut order: Vec<(f64, usize)> = (0..profile.model.blocks).map(|block| (change(block), block)).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0));
-    order.into_iter().take(count).map(|(_, block)| block).collect()
 }
 
 #[cfg(test)]
@@ -422,6 +410,8 @@ mod tests {
             ("profiling:blocks=0-99999999", "list of blocks"),
             ("profiling:blocks=2-9,list=random", "blocks or list"),
             ("profiling:blocks=2-9,every=3,max=8", "every or max"),
+            ("profiling:blocks=2-9,seed=1", "blocks or seed"),
+            ("profiling:list=stable,seed=1", "not of list=stable"),
         ] {
             let message = parse(text, &sigmas(), None).unwrap_err().to_string();
             assert!(message.contains(hint), "{text}: {message}");

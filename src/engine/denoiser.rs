@@ -194,7 +194,8 @@ impl<'a> Denoiser<'a> {
         }
         (record.cond, record.uncond) = (cond.blocks, uncond.map_or(Vec::new(), |uncond| uncond.blocks));
         (record.residual_change, record.magnitude_ratio) = (cond.residual.change, cond.residual.magnitude_ratio);
-        record.delta_memory = self.cond.deltas.bytes() + self.uncond.as_ref().map_or(0, |branch| branch.deltas.bytes());
+        let branches = std::iter::once(&self.cond).chain(&self.uncond);
+        record.delta_memory = branches.map(|branch| branch.deltas.bytes()).sum::<u64>() + self.probes.bytes();
         Predicted { velocity, surprise, residual, record }
     }
 

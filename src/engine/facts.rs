@@ -1,6 +1,6 @@
 //! What is known of a generation before it runs: for predictions beside a plan that is being edited.
 
-use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan};
+use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan, StrategyConfig, StrategyInputs};
 
 use super::generate::forward_cost;
 use super::open_model::OpenModel;
@@ -17,6 +17,10 @@ pub struct Facts {
     pub delta_bytes: u64,
     /// Noise level of each step of the request without fewer steps, and 0 after the last.
     pub sigmas: Vec<f64>,
+    /// Name of the solver.
+    pub scheduler: String,
+    /// Shift of the sigmas.
+    pub flow_shift: f64,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
     /// Fingerprint of the VAE's.
@@ -40,6 +44,8 @@ impl Facts {
         let text = request.prompt.split_whitespace().count() + 2;
         Ok(Self {
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
+            scheduler: request.scheduler_choice(&model.scheduler_config).name().into(),
+            flow_shift: request.shift(&model.scheduler_config),
             model_id: weights.fingerprint(),
             vae_id: model.vae.1.fingerprint(),
             gpu_memory: model.gpu_memory(request),
@@ -48,6 +54,19 @@ impl Facts {
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
             cost: forward_cost(config, tokens, text),
         })
+    }
+
+    /// Bytes of the deltas that a strategy has kept at most: those of its plan, or, where it decides on the way, all that it may ask for.
+    /// For a job that asked for so many steps; 0 for one that cannot work, which says why when it is built.
+    pub fn strategy_memory(&self, config: &StrategyConfig, steps: usize, guided: bool) -> u64 {
+        let steps = config.steps(steps);
+        // Of a signal that stands still TeaCache stores as much as of any.
+        let inputs = StrategyInputs { steps, blocks: self.blocks, signal_changes: vec![0.0; steps] };
+        let Ok(strategy) = config.build(&inputs) else { return 0 };
+        match strategy.preview() {
+            Some(plans) => self.delta_memory(&plans, guided),
+            None => (strategy.depth() * if guided { 2 } else { 1 } + strategy.probes()) as u64 * self.delta_bytes,
+        }
     }
 
     /// Bytes that the deltas stored by a plan take at most.
@@ -76,7 +95,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caching::{Carry, ProfilingSettings};
+    use crate::caching::{Carry, DiCache, ProfilingSettings};
 
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
@@ -86,6 +105,8 @@ mod tests {
             token_grid: [1; 3],
             delta_bytes: 10,
             sigmas: Vec::new(),
+            scheduler: String::new(),
+            flow_shift: 1.0,
             model_id: String::new(),
             vae_id: String::new(),
             gpu_memory: 0,
@@ -98,5 +119,8 @@ mod tests {
         assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 4 * 10);
         settings.carry = Carry::Extrapolate;
         assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 8 * 10);
+        let rule = StrategyConfig::DiCache(DiCache::default());
+        assert_eq!(facts.strategy_memory(&rule, 20, true), (2 * 2 + 4) * 10);
+        assert_eq!(facts.strategy_memory(&StrategyConfig::Off, 20, true), 0);
     }
 }

@@ -7,7 +7,6 @@ use crossbeam_channel::Sender;
 
 use crate::caching::{
     Action, BranchPlan, Forecast, ForwardCost, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
-    warnings,
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
 use crate::model::wan::config::TransformerConfig;
@@ -192,8 +191,10 @@ impl Job<'_> {
         let signal_changes = self.both_signals(&times)?;
         let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
         self.report(Event::Started(Box::new(info)))?;
-        // Where the plan is known, before hours are spent on it.
-        self.warn(&expected, transformer.config().num_layers)?;
+        // Before hours are spent on it, what is known.
+        let (config, blocks) = (&self.request.strategy, transformer.config().num_layers);
+        self.warn(config.few_steps(times.steps()))?;
+        self.warn(config.warning(&expected, blocks))?;
         let depth = if expected.is_empty() { strategy.depth() } else { needed_depth(&expected) };
         let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
         let model = (self.control, transformer, &times);
@@ -225,7 +226,7 @@ impl Job<'_> {
             self.report(Event::Step(Box::new(done)))?;
         }
         if expected.is_empty() {
-            self.warn(&plans, transformer.config().num_layers)?;
+            self.warn(config.warning(&plans, blocks))?;
         }
         let latents = sampler.sample().to_vec();
         if self.request.observe.attention.is_some() {
@@ -238,11 +239,9 @@ impl Job<'_> {
         Ok(latents)
     }
 
-    /// Tells what the user should know of the plans of all steps.
-    fn warn(&self, plans: &[StepPlan], blocks: usize) -> Result<()> {
-        warnings(&self.request.strategy, plans, blocks)
-            .into_iter()
-            .try_for_each(|text| self.report(Event::Warning(text)))
+    /// Tells what the user should know, if there is anything.
+    fn warn(&self, told: Option<String>) -> Result<()> {
+        told.map_or(Ok(()), |text| self.report(Event::Warning(text)))
     }
 
     /// Relative changes of both of TeaCache's signals, where changes are measured.

@@ -212,7 +212,9 @@ fn relative(sums: &[f32]) -> Option<f64> {
 /// The probe's earlier deltas, newest first. They stay on the GPU: eight numbers a step are read back.
 #[derive(Default)]
 pub(super) struct Probes {
+    /// Of the last step, unless that was computed.
     last_step: Option<Tensor>,
+    /// Of the last two steps that were computed.
     computed: VecDeque<Tensor>,
     now: Option<Tensor>,
 }
@@ -231,7 +233,7 @@ impl Probes {
         let changes = Changes::new(cx, 4, delta.len())?;
         let (newer, older) = (self.computed.front(), self.computed.get(1));
         let pairs = [
-            self.last_step.as_ref().map(|to| (&delta, to)),
+            self.last_step.as_ref().or(newer).map(|to| (&delta, to)),
             newer.map(|to| (&delta, to)),
             older.map(|to| (&delta, to)),
             newer.zip(older),
@@ -257,12 +259,17 @@ impl Probes {
         Ok(result)
     }
 
+    /// Bytes of the deltas that are kept.
+    pub fn bytes(&self) -> u64 {
+        self.computed.iter().chain(&self.last_step).map(Tensor::bytes).sum()
+    }
+
     /// Remembers the delta just measured; `computed`: the whole model ran in its step.
     pub fn keep(&mut self, computed: bool) {
         self.last_step = self.now.take();
-        if let (true, Some(delta)) = (computed, &self.last_step) {
+        if computed && let Some(delta) = self.last_step.take() {
             self.computed.truncate(1);
-            self.computed.push_front(delta.clone());
+            self.computed.push_front(delta);
         }
     }
 }

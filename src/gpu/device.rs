@@ -150,6 +150,11 @@ fn sorted_adapters() -> Vec<wgpu::Adapter> {
     adapters
 }
 
+/// Name and version of an adapter's driver.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info).trim().to_owned()
+}
+
 /// All adapters of this machine, strongest first.
 pub fn list_adapters() -> Vec<AdapterSummary> {
     let summary = |adapter: &wgpu::Adapter| {
@@ -158,7 +163,7 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
             name: info.name.clone(),
             backend: format!("{:?}", info.backend),
             kind: format!("{:?}", info.device_type),
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver(&info),
             caps: Caps {
                 memory: vulkan_memory!(adapter),
                 ..caps(adapter.features() & wanted_features(), &adapter.limits(), &info, &GpuOptions::default())
@@ -295,6 +300,11 @@ impl Gpu {
     /// The adapter's name.
     pub fn adapter_name(&self) -> &str {
         &self.inner.info.name
+    }
+
+    /// Name and version of the driver.
+    pub fn driver(&self) -> String {
+        driver(&self.inner.info)
     }
 
     /// Whether the adapter is a CPU that rasterises: workgroup memory and barriers are dear there.

@@ -247,7 +247,7 @@ mod tests {
     /// The peak is a bound on every kernel, within the noise of a busy machine.
     #[test]
     fn peaks_are_finite_and_above_a_product() {
-        let (_, _turn) = testing::gpu();
+        let _turns = testing::alone();
         let gpu = Gpu::open(&Default::default()).unwrap();
         let mut cx = testing::stream(&gpu);
         let peak = peak(&mut cx).unwrap();

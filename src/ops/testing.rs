@@ -1,24 +1,51 @@
-//! What the kernel tests share: one device, random values, and the measure of error.
+//! What the kernel tests share: devices, random values, and the measure of error.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tensor, Tier};
 
-/// The device of all kernel tests: poisoned memory, checked shaders. Tests take turns: they share two cores.
-pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
-    static GPU: OnceLock<Gpu> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let options = GpuOptions { poison: true, checked_shaders: true, ..Default::default() };
-    (GPU.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone(), turn)
+/// Devices that one test at a time works with.
+struct Rig {
+    turn: Mutex<()>,
+    full: OnceLock<Gpu>,
+    base: OnceLock<Gpu>,
 }
 
-/// A device that has WebGPU's default limits and no optional feature.
+/// All kernel tests share two rigs: a driver that has no GPU compiles and runs what is given to a device on one thread, so a single
+/// device would leave cores idle, and one a test would take minutes.
+static RIGS: [Rig; 2] = [const { Rig { turn: Mutex::new(()), full: OnceLock::new(), base: OnceLock::new() } }; 2];
+
+/// A rig that is free, or the next one in turn once it is.
+fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let free = RIGS.iter().find_map(|rig| Some((rig, rig.turn.try_lock().ok()?)));
+    free.unwrap_or_else(|| {
+        let rig = &RIGS[NEXT.fetch_add(1, Ordering::Relaxed) % RIGS.len()];
+        (rig, rig.turn.lock().unwrap_or_else(PoisonError::into_inner))
+    })
+}
+
+/// A device for a kernel test, which holds it as long as the guard: poisoned memory, checked shaders.
+pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
+    let (rig, turn) = rig();
+    (opened(&rig.full, Tier::Full), turn)
+}
+
+/// The same with WebGPU's default limits and no optional feature.
 pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
-    static GPU: OnceLock<Gpu> = OnceLock::new();
-    let (_, turn) = gpu();
-    let options = GpuOptions { poison: true, checked_shaders: true, tier: Tier::Base, ..Default::default() };
-    (GPU.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone(), turn)
+    let (rig, turn) = rig();
+    (opened(&rig.base, Tier::Base), turn)
+}
+
+/// All rigs, for tests that measure time: no other kernel test runs beside them.
+pub fn alone() -> [MutexGuard<'static, ()>; 2] {
+    RIGS.each_ref().map(|rig| rig.turn.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn opened(device: &OnceLock<Gpu>, tier: Tier) -> Gpu {
+    let options = GpuOptions { poison: true, checked_shaders: true, tier, ..Default::default() };
+    device.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone()
 }
 
 /// A stream on a device.

@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_fastest_is_chosen_once_and_remembered() {
-        let (_, _turn) = testing::gpu();
+        let _turns = testing::alone();
         let folder = tempfile::tempdir().unwrap();
         let options = GpuOptions { choices: Some(folder.path().join("kernels.json")), ..Default::default() };
         for ran in [vec![6, 1, 30], vec![]] {

@@ -196,16 +196,16 @@ pub fn painted(bits: Vec<bool>, grid: [usize; 3]) -> Result<Estimate, ProfilingE
 /// groups them), one for all, or any number, spread evenly.
 ///
 /// # Errors
-/// No pictures, or empty ones.
+/// No pictures, or empty ones; none that shows foreground beside background.
 pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
     let values = || pictures.iter().flat_map(|picture| picture.values.iter().copied());
     let broken =
         |picture: &GrayFrame| picture.values.is_empty() || picture.values.len() != picture.width * picture.height;
     let (Some(low), Some(high)) = (values().min(), values().max()) else {
-        return Err(ProfilingError::Nothing("the mask has no pictures"));
+        return Err(ProfilingError::NoMask("the mask has no pictures"));
     };
     if pictures.iter().any(broken) || grid.contains(&0) {
-        return Err(ProfilingError::Nothing("a mask picture or the token grid is empty"));
+        return Err(ProfilingError::NoMask("a mask picture or the token grid is empty"));
     }
     let cut = u16::from(low) + u16::from(high);
     let mut map = Vec::with_capacity(grid.iter().product());
@@ -218,10 +218,11 @@ pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, Profil
         }
         map.extend(frame);
     }
-    let purity = map.iter().map(|covered| (2.0 * covered - 1.0).abs()).sum::<f64>() / map.len() as f64;
-    // All of one brightness is no mask.
-    let confidence = if low == high { 0.0 } else { purity };
+    let confidence = map.iter().map(|covered| (2.0 * covered - 1.0).abs()).sum::<f64>() / map.len() as f64;
     let mask = Mask::new(grid, map.iter().map(|covered| *covered >= 0.5).collect())?;
+    if mask.is_trivial() {
+        return Err(ProfilingError::NoMask("no frame of the mask has tokens of foreground and of background"));
+    }
     Ok(Estimate { estimator: Estimator::File, mask, confidence, map })
 }
 

@@ -109,7 +109,8 @@ fn pictures_become_the_mask_that_they_show() {
     let one = file(&[picture(2)], truth.grid()).unwrap();
     assert_eq!(one.mask.bits()[..96], truth.bits()[192..288]);
     assert_eq!(one.mask.bits()[384..], truth.bits()[192..288]);
-    assert_eq!(file(&[GrayFrame { width: 2, height: 1, values: vec![7, 7] }], [1, 1, 1]).unwrap().confidence, 0.0);
+    let plain = GrayFrame { width: 2, height: 1, values: vec![7, 7] };
+    assert!(matches!(file(&[plain], [1, 1, 2]), Err(ProfilingError::NoMask(_))));
     assert!(file(&[], truth.grid()).is_err());
     assert!(file(&[GrayFrame { width: 9, height: 1, values: vec![1] }], truth.grid()).is_err());
 }

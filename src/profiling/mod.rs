@@ -5,6 +5,7 @@
 //! score.rs      one map of attention received against one mask: recall, precision, lift, AUC
 //! recorder.rs   collects maps and changes of many runs, and makes a profile of them
 //! partition.rs  foreground and background blocks by a threshold; lists of blocks as text
+//! controls.rs   lists of as many blocks that ignore attention, to compare with
 //! stability.rs  rank correlations, and how much lists agree
 //! profile.rs    the profile file
 //! report.rs     figures and tables of a profile
@@ -12,6 +13,7 @@
 //! Plain data on the host: what is measured on the GPU ([`crate::ops::attention_received`], [`crate::ops::Changes`]) has been read back by
 //! whoever calls. Knows `media` (mask images in, figures out) and `caching`'s plain data (the calibration in a profile).
 
+pub mod controls;
 pub mod mask;
 pub mod partition;
 pub mod profile;
@@ -60,6 +62,9 @@ pub enum ProfilingError {
     /// Images or figures.
     #[error(transparent)]
     Media(#[from] crate::media::MediaError),
+    /// Pictures that separate nothing.
+    #[error("{0}")]
+    NoMask(&'static str),
     /// Nothing was recorded that a profile could be made of.
     #[error("nothing was measured that could be scored: {0}")]
     Nothing(&'static str),

@@ -23,6 +23,7 @@ const MOST_DECIBELS: f64 = 80.0;
 struct Summary<'a> {
     name: &'a str,
     target: Option<f64>,
+    expected: Option<f64>,
     rows: Vec<&'a Row>,
 }
 
@@ -35,6 +36,11 @@ impl Summary<'_> {
         let mean = self.mean(&value);
         self.mean(|row| (value(row) - mean).powi(2)).sqrt()
     }
+
+    /// Mean and standard deviation with so many digits.
+    fn both(&self, digits: usize, value: impl Fn(&Row) -> f64) -> String {
+        format!("{:.digits$} ± {:.digits$}", self.mean(&value), self.spread(&value))
+    }
 }
 
 fn psnr(row: &Row) -> f64 {
@@ -42,12 +48,14 @@ fn psnr(row: &Row) -> f64 {
 }
 
 fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> {
-    let of = |name: &'a str, target: Option<f64>| Summary {
+    let of = |name: &'a str, target: Option<f64>, expected: Option<f64>| Summary {
         name,
         target,
+        expected,
         rows: rows.iter().filter(|row| row.strategy == name && row.target == target).collect(),
     };
-    entries.iter().map(|entry| of(&entry.name, entry.target)).chain([of("off again", None)]).collect()
+    let strategies = entries.iter().map(|entry| of(&entry.name, entry.target, entry.expected));
+    strategies.chain([of("off again", None, None)]).collect()
 }
 
 /// What `--resume` reads: the settings and, where a prompt was finished, the rows.
@@ -170,14 +178,17 @@ fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt:
     let mut text = String::new();
     writeln!(
         text,
-        "{} runs a strategy, {}x{} pixels, {} frames, {} steps, guidance {}, {} ({}).\n",
+        "{} runs a strategy, {}x{} pixels, {} frames, {} {} steps, shift {}, guidance {}, {}{} ({}).\n",
         summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
         settings.size[0],
         settings.size[1],
         settings.num_frames,
         settings.num_inference_steps,
+        settings.scheduler,
+        settings.flow_shift,
         settings.guidance_scale,
         settings.adapter,
+        if settings.driver.is_empty() { String::new() } else { format!(", {}", settings.driver) },
         settings.program
     )?;
     writeln!(
@@ -193,19 +204,26 @@ fn table(settings: &Settings, summaries: &[Summary]) -> Result<String, std::fmt:
     for summary in summaries.iter().filter(|summary| !summary.rows.is_empty()) {
         writeln!(
             text,
-            "| {} | {} | {:.2}x | {:.2}x | {:.2}x | {:.0} % | {:.1} ± {:.1} | {:.4} | {:.5} | {:.1} | {:.1} |",
+            "| {} | {} | {}x | {}x | {}x | {:.0} % | {}{} | {} | {} | {} | {:.1} |",
             summary.name,
             summary.target.map_or("-".into(), |target| format!("{target}x")),
-            summary.mean(|row| row.flop_speedup),
-            summary.mean(|row| row.denoise_speedup),
-            summary.mean(|row| row.total_speedup),
+            summary.both(2, |row| row.flop_speedup),
+            summary.both(2, |row| row.denoise_speedup),
+            summary.both(2, |row| row.total_speedup),
             100.0 * summary.mean(|row| row.hit_rate),
-            summary.mean(psnr),
-            summary.spread(psnr),
-            summary.mean(|row| row.fidelity.ssim),
-            summary.mean(|row| row.fidelity.lpips),
-            summary.mean(|row| row.fidelity.ssimulacra2),
+            summary.both(1, psnr),
+            summary.expected.map_or(String::new(), |psnr| format!(" ({:.1} expected)", psnr.min(MOST_DECIBELS))),
+            summary.both(4, |row| row.fidelity.ssim),
+            summary.both(5, |row| row.fidelity.lpips),
+            summary.both(1, |row| row.fidelity.ssimulacra2),
             summary.mean(|row| row.delta_memory as f64) / (1 << 20) as f64
+        )?;
+    }
+    let known = |row: &&Row| settings.known_prompts.contains(&row.prompt);
+    if summaries.iter().any(|summary| summary.rows.iter().any(known)) {
+        writeln!(
+            text,
+            "\nSome of the prompts are those that strategies were profiled or tuned on, where they flatter themselves."
         )?;
     }
     Ok(text)

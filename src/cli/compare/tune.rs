@@ -13,8 +13,8 @@ use crate::profiling::profile::Profile;
 use super::super::WrongUse;
 use super::super::generate::bar_style;
 use super::super::job::run_job;
-use super::super::strategy::{self, StrategyArgs};
-use super::Entry;
+use super::super::strategy;
+use super::{Entry, MOST_PSNR};
 
 /// Halvings of a threshold's range.
 const TRIALS: usize = 8;
@@ -28,7 +28,8 @@ const PLANNED: f64 = 2.0;
 fn chosen_by_tuning(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "planner" => &[],
-        "profiling" => &["every", "max", "min"],
+        // The intervals that are given are stretched.
+        "profiling" => &[],
         "uniform" => &["every", "warm-up", "last"],
         "fewer-steps" => &["steps"],
         "deltadit" => &["share", "every"],
@@ -37,7 +38,12 @@ fn chosen_by_tuning(name: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// Fails for strategies and speed-ups that cannot be, before anything runs.
+/// Whether a strategy is tuned by runs on a prompt.
+pub fn by_trial(text: &str) -> bool {
+    matches!(strategy::name_and_keys(text).0, "easycache" | "dbcache" | "dicache")
+}
+
+/// Fails for strategies and speed-ups that cannot be, before anything runs. Gives the bytes of deltas that one of them keeps at most.
 ///
 /// # Errors
 /// Names, settings and files that are wrong; a profile that is missing; settings that would be lost.
@@ -47,8 +53,9 @@ pub fn check(
     request: &GenerateRequest,
     facts: &Facts,
     profile: Option<&Profile>,
-) -> anyhow::Result<()> {
-    let steps = request.num_inference_steps;
+) -> anyhow::Result<u64> {
+    let (steps, guided) = (request.num_inference_steps, request.guidance_scale != 1.0);
+    let mut kept = 0;
     if let Some(wrong) = speedups.iter().find(|speedup| !(1.0..=steps as f64).contains(*speedup)) {
         return Err(WrongUse(format!("--speedups {wrong}: choose 1 to {steps} for {steps} steps")).into());
     }
@@ -67,15 +74,18 @@ pub fn check(
         if name == "planner" {
             planner_takes_nothing(text)?;
             let calibration = strategy::calibration(profile, &facts.sigmas)?;
-            Planner::new(&calibration).context("planner cannot run")?;
+            let planner = Planner::new(&calibration).context("planner cannot run")?;
+            // All plans with gaps keep the same deltas.
+            let gaps = planner.with_computed(steps / 2).strategy(facts.blocks);
+            kept = kept.max(facts.strategy_memory(&gaps, steps, guided));
             continue;
         }
         let config = strategy::parse(text, &facts.sigmas, profile)?;
-        let steps = config.steps(steps);
-        let inputs = StrategyInputs { steps, blocks: facts.blocks, signal_changes: vec![0.0; steps] };
+        let inputs = StrategyInputs { steps: config.steps(steps), blocks: facts.blocks, ..Default::default() };
         config.build(&inputs).with_context(|| format!("{text} cannot run"))?;
+        kept = kept.max(facts.strategy_memory(&config, steps, guided));
     }
-    Ok(())
+    Ok(kept)
 }
 
 fn planner_takes_nothing(text: &str) -> Result<(), WrongUse> {
@@ -107,17 +117,17 @@ impl<'a> Tuner<'a> {
         bar.set_style(bar_style()?);
         for name in names {
             if speedups.is_empty() {
-                let config = match *name {
-                    "planner" => self.planned(PLANNED)?,
-                    _ => strategy::parse(name, &self.facts.sigmas, self.profile)?,
+                let (config, expected) = match *name {
+                    "planner" => self.planned(self.count(PLANNED))?,
+                    _ => (strategy::parse(name, &self.facts.sigmas, self.profile)?, None),
                 };
-                entries.push(Entry { name: (*name).into(), target: None, config });
+                entries.push(Entry { name: (*name).into(), target: None, expected, config });
             }
             for &speedup in speedups {
                 bar.set_message(format!("tuning {name}"));
-                let Tuned { config, reached } = self.tuned(name, speedup)?;
+                let Tuned { config, reached, expected } = self.tuned(name, speedup)?;
                 if (reached / speedup - 1.0).abs() <= TOLERANCE {
-                    entries.push(Entry { name: (*name).into(), target: Some(speedup), config });
+                    entries.push(Entry { name: (*name).into(), target: Some(speedup), expected, config });
                 } else {
                     bar.suspend(|| {
                         eprintln!("{name} is left out at {speedup}x: the nearest that it reaches is {reached:.2}x");
@@ -135,11 +145,13 @@ impl<'a> Tuner<'a> {
     }
 
     fn tuned(&self, text: &str, speedup: f64) -> anyhow::Result<Tuned> {
-        let steps = self.steps();
-        let count = ((steps as f64 / speedup).round() as usize).clamp(1, steps);
+        let (steps, count) = (self.steps(), self.count(speedup));
         let (name, keys) = strategy::name_and_keys(text);
         let candidates = match name {
-            "planner" => vec![self.planned(speedup)?],
+            "planner" => {
+                let (config, expected) = self.planned(count)?;
+                return Ok(Tuned { reached: self.speedup(&config)?, config, expected });
+            }
             "fewer-steps" => vec![StrategyConfig::FewerSteps { steps: count }],
             "uniform" => vec![StrategyConfig::Uniform(even(steps, count))],
             "profiling" => self.profiling(text)?,
@@ -149,12 +161,20 @@ impl<'a> Tuner<'a> {
         self.nearest(speedup, candidates)
     }
 
-    fn planned(&self, speedup: f64) -> anyhow::Result<StrategyConfig> {
-        let args = StrategyArgs { speedup: Some(speedup), ..Default::default() };
-        Ok(args.resolve(&self.facts.sigmas, self.facts.blocks, self.profile)?.0)
+    /// The number of computed steps that comes nearest to a speed-up: the same for all that choose their steps freely.
+    fn count(&self, speedup: f64) -> usize {
+        ((self.steps() as f64 / speedup).round() as usize).clamp(1, self.steps())
     }
 
-    /// ProfilingDiT with the paper's intervals, stretched and shrunk.
+    /// The planner's strategy, and the PSNR in decibels that it expects.
+    fn planned(&self, count: usize) -> anyhow::Result<(StrategyConfig, Option<f64>)> {
+        let calibration = strategy::calibration(self.profile, &self.facts.sigmas)?;
+        let planned = Planner::new(&calibration)?.with_computed(count);
+        let expected = calibration.expected_psnr(planned.error).map(|psnr| psnr.min(MOST_PSNR));
+        Ok((planned.strategy(self.facts.blocks), expected))
+    }
+
+    /// ProfilingDiT with the paper's intervals, or those that are given, stretched and shrunk.
     fn profiling(&self, name: &str) -> anyhow::Result<Vec<StrategyConfig>> {
         let StrategyConfig::Profiling(base) = strategy::parse(name, &self.facts.sigmas, self.profile)? else {
             return Ok(Vec::new());
@@ -192,11 +212,11 @@ impl<'a> Tuner<'a> {
 
     /// The configuration whose known plan comes nearest to a speed-up.
     fn nearest(&self, speedup: f64, configs: Vec<StrategyConfig>) -> anyhow::Result<Tuned> {
-        let mut best = Tuned { config: StrategyConfig::Off, reached: 1.0 };
+        let mut best = Tuned { config: StrategyConfig::Off, reached: 1.0, expected: None };
         for config in configs {
             let reached = self.speedup(&config)?;
             if best.config == StrategyConfig::Off || miss(reached, speedup) < miss(best.reached, speedup) {
-                best = Tuned { config, reached };
+                best = Tuned { config, reached, expected: None };
             }
         }
         Ok(best)
@@ -205,14 +225,14 @@ impl<'a> Tuner<'a> {
     /// Bisects a rule's threshold: higher reuses more. `keys` are the settings that the user gave.
     fn by_threshold(&self, base: &StrategyConfig, keys: &[&str], speedup: f64) -> anyhow::Result<Tuned> {
         let (mut low, mut high) = (1e-4f64, 1e2f64);
-        let mut best = Tuned { config: base.clone(), reached: 1.0 };
+        let mut best = Tuned { config: base.clone(), reached: 1.0, expected: None };
         let known = self.preview(base)?.is_some();
         for trial in 0..if known { 40 } else { TRIALS } {
             let middle = (low * high).sqrt();
             let config = with_threshold(base, keys, middle, (speedup, self.steps()));
             let reached = self.speedup(&config)?;
             if trial == 0 || miss(reached, speedup) < miss(best.reached, speedup) {
-                best = Tuned { config, reached };
+                best = Tuned { config, reached, expected: None };
             }
             if miss(reached, speedup) < 0.01 {
                 break;
@@ -260,10 +280,11 @@ impl<'a> Tuner<'a> {
     }
 }
 
-/// A configuration, and the speed-up that it reaches.
+/// A configuration, the speed-up that it reaches, and the planner's expectation in decibels.
 struct Tuned {
     config: StrategyConfig,
     reached: f64,
+    expected: Option<f64>,
 }
 
 /// How far a speed-up is from the one that is wanted.
