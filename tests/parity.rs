@@ -48,7 +48,7 @@ fn velocity_of(model: &WanTransformer, cx: &mut Stream, latents: &Tensor, golden
 }
 
 /// One test a tier: they have a device each, and so run side by side.
-fn transformer_equals_diffusers(tier: Tier) {
+fn transformers_equal_diffusers(tier: Tier) {
     let gpu = open(tier);
     for golden in Golden::with_prefix("transformer") {
         for dtype in DTYPES {
@@ -64,14 +64,15 @@ fn transformer_equals_diffusers(tier: Tier) {
     }
 }
 
+/// Its name comes first because it takes longest: tests start in their order.
 #[test]
-fn transformer_equals_diffusers_on_the_full_tier() {
-    transformer_equals_diffusers(Tier::Full);
+fn base_tier_transformers() {
+    transformers_equal_diffusers(Tier::Base);
 }
 
 #[test]
-fn transformer_equals_diffusers_on_the_base_tier() {
-    transformer_equals_diffusers(Tier::Base);
+fn full_tier_transformers() {
+    transformers_equal_diffusers(Tier::Full);
 }
 
 /// What long videos meet on any device: neither a binding nor a submit holds a tensor of all tokens. The bits stay the same.

@@ -81,9 +81,15 @@ fn check(gpu: &Gpu, name: &str, dtypes: &[Dtype]) {
     }
 }
 
+/// The kernels that the crate's own tests compile too.
+fn open(tier: Tier) -> Gpu {
+    let options = GpuOptions { tier, poison: true, checked_shaders: true, ..Default::default() };
+    Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
+}
+
 #[test]
 fn wan_levels_as_diffusers() {
-    let gpu = Gpu::open(&GpuOptions { poison: true, ..Default::default() }).unwrap();
+    let gpu = open(Tier::Full);
     check(&gpu, "vae_wan", &DTYPES);
     check(&gpu, "vae_odd", &DTYPES[..1]);
 }
@@ -91,7 +97,7 @@ fn wan_levels_as_diffusers() {
 /// diffusers clamps what it decodes. No golden's frames reach that far, so here the last convolution is stronger.
 #[test]
 fn frames_stay_within_their_range() {
-    let gpu = Gpu::open(&GpuOptions { poison: true, ..Default::default() }).unwrap();
+    let gpu = open(Tier::Full);
     let golden = Golden::load("vae_wan");
     let folder = tempfile::tempdir().unwrap();
     golden.materialise(folder.path(), Dtype::F32);
@@ -120,6 +126,6 @@ fn frames_stay_within_their_range() {
 #[test]
 #[ignore = "workgroup memory is slow on a CPU"]
 fn other_levels_on_the_base_tier() {
-    let gpu = Gpu::open(&GpuOptions { poison: true, tier: Tier::Base, ..Default::default() }).unwrap();
+    let gpu = open(Tier::Base);
     check(&gpu, "vae_odd", &DTYPES);
 }

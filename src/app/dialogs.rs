@@ -178,7 +178,7 @@ impl Link {
             &[("MP4", &["mp4"]), ("Animated PNG", &["png", "apng"]), ("GIF", &["gif"]), ("Y4M", &["y4m"])];
         self.ask(Dialog::save("Save the clip", "clip.mp4", kinds), move |teller, path| {
             let written = files::clip(&capture)
-                .and_then(|clip| written(&path, media::write(&path, &clip, &files::settings(&capture.run))));
+                .and_then(|clip| written(&path, media::write(&path, &clip, &capture.run.settings().to_string())));
             teller.tell(written.map_or_else(Told::Failed, |()| Told::ClipSaved(run, path)));
         });
     }

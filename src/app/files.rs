@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Capture, Defaults, EngineError, RunInfo};
+use crate::engine::{Capture, Defaults, EngineError};
 use crate::media::Clip;
 
 use super::cells::Cells;
@@ -88,27 +88,6 @@ pub(super) fn clip(capture: &Capture) -> Result<Clip, String> {
     let frames = capture.clip.as_ref().ok_or("This run has no clip yet.")?;
     let (width, height) = (frames.width as u32, frames.height as u32);
     Clip::new(width, height, capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
-}
-
-/// A run's settings as JSON, for the files that it becomes.
-pub(super) fn settings(info: &RunInfo) -> String {
-    serde_json::json!({
-        "program": info.program,
-        "model": info.model,
-        "model_id": info.model_id,
-        "prompt": info.prompt,
-        "negative_prompt": info.negative_prompt,
-        "seed": info.seed,
-        "noise": info.noise,
-        "size": [info.width, info.height],
-        "frames": info.num_frames,
-        "steps": info.steps(),
-        "guidance_scale": info.guidance_scale,
-        "flow_shift": info.flow_shift,
-        "scheduler": info.scheduler,
-        "strategy": info.strategy,
-    })
-    .to_string()
 }
 
 /// Says what a drop will do while something is dragged over the window.

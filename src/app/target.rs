@@ -104,10 +104,7 @@ pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
     for strategy in &mut form.strategies {
         match strategy {
             StrategyConfig::TeaCache { ret_steps, coefficients, .. } if !form.own_coefficients => {
-                *coefficients = profiled.and_then(|profiled| {
-                    let known = &profiled.calibration;
-                    if *ret_steps { known.tea_projection } else { known.tea_embedding }
-                });
+                *coefficients = profiled.and_then(|profiled| profiled.calibration.tea_coefficients(*ret_steps));
             }
             StrategyConfig::MagCache(settings) if !form.own_ratios => {
                 let known = profiled.map_or(&[][..], |profiled| &profiled.calibration.magnitude_ratios);

@@ -32,6 +32,11 @@ impl Calibration {
         self.gram.len()
     }
 
+    /// TeaCache's polynomial for one of its two signals.
+    pub fn tea_coefficients(&self, ret_steps: bool) -> Option<[f64; 5]> {
+        if ret_steps { self.tea_projection } else { self.tea_embedding }
+    }
+
     /// Fails unless all sizes agree and all numbers are finite.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! On a skipped step the blocks do not run: what they would add to the residual stream is forecast as a linear combination of what they
 //! added on the last computed steps, with the weights that fit best on the calibration runs. The next computed step tells how far the
 //! forecast for itself would have been off, and with it, in part, how far the skipped steps before it were: the latents are corrected
-//! by these shares ([`Correction`]), without running anything again, as UniPC's corrector does for its own interpolation.
+//! by these shares ([`Correction`]), without running a block again, as UniPC's corrector does for its own interpolation.
 //!
 //! All that takes is the Gram matrix G of these residuals r: the weights solve its normal equations, the shares are regressions of one
 //! forecast's error on another's, and the error that a gap between two computed steps leaves in the clean latents,

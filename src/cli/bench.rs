@@ -1,23 +1,24 @@
 //! `ditscope bench`.
 
 use std::path::{Path, PathBuf};
-
-use anyhow::bail;
+use std::time::Instant;
 
 use crate::caching::{Intervals, StepSchedule, StrategyConfig};
-use crate::engine::{Engine, Event, GenerateRequest, Observe, Received};
+use crate::engine::{Engine, GenerateRequest, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
 use super::generate::SUBMIT_BUDGET;
-use super::{GpuArgs, demo_model};
+use super::job::run_job;
+use super::{GpuArgs, model_folder};
 
 /// Steps that are measured; the first also compiles and is not counted.
 const STEPS: usize = 4;
 /// Queries a head of sampled profiling.
 const SAMPLED: usize = 64;
-/// Runs of each kind, in turn.
-const ROUNDS: usize = 3;
+/// Rounds of a run of each kind: at least so many, and on for so many seconds.
+const MIN_ROUNDS: usize = 3;
+const ROUNDS_SECONDS: f64 = 60.0;
 
 /// Arguments of `ditscope bench`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub struct Args {
     /// Measure only the kernels
     #[arg(long)]
     kernels: bool,
-    /// Measure only a denoising step
+    /// Measure only a denoising step, and the device's peak
     #[arg(long, conflicts_with = "kernels")]
     step: bool,
     /// Measure a denoising step of this model [default: the built-in demo model]
@@ -51,11 +52,13 @@ struct StepSpeed {
     size: [usize; 2],
     frames: usize,
     guidance_scale: f64,
+    rounds: usize,
     /// Of the fastest step.
     seconds: f64,
-    /// Of the fastest step that reuses the whole stack of blocks: what is left when nothing is computed.
+    /// Of a step that reuses the whole stack of blocks, as a share of a plain one (this and the next: medians over the rounds, since
+    /// machines grow faster and slower between them): what is left when nothing is computed.
     reused: f64,
-    /// Of the fastest step while the attention received from some queries and the changes of all blocks are measured.
+    /// The same while the attention received from some queries and the changes of all blocks are measured.
     sampled_profiling: f64,
     /// The same with all queries.
     exact_profiling: f64,
@@ -71,11 +74,7 @@ struct Report {
 
 /// Measures and prints.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let model = match &args.model {
-        Some(model) => Some(model.clone()),
-        None if args.kernels => None,
-        None => Some(demo_model()?),
-    };
+    let model = (!args.kernels).then(|| model_folder(args.model.as_deref())).transpose()?;
     let gpu = args.gpu.open()?;
     if args.retune {
         gpu.choices().forget()?;
@@ -102,9 +101,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else if let Some(step) = step {
         let [width, height] = step.size;
         println!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
-        let reused = 100.0 * step.reused / step.seconds;
-        println!("  one that reuses all blocks {:.4} s, {reused:.1} % of it", step.reused);
-        let more = |seconds: f64| 100.0 * (seconds / step.seconds - 1.0);
+        println!(
+            "  one that reuses all blocks takes {:.1} % of it (medians of {} rounds)",
+            100.0 * step.reused,
+            step.rounds
+        );
+        let more = |share: f64| 100.0 * (share - 1.0);
         let (sampled, exact) = (more(step.sampled_profiling), more(step.exact_profiling));
         println!("  profiling adds {sampled:.0} % with {SAMPLED} queries a head, {exact:.0} % with all");
     }
@@ -128,7 +130,7 @@ fn print_shape(speeds: &[KernelSpeed]) {
     }
 }
 
-/// The fastest of a few steps of a model at its own size or another one, without and with profiling.
+/// A step of a model at its own size or another one, and what it takes with reuse and with profiling.
 fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
     let mut request = GenerateRequest::of_model(model, "a cat walking on grass")?;
     request.num_inference_steps = STEPS;
@@ -148,43 +150,46 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
         profiled(Received::Sampled(SAMPLED)),
         profiled(Received::Exact),
     ];
-    let mut fastest = [f64::INFINITY; 4];
-    for _ in 0..ROUNDS {
-        for (fastest, request) in fastest.iter_mut().zip(&runs) {
-            *fastest = fastest.min(fastest_step(&engine, request)?);
+    let start = Instant::now();
+    let mut rounds: Vec<[f64; 4]> = Vec::new();
+    while rounds.len() < MIN_ROUNDS || start.elapsed().as_secs_f64() < ROUNDS_SECONDS {
+        let mut round = [0.0; 4];
+        for (seconds, request) in round.iter_mut().zip(&runs) {
+            *seconds = fastest_step(&engine, request)?;
         }
+        rounds.push(round);
     }
-    let [seconds, reused, sampled_profiling, exact_profiling] = fastest;
+    let share = |kind: usize| median(rounds.iter().map(|round| round[kind] / round[0]).collect());
     Ok(StepSpeed {
         model: model.display().to_string(),
         size: [request.width, request.height],
         frames: request.num_frames,
         guidance_scale: request.guidance_scale,
-        seconds,
-        reused,
-        sampled_profiling,
-        exact_profiling,
+        rounds: rounds.len(),
+        seconds: rounds.iter().map(|round| round[0]).fold(f64::INFINITY, f64::min),
+        reused: share(1),
+        sampled_profiling: share(2),
+        exact_profiling: share(3),
     })
+}
+
+/// The middle value; of an even number, the upper of the two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The fastest step of a run but the first, in seconds; decoding is left out.
 fn fastest_step(engine: &Engine, request: &GenerateRequest) -> anyhow::Result<f64> {
-    engine.generate(request.clone())?;
     let (mut fastest, mut measured) = (f64::INFINITY, false);
-    for event in engine.events() {
-        match event {
-            Event::Step(done) if done.record.step > 0 => {
-                fastest = fastest.min(done.record.seconds);
-                if done.record.step + 1 == STEPS {
-                    measured = true;
-                    engine.control().cancel();
-                }
-            }
-            Event::Finished(_) => return Ok(fastest),
-            Event::Failed(_) if measured => return Ok(fastest),
-            Event::Failed(error) => return Err(error.into()),
-            _ => {}
+    let run = run_job(engine, request, |done| {
+        if done.record.step > 0 {
+            fastest = fastest.min(done.record.seconds);
         }
-    }
-    bail!("the engine stopped without a word")
+        if done.record.step + 1 == STEPS {
+            measured = true;
+            engine.control().cancel();
+        }
+    });
+    if measured { Ok(fastest) } else { run.map(|_| fastest) }
 }

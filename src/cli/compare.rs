@@ -26,7 +26,7 @@ use super::{GpuArgs, WrongUse};
 pub struct Args {
     #[command(flatten)]
     runs: RunArgs,
-    /// Strategies, separated by spaces or semicolons, as in `generate --strategy`; `planner` is what `generate --speedup` uses
+    /// Strategies, separated by spaces or semicolons, as in `generate --strategy`; `planner` is that of `generate --speedup`, for the nearest number of steps
     #[arg(long, default_value = "planner;uniform;fewer-steps;profiling")]
     strategies: String,
     /// Tune each strategy to these speed-ups of the denoising, by FLOPs; without, settings are taken as they are, and

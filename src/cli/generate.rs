@@ -16,7 +16,7 @@ use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, demo_model, job, latents};
+use super::{GpuArgs, job, latents, model_folder};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub struct Args {
     /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with .mp4, and a number where that exists]
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// Denoising steps [default: the model's]
+    /// Denoising steps [default: those of a plan in --strategy FILE.json, else the model's]
     #[arg(long)]
     steps: Option<usize>,
     /// Guidance; 1 for none [default: the model's]
@@ -65,7 +65,7 @@ pub struct Args {
     /// Keep the initial latents (safetensors, key `latents`)
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Record the run, to be opened in the window: every step, block and preview
+    /// Record the run, to be opened in the window: every step, block and preview (attention from 256 sampled queries a head)
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Print one JSON object at the end, and nothing else
@@ -124,11 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for path in [&args.save_latents, &args.capture].into_iter().flatten() {
         media::check_place(path)?;
     }
-    let model = match &args.model {
-        Some(model) => model.clone(),
-        None => demo_model()?,
-    };
-    let mut request = args.request(&model)?;
+    let mut request = args.request(&model_folder(args.model.as_deref())?)?;
     let facts = Facts::of(&request)?;
     media::check_clip(&output, request.width, request.height)?;
     // A full run needs none, whatever is wrong with it.
@@ -318,26 +314,14 @@ fn summary(
     capture: &Capture,
     expected: Option<f64>,
 ) -> serde_json::Value {
-    serde_json::json!({
-        "output": output.display().to_string(),
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "model": request.model.display().to_string(),
-        "seed": request.seed,
-        "size": [request.width, request.height],
-        "frames": request.num_frames,
-        "steps": capture.run.steps(),
-        "guidance_scale": request.guidance_scale,
-        "flow_shift": capture.run.flow_shift,
-        "scheduler": capture.run.scheduler,
-        "strategy": request.strategy.name(),
-        "strategy_settings": request.strategy,
-        "expected_psnr": expected,
-        "hit_rate": capture.hit_rate(),
-        "flop_speedup": flop_speedup(capture, request),
-        "seconds": generated.seconds,
-        "peak_memory": generated.peak_memory,
-    })
+    let mut summary = capture.run.settings();
+    summary["output"] = output.display().to_string().into();
+    summary["expected_psnr"] = expected.into();
+    summary["hit_rate"] = capture.hit_rate().into();
+    summary["flop_speedup"] = flop_speedup(capture, request).into();
+    summary["seconds"] = serde_json::json!(generated.seconds);
+    summary["peak_memory"] = generated.peak_memory.into();
+    summary
 }
 
 /// `a cat walking on grass` -> `a-cat-walking-on-grass.mp4`.

@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::media::{Clip, MediaError};
 
 use super::generate::parse_size;
-use super::{GpuArgs, WrongUse, demo_model};
+use super::{GpuArgs, WrongUse, model_folder};
 
 /// Settings of every run of a command.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,11 +52,7 @@ impl RunArgs {
     /// # Errors
     /// No model, or its settings cannot be read.
     pub fn request(&self, prompt: &str) -> anyhow::Result<GenerateRequest> {
-        let model = match &self.model {
-            Some(model) => model.clone(),
-            None => demo_model()?,
-        };
-        let defaults = GenerateRequest::of_model(&model, prompt)?;
+        let defaults = GenerateRequest::of_model(&model_folder(self.model.as_deref())?, prompt)?;
         let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
         Ok(GenerateRequest {
             width,

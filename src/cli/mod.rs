@@ -143,11 +143,17 @@ fn mistyped(first: &OsString) -> Option<WrongUse> {
         .then(|| WrongUse(format!("there is no command called {text}: did you mean {nearest}?")))
 }
 
-/// What ships with the program, a file or a folder: beside the working directory, the executable, or the source it was built from.
+/// What ships with the program, a file or a folder: in the working directory, beside the executable, or in the source that
+/// it was built from.
 fn shipped(place: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(place)));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
     [Some(PathBuf::from(place)), beside, Some(source)].into_iter().flatten().find(|path| is_there(path))
+}
+
+/// The model that was named, else the one that ships with the program.
+fn model_folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    named.map_or_else(demo_model, |folder| Ok(folder.to_owned()))
 }
 
 /// The model that ships with the program.

@@ -10,7 +10,8 @@ use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
 use crate::engine::{
-    Capture, Engine, Facts, GenerateRequest, MeanPaid, Observe, Received, StepRecord, estimate_masks, subject_of,
+    Capture, Engine, Facts, GenerateRequest, Generated, MeanPaid, Observe, Received, StepRecord, estimate_masks,
+    subject_of,
 };
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
@@ -32,8 +33,8 @@ const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
 const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
 /// Steps that a profile may have: one after which something can be reused, and as many as the planner takes.
 const PLANNABLE: RangeInclusive<usize> = 2..=Planner::MOST_STEPS;
-/// Prompts for it.
-const PROBED_PROMPTS: usize = 2;
+/// Prompts for it. Many: what becomes of an error varies a hundredfold between prompts, where a clip is about to become one thing or another.
+const PROBED_PROMPTS: usize = 8;
 /// Prompts on which plans are tried out.
 const TRIED_PROMPTS: usize = 4;
 
@@ -54,7 +55,7 @@ pub struct Args {
     /// The profile to write
     #[arg(short, long, default_value = "profile.json")]
     output: PathBuf,
-    /// Folder for figures (lift, recall, maps, prediction, delta, residual, blocks_lift_delta: SVG and PNG) and tables (scores, blocks, steps: CSV) [default: none]
+    /// Folder for figures (lift, recall, maps, prediction, delta, residual, blocks_lift_delta: SVG and PNG), tables (scores, blocks, steps: CSV) and the profile [default: none]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     #[command(flatten)]
@@ -111,8 +112,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::start(open_gpu(&args.gpu, facts.gpu_memory)?, SUBMIT_BUDGET)?;
     let jobs = prompts.len() as u64 * args.runs.seeds;
     let exact = u64::from(args.queries > 0);
-    let probes = prompts.len().min(PROBED_PROMPTS) * (1 + PROBED.len());
-    let trials = prompts.len().min(TRIED_PROMPTS) * (1 + TRIED.len());
+    let probes = prompts.len().min(PROBED_PROMPTS) * PROBED.len();
+    let trials = prompts.len().min(TRIED_PROMPTS) * TRIED.len();
     let bar = ProgressBar::new((jobs + exact + (probes + trials) as u64) * request.num_inference_steps as u64);
     bar.set_style(super::generate::bar_style()?);
     let mut collected = Collected::default();
@@ -137,11 +138,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     calibration.tea_projection = calibrate_tea_cache(&collected.signals[1], &collected.outputs);
     request.observe = Observe::default();
     bar.set_message("sensitivity");
-    let few = |count: usize| prompts.iter().take(count).cloned().collect::<Vec<_>>();
-    calibration.amplification =
-        amplification(&engine, &request, &few(PROBED_PROMPTS), &calibration, profile.model.blocks, &bar)?;
+    let trials = Trials { engine: &engine, request: &request, blocks: profile.model.blocks, bar: &bar };
+    calibration.amplification = trials.amplification(&collected.references, &calibration)?;
     bar.set_message("trying plans");
-    calibration.outcomes = outcomes(&engine, &request, &few(TRIED_PROMPTS), &calibration, profile.model.blocks, &bar)?;
+    calibration.outcomes = trials.outcomes(&collected.references, &calibration)?;
     bar.finish_and_clear();
     profile.calibration = Some(calibration);
     write_bytes(&args.output, profile.to_json()?.as_bytes())?;
@@ -184,6 +184,16 @@ struct Collected {
     /// Relative changes of TeaCache's two signals, and of the output, of all steps of all runs.
     signals: [Vec<f64>; 2],
     outputs: Vec<f64>,
+    /// What the first prompts became: measuring changes nothing in it.
+    references: Vec<Reference>,
+}
+
+/// A clip without reuse.
+struct Reference {
+    prompt: String,
+    latents: Vec<f32>,
+    /// Of the prompts on which plans are tried.
+    frames: Option<Frames>,
 }
 
 impl Collected {
@@ -213,6 +223,11 @@ impl Collected {
         }
         recorder.end()?;
         self.calibrate(&capture, &residuals);
+        if request.seed == 0 && self.references.len() < PROBED_PROMPTS {
+            let tried = self.references.len() < TRIED_PROMPTS;
+            let frames = tried.then(|| frames(&generated)).transpose()?;
+            self.references.push(Reference { prompt: request.prompt.clone(), latents: generated.latents, frames });
+        }
         if args.queries > 0 && self.sampled.is_empty() {
             self.sampled = capture.steps.into_iter().map(received).collect();
         }
@@ -346,86 +361,83 @@ fn doubt(estimate: &Estimate) -> Option<String> {
         .then(|| format!("the mask is a guess (confidence {confidence:.2}): so are the scores of this run"))
 }
 
-/// What becomes of an error at each step: the newest residual is held over a single step, and the clean latents compared with
-/// those of a full run. Between the probed steps the logarithm is interpolated.
-fn amplification(
-    engine: &Engine,
-    request: &GenerateRequest,
-    prompts: &[String],
-    calibration: &Calibration,
-    blocks: usize,
-    bar: &ProgressBar,
-) -> anyhow::Result<Vec<f64>> {
-    let steps = calibration.gram.len();
-    let gram = &calibration.gram;
-    let latents = |prompt: &String, plans: Option<Vec<StepPlan>>| -> anyhow::Result<Vec<f32>> {
-        let strategy = plans.map_or(StrategyConfig::Off, |plans| StrategyConfig::Plan { title: "probe".into(), plans });
-        let request = GenerateRequest { prompt: prompt.clone(), strategy, ..request.clone() };
-        Ok(run_job(engine, &request, |_| bar.inc(1))?.generated.latents)
-    };
-    let references = prompts.iter().map(|prompt| latents(prompt, None)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut probed: Vec<(usize, f64)> = Vec::new();
-    for share in PROBED {
-        let step = ((share * steps as f64).round() as usize).clamp(1, steps.saturating_sub(1).max(1));
-        let h = calibration.sigmas[step] - calibration.sigmas[step + 1];
-        let made = h * h * (gram[step][step] - 2.0 * gram[step][step - 1] + gram[step - 1][step - 1]);
-        if made <= 0.0 || probed.iter().any(|(known, _)| *known == step) {
-            continue;
-        }
-        let action = |s| if s == step { Action::Reuse(Forecast::hold()) } else { Action::Store };
-        let plans: Vec<_> = (0..steps).map(|s| StepPlan::both(BranchPlan::whole(blocks, action(s)))).collect();
-        let mut found = 0.0;
-        for (prompt, reference) in prompts.iter().zip(&references) {
-            let difference = latents(prompt, Some(plans.clone()))?;
-            let squares = difference.iter().zip(reference).map(|(a, b)| f64::from(a - b).powi(2));
-            found += squares.sum::<f64>() / reference.len() as f64 / prompts.len() as f64;
-        }
-        probed.push((step, (found / made).max(1e-12)));
-    }
-    let at = |step: usize| -> f64 {
-        let after = probed.iter().position(|(known, _)| *known >= step).unwrap_or(probed.len());
-        match (after.checked_sub(1).and_then(|i| probed.get(i)), probed.get(after)) {
-            (Some(low), Some(high)) => {
-                let share = (step - low.0) as f64 / (high.0 - low.0) as f64;
-                (low.1.ln() + share * (high.1.ln() - low.1.ln())).exp()
-            }
-            (Some(only), None) | (None, Some(only)) => only.1,
-            (None, None) => 1.0,
-        }
-    };
-    Ok((0..steps).map(at).collect())
+fn frames(generated: &Generated) -> anyhow::Result<Frames> {
+    Ok(Frames::from_signed(generated.width, generated.height, &generated.frames)?)
 }
 
-/// Plans tried out: the error that was predicted, and the mean PSNR that came out.
-fn outcomes(
-    engine: &Engine,
-    request: &GenerateRequest,
-    prompts: &[String],
-    calibration: &Calibration,
+/// Runs with reuse, to see what they keep of the clips without.
+struct Trials<'a> {
+    engine: &'a Engine,
+    request: &'a GenerateRequest,
     blocks: usize,
-    bar: &ProgressBar,
-) -> anyhow::Result<Vec<(f64, f64)>> {
-    let planner = Planner::new(calibration)?;
-    let frames = |prompt: &String, strategy| -> anyhow::Result<Frames> {
-        let request = GenerateRequest { prompt: prompt.clone(), strategy, ..request.clone() };
-        let generated = run_job(engine, &request, |_| bar.inc(1))?.generated;
-        Ok(Frames::from_signed(generated.width, generated.height, &generated.frames)?)
-    };
-    let full = |prompt| frames(prompt, StrategyConfig::Off);
-    let references = prompts.iter().map(full).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut outcomes = Vec::new();
-    for speedup in TRIED {
-        let Ok(planned) = planner.for_speedup(speedup) else { continue };
-        let mut psnr = 0.0;
-        for (prompt, reference) in prompts.iter().zip(&references) {
-            let strategy = planned.strategy(blocks);
-            psnr += metrics::clip_psnr(reference, &frames(prompt, strategy)?)? / prompts.len() as f64;
-        }
-        if psnr.is_finite() {
-            outcomes.push((planned.error, psnr));
-        }
+    bar: &'a ProgressBar,
+}
+
+impl Trials<'_> {
+    fn run(&self, prompt: &str, strategy: &StrategyConfig) -> anyhow::Result<Generated> {
+        let request = GenerateRequest { prompt: prompt.into(), strategy: strategy.clone(), ..self.request.clone() };
+        Ok(run_job(self.engine, &request, |_| self.bar.inc(1))?.generated)
     }
-    Ok(outcomes)
+
+    /// What becomes of an error at each step: the newest residual is held over a single step, and the clean latents compared with
+    /// those of a full run, in the mean of squares over the prompts. Between the probed steps the logarithm is interpolated.
+    fn amplification(&self, references: &[Reference], calibration: &Calibration) -> anyhow::Result<Vec<f64>> {
+        let gram = &calibration.gram;
+        let steps = gram.len();
+        let mut probed: Vec<(usize, f64)> = Vec::new();
+        for share in PROBED {
+            let step = ((share * steps as f64).round() as usize).clamp(1, steps.saturating_sub(1).max(1));
+            let h = calibration.sigmas[step] - calibration.sigmas[step + 1];
+            let made = h * h * (gram[step][step] - 2.0 * gram[step][step - 1] + gram[step - 1][step - 1]);
+            if made <= 0.0 || probed.iter().any(|(known, _)| *known == step) {
+                continue;
+            }
+            let action = |s| if s == step { Action::Reuse(Forecast::hold()) } else { Action::Store };
+            let plans = (0..steps).map(|s| StepPlan::both(BranchPlan::whole(self.blocks, action(s)))).collect();
+            let held = StrategyConfig::Plan { title: "probe".into(), plans };
+            let mut found = 0.0;
+            for Reference { prompt, latents, .. } in references {
+                let difference = self.run(prompt, &held)?.latents;
+                let squares = difference.iter().zip(latents).map(|(a, b)| f64::from(a - b).powi(2));
+                found += squares.sum::<f64>() / latents.len() as f64 / references.len() as f64;
+            }
+            probed.push((step, (found / made).max(1e-12)));
+        }
+        Ok((0..steps).map(|step| between(&probed, step)).collect())
+    }
+
+    /// Plans tried out: the error that was predicted, and the mean PSNR that came out.
+    fn outcomes(&self, references: &[Reference], calibration: &Calibration) -> anyhow::Result<Vec<(f64, f64)>> {
+        let planner = Planner::new(calibration)?;
+        let tried = references.iter().filter_map(|known| Some((&known.prompt, known.frames.as_ref()?)));
+        let mut outcomes = Vec::new();
+        for speedup in TRIED {
+            let Ok(planned) = planner.for_speedup(speedup) else { continue };
+            let strategy = planned.strategy(self.blocks);
+            let mut found = Vec::new();
+            for (prompt, reference) in tried.clone() {
+                found.push(metrics::clip_psnr(reference, &frames(&self.run(prompt, &strategy)?)?)?);
+            }
+            let psnr = found.iter().sum::<f64>() / found.len() as f64;
+            if psnr.is_finite() {
+                outcomes.push((planned.error, psnr));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+/// A value between the measured ones (steps rising), by the logarithm; beyond them the nearest, and 1 where there is none.
+fn between(measured: &[(usize, f64)], step: usize) -> f64 {
+    let after = measured.iter().position(|(known, _)| *known >= step).unwrap_or(measured.len());
+    match (after.checked_sub(1).and_then(|i| measured.get(i)), measured.get(after)) {
+        (Some(low), Some(high)) => {
+            let share = (step - low.0) as f64 / (high.0 - low.0) as f64;
+            (low.1.ln() + share * (high.1.ln() - low.1.ln())).exp()
+        }
+        (Some(only), None) | (None, Some(only)) => only.1,
+        (None, None) => 1.0,
+    }
 }
 
 /// What a profile says, in a few lines.
@@ -469,5 +481,15 @@ mod tests {
         for wrong in ["lowest", "much", "q5", "q-0.1", "qnan", "nan", "inf", "lowest-1"] {
             assert!(parse_rule(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn values_between_measured_steps_follow_the_logarithm() {
+        let measured = [(2, 1.0), (4, 100.0)];
+        let found: Vec<f64> = (0..6).map(|step| between(&measured, step)).collect();
+        for (found, wanted) in found.iter().zip([1.0, 1.0, 1.0, 10.0, 100.0, 100.0]) {
+            assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");
+        }
+        assert_eq!(between(&[], 3), 1.0);
     }
 }

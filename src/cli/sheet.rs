@@ -19,13 +19,13 @@ pub struct Args {
     /// Clips in a row
     #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     columns: usize,
-    /// Frames shown of each clip; 0 for clips that play, in .mp4 and .gif
+    /// Frames shown of each clip; 0 for clips that play
     #[arg(long, default_value_t = 4)]
     shown: usize,
     /// Enlarge each pixel this many times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
-    /// The sheet: .png, .gif, .mp4
+    /// The sheet: .png (animated where clips play), .gif, .mp4 or .y4m
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]

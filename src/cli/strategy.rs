@@ -318,7 +318,7 @@ impl Calibrated for StrategyConfig {
         let Some(known) = profile.and_then(|profile| profile.calibration.as_ref()) else { return self };
         match &mut self {
             Self::TeaCache { ret_steps, coefficients: coefficients @ None, .. } => {
-                *coefficients = if *ret_steps { known.tea_projection } else { known.tea_embedding };
+                *coefficients = known.tea_coefficients(*ret_steps);
             }
             Self::MagCache(settings) if settings.ratios.is_empty() => settings.ratios = known.magnitude_ratios.clone(),
             // These are applied, so they must be of this run's steps. MagCache's are thresholds, taken by the nearest index as published.

@@ -84,6 +84,27 @@ impl RunInfo {
     pub fn tokens(&self) -> usize {
         self.token_grid.iter().product()
     }
+
+    /// What makes the same clip again, as JSON: for the files that a run becomes.
+    pub fn settings(&self) -> serde_json::Value {
+        serde_json::json!({
+            "program": self.program,
+            "model": self.model,
+            "model_id": self.model_id,
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "seed": self.seed,
+            "noise": self.noise,
+            "size": [self.width, self.height],
+            "frames": self.num_frames,
+            "steps": self.steps(),
+            "guidance_scale": self.guidance_scale,
+            "flow_shift": self.flow_shift,
+            "scheduler": self.scheduler,
+            "strategy": self.strategy.name(),
+            "strategy_settings": self.strategy,
+        })
+    }
 }
 
 /// Small RGB frames made from the estimate of the clean latents: one pixel a latent cell.

@@ -4,7 +4,7 @@
 use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::split::{fitting, ranges, window};
-use super::tune::{Choice, Named, extent_class};
+use super::tune::{self, Choice, Named, extent_class};
 
 /// An additive bias on the scores before the softmax: the one of a head, a query and a key is element
 /// `head * head_stride + key + offset - query * query_stride` of `tensor`.
@@ -89,15 +89,10 @@ impl AttentionVariant {
         [&subgroups[..], &tiles[..]].concat()
     }
 
-    /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
+    /// Those worth measuring on this kind of device, the likeliest first.
     pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
         let [narrow, tall] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, key_groups: 1 });
-        let tiles = [2, 4].map(|rows| Self::Tile { rows });
-        match gpu.caps().subgroup_min {
-            Some(8..) if gpu.is_cpu() => vec![narrow, tall],
-            Some(8..) => vec![tiles[0], tiles[1], narrow],
-            _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
-        }
+        tune::candidates(gpu, [narrow, tall], [2, 4].map(|rows| Self::Tile { rows }), narrow)
     }
 
     /// Query rows of a workgroup.
@@ -428,9 +423,7 @@ mod tests {
     fn heads_and_rows_are_split_at_the_limits() {
         let (_, _turn) = gpu();
         // Bindings hold the k of one head of d 40 and 71 keys (11,520 bytes), and 8 rows of the output (9,600 bytes); a dispatch a few rows.
-        let options =
-            GpuOptions { poison: true, checked_shaders: true, max_binding: Some(12_000), ..Default::default() };
-        let gpu = Gpu::open(&options).unwrap();
+        let gpu = narrow_gpu(12_000);
         let budget = std::time::Duration::from_nanos(20_000);
         let case = Case { heads: 6, n_q: 75, n_k: 71, d: 40, sharpness: 1.0, bias: Bias::Relative };
         for budget in [budget, StreamOptions::default().budget] {

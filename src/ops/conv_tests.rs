@@ -162,8 +162,7 @@ fn the_base_tier_is_right() {
 #[test]
 fn splits_are_seamless() {
     let (_, _turn) = gpu();
-    let options = crate::gpu::GpuOptions { poison: true, max_binding: Some(12 << 10), ..Default::default() };
-    let gpu = Gpu::open(&options).unwrap();
+    let gpu = narrow_gpu(12 << 10);
     let budget = std::time::Duration::from_micros(30);
     let mut cx = Stream::new(&gpu, crate::gpu::StreamOptions { budget, ..Default::default() });
     let case = Case { geometry: Conv::causal(2), extents: [9, 9, 7], channels: [12, 8] };

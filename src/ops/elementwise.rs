@@ -119,10 +119,7 @@ mod tests {
     fn combinations_are_in_place_and_split_at_the_binding_limit() {
         let (_, _turn) = gpu();
         for max_binding in [None, Some(2048)] {
-            let options =
-                crate::gpu::GpuOptions { max_binding, poison: true, checked_shaders: true, ..Default::default() };
-            let gpu = crate::gpu::Gpu::open(&options).unwrap();
-            let mut cx = stream(&gpu);
+            let mut cx = stream(&narrow_gpu(max_binding));
             let (x, xs) = random_tensor(&mut cx, 1, &[37, 36]);
             let (y, ys) = random_tensor(&mut cx, 2, &[37, 36]);
             let (z, zs) = random_tensor(&mut cx, 3, &[37, 36]);

@@ -251,7 +251,7 @@ impl HeadsPart<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{Gpu, GpuOptions, StreamOptions};
+    use crate::gpu::StreamOptions;
     use crate::ops::HostWeight;
     use crate::ops::testing::*;
 
@@ -357,9 +357,7 @@ mod tests {
     fn heads_and_rows_are_split_at_the_limits() {
         let (_, _turn) = gpu();
         // Four rows of x are 5,760 bytes, the keys of a head 4,160.
-        let options =
-            GpuOptions { poison: true, checked_shaders: true, max_binding: Some(6_100), ..Default::default() };
-        let gpu = Gpu::open(&options).unwrap();
+        let gpu = narrow_gpu(6_100);
         for budget in [std::time::Duration::ZERO, StreamOptions::default().budget] {
             check(&mut Stream::new(&gpu, StreamOptions { budget, ..Default::default() }), [1, 5, 5], 3, 40);
         }
@@ -371,7 +369,7 @@ mod tests {
         let (_, _turn) = gpu();
         let ([n, k], heads, d) = ([150, 8], 4, 8);
         let project = |max_binding| {
-            let gpu = Gpu::open(&GpuOptions { poison: true, max_binding, ..Default::default() }).unwrap();
+            let gpu = narrow_gpu(max_binding);
             let mut cx = stream(&gpu);
             let (x, _) = random_tensor(&mut cx, 1, &[n, k]);
             let host = HostWeight::from_f32(&random(2, 3 * heads * d * k));

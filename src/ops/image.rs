@@ -137,9 +137,7 @@ mod tests {
         check_norm(&mut cx, [2, 5, 7, 4], true, 0);
         check_norm(&mut cx, [1, 3, 3, 12], false, 1);
         check_norm(&mut cx, [3, 9, 11, 24], true, 2);
-        let options = crate::gpu::GpuOptions { poison: true, max_binding: Some(4096), ..Default::default() };
-        let small = crate::gpu::Gpu::open(&options).unwrap();
-        check_norm(&mut stream(&small), [3, 9, 11, 12], true, 2);
+        check_norm(&mut stream(&narrow_gpu(4096)), [3, 9, 11, 12], true, 2);
     }
 
     #[test]

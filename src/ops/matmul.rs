@@ -6,7 +6,7 @@ use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor}
 
 use super::Weight;
 use super::split::ranges;
-use super::tune::{Choice, Named, extent_class};
+use super::tune::{self, Choice, Named, extent_class};
 
 /// Activation applied to a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,15 +110,10 @@ impl Variant {
         all
     }
 
-    /// Those worth measuring on this kind of device, the likeliest first: broadcasts where workgroup memory is dear, else tiles.
+    /// Those worth measuring on this kind of device, the likeliest first.
     pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
         let [small, large] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, lane_columns: 2 });
-        let tiles = [4, 8].map(|rows| Self::Tile { rows });
-        match gpu.caps().subgroup_min {
-            Some(8..) if gpu.is_cpu() => vec![large, small],
-            Some(8..) => vec![tiles[0], tiles[1], small],
-            _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
-        }
+        tune::candidates(gpu, [large, small], [4, 8].map(|rows| Self::Tile { rows }), small)
     }
 
     /// The kernel of a product with weights of this type.
@@ -377,7 +372,7 @@ mod tests {
         let (_, _turn) = gpu();
         let [m, k, n] = [150, 64, 36];
         let product = |max_binding, budget| {
-            let gpu = Gpu::open(&GpuOptions { poison: true, max_binding, ..Default::default() }).unwrap();
+            let gpu = narrow_gpu(max_binding);
             let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
             let (x, _) = random_tensor(&mut cx, 1, &[3, m / 3, k]);
             let host = HostWeight::from_f32(&random(2, n * k));
@@ -405,7 +400,7 @@ mod tests {
         let choices = Some(folder.path().join("kernels.json"));
         let mut results = Vec::new();
         for choices in [None, choices.clone(), choices] {
-            let gpu = Gpu::open(&GpuOptions { choices, ..Default::default() }).unwrap();
+            let gpu = Gpu::open(&GpuOptions { choices, checked_shaders: true, ..Default::default() }).unwrap();
             let mut cx = stream(&gpu);
             let (x, _) = random_tensor(&mut cx, 1, &[96, 256]);
             let w = Weight::linear(&gpu, "w", &HostWeight::from_f32(&random(2, 256 * 256)), [256, 256], None).unwrap();

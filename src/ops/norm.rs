@@ -165,7 +165,7 @@ impl<'a> Call<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, StreamOptions};
+    use crate::gpu::StreamOptions;
     use crate::ops::testing::*;
 
     /// The CPU twin: normalised rows in f64, before what follows.
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn rows_are_split_at_the_limits() {
         let (_, _turn) = gpu();
-        let gpu = Gpu::open(&GpuOptions { poison: true, max_binding: Some(2_000), ..Default::default() }).unwrap();
+        let gpu = narrow_gpu(2_000);
         let mut cx = Stream::new(&gpu, StreamOptions { budget: std::time::Duration::ZERO, ..Default::default() });
         check(&mut cx, 23, 100, 1.0);
     }

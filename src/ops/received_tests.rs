@@ -145,8 +145,7 @@ fn tiles_agree_with_the_twin_on_the_base_tier() {
 #[test]
 fn splits_at_the_limits_change_no_bit() {
     let (_, _turn) = gpu();
-    let options = GpuOptions { poison: true, checked_shaders: true, max_binding: Some(12_000), ..Default::default() };
-    let gpu = Gpu::open(&options).unwrap();
+    let gpu = narrow_gpu(12_000);
     let case = Case { heads: 6, n_q: 75, n_k: 71, d: 40, sharpness: 1.0 };
     let budgets = [std::time::Duration::from_nanos(20_000), StreamOptions::default().budget];
     let results = budgets.map(|budget| {
@@ -205,8 +204,7 @@ fn attention_is_the_same_bit_for_bit_with_a_log_sum() {
 #[test]
 fn attention_paid_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
-    let options = GpuOptions { poison: true, checked_shaders: true, max_binding: Some(20_000), ..Default::default() };
-    let small = Gpu::open(&options).unwrap();
+    let small = narrow_gpu(20_000);
     let budget = std::time::Duration::from_nanos(20_000);
     let streams = [stream(&gpu), Stream::new(&small, StreamOptions { budget, ..Default::default() })];
     for mut cx in streams {

@@ -123,7 +123,6 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{Gpu, GpuOptions};
     use crate::ops::testing::*;
 
     /// CPU twin, in f64.
@@ -173,9 +172,7 @@ mod tests {
     #[test]
     fn change_is_split_at_the_limits() {
         let (_, _turn) = gpu();
-        let options =
-            GpuOptions { poison: true, checked_shaders: true, max_binding: Some(65_536), ..Default::default() };
-        let mut cx = stream(&Gpu::open(&options).unwrap());
+        let mut cx = stream(&narrow_gpu(65_536));
         check(&mut cx, 100_003);
         check(&mut cx, 100_004);
         check(&mut cx, 65_536);

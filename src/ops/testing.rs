@@ -38,14 +38,25 @@ pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
     (opened(&rig.base, Tier::Base), turn)
 }
 
-/// All rigs, for tests that measure time: no other kernel test runs beside them.
-pub fn alone() -> [MutexGuard<'static, ()>; 2] {
-    RIGS.each_ref().map(|rig| rig.turn.lock().unwrap_or_else(PoisonError::into_inner))
+/// The same as [`gpu`] with all rigs held, for tests that measure time: no other kernel test runs beside them.
+pub fn alone() -> (Gpu, [MutexGuard<'static, ()>; 2]) {
+    let turns = RIGS.each_ref().map(|rig| rig.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    (opened(&RIGS[0].full, Tier::Full), turns)
+}
+
+/// A device of its own whose bindings hold at most so many bytes.
+pub fn narrow_gpu(max_binding: impl Into<Option<u64>>) -> Gpu {
+    open(&GpuOptions { max_binding: max_binding.into(), ..Default::default() })
 }
 
 fn opened(device: &OnceLock<Gpu>, tier: Tier) -> Gpu {
-    let options = GpuOptions { poison: true, checked_shaders: true, tier, ..Default::default() };
-    device.get_or_init(|| Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")).clone()
+    device.get_or_init(|| open(&GpuOptions { tier, ..Default::default() })).clone()
+}
+
+/// Poisoned memory and checked shaders: the same kernels for all, so that a driver compiles each once.
+fn open(options: &GpuOptions) -> Gpu {
+    let options = GpuOptions { poison: true, checked_shaders: true, ..options.clone() };
+    Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
 }
 
 /// A stream on a device.

@@ -1,7 +1,7 @@
 //! The choice among a kernel's variants: measured on the adapter, once per class of shapes, or a fixed rule.
 //!
 //! Tuning costs a job little: classes of small calls follow the rule, and only variants that may win on the kind of device are
-//! tried (`ditscope bench` tries all).
+//! tried (`ditscope bench` tries all but what is hopeless there).
 
 use std::time::Instant;
 
@@ -33,6 +33,16 @@ pub(super) struct Choice<'a, V> {
     pub flops: f64,
 }
 
+/// Those of a kernel's variants that are worth measuring on this kind of device, the likeliest first: broadcasts within a subgroup
+/// where workgroup memory is dear, else tiles, and one broadcast (`rival`) to try.
+pub(super) fn candidates<V: Copy>(gpu: &Gpu, broadcasts: [V; 2], tiles: [V; 2], rival: V) -> Vec<V> {
+    match gpu.caps().subgroup_min {
+        Some(8..) if gpu.is_cpu() => broadcasts.to_vec(),
+        Some(8..) => vec![tiles[0], tiles[1], rival],
+        _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
+    }
+}
+
 /// Extents between powers of two share their choice; small ones, whose remainders leave lanes idle, are a class each.
 pub(super) fn extent_class(extent: usize) -> usize {
     if extent <= 64 { extent } else { extent.next_power_of_two() }
@@ -57,9 +67,12 @@ impl<V: Named> Choice<'_, V> {
     }
 
     /// The variant that holds after these were measured, in seconds: one remembered before, else the fastest if it can be remembered,
-    /// else the rule's.
+    /// else the rule's; and the rule's always where it has no rival.
     pub(super) fn settle(&self, gpu: &Gpu, measured: &[(V, f64)]) -> V {
         let rule = self.candidates[0];
+        if self.candidates.len() == 1 {
+            return rule;
+        }
         if let Some(chosen) = self.remembered(gpu) {
             return chosen;
         }
@@ -171,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_fastest_is_chosen_once_and_remembered() {
-        let _turns = testing::alone();
+        let (_, _turns) = testing::alone();
         let folder = tempfile::tempdir().unwrap();
         let options = GpuOptions { choices: Some(folder.path().join("kernels.json")), ..Default::default() };
         for ran in [vec![6, 1, 30], vec![]] {
@@ -180,6 +193,9 @@ mod tests {
             assert_eq!(decide(&mut cx, &choice(1.0)), (6, vec![]), "small calls follow the rule");
             assert_eq!(decide(&mut cx, &choice(1e9)), (1, ran));
         }
+        let gpu = Gpu::open(&options).unwrap();
+        let alone = Choice { candidates: &ALL[..1], ..choice(1e9) };
+        assert_eq!(alone.settle(&gpu, &[(6, 6e-3), (1, 1e-3)]), 6, "what is never chosen is not said to be");
         // A choice that this program does not know is measured again.
         let text = std::fs::read_to_string(folder.path().join("kernels.json")).unwrap();
         std::fs::write(folder.path().join("kernels.json"), text.replace("1 ms", "7 ms")).unwrap();
