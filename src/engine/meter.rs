@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::caching::ProbeResult;
-use crate::gpu::{DType, Stream, Tensor};
+use crate::gpu::{Stream, Tensor};
 use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
 use crate::ops::{self, Changes};
 
@@ -191,16 +191,10 @@ impl<'a> Meter<'a> {
 
 /// At most [`SAMPLE_ROWS`] rows of a matrix, evenly spread.
 fn sampled(cx: &mut Stream, matrix: &Tensor) -> Result<Tensor> {
-    let stride = matrix.rows().div_ceil(SAMPLE_ROWS);
-    if stride <= 1 {
-        return Ok(matrix.clone());
+    match matrix.rows().div_ceil(SAMPLE_ROWS) {
+        0 | 1 => Ok(matrix.clone()),
+        stride => Ok(ops::sample_rows(cx, matrix, stride)?),
     }
-    let rows: Vec<usize> = (0..matrix.rows()).step_by(stride).collect();
-    let sample = cx.empty("sample", &[rows.len(), matrix.columns()], DType::F32)?;
-    for (to, from) in rows.into_iter().enumerate() {
-        cx.copy(&matrix.slice(from, 1), &sample.slice(to, 1))?;
-    }
-    Ok(sample)
 }
 
 /// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without size.

@@ -50,6 +50,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "received_subgroup",
     "received_tile",
     "row_softmax",
+    "sample_rows",
     "split_heads",
     "sum_rows",
     "transpose",

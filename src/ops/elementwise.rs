@@ -32,6 +32,30 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Ran
     Ok(out)
 }
 
+/// Rows 0, `stride`, `2 stride` and so on of a matrix.
+pub fn sample_rows(cx: &mut Stream, matrix: &Tensor, stride: usize) -> Result<Tensor> {
+    let (rows, columns) = (matrix.rows().div_ceil(stride.max(1)), matrix.columns());
+    if stride == 0 || !columns.is_multiple_of(4) || columns == 0 || matrix.dtype() != DType::F32 {
+        return Err(GpuError::shape("sample_rows", format!("every {stride}th row of {:?}", matrix.shape())));
+    }
+    let sample = cx.empty("sample", &[rows, columns], DType::F32)?;
+    let most = fitting(cx.gpu().caps().max_binding, size_of::<f32>() * columns * stride);
+    for some in ranges(rows, most, 1) {
+        let spanned = (some.len() - 1) * stride + 1;
+        let (x, x4) = window(matrix, some.start * stride * columns, spanned * columns);
+        let (y, y4) = window(&sample, some.start * columns, some.len() * columns);
+        let params = [some.len() * columns / 4, columns / 4, stride * columns / 4].map(|n| n as u32);
+        cx.dispatch(&Dispatch {
+            kernel: &Kernel::new("sample_rows"),
+            tensors: &[(1, &x), (2, &y)],
+            params: bytemuck::bytes_of(&[params[0], params[1], params[2], x4, y4]),
+            groups: fold_groups((some.len() * columns / 4).div_ceil(GROUP)),
+            flops: (some.len() * columns) as f64,
+        })?;
+    }
+    Ok(sample)
+}
+
 /// `x / (1 + exp(-x))`.
 pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
     if !x.len().is_multiple_of(4) {
@@ -113,6 +137,24 @@ mod tests {
         }
         assert!(add_rows(&mut cx, &a, &b, 4..6).is_err());
         assert!(add_rows(&mut cx, &a, &b.reshape(&[5, 20, 6]), 0..1).is_err());
+    }
+
+    #[test]
+    fn sampled_rows_are_evenly_spread_and_split_at_the_binding_limit() {
+        let (_, _turn) = gpu();
+        for max_binding in [None, Some(2048)] {
+            let mut cx = stream(&narrow_gpu(max_binding));
+            let (x, values) = random_tensor(&mut cx, 1, &[37, 36]);
+            for stride in [1, 2, 5, 37, 40] {
+                let sample = sample_rows(&mut cx, &x, stride).unwrap();
+                let want: Vec<f32> = values.chunks(36).step_by(stride).flatten().copied().collect();
+                assert_eq!(sample.shape(), [37_usize.div_ceil(stride), 36]);
+                assert_eq!(cx.read(&sample).unwrap(), want, "every {stride}th");
+            }
+            assert!(
+                sample_rows(&mut cx, &x, 0).is_err() && sample_rows(&mut cx, &x.reshape(&[36 * 37, 1]), 2).is_err()
+            );
+        }
     }
 
     #[test]

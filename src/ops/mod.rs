@@ -20,7 +20,7 @@ mod weight;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use conv::{Conv, Target, conv, conv_variants, conv_with};
-pub use elementwise::{add_rows, add_scaled, silu, subtract_from};
+pub use elementwise::{add_rows, add_scaled, sample_rows, silu, subtract_from};
 pub use heads::{HeadsPart, RopeTable, project_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
