@@ -59,13 +59,13 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// What is read back, as rows of patches: the velocity, then what was expected.
+    /// What is read back: the velocity, then what was expected, both as rows of patches, and what was measured.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let velocity = match &self.velocity {
             Velocity::OnGpu(velocity) => Some(velocity),
             Velocity::Forecast(_) => None,
         };
-        velocity.into_iter().chain(&self.expected)
+        velocity.into_iter().chain(&self.expected).chain(self.measured.iter().flat_map(Measured::tensors))
     }
 }
 
@@ -165,11 +165,9 @@ impl<'a> Denoiser<'a> {
         }
         let recorded = std::iter::once(&cond).chain(uncond.as_ref().map(|(_, recorded)| recorded));
         let tensors: Vec<&Tensor> = recorded.flat_map(Recorded::tensors).collect();
-        let rows = cx.read_all(&tensors)?;
-        let values: Result<Vec<_>> = rows.iter().map(|rows| Ok(model.velocity(patches, rows)?)).collect();
-        let mut values = values?.into_iter();
-        let cond = self.cond.collect(cx, cond, &mut values, sample)?;
-        let uncond = uncond.map(|(branch, recorded)| branch.collect(cx, recorded, &mut values, sample)).transpose()?;
+        let mut values = cx.read_all(&tensors)?.into_iter();
+        let cond = self.cond.collect(cond, &mut values, &input)?;
+        let uncond = uncond.map(|(branch, recorded)| branch.collect(recorded, &mut values, &input)).transpose()?;
         if let Some(seen) = self.cond.observation(&plan.cond, blocks) {
             strategy.observe(now.step, &seen);
         }
@@ -288,9 +286,7 @@ impl Branch<'_> {
                 Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
             }
         }
-        if plan.is_full(count) {
-            self.meter.residual(cx, pass.hidden_states(), &mut measured)?;
-        }
+        self.meter.sum_up(cx, pass.hidden_states(), plan.is_full(count), &mut measured)?;
         let velocity = Velocity::OnGpu(input.model.finish(cx, pass.start(), pass.hidden_states())?);
         Ok(Recorded { velocity, expected, cells, measured: Some(measured) })
     }
@@ -298,25 +294,28 @@ impl Branch<'_> {
     /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
     fn collect(
         &mut self,
-        cx: &mut Stream,
         recorded: Recorded,
         values: &mut impl Iterator<Item = Vec<f32>>,
-        sample: &[f32],
+        input: &Input,
     ) -> Result<BranchDone> {
         let Recorded { velocity, expected, cells, measured } = recorded;
+        let mut next = || {
+            let rows = values.next().ok_or(CacheError::Unexpected("a velocity was not read back"))?;
+            Result::Ok(input.model.velocity(input.patches, &rows)?)
+        };
         let velocity = match velocity {
             Velocity::Forecast(velocity) => velocity,
             Velocity::OnGpu(_) => {
-                let velocity = values.next().ok_or(CacheError::Unexpected("a velocity was not read back"))?;
+                let velocity = next()?;
                 self.outputs.truncate(MOST_OUTPUTS - 1);
-                self.outputs.push_front(Output { velocity: velocity.clone(), latents: sample.to_vec() });
+                self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
                 velocity
             }
         };
-        let expected = expected.and_then(|_| values.next());
+        let expected = expected.map(|_| next()).transpose()?;
         let mut blocks = BlockRecord::of_cells(cells);
         let residual = match measured {
-            Some(measured) => self.meter.end(cx, measured, &mut blocks)?,
+            Some(measured) => self.meter.end(measured, values, &mut blocks),
             None => Residual::default(),
         };
         Ok(BranchDone { velocity, expected, blocks, residual })

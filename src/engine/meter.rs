@@ -49,7 +49,7 @@ pub(super) struct Residual {
     pub sample: Option<Vec<f32>>,
 }
 
-/// What was measured of the blocks of one step. What is on the GPU is read back in one go: it need not stop between blocks.
+/// What was measured of the blocks of one step. It stays on the GPU until the step's end, which need not stop between blocks.
 pub(super) struct Measured {
     /// Of blocks, where times are measured.
     seconds: Vec<(usize, f64)>,
@@ -59,7 +59,18 @@ pub(super) struct Measured {
     /// Of each block and of the stack, those in `changed`; where changes are measured.
     changes: Option<Changes>,
     changed: Vec<usize>,
+    /// The sums of these changes, once all are there.
+    sums: Option<Tensor>,
     stack: Option<Stack>,
+}
+
+impl Measured {
+    /// What is read back, in the order in which [`Meter::end`] takes it.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let maps = self.watch.iter().flat_map(|watch| watch.received.iter().chain(&watch.paid)).map(|(_, map)| map);
+        let of_stack = self.stack.iter().flat_map(|stack| [&stack.factors, &stack.sample]);
+        maps.chain(&self.sums).chain(of_stack)
+    }
 }
 
 /// What is read of the whole stack's residual, which itself is as large as the hidden states.
@@ -83,7 +94,7 @@ impl<'a> Meter<'a> {
         let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
         let changes = changes.then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
         let (seconds, changed, watch) = (Vec::new(), Vec::new(), self.watch.clone());
-        Ok(Measured { seconds, before, watch, changes, changed, stack: None })
+        Ok(Measured { seconds, before, watch, changes, changed, sums: None, stack: None })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
@@ -135,7 +146,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Keeps the whole stack's residual, if it was begun as a whole; measures how it changed, and what is to be read of it.
-    pub fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
+    fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
         let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
         self.keep(cx, stack, (before, after), measured)?;
@@ -144,21 +155,31 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Reads back what was measured, all of it with one wait.
-    pub fn end(&mut self, cx: &mut Stream, measured: Measured, records: &mut [BlockRecord]) -> Result<Residual> {
-        let Measured { seconds, watch, changes, changed, stack, .. } = measured;
+    /// Sums up what was measured, with the hidden states after the last block; `whole`: all blocks ran.
+    pub fn sum_up(&mut self, cx: &mut Stream, after: &Tensor, whole: bool, measured: &mut Measured) -> Result<()> {
+        if whole {
+            self.residual(cx, after, measured)?;
+        }
+        let changes = measured.changes.take().filter(|_| !measured.changed.is_empty());
+        measured.sums = changes.map(|changes| changes.sums(cx)).transpose()?;
+        Ok(())
+    }
+
+    /// Notes what was read back of [`Measured::tensors`], the next of `values`.
+    pub fn end(
+        &mut self,
+        measured: Measured,
+        values: &mut impl Iterator<Item = Vec<f32>>,
+        records: &mut [BlockRecord],
+    ) -> Residual {
+        let Measured { seconds, watch, changed, sums, stack, .. } = measured;
         seconds.into_iter().for_each(|(block, seconds)| records[block].seconds = Some(seconds as f32));
         let (received, paid) = watch.map_or((Vec::new(), Vec::new()), |watch| (watch.received, watch.paid));
-        let sums = changes.filter(|_| !changed.is_empty()).map(|changes| changes.sums(cx)).transpose()?;
-        let maps = received.iter().chain(&paid).map(|(_, map)| map);
-        let of_stack = stack.iter().flat_map(|stack| [&stack.factors, &stack.sample]);
-        let tensors: Vec<&Tensor> = maps.chain(&sums).chain(of_stack).collect();
-        let mut values = cx.read_all(&tensors)?.into_iter();
-        for (block, _) in &received {
-            records[*block].received = values.next();
+        for (block, _) in received {
+            records[block].received = values.next();
         }
-        for (block, _) in &paid {
-            records[*block].paid = values.next();
+        for (block, _) in paid {
+            records[block].paid = values.next();
         }
         let mut residual = Residual::default();
         if let Some(sums) = sums.and_then(|_| values.next()) {
@@ -170,13 +191,13 @@ impl<'a> Meter<'a> {
                 }
             }
         }
-        if let (Some(stack), Some(factors)) = (stack, values.next()) {
+        if let Some((stack, factors)) = stack.and_then(|stack| Some((stack, values.next()?))) {
             // Behind the last token there is padding.
             let tokens = self.deltas.last().and_then(|delta| Some(delta.as_ref()?.rows())).unwrap_or(factors.len());
             residual.magnitude_ratio = self.magnitude_ratio(&factors[..tokens], stack.sample.columns());
             residual.sample = values.next();
         }
-        Ok(residual)
+        residual
     }
 
     /// The mean over tokens of how much the magnitude grew since it was last measured.

@@ -225,7 +225,7 @@ pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<
     let row_flops = (2 * d * keys.count()) as f64;
     let max_binding = cx.gpu().caps().max_binding;
     let affordable = ((cx.dispatch_budget() / row_flops) as usize).max(64);
-    let most_rows = affordable.min(fitting(max_binding, 4 * d)).min(65_535 * 64).min(n_q);
+    let most_rows = affordable.min(fitting(max_binding, 4 * d)).min(65_535 * 64).min(n_q.next_multiple_of(64));
     let bindable = fitting(max_binding, 4 * d * n_k4).min(fitting(max_binding, 4 * n_q * d).max(1));
     let most_heads = (affordable / most_rows.max(1)).min(bindable).min(65_535);
     for queries in ranges(n_q, most_rows, 64) {
