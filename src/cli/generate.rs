@@ -16,7 +16,7 @@ use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, job, latents, model_folder};
+use super::{GpuArgs, WrongUse, job, latents, model_folder};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -123,6 +123,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     media::check_path(&output)?;
     for path in [&args.save_latents, &args.capture].into_iter().flatten() {
         media::check_place(path)?;
+        if *path == output || (args.save_latents == args.capture) {
+            return Err(WrongUse(format!("two of the outputs are to be {}", path.display())).into());
+        }
     }
     let mut request = args.request(&model_folder(args.model.as_deref())?)?;
     let facts = Facts::of(&request)?;
@@ -145,7 +148,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
     let mut recording = Recording::new(recorder);
-    let (generated, capture) = follow(&engine, args.json, &mut recording)?;
+    let followed = follow(&engine, args.json, &mut recording);
+    let (generated, capture) = match (followed, &recording.rest) {
+        (Err(error), Some(place)) => return Err(error.context(format!("the run until then is in {}", place.display()))),
+        (followed, _) => followed?,
+    };
     // Another run may have taken the name since.
     let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
@@ -230,21 +237,24 @@ pub(super) fn bar_style() -> anyhow::Result<ProgressStyle> {
 struct Recording {
     writer: Option<Writer>,
     failure: Option<CaptureError>,
+    /// Where a run that failed is recorded.
+    rest: Option<PathBuf>,
 }
 
 impl Recording {
     fn new(writer: Option<Writer>) -> Self {
-        Self { writer, failure: None }
+        Self { writer, failure: None, rest: None }
     }
 
     fn observe(&mut self, event: &Event, records: &[Record]) {
         let Some(writer) = &mut self.writer else { return };
         let written = records.iter().try_for_each(|record| writer.write(record));
-        // A run that failed is a run as well.
-        let ends = matches!(event, Event::Finished(_) | Event::Failed(_));
-        let done = match written {
-            Ok(()) if ends => self.writer.take().map_or(Ok(()), Writer::finish),
-            other => other,
+        let done = match (written, event) {
+            (Ok(()), Event::Finished(_)) => self.writer.take().map_or(Ok(()), Writer::finish),
+            (Ok(()), Event::Failed(_)) => {
+                self.writer.take().map_or(Ok(None), Writer::finish_failed).map(|place| self.rest = place)
+            }
+            (other, _) => other,
         };
         if let Err(error) = done {
             (self.writer, self.failure) = (None, Some(error));

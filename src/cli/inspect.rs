@@ -21,7 +21,10 @@ pub struct Args {
 
 /// Prints what a place holds.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let kind = args.place.extension().and_then(|extension| extension.to_str()).filter(|_| !args.place.is_dir());
+    let extension = args.place.extension().and_then(|extension| extension.to_str()).filter(|_| !args.place.is_dir());
+    // A profile that is not calibrated yet is NAME.json.partial.
+    let profile = args.place.to_str().is_some_and(|name| name.ends_with(".json.partial"));
+    let kind = extension.map(|extension| if profile { "json" } else { extension });
     match (kind, args.json) {
         (Some("json"), true) => println!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
         (Some("json"), false) => super::profile::print(&Profile::read(&args.place)?, &args.place),

@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use crate::engine::{Capture, Engine, Event, GenerateRequest, Generated, StepDone};
 use crate::gpu::Gpu;
 use crate::media::{Clip, MediaError};
+use crate::model::wan::tokenizer;
 
 use super::generate::parse_size;
 use super::{GpuArgs, WrongUse, model_folder};
@@ -75,6 +76,11 @@ impl RunArgs {
         let prompts: Vec<String> = lines.take(self.limit.unwrap_or(usize::MAX)).collect();
         if prompts.is_empty() {
             return Err(WrongUse(format!("{} holds no prompts", path.display())).into());
+        }
+        if let Some(long) =
+            prompts.iter().map(|prompt| prompt.chars().count()).find(|chars| *chars > tokenizer::MAX_PROMPT_CHARS)
+        {
+            return Err(WrongUse(format!("{}: {}", path.display(), tokenizer::Error::PromptTooLong(long))).into());
         }
         Ok(prompts)
     }

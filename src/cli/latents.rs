@@ -22,7 +22,10 @@ pub fn read(path: &Path) -> anyhow::Result<Latents> {
         );
     };
     let (elements, _) = view.data().as_chunks::<4>();
-    let values = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let values: Vec<f32> = elements.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    if !values.iter().all(|value| value.is_finite()) {
+        bail!("{}: they hold values that are no numbers", place());
+    }
     Ok(Latents { shape: [*c, *f, *h, *w], values })
 }
 

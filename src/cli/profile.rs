@@ -121,7 +121,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         for seed in 0..args.runs.seeds {
             bar.set_message("profiling");
             let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
-            collected.add(args, &engine, &request, &bar)?;
+            if let Err(error) = collected.add(args, &engine, &request, &bar) {
+                return Err(collected.keep(&args.output, error));
+            }
         }
     }
     if args.queries > 0 {
@@ -232,6 +234,14 @@ impl Collected {
             self.sampled = capture.steps.into_iter().map(received).collect();
         }
         Ok(())
+    }
+
+    /// Writes what the runs before an error tell, if there are any; the error, with the place.
+    fn keep(self, output: &Path, error: anyhow::Error) -> anyhow::Error {
+        let Some(Ok((profile, _))) = self.recorder.map(Recorder::finish) else { return error };
+        let place = partial(output);
+        let written = profile.to_json().is_ok_and(|text| write_bytes(&place, text.as_bytes()).is_ok());
+        if written { error.context(format!("the runs until then are in {}", place.display())) } else { error }
     }
 
     /// The first run again with all queries, whose maps tell how good the sampled ones are: measuring changes nothing in what is

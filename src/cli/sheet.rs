@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use indicatif::ProgressBar;
 
 use crate::engine::{Engine, Facts, GenerateRequest};
-use crate::media;
+use crate::media::{self, Clip};
 
 use super::GpuArgs;
 use super::generate::{SUBMIT_BUDGET, bar_style};
@@ -35,33 +35,39 @@ pub struct Args {
 /// Generates and writes; clips are in the order of the prompts, row by row.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
-    media::check_path(&args.output)?;
     let request = args.runs.request(&prompts[0])?;
     let count = prompts.len() * args.runs.seeds as usize;
     let columns = args.columns.min(count);
-    media::check_grid(
-        (count, columns),
-        (request.width, request.height),
-        args.shown.min(request.num_frames),
-        args.scale,
-    )?;
+    let shown = args.shown.min(request.num_frames);
+    let (width, height) = media::check_grid((count, columns), (request.width, request.height), shown, args.scale)?;
+    media::check_clip(&args.output, width, height)?;
     let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
     let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.num_inference_steps as u64);
     bar.set_style(bar_style()?);
-    let mut cells = Vec::new();
-    for prompt in &prompts {
-        for seed in 0..args.runs.seeds {
-            bar.set_message(prompt.clone());
-            let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
-            let run = run_job(&engine, &request, |_| bar.inc(1))?;
-            let clip = clip(&run.generated, run.capture.run.fps)?;
-            cells.push((if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? }, prompt.as_str()));
+    let one = |prompt: &String, seed: u64| -> anyhow::Result<Clip> {
+        bar.set_message(prompt.clone());
+        let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+        let run = run_job(&engine, &request, |_| bar.inc(1))?;
+        let clip = clip(&run.generated, run.capture.run.fps)?;
+        Ok(if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? })
+    };
+    let (mut cells, mut failure) = (Vec::new(), None);
+    for (prompt, seed) in prompts.iter().flat_map(|prompt| (0..args.runs.seeds).map(move |seed| (prompt, seed))) {
+        match one(prompt, seed) {
+            Ok(cell) => cells.push((cell, prompt.as_str())),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
         }
     }
     bar.finish_and_clear();
+    if let Some(error) = failure.take_if(|_| cells.is_empty()) {
+        return Err(error);
+    }
     let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, *prompt)).collect();
     let sheet = media::grid(&cells, columns, args.scale)?;
     media::write(&args.output, &sheet, &prompts.join("; "))?;
     println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);
-    Ok(())
+    failure.map_or(Ok(()), |error| Err(error.context("the sheet holds the clips before this error")))
 }

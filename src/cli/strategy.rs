@@ -1,5 +1,6 @@
 //! Strategies on the command line: `--strategy NAME[:KEY=VALUE,...]`.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -172,7 +173,9 @@ impl<'a> Settings<'a> {
     fn take<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, WrongUse> {
         let Some(index) = self.pairs.iter().position(|(name, _)| name.trim() == key) else { return Ok(default) };
         let (_, value) = self.pairs.remove(index);
-        value.trim().parse().map_err(|_| WrongUse(format!("\"{value}\" is no value for {key} of {}", self.name)))
+        let endless = value.trim().parse::<f64>().is_ok_and(|number| !number.is_finite());
+        let parsed = value.trim().parse().ok().filter(|_| !endless);
+        parsed.ok_or_else(|| WrongUse(format!("\"{value}\" is no value for {key} of {}", self.name)))
     }
 
     fn is_set(&self, key: &str) -> bool {
@@ -200,9 +203,9 @@ impl<'a> Settings<'a> {
         }
         self.replace("warm-up", &mut schedule.warm_up)?;
         self.replace("last", &mut schedule.last)?;
-        let every = self.take("every", 0usize)?;
+        let every = if self.is_set("every") { Some(self.take("every", NonZeroUsize::MIN)?) } else { None };
         match &mut schedule.intervals {
-            intervals if every > 0 => *intervals = Intervals::Uniform(every),
+            intervals if let Some(every) = every => *intervals = Intervals::Uniform(every.get()),
             Intervals::Decreasing { max, min, .. } => {
                 self.replace("max", max)?;
                 self.replace("min", min)?;
@@ -282,7 +285,12 @@ pub fn parse(text: &str, sigmas: &[f64], profile: Option<&Profile>) -> anyhow::R
             set.replace("boundary", &mut settings.boundary)?;
             set.schedule(&mut settings.schedule)?;
         }
-        StrategyConfig::FewerSteps { steps } => set.replace("steps", steps)?,
+        StrategyConfig::FewerSteps { steps: fewer } => {
+            set.replace("steps", fewer)?;
+            if *fewer > steps {
+                return Err(WrongUse(format!("fewer-steps of {steps} cannot be {fewer}")).into());
+            }
+        }
     }
     set.finish()?;
     Ok(config.calibrated(profile, sigmas))

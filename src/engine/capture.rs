@@ -98,6 +98,7 @@ impl RunInfo {
             "size": [self.width, self.height],
             "frames": self.num_frames,
             "steps": self.steps(),
+            "sigmas": self.sigmas,
             "guidance_scale": self.guidance_scale,
             "flow_shift": self.flow_shift,
             "scheduler": self.scheduler,

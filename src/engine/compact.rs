@@ -2,18 +2,40 @@
 
 /// Frames of bytes.
 pub mod byte_frames {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use crate::engine::capture::check::MOST_FRAMES;
 
     /// Writes each frame as one byte string.
     pub fn serialize<S: Serializer>(frames: &[Vec<u8>], to: S) -> Result<S::Ok, S::Error> {
         frames.iter().map(|frame| serde_bytes::Bytes::new(frame)).collect::<Vec<_>>().serialize(to)
     }
 
-    /// Reads them back.
+    /// Reads them back, and no more than a clip may have: an empty frame takes 24 times as much memory as in the file.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
-        let frames = Vec::<serde_bytes::ByteBuf>::deserialize(from).map_err(D::Error::custom)?;
-        Ok(frames.into_iter().map(serde_bytes::ByteBuf::into_vec).collect())
+        from.deserialize_seq(FramesVisitor)
+    }
+
+    struct FramesVisitor;
+
+    impl<'de> Visitor<'de> for FramesVisitor {
+        type Value = Vec<Vec<u8>>;
+
+        fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(to, "at most {MOST_FRAMES} frames")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut frames = Vec::new();
+            while let Some(frame) = from.next_element::<serde_bytes::ByteBuf>()? {
+                if frames.len() == MOST_FRAMES {
+                    return Err(A::Error::invalid_length(MOST_FRAMES + 1, &self));
+                }
+                frames.push(frame.into_vec());
+            }
+            Ok(frames)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a model's folder says about good settings for it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::model::wan::files::ModelFiles;
@@ -8,6 +9,18 @@ use super::EngineError;
 
 /// Frames a second that files of clips can say.
 const MOST_FPS: u32 = 240;
+
+/// The text of a file that need not be there.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(EngineError::Request(format!("cannot read {}: {error}", path.display()))),
+    }
+}
 
 /// Settings used where the user gives none. A model folder may hold them as `ditscope.json`; what it leaves out is Wan2.1's own.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -42,7 +55,7 @@ impl Defaults {
     pub fn of_model(folder: &Path) -> Result<Self, EngineError> {
         ModelFiles::find(folder)?;
         let path = folder.join("ditscope.json");
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::default()) };
+        let Some(text) = read_if_there(&path)? else { return Ok(Self::default()) };
         Self::parse(&text)
             .map_err(|why| EngineError::Request(format!("{} does not hold settings: {why}", path.display())))
     }

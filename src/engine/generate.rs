@@ -322,8 +322,7 @@ impl Job<'_> {
     /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device, as is known before or found out: the
     /// denoising that came before must not be lost.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
-        let caps = self.gpu.caps();
-        let memory = caps.memory.unwrap_or(u64::MAX);
+        let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
         let tiling = vae.needed_tiling(caps, memory, self.request.height, self.request.width);
         let decoded = self.decode_with(vae, tiling, latents, shape);
         match decoded {

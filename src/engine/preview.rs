@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::defaults::read_if_there;
 use super::{EngineError, Frames};
 
 /// `rgb = latents factors + bias` on normalised latents, rgb in [-1, 1].
@@ -22,7 +23,7 @@ impl PreviewMap {
     /// The file is there but is no map for `channels` channels.
     pub fn of_model(folder: &Path, channels: usize) -> Result<Self, EngineError> {
         let path = folder.join("preview.json");
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::plain(channels)) };
+        let Some(text) = read_if_there(&path)? else { return Ok(Self::plain(channels)) };
         let map: Self = serde_json::from_str(&text)
             .map_err(|error| EngineError::Request(format!("{} holds no preview map: {error}", path.display())))?;
         if map.factors.len() != channels {

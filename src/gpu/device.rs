@@ -1,6 +1,7 @@
 //! Opening a device, and what it can do.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,17 +138,34 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-/// Adapters, strongest first: discrete, integrated, virtual, CPU.
+/// Adapters, strongest first: discrete, integrated, virtual, CPU; Metal's own before MoltenVK's of the same kind.
 fn sorted_adapters() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+    let kind = |info: &wgpu::AdapterInfo| match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
+    };
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let translated = cfg!(target_vendor = "apple") && info.backend != wgpu::Backend::Metal;
+        (kind(&info), translated)
     });
     adapters
+}
+
+/// Waits for a device.
+///
+/// # Errors
+/// It is lost, or refuses.
+pub(super) fn poll(device: &wgpu::Device, poll: wgpu::PollType) -> Result<()> {
+    // wgpu panics where Vulkan reports a lost device to who waits for it.
+    match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
+        Ok(polled) => polled.map(drop).map_err(|error| GpuError::Device(error.to_string())),
+        Err(_) => Err(GpuError::Lost("while the program waited for it".into())),
+    }
 }
 
 /// Name and version of an adapter's driver.
@@ -378,6 +396,14 @@ impl Gpu {
         self.check()
     }
 
+    /// The memory in bytes that a job may count on: the adapter's own; where no driver tells, all that it asks for, as too much is
+    /// refused. Metal neither tells nor refuses, it swaps or fails much later: there it is what the smallest machines have.
+    pub fn memory_to_count_on(&self) -> u64 {
+        const SMALLEST_MAC: u64 = 4 << 30;
+        let unknown = if self.inner.info.backend == wgpu::Backend::Metal { SMALLEST_MAC } else { u64::MAX };
+        self.inner.caps.memory.unwrap_or(unknown)
+    }
+
     pub(super) fn empty(&self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let bytes = shape.iter().product::<usize>() as u64 * dtype.size();
         let allocation = self.inner.pool.allocate(&self.inner.device, bytes.next_multiple_of(4), what)?;
@@ -385,7 +411,8 @@ impl Gpu {
     }
 
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        self.inner.device.poll(poll).map(drop).map_err(|error| GpuError::Device(error.to_string()))
+        // Where the reason is known it is worth more than that waiting failed.
+        self::poll(&self.inner.device, poll).map_err(|error| self.check().err().unwrap_or(error))
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::device::poll;
 use super::{GpuError, Result};
 
 /// How much GPU memory the program holds, in bytes.
@@ -68,7 +69,9 @@ impl Pool {
 
     /// A buffer of at least `bytes`, with undefined contents.
     pub(super) fn allocate(self: &Arc<Self>, device: &wgpu::Device, bytes: u64, what: &str) -> Result<Allocation> {
-        let size = size_class(bytes);
+        let limit = device.limits().max_buffer_size;
+        // The largest tensors that there can be have no class of their own.
+        let size = if bytes <= limit { size_class(bytes).min(limit & !3) } else { bytes };
         let reused = self.lock().free.get_mut(&size).and_then(Vec::pop);
         match reused {
             Some(buffer) => {
@@ -97,7 +100,7 @@ impl Pool {
             // Free buffers of other sizes may be what is in the way; work in flight holds them until it is done.
             Err(_) => {
                 self.release_free();
-                device.poll(wgpu::PollType::wait_indefinitely()).ok();
+                poll(device, wgpu::PollType::wait_indefinitely())?;
                 create_buffer(device, size, what)?
             }
         };

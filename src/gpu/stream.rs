@@ -33,6 +33,8 @@ const LAUNCH_FLOPS: f64 = 1e5;
 const FIRST_RATE: f64 = 5e9;
 /// Weight of the newest speed measurement.
 const RATE_SMOOTHING: f64 = 0.2;
+/// How many times the known speed one submit may seem to reach.
+const MOST_GROWTH: f64 = 2.0;
 
 struct InFlight {
     index: wgpu::SubmissionIndex,
@@ -275,6 +277,8 @@ impl Stream {
         }
         self.finish()?;
         readable.map_async(wgpu::MapMode::Read, .., |_| {});
+        // DirectX tells of a lost device at a submit only, and until then all waiting succeeds.
+        self.gpu.queue().submit([]);
         self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
         self.gpu.check()?;
         let view = readable.get_mapped_range(..).map_err(|error| GpuError::Device(error.to_string()))?;
@@ -318,7 +322,10 @@ impl Stream {
         self.last_completion = Instant::now();
         // Tiny submits measure the driver's latency, not the GPU's speed.
         if done.flops > 10.0 * LAUNCH_FLOPS && seconds > 0.0 {
-            self.rate += RATE_SMOOTHING * (done.flops / seconds - self.rate);
+            // What was done before anybody waited for it (the host compiled, or paused) seems infinitely fast: believed, it would make
+            // submits that a watchdog ends.
+            let measured = (done.flops / seconds).min(MOST_GROWTH * self.rate);
+            self.rate += RATE_SMOOTHING * (measured - self.rate);
         }
         if let Some(mut timer) = done.timer {
             timer.collect(&self.gpu, &mut self.times)?;

@@ -198,6 +198,10 @@ fn decode_png(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<Gray
     let mut screen = Screen::new(width as usize, height as usize);
     let mut raw = vec![0; reader.output_buffer_size().ok_or("the PNG is too large")?];
     let mut all = Vec::new();
+    // A picture before the animation is for programs that know none.
+    if reader.info().animation_control().is_some() && reader.info().frame_control().is_none() {
+        reader.next_frame(&mut raw).map_err(text)?;
+    }
     while all.len() < count.min(most) {
         let info = reader.next_frame(&mut raw).map_err(text)?;
         let control = reader.info().frame_control().copied().filter(|_| reader.info().animation_control().is_some());

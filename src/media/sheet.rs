@@ -43,7 +43,7 @@ pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip,
     Clip::new(as_u32(width), as_u32(height), cells[0].0.fps, (0..frames).map(picture).collect())
 }
 
-/// Says whether [`grid`] can make a sheet of `cells` captioned clips of `size` pixels, each a strip of `shown` frames or, for 0, the
+/// The size in pixels of [`grid`]'s sheet of `cells` captioned clips of `size` pixels, each a strip of `shown` frames or, for 0, the
 /// clip itself, so that a program can refuse before it has made them.
 ///
 /// # Errors
@@ -53,12 +53,12 @@ pub fn check_grid(
     size: (usize, usize),
     shown: usize,
     scale: u32,
-) -> Result<(), MediaError> {
+) -> Result<(usize, usize), MediaError> {
     let cell = match shown {
         0 => size,
         _ => Layout::new((shown, shown), size, 1, false).map(|strip| (strip.width, strip.height))?,
     };
-    Layout::new((cells, columns), cell, scale, true).map(drop)
+    Layout::new((cells, columns), cell, scale, true).map(|sheet| (sheet.width, sheet.height))
 }
 
 /// Where the cells of a sheet lie, in pixels.
@@ -98,15 +98,16 @@ fn as_u32(side: usize) -> u32 {
     u32::try_from(side).unwrap_or(u32::MAX)
 }
 
-/// `count` frames of a clip, evenly spaced from the first to the last, side by side in one picture.
+/// `count` frames of a clip (all, if there are no more), evenly spaced from the first to the last, side by side in one picture.
 ///
 /// # Errors
 /// As [`grid`].
 pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
+    let count = count.min(clip.frames.len());
     let frame = |index: usize| Clip::new(clip.width, clip.height, clip.fps, vec![clip.frames[index].clone()]);
-    let shown = (0..count.min(clip.frames.len())).map(|column| frame(evenly_spaced(column, count, clip.frames.len())));
+    let shown = (0..count).map(|column| frame(evenly_spaced(column, count, clip.frames.len())));
     let shown = shown.collect::<Result<Vec<_>, _>>()?;
-    grid(&shown.iter().map(|frame| (frame, "")).collect::<Vec<_>>(), count.min(clip.frames.len()), 1)
+    grid(&shown.iter().map(|frame| (frame, "")).collect::<Vec<_>>(), count, 1)
 }
 
 /// The frame for `column` of `columns`, the first and the last frame included.

@@ -206,8 +206,10 @@ pub fn conv_with(
     let kernel = variant.kernel(w.matrix.dtype()).flag("CONV");
     let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
     let after = after_bits(w, activation) | residual;
-    let [tile_rows, _] = variant.tile();
-    let row_flops = 2.0 * plan.taps() as f64 * x.columns() as f64 * w.n() as f64;
+    let [tile_rows, tile_columns4] = variant.tile();
+    // Whole tiles run: three colours cost as much as all of a tile's columns.
+    let columns = w.n().next_multiple_of(4 * tile_columns4);
+    let row_flops = 2.0 * plan.taps() as f64 * x.columns() as f64 * columns as f64;
     let mut first = 0;
     while first < plan.rows() {
         // WebGPU's limit on workgroups of one dimension, and the time limit.

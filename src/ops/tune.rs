@@ -34,11 +34,12 @@ pub(super) struct Choice<'a, V> {
 }
 
 /// Those of a kernel's variants that are worth measuring on this kind of device, the likeliest first: broadcasts within a subgroup
-/// where workgroup memory is dear, else tiles, and one broadcast (`rival`) to try.
+/// where workgroup memory is dear, else tiles, and one broadcast (`rival`) to try where its workgroups of eight lanes leave at most
+/// half of a subgroup idle.
 pub(super) fn candidates<V: Copy>(gpu: &Gpu, broadcasts: [V; 2], tiles: [V; 2], rival: V) -> Vec<V> {
     match gpu.caps().subgroup_min {
         Some(8..) if gpu.is_cpu() => broadcasts.to_vec(),
-        Some(8..) => vec![tiles[0], tiles[1], rival],
+        Some(8..=16) => vec![tiles[0], tiles[1], rival],
         _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
     }
 }

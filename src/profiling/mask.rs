@@ -216,7 +216,8 @@ pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, Profil
             let covered = coverage(picture, [grid[1], grid[2]], |value| 2 * u16::from(value) > cut);
             frame.iter_mut().zip(covered).for_each(|(sum, covered)| *sum += covered / group.len() as f64);
         }
-        map.extend(frame);
+        // Shares of a token's pixels may add up to a little more than all of it.
+        map.extend(frame.into_iter().map(|covered| covered.min(1.0)));
     }
     let confidence = map.iter().map(|covered| (2.0 * covered - 1.0).abs()).sum::<f64>() / map.len() as f64;
     let mask = Mask::new(grid, map.iter().map(|covered| *covered >= 0.5).collect())?;

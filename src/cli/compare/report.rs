@@ -32,14 +32,16 @@ impl Summary<'_> {
         self.rows.iter().map(|row| value(row)).sum::<f64>() / self.rows.len().max(1) as f64
     }
 
-    fn spread(&self, value: impl Fn(&Row) -> f64) -> f64 {
-        let mean = self.mean(&value);
-        self.mean(|row| (value(row) - mean).powi(2)).sqrt()
+    /// The standard deviation of what the rows are a sample of; one row tells nothing of it.
+    fn spread(&self, value: impl Fn(&Row) -> f64) -> Option<f64> {
+        let (mean, others) = (self.mean(&value), self.rows.len().checked_sub(1).filter(|others| *others > 0)?);
+        Some((self.rows.iter().map(|row| (value(row) - mean).powi(2)).sum::<f64>() / others as f64).sqrt())
     }
 
     /// Mean and standard deviation with so many digits.
     fn both(&self, digits: usize, value: impl Fn(&Row) -> f64) -> String {
-        format!("{:.digits$} ± {:.digits$}", self.mean(&value), self.spread(&value))
+        let mean = format!("{:.digits$}", self.mean(&value));
+        self.spread(&value).map_or(mean.clone(), |spread| format!("{mean} ± {spread:.digits$}"))
     }
 }
 

@@ -22,6 +22,9 @@ const VERSION: u32 = 1;
 const LONGEST_CHUNK: u32 = 512 << 20;
 /// Largest unpacked clip: 720p, 10 s and more.
 const LARGEST_CLIP: u64 = 1 << 30;
+/// Largest unpacked description of a run: thousands of planned steps. Reading takes some thirty times as much memory, as the kind of a
+/// strategy may come after its settings.
+const LARGEST_RUN: u64 = 8 << 20;
 /// Largest unpacked record of any other kind: a step of the largest known model with all its maps takes 15 MiB.
 const LARGEST_RECORD: u64 = 64 << 20;
 /// Largest unpacked capture.
@@ -86,7 +89,8 @@ fn tag(record: &Record) -> [u8; 4] {
 fn limit(tag: [u8; 4]) -> Option<u64> {
     match &tag {
         b"CLIP" => Some(LARGEST_CLIP),
-        b"RUN " | b"STEP" | b"MASK" | b"WARN" | b"END " => Some(LARGEST_RECORD),
+        b"RUN " => Some(LARGEST_RUN),
+        b"STEP" | b"MASK" | b"WARN" | b"END " => Some(LARGEST_RECORD),
         _ => None,
     }
 }
@@ -100,6 +104,8 @@ pub struct Writer {
     file: BufWriter<File>,
     /// Bytes of all records before they were packed.
     unpacked: u64,
+    /// Whether it holds the description of a run, without which nothing opens it.
+    described: bool,
 }
 
 impl Writer {
@@ -119,7 +125,7 @@ impl Writer {
             Ok(file)
         };
         let file = start().map_err(|source| CaptureError::Io { path: partial.clone(), source })?;
-        Ok(Self { path: path.into(), partial, file, unpacked: 0 })
+        Ok(Self { path: path.into(), partial, file, unpacked: 0, described: false })
     }
 
     /// Adds a record; it is in the file when this returns.
@@ -145,7 +151,26 @@ impl Writer {
         };
         put().map_err(|source| CaptureError::Io { path: self.partial.clone(), source })?;
         self.unpacked += unpacked;
+        self.described |= matches!(record, Record::Run(_));
         Ok(())
+    }
+
+    /// Ends the file of a run that failed, and gives its place, if there is one: its name, or `PATH.partial` where the name belongs to an
+    /// earlier file, which may be whole. A file in which no run is described is removed.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_failed(self) -> Result<Option<PathBuf>, CaptureError> {
+        let (path, partial) = (self.path.clone(), self.partial.clone());
+        if !self.described {
+            drop(self.file);
+            std::fs::remove_file(&partial).map_err(|source| CaptureError::Io { path: partial, source })?;
+            return Ok(None);
+        }
+        if path.exists() {
+            return Ok(Some(partial));
+        }
+        self.finish().map(|()| Some(path))
     }
 
     /// Gives the file its name.
