@@ -337,6 +337,20 @@ fn wrong_uses_are_said_before_anything_runs() {
     fails(ditscope(&["sheet", "-o", &sheet]), 2, &["sheet.avi", ".mp4"]);
     fails(ditscope(&["sheet", "-o", &at("sheet.png"), "--scale", "900"]), 2, &["pixels"]);
     fails(ditscope(&["screenshot", "assets/demo.capture", "-o", &picture]), 2, &["window.mp4", ".png"]);
+    fails(ditscope(&["sheet", "-o", &at("sheet.mp4"), "--scale", "30"]), 2, &["H.264"]);
+    fails(
+        ditscope(&["generate", "a cat", "-o", &at("one.gif"), "--capture", &at("one.gif")]),
+        2,
+        &["two of the outputs"],
+    );
+    let long = folder.path().join("prompts.txt");
+    fs::write(&long, format!("a cat\n{}\n", "a".repeat(20_001))).expect("written");
+    fails(
+        ditscope(&["sheet", "--prompts", &long.display().to_string(), "-o", &at("sheet.png")]),
+        2,
+        &["20001 characters"],
+    );
+    fs::remove_file(&long).expect("removed");
     for wrong in [["--columns", "0"], ["--seeds", "0"], ["--limit", "0"]] {
         let output = run(ditscope(&["sheet", "-o", &at("sheet.png"), wrong[0], wrong[1]]));
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -420,6 +420,9 @@ mod tests {
             ("profiling:blocks=2-9,every=3,max=8", "every or max"),
             ("profiling:blocks=2-9,seed=1", "blocks or seed"),
             ("profiling:list=stable,seed=1", "not of list=stable"),
+            ("uniform:every=0", "\"0\" is no value for every"),
+            ("easycache:threshold=inf", "\"inf\" is no value"),
+            ("fewer-steps:steps=20000", "cannot be 20000"),
         ] {
             let message = parse(text, &sigmas(), None).unwrap_err().to_string();
             assert!(message.contains(hint), "{text}: {message}");

@@ -43,9 +43,7 @@ const KEY_SLICE: u8 = 5;
 /// Says whether frames of so many pixels can be coded.
 pub(super) fn check_size(width: usize, height: usize) -> Result<(), MediaError> {
     if width.div_ceil(16) * height.div_ceil(16) > MAX_MACROBLOCKS {
-        return Err(failed(
-            "the frames are larger than any level of H.264 in use allows; a .png or a folder takes them",
-        ));
+        return Err(MediaError::TooLargeForMp4 { width, height });
     }
     Ok(())
 }

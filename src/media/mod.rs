@@ -56,6 +56,16 @@ pub enum MediaError {
         /// Height in pixels.
         height: u32,
     },
+    /// More pixels than an MP4 may have.
+    #[error(
+        "frames of {width}x{height} pixels are larger than any level of H.264 in use allows; a .png or a folder takes them"
+    )]
+    TooLargeForMp4 {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
     /// A frame's bytes do not fit the clip's size.
     #[error("frame {index} has {actual} bytes, but {expected} are width x height x 3")]
     FrameSize {
@@ -112,7 +122,10 @@ pub enum MediaError {
 impl MediaError {
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        matches!(self, Self::UnknownExtension(_) | Self::FolderNotEmpty(_) | Self::Size { .. })
+        matches!(
+            self,
+            Self::UnknownExtension(_) | Self::FolderNotEmpty(_) | Self::Size { .. } | Self::TooLargeForMp4 { .. }
+        )
     }
 }
 
@@ -197,7 +210,7 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
 /// Says whether [`write()`] can write clips of this size to `path`, so that a program can refuse before it has worked for minutes.
 ///
 /// # Errors
-/// Those of [`check_path`]; [`MediaError::Size`] or [`MediaError::Encode`] for frames that are too large.
+/// Those of [`check_path`]; [`MediaError::Size`] or [`MediaError::TooLargeForMp4`] for frames that are too large.
 pub fn check_clip(path: &Path, width: usize, height: usize) -> Result<(), MediaError> {
     check_path(path)?;
     let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);

@@ -300,6 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_before_the_animation_is_no_frame() {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_animated(2, 0).unwrap();
+        encoder.set_sep_def_img(true).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        for picture in [[9, 9], [0, 255], [255, 0]] {
+            writer.write_image_data(&picture).unwrap();
+        }
+        writer.finish().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mask.png");
+        std::fs::write(&path, bytes).unwrap();
+        let values: Vec<_> = read_gray(&path).unwrap().into_iter().map(|frame| frame.values).collect();
+        assert_eq!(values, [[0, 255], [255, 0]]);
+    }
+
+    #[test]
     fn numbers_in_names_sort_by_value() {
         let mut names = ["mask10.png", "mask2.png", "mask1.png", "mask002b.png"].map(PathBuf::from).to_vec();
         names.sort_by_cached_key(|path| natural_key(path));

@@ -84,7 +84,7 @@ fn unknown_names_are_refused_with_the_choices() {
     }
     assert!(matches!(check_path(Path::new("no/such/folder/a.mp4")), Err(MediaError::Write { .. })));
     check_path(Path::new("a.MP4")).unwrap();
-    assert!(matches!(check_clip(Path::new("a.mp4"), 4096, 4096), Err(MediaError::Encode { .. })));
+    assert!(matches!(check_clip(Path::new("a.mp4"), 4096, 4096), Err(MediaError::TooLargeForMp4 { .. })));
     assert!(matches!(check_clip(Path::new("a.png"), 64, 9000), Err(MediaError::Size { .. })));
     check_clip(Path::new("a.png"), 4096, 4096).unwrap();
     check_path(Path::new("new-folder/")).unwrap();
@@ -243,7 +243,7 @@ fn streams_say_their_colors() {
 #[test]
 fn huge_frames_are_no_mp4() {
     let huge = Clip::new(4096, 4096, 1, vec![vec![0; 4096 * 4096 * 3]]).unwrap();
-    assert!(matches!(mp4::encode(&huge, ""), Err(MediaError::Encode { format: "MP4", .. })));
+    assert!(matches!(mp4::encode(&huge, ""), Err(MediaError::TooLargeForMp4 { .. })));
 }
 
 #[test]
@@ -289,6 +289,7 @@ fn sheets_show_all_clips_in_their_places() {
     let at = |x: usize| shown.frames()[0][(2 * 20 + x) * 3];
     assert_eq!([at(2), at(8), at(14), at(1), at(6)], [100, 102, 104, 32, 32]);
     assert_eq!(strip(&single, 3).unwrap().width(), 2 + 6);
+    assert_eq!(strip(&counting, 9).unwrap(), strip(&counting, 5).unwrap(), "no frame twice, none left out");
 
     let cells = [(&counting, ""), (&single, ""), (&counting, "")];
     let sheet = grid(&cells, 2, 2).unwrap();

@@ -155,3 +155,12 @@ fn iou_and_wrong_sizes() {
     assert!(motion(&[0.0; 16], [1, 1, 4, 5]).is_err() && motion(&[0.0; 9], [1, 1, 3, 3]).is_err());
     assert!(pca(&[f32::NAN; 4], [1, 1, 2, 2]).is_err() && pca(&[], [0, 1, 2, 2]).is_err());
 }
+
+/// Twenty shares of a token's pixels add up to a little more than all of it.
+#[test]
+fn a_sharp_mask_is_sure_and_no_more() {
+    let values = (0..80 * 80).map(|i| 255 * u8::from(i % 80 < 40)).collect();
+    let estimate = file(&[GrayFrame { width: 80, height: 80, values }], [5, 4, 4]).unwrap();
+    assert_eq!(estimate.confidence, 1.0);
+    assert!(estimate.map.iter().all(|covered| (0.0..=1.0).contains(covered)));
+}

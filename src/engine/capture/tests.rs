@@ -134,6 +134,37 @@ fn a_run_that_ended_early_is_in_the_partial_file() {
     assert_eq!(loaded.capture.steps.len(), 2);
 }
 
+/// A run that failed must not cost an earlier one that was whole.
+#[test]
+fn a_failed_run_replaces_nothing_and_leaves_nothing_that_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, partial) = (dir.path().join("run.capture"), dir.path().join("run.capture.partial"));
+    let failed = |records: &[Record]| {
+        let mut writer = Writer::create(&path).unwrap();
+        records.iter().for_each(|record| writer.write(record).unwrap());
+        writer.finish_failed().unwrap()
+    };
+    let records = small().records();
+    assert_eq!(failed(&[Record::Outcome(Outcome::default())]), None);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(failed(&records[..3]), Some(path.clone()));
+    assert_eq!(failed(&records[..2]), Some(partial.clone()));
+    assert_eq!([&path, &partial].map(|path| open(path).unwrap().capture.steps.len()), [2, 1]);
+}
+
+/// A file of a megabyte may hold a thousand million empty frames.
+#[test]
+fn frames_are_counted_while_they_are_read() {
+    let frames = |count: usize| {
+        let frames = Frames { width: 1, height: 1, frames: vec![Vec::new(); count] };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&frames, &mut bytes).unwrap();
+        ciborium::from_reader::<Frames, _>(&bytes[..])
+    };
+    assert_eq!(frames(check::MOST_FRAMES).unwrap().frames.len(), check::MOST_FRAMES);
+    assert!(frames(check::MOST_FRAMES + 1).unwrap_err().to_string().contains("at most 10000 frames"));
+}
+
 #[test]
 fn records_that_do_not_fit_the_run_are_not_let_in() {
     type Change = fn(&mut Capture);
