@@ -322,10 +322,7 @@ impl Stream {
         self.last_completion = Instant::now();
         // Tiny submits measure the driver's latency, not the GPU's speed.
         if done.flops > 10.0 * LAUNCH_FLOPS && seconds > 0.0 {
-            // What was done before anybody waited for it (the host compiled, or paused) seems infinitely fast: believed, it would make
-            // submits that a watchdog ends.
-            let measured = (done.flops / seconds).min(MOST_GROWTH * self.rate);
-            self.rate += RATE_SMOOTHING * (measured - self.rate);
+            self.rate = learned(self.rate, done.flops / seconds);
         }
         if let Some(mut timer) = done.timer {
             timer.collect(&self.gpu, &mut self.times)?;
@@ -348,5 +345,29 @@ impl Stream {
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
         let encoder = self.take_encoder();
         self.encoder.insert(encoder)
+    }
+}
+
+/// The speed to count on after a submit that seemed to run at `measured`. What was done before anybody waited for it (the host
+/// compiled, or paused) seems infinitely fast: believed, it would make submits that a watchdog ends.
+fn learned(rate: f64, measured: f64) -> f64 {
+    rate + RATE_SMOOTHING * (measured.min(MOST_GROWTH * rate) - rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learned_speed_follows_but_does_not_leap() {
+        assert_eq!(learned(1e12, 1e12), 1e12);
+        assert!(learned(1e12, 1e15) <= 1.2e12, "one submit that was long done");
+        let mut rate = FIRST_RATE;
+        let submits = (1..).find(|_| {
+            rate = learned(rate, 1e13);
+            rate > 5e12
+        });
+        assert!(submits < Some(50), "a fast device is known after {submits:?} submits");
+        assert!(learned(1e12, 1e10) < 0.81e12, "a slow one at once");
     }
 }

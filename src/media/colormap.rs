@@ -63,7 +63,7 @@ fn table<const N: usize>(corners: &[[f64; 3]]) -> [[u8; 3]; N] {
     }
     std::array::from_fn(|colour| {
         let wanted = lengths[FINE] * colour as f64 / (N - 1) as f64;
-        srgb(point(lengths.partition_point(|length| *length < wanted).min(FINE)))
+        srgb_of_oklab(point(lengths.partition_point(|length| *length < wanted).min(FINE)))
     })
 }
 
@@ -71,8 +71,8 @@ fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
     (0..3).map(|c| (a[c] - b[c]).powi(2)).sum::<f64>().sqrt()
 }
 
-/// OKLab (Ottosson 2020) to 8-bit sRGB.
-fn srgb([l, a, b]: [f64; 3]) -> [u8; 3] {
+/// OKLab (Ottosson 2020) to 8-bit sRGB, clipped.
+pub(super) fn srgb_of_oklab([l, a, b]: [f64; 3]) -> [u8; 3] {
     let lms = [
         l + 0.3963377774 * a + 0.2158037573 * b,
         l - 0.1055613458 * a - 0.0638541728 * b,

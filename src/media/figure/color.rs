@@ -1,5 +1,7 @@
 //! Perceptually uniform colour maps, and the palette of series.
 
+use crate::media::colormap::srgb_of_oklab;
+
 /// From a number in 0..=1 to a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ColorMap {
@@ -52,9 +54,9 @@ impl ColorMap {
                     true => (DIVERGING[0], DIVERGING[1], value * 2.0),
                     false => (DIVERGING[1], DIVERGING[2], value * 2.0 - 1.0),
                 };
-                oklab_to_srgb([0, 1, 2].map(|i| from[i] + (to[i] - from[i]) * by))
+                srgb_of_oklab([0, 1, 2].map(|i| from[i] + (to[i] - from[i]) * by))
             }
-            Self::Gray => oklab_to_srgb([0.12 + 0.88 * value, 0.0, 0.0]),
+            Self::Gray => srgb_of_oklab([0.12 + 0.88 * value, 0.0, 0.0]),
         }
     }
 
@@ -68,21 +70,4 @@ impl ColorMap {
 /// The colour of series `index`; they repeat, markers and dashes then tell.
 pub(super) fn series(index: usize) -> &'static str {
     SERIES[index % SERIES.len()]
-}
-
-/// Oklab (Ottosson 2020) to 8-bit sRGB, clipped.
-fn oklab_to_srgb([lightness, a, b]: [f64; 3]) -> [u8; 3] {
-    let l = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);
-    let m = (lightness - 0.105_561_345_8 * a - 0.063_854_172_8 * b).powi(3);
-    let s = (lightness - 0.089_484_177_5 * a - 1.291_485_548_0 * b).powi(3);
-    let linear = [
-        4.076_741_662_1 * l - 3.307_711_591_3 * m + 0.230_969_929_2 * s,
-        -1.268_438_004_6 * l + 2.609_757_401_1 * m - 0.341_319_396_5 * s,
-        -0.004_196_086_3 * l - 0.703_418_614_7 * m + 1.707_614_701_0 * s,
-    ];
-    linear.map(|x| {
-        let x = x.clamp(0.0, 1.0);
-        let encoded = if x <= 0.003_130_8 { 12.92 * x } else { 1.055 * x.powf(1.0 / 2.4) - 0.055 };
-        (255.0 * encoded).round() as u8
-    })
 }
