@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use common::Golden;
@@ -358,6 +358,16 @@ fn wrong_uses_are_said_before_anything_runs() {
     let other = ["--strategy", "profiling:blocks=0-900"];
     fails_without_output(model(), &other, 2, &["does not have"]);
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
+}
+
+/// As in `ditscope inspect ... | head -1`.
+#[test]
+fn a_reader_that_goes_is_no_panic() {
+    let mut command = ditscope(&["inspect", "assets/demo.capture"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[test]

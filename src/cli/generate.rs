@@ -158,15 +158,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
     let summary = summary(&output, &request, &generated, &capture, expected);
     media::write(&output, &job::clip(&generated, capture.run.fps)?, &summary.to_string())?;
+    let saved = match &args.save_latents {
+        Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
+        None => Ok(()),
+    };
     if args.json {
         println!("{summary}");
     } else {
         print_summary(&output, &request, &generated, &capture, expected);
     }
-    let saved = match &args.save_latents {
-        Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
-        None => Ok(()),
-    };
     recording.finish().and(saved).with_context(|| format!("{} is written, but not all else", output.display()))
 }
 

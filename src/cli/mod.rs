@@ -100,6 +100,7 @@ struct WrongUse(String);
 
 /// Runs the program: exit code 0 for done, 1 for failed, 2 for wrong use.
 pub fn main() -> ExitCode {
+    end_with_the_reader();
     let result = match std::env::args_os().nth(1).and_then(|first| mistyped(&first)) {
         Some(wrong) => Err(wrong.into()),
         None => run(Cli::parse()),
@@ -111,6 +112,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// Ends the program without a word where nobody reads its output any more (`| head`), for which `println!` has nothing but a panic.
+/// Commands print when all their files are written.
+fn end_with_the_reader() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout")) {
+            std::process::exit(1);
+        }
+        default(panic);
+    }));
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

@@ -37,13 +37,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let steps = calibration.steps();
     let line = |step: usize| if matches!(planned.steps[step], PlannedStep::Compute(_)) { '#' } else { '.' };
+    if let Some(path) = &args.output {
+        crate::media::write_bytes(path, planned.strategy(profile.model.blocks).to_json().as_bytes())?;
+    }
     println!("{}", (0..steps).map(line).collect::<String>());
     println!("{}", outlook(&planned, calibration.expected_psnr(planned.error)));
     if let (true, Some(psnr)) = (planned.computed.len() == steps, args.min_psnr) {
         eprintln!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
-    }
-    if let Some(path) = &args.output {
-        crate::media::write_bytes(path, planned.strategy(profile.model.blocks).to_json().as_bytes())?;
     }
     Ok(())
 }
