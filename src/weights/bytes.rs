@@ -1,13 +1,13 @@
-//! A cursor over untrusted little-endian bytes: every read says whether the bytes were there.
+//! A cursor over untrusted little-endian bytes. Every read can fail.
 
-/// Reads forward through a slice. A failed read returns `None` and leaves the position where it was.
+/// Reads forward through a slice. A failed read returns `None` and does not move the position.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// Starts at byte `at` (which may lie beyond the end: every read then fails).
+    /// Starts at byte `at`. If `at` lies beyond the end, every read fails.
     pub fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
@@ -25,7 +25,7 @@ impl<'a> Cursor<'a> {
         Some(taken)
     }
 
-    /// The bytes before the next newline, which is skipped.
+    /// The bytes before the next newline. The newline itself is skipped.
     pub fn line(&mut self) -> Option<&'a [u8]> {
         let rest = self.bytes.get(self.at..)?;
         let length = rest.iter().position(|&byte| byte == b'\n')?;

@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// One tensor as a file's reader found it.
+/// One tensor, as listed by the reader of its file format.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub name: String,
     pub dtype: DType,
     pub shape: Vec<usize>,
-    /// Bytes of the file, checked to lie within it and to be as many as `dtype` and `shape` need.
+    /// The tensor's bytes within the file. The reader has checked their bounds and their number.
     pub range: Range<usize>,
 }
 
@@ -43,7 +43,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// FNV-1a: stable across versions and platforms, unlike the standard library's hashers.
+/// The FNV-1a hash. Unlike the standard library's hashers it is the same in every version and on
+/// every platform.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -65,18 +66,22 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Longest index file that is read, in bytes. The largest published ones have a few hundred kB.
+/// Longest index file that is read, in bytes. The largest published index has a few hundred kB.
 const LONGEST_INDEX: u64 = 100_000_000;
 
 impl Checkpoint {
-    /// Opens a checkpoint: a `.safetensors` file, a sharded `.safetensors.index.json`, a torch `.pth` or `.pt` archive, or
-    /// a folder in which exactly one of these is to be found (in that order: index, safetensors, torch; names that
-    /// diffusers and transformers use come first).
+    /// Opens a checkpoint: a `.safetensors` file, a sharded `.safetensors.index.json`, a torch
+    /// `.pth` or `.pt` archive, or a folder.
     ///
-    /// The scale tensors of fp8 checkpoints are taken out of the list and put into [`TensorView::scale`].
+    /// In a folder the file names that diffusers and transformers use come first. Without such a
+    /// file the folder must hold exactly one index, or else one safetensors file, or else one torch
+    /// archive.
+    ///
+    /// The scale tensors of fp8 checkpoints are taken out of the list and put into
+    /// [`TensorView::scale`].
     ///
     /// # Errors
-    /// Every variant of [`WeightsError`] but those about a tensor that was asked for.
+    /// Any variant of [`WeightsError`] except [`WeightsError::Shape`] and [`WeightsError::Rows`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
@@ -98,8 +103,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The checkpoints in a folder, sorted by name: indices, single safetensors files (shards, named
-    /// `...-00001-of-00002.safetensors`, belong to their index and are left out) and torch archives.
+    /// The checkpoints in a folder, sorted by name: indices, safetensors files and torch archives.
+    /// Shards (`...-00001-of-00002.safetensors`) belong to their index and are not listed.
     ///
     /// # Errors
     /// [`WeightsError::Io`] if the folder cannot be listed.
@@ -116,7 +121,7 @@ impl Checkpoint {
         Ok(found)
     }
 
-    /// The file that was opened: the index of a sharded checkpoint.
+    /// The file that was opened. For a sharded checkpoint this is the index.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -136,8 +141,9 @@ impl Checkpoint {
         self.tensors.iter().map(|(name, stored)| stored.view(name))
     }
 
-    /// What tells this checkpoint from others: 64 bits over every tensor's name, type and shape and a sample of its bytes (a hash of
-    /// all bytes would read gigabytes). Renaming changes it.
+    /// A 64-bit hash in hexadecimal that identifies the checkpoint. The hash covers the name, type
+    /// and shape of every tensor and a sample of its bytes, because hashing all bytes would read
+    /// gigabytes. Renaming a tensor changes the hash.
     pub fn fingerprint(&self) -> String {
         const SAMPLE: usize = 256;
         let mut hash = Fnv::default();
@@ -169,26 +175,28 @@ impl Checkpoint {
         Ok(view)
     }
 
-    /// Says that a tensor's bytes are not needed soon: the system may take back the memory of the file's pages, which it reads again
-    /// if they are. Without it all that was ever read counts as the program's memory.
+    /// Tells the system that a tensor's bytes are not needed soon. The system may then free the
+    /// pages of the file and read them again on the next use. Without this hint every byte that was
+    /// ever read counts as the program's memory.
     pub fn rest(&self, name: &str) {
         #[cfg(unix)]
         if let Some(stored) = self.tensors.get(name) {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the map is of a file, shared and read-only, so that a page that was given back has the file's bytes again when
-            // it is next read.
+            // SAFETY: the map is of a file, shared and read-only. A page that was freed has the
+            // file's bytes again when it is next read.
             let advised =
                 unsafe { stored.file.bytes.unchecked_advise_range(advice, stored.range.start, stored.range.len()) };
-            // Only advice: a system that does not take it keeps the pages.
+            // A system that ignores the hint keeps the pages, so an error changes nothing.
             advised.ok();
         }
         #[cfg(not(unix))]
         let _ = name;
     }
 
-    /// The same tensors under other names; those for which `rename` says `None` are left out.
+    /// The same tensors under other names. Tensors for which `rename` returns `None` are left out.
     ///
-    /// A tensor that keeps its name wins over one that is renamed to it: some files store a tied weight under both names.
+    /// Some files store a tied weight under two names. A tensor that keeps its name therefore
+    /// replaces a tensor that is renamed to the same name.
     ///
     /// # Errors
     /// [`WeightsError::Duplicate`] if two tensors are renamed to one name.
@@ -204,14 +212,17 @@ impl Checkpoint {
         Ok(Self { path: self.path.clone(), tensors })
     }
 
+    /// Whether a tensor called `name` exists and keeps its name.
     fn keeps(&self, name: &str, rename: &impl Fn(&str) -> Option<String>) -> bool {
         self.tensors.contains_key(name) && rename(name).as_deref() == Some(name)
     }
 
-    /// Moves fp8 scales into the tensors that they belong to.
+    /// Moves the scales of fp8 checkpoints into the tensors that they belong to.
     ///
-    /// Layout: a marker `scaled_fp8`, and beside each `X.weight` a one-element `X.scale_weight` (newer files:
-    /// `X.weight_scale`), so that W = stored * scale; `X.scale_input` and the like concern fp8 arithmetic, which is not done.
+    /// Such a file has a marker `scaled_fp8`, and beside each `X.weight` a one-element
+    /// `X.scale_weight` (`X.weight_scale` in newer files), so that W = stored * scale.
+    /// `X.scale_input` and similar tensors serve fp8 arithmetic. They are dropped because the
+    /// program computes with decoded weights.
     fn fold_scales(&mut self) -> Result<(), WeightsError> {
         const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
         const IGNORED: [&str; 4] = ["scaled_fp8", "scale_input", "input_scale", "comfy_quant"];
@@ -284,7 +295,7 @@ impl Format {
     }
 }
 
-/// The one checkpoint in a folder.
+/// The one checkpoint in a folder; [`Checkpoint::open`] describes the order of the search.
 fn find_in(folder: &Path) -> Result<PathBuf, WeightsError> {
     for name in ["diffusion_pytorch_model.safetensors", "model.safetensors"] {
         for path in [folder.join(format!("{name}.index.json")), folder.join(name)] {
@@ -329,7 +340,8 @@ fn open_file(path: &Path) -> Result<Opened, WeightsError> {
 
 fn map(path: &Path) -> Result<Mmap, WeightsError> {
     let io = |source| WeightsError::io(path, source);
-    // Asked before opening: opening a named pipe would wait for a writer.
+    // This check comes before opening the file, because opening a named pipe would wait for a
+    // writer.
     let metadata = std::fs::metadata(path).map_err(io)?;
     if !metadata.is_file() {
         return Err(WeightsError::NotAFile { path: path.into() });
@@ -338,13 +350,14 @@ fn map(path: &Path) -> Result<Mmap, WeightsError> {
         return Err(WeightsError::malformed(path, "it is empty"));
     }
     let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is private to this room and read-only. Its contents may change under us if another program writes
-    // the file; bytes are only ever read as numbers, for which every bit pattern is valid, and headers are parsed into
-    // owned values before use. A file that shrinks ends the process (see the room's documentation).
+    // SAFETY: the map is private to this room and read-only. Its contents may change if another
+    // program writes the file. The bytes are only read as numbers, for which every bit pattern is
+    // valid, and headers are parsed into owned values before use. A file that shrinks ends the
+    // process (see the room's documentation).
     unsafe { Mmap::map(&file) }.map_err(io)
 }
 
-/// Opens every shard that the index names, and checks that each holds what the index says.
+/// Opens every shard that the index names, and checks that each shard holds its tensors.
 fn open_shards(index_path: &Path) -> Result<Vec<Opened>, WeightsError> {
     let index = read_index(index_path)?;
     let folder = index_path.parent().unwrap_or(Path::new(""));
@@ -384,7 +397,8 @@ fn read_index(path: &Path) -> Result<Index, WeightsError> {
     serde_json::from_slice(&text).map_err(|source| WeightsError::Json { path: path.into(), source })
 }
 
-/// Whether `name` is a safetensors file in the same folder, on every system: no separators, no drive, no `..`.
+/// Whether `name` names a safetensors file in the same folder on every system: no separators, no
+/// drive, no `..`.
 fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));

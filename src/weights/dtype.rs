@@ -4,8 +4,9 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// How a tensor's elements are stored. Names as in safetensors.
+/// How a tensor's elements are stored. The names are those of safetensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DType {
     /// IEEE 754 double precision.
     F64,
@@ -15,16 +16,17 @@ pub enum DType {
     F16,
     /// The upper half of an f32.
     BF16,
-    /// 1 sign, 4 exponent (bias 7) and 3 mantissa bits; no infinities, NaN at 0x7F and 0xFF only, largest value 448
-    /// (torch's `float8_e4m3fn`; Micikevicius et al., "FP8 Formats for Deep Learning", 2022).
+    /// 1 sign, 4 exponent (bias 7) and 3 mantissa bits, which torch calls `float8_e4m3fn`. The type
+    /// has no infinities, NaN at 0x7F and 0xFF only, and 448 as its largest value (Micikevicius et
+    /// al., "FP8 Formats for Deep Learning", 2022).
     F8E4M3,
     /// The upper byte of an f16 (torch's `float8_e5m2`).
     F8E5M2,
-    /// Anything else that safetensors or torch can store: listed, but not decoded.
+    /// Any other type that safetensors or torch can store. Such tensors are listed but not decoded.
     Raw(RawType),
 }
 
-/// An element type that is listed only.
+/// An element type that is listed but not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RawType {
     name: &'static str,
@@ -51,7 +53,7 @@ const RAW: [RawType; 16] = [
 ];
 
 impl DType {
-    /// The type that safetensors calls `name`; `None` if there is none.
+    /// The type that safetensors calls `name`, or `None` if there is no such type.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "F64" => Self::F64,
@@ -88,15 +90,16 @@ impl DType {
         }
     }
 
-    /// Bytes of a tensor of this type and `shape`; `None` if the product overflows or is no whole number of bytes.
+    /// Number of bytes of a tensor of this type and `shape`. `None` if the number overflows or is
+    /// not whole.
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
         let elements = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
         let bits = elements.checked_mul(self.bits())?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// Decodes little-endian elements to f32. Exact for every type but [`DType::F64`], which is rounded to nearest.
-    /// A trailing part of an element is left out. `None` for [`DType::Raw`].
+    /// Decodes little-endian elements to f32. Decoding is exact except for [`DType::F64`], which is
+    /// rounded to nearest. An incomplete element at the end is ignored. `None` for [`DType::Raw`].
     pub fn decode(self, bytes: &[u8]) -> Option<Vec<f32>> {
         Some(match self {
             Self::F64 => elements(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
@@ -162,7 +165,7 @@ impl Serialize for DType {
 mod tests {
     use super::*;
 
-    /// The value of a small float, straight from its definition, in f64.
+    /// The value of a small float, computed in f64 from the definition of its format.
     fn by_definition(bits: u32, exponent_bits: u32, mantissa_bits: u32, infinities: bool) -> f64 {
         let sign = if bits >> (exponent_bits + mantissa_bits) == 0 { 1.0 } else { -1.0 };
         let largest = (1u32 << exponent_bits) - 1;
@@ -186,8 +189,9 @@ mod tests {
         assert!(same || (decoded[0].is_nan() && expected.is_nan()), "{dtype} {bytes:?}: {} != {expected}", decoded[0]);
     }
 
-    // Mutations caught by the two exhaustive tests: a bias off by one, infinities in E4M3, NaN read as 480, subnormals
-    // flushed to zero or given the hidden bit, a lost sign of zero, the bytes of a 16-bit type swapped.
+    // The two exhaustive tests catch these mutations: a bias off by one, infinities in E4M3, NaN
+    // read as 480, subnormals flushed to zero or given the hidden bit, a lost sign of zero, swapped
+    // bytes of a 16-bit type.
     #[test]
     fn every_fp8_value() {
         for byte in 0..=u8::MAX {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// Why a checkpoint cannot be used: what happened, where, and what to try.
+/// Why a checkpoint cannot be used. The message names the file or tensor and says what to try.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WeightsError {
     /// The operating system refused.
     #[error("cannot read {}", path.display())]
@@ -16,10 +17,10 @@ pub enum WeightsError {
     /// A pipe, a device, or something else that cannot be mapped.
     #[error("{} is neither a file nor a folder", path.display())]
     NotAFile {
-        /// What was given.
+        /// The path that was given.
         path: PathBuf,
     },
-    /// The file's ending is none that this room reads.
+    /// The file's extension is not one that this room reads.
     #[error("{} is no checkpoint: expected .safetensors, .safetensors.index.json, .pth or .pt", path.display())]
     UnknownFormat {
         /// The file.
@@ -55,7 +56,7 @@ pub enum WeightsError {
         /// What is not supported, and what to try.
         what: String,
     },
-    /// A pickle asks for something other than tensors. It was not done.
+    /// A pickle asks for something other than tensors. The request was not carried out.
     #[error("{} is refused: its pickle asks for {what}, which is not needed to store tensors", path.display())]
     Refused {
         /// The file.
@@ -71,7 +72,7 @@ pub enum WeightsError {
         /// serde's reason, with line and column.
         source: serde_json::Error,
     },
-    /// A shard that the index names is not there.
+    /// The index names a shard that does not exist.
     #[error("{} names the shard {shard}, which is not beside it; download it too", index.display())]
     MissingShard {
         /// The index file.
@@ -89,7 +90,7 @@ pub enum WeightsError {
         /// The other file, or the same.
         second: PathBuf,
     },
-    /// A tensor that is needed is not in the checkpoint.
+    /// The checkpoint lacks a tensor that the model needs.
     #[error("the tensor {name} is missing from {}", path.display())]
     MissingTensor {
         /// The tensor's diffusers name.
@@ -102,7 +103,7 @@ pub enum WeightsError {
     Shape {
         /// The tensor's diffusers name.
         name: String,
-        /// The shape that was asked for.
+        /// The shape that the configuration asks for.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
@@ -120,9 +121,9 @@ pub enum WeightsError {
     Rows {
         /// The tensor.
         name: String,
-        /// First row asked for.
+        /// First requested row.
         start: usize,
-        /// One past the last row asked for.
+        /// One past the last requested row.
         end: usize,
         /// The tensor's shape.
         shape: Vec<usize>,
@@ -147,7 +148,7 @@ impl WeightsError {
     }
 }
 
-/// A name out of a file, safe to print on a terminal: control characters escaped, long names cut.
+/// A name from a file, made safe for a terminal: control characters are escaped, long names cut.
 pub(super) fn shown(name: &str) -> String {
     const LONGEST: usize = 120;
     let mut text: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();

@@ -1,17 +1,20 @@
 //! Room `weights`: checkpoints of any layout, seen as one list of named tensors.
 //!
-//! [`Checkpoint::open`] takes a `.safetensors` file, a sharded `*.safetensors.index.json`, a folder that holds one of
-//! these, or a torch `.pth`/`.pt` archive, and maps it into memory: nothing is read until a tensor's bytes are looked at.
-//! [`Checkpoint::renamed`] with [`names::diffusers_name`] gives every layout diffusers' names, which are the only names
-//! that the rest of the program knows.
+//! [`Checkpoint::open`] takes a `.safetensors` file, a sharded `*.safetensors.index.json`, a torch
+//! `.pth` or `.pt` archive, or a folder that holds one of these. The files are mapped into memory,
+//! so a tensor's bytes are read when they are first used. [`Checkpoint::renamed`] with
+//! [`names::diffusers_name`] gives every layout diffusers' names, which are the only names that the
+//! rest of the program knows.
 //!
-//! Files are not trusted. A header that lies gives one [`WeightsError`]; memory is allocated by the size of what is really
-//! in the file, never by what a header claims; a pickle is read as data and never runs code.
+//! Files are not trusted. A header that contradicts the file gives a [`WeightsError`]. Memory is
+//! allocated by the size of the data that is in the file, never by the size that a header claims. A
+//! pickle is read as data and never runs code.
 //!
-//! **A file that shrinks while it is mapped** (another program truncates it) ends the process: the system answers a read
-//! beyond the new end with SIGBUS (Unix) or an in-page exception (Windows, which mostly forbids the truncation instead).
-//! No program that maps files can prevent this. What can be checked is checked at open: every tensor lies inside the file
-//! as it was then, so a file that was cut short before (an interrupted download) is an ordinary error.
+//! **A file that another program truncates while it is mapped** ends the process. The system
+//! answers a read beyond the new end with SIGBUS (Unix) or an in-page exception (Windows, which
+//! usually forbids the truncation instead). No program that maps files can prevent this. Opening a
+//! checkpoint checks that every tensor lies inside its file, so a file that was already cut short
+//! (by an interrupted download) is an ordinary error.
 
 mod bytes;
 mod checkpoint;

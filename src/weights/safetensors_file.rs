@@ -1,7 +1,8 @@
 //! The header of a safetensors file, parsed and checked.
 //!
-//! Layout: u64 header length, JSON header, tensor bytes. The `safetensors` crate reads the same; this reader exists to
-//! say *which* tensor is wrong and why, and to refuse a name that occurs twice (a JSON map keeps the last one silently).
+//! Layout: u64 header length, JSON header, tensor bytes. The `safetensors` crate reads the same
+//! format. This reader also says which tensor is wrong and why, and refuses a name that occurs
+//! twice (a JSON map would silently keep the last tensor of that name).
 
 use super::checkpoint::Entry;
 use super::error::shown;
@@ -12,9 +13,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-/// The format's own limit on the header, in bytes.
+/// The limit that the format sets on the header, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// More dimensions than any model uses; a limit keeps absurd shapes out of memory.
+/// More dimensions than any model uses. The limit keeps absurd shapes out of memory.
 pub(super) const MOST_DIMENSIONS: usize = 8;
 
 #[derive(Deserialize)]
@@ -24,7 +25,7 @@ struct Info {
     data_offsets: [usize; 2],
 }
 
-/// The header's entries in file order, names not yet known to be unique.
+/// The header's entries in file order. Two entries may still have the same name.
 struct Header(Vec<(String, Info)>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -53,11 +54,14 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// Lists the tensors of the safetensors file whose bytes are `file`. Ranges count from the start of the file.
+/// Lists the tensors of the safetensors file whose bytes are `file`. Ranges count from the start of
+/// the file.
 ///
 /// # Errors
-/// [`WeightsError::Malformed`] or [`WeightsError::Json`] unless every byte after the header belongs to exactly one tensor
-/// and every tensor's size is that of its dtype and shape.
+/// [`WeightsError::Json`] if the header cannot be parsed. [`WeightsError::Malformed`] if a byte
+/// after the header belongs to no tensor or to two, or if a tensor's size disagrees with its dtype
+/// and shape. [`WeightsError::Duplicate`] if a name occurs twice. [`WeightsError::Unsupported`] for
+/// a Git LFS pointer.
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let (header, data) = split(path, file)?;
     let Header(mut entries) =
@@ -80,7 +84,7 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError>
     Ok(tensors)
 }
 
-/// Header and data of the file.
+/// Splits the file into its header and its data.
 fn split<'a>(path: &Path, file: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), WeightsError> {
     if file.starts_with(b"version https://git-lfs") {
         let what = "this is a Git LFS pointer, not the weights; fetch them with `git lfs pull`";
@@ -108,7 +112,8 @@ fn refuse_duplicates(path: &Path, entries: &[(String, Info)]) -> Result<(), Weig
     }
 }
 
-/// The tensor's dtype and the end of its bytes, which must start at `covered` and end within `available`.
+/// Returns the tensor's dtype and the end of its bytes, or the problem. The bytes must start at
+/// `covered` and end within `available`.
 fn check(name: &str, info: &Info, covered: usize, available: usize) -> Result<(DType, usize), String> {
     let [start, end] = info.data_offsets;
     let name = shown(name);
@@ -162,7 +167,8 @@ mod tests {
         assert_eq!(entries[1].range, bytes.len() - 12..bytes.len());
     }
 
-    // Each line is one lie; removing the matching check in the code makes it fail.
+    // Each line is one header that contradicts itself or its file. Each fails if its check is
+    // removed from the code.
     #[test]
     fn lying_headers_are_named() {
         let one = |dtype: &str, shape: &str, offsets: &str| {

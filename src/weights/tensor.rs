@@ -3,8 +3,9 @@
 use super::{DType, WeightsError};
 use std::ops::Range;
 
-/// A tensor as it lies in its file: row-major, little-endian, not aligned to its element size.
+/// A tensor as its file stores it: row-major, little-endian, not aligned to its element size.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct TensorView<'a> {
     /// The tensor's name, after any renaming.
     pub name: &'a str,
@@ -12,9 +13,10 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Sizes, outermost first; empty for a scalar.
     pub shape: &'a [usize],
-    /// The elements; its length is that of `dtype` and `shape` (checked when the file was opened).
+    /// The elements. Opening the file checks that the length agrees with `dtype` and `shape`.
     pub bytes: &'a [u8],
-    /// The factor that every stored element must be multiplied with, if any: fp8 checkpoints keep one for each Linear.
+    /// The factor by which every stored element must be multiplied. Only fp8 checkpoints have one,
+    /// for each Linear weight.
     pub scale: Option<f32>,
 }
 
@@ -32,10 +34,10 @@ impl<'a> TensorView<'a> {
         self.decode(self.bytes)
     }
 
-    /// The bytes of some rows, a row being everything under one index of the first dimension.
+    /// The bytes of some rows. A row is everything under one index of the first dimension.
     ///
     /// # Errors
-    /// [`WeightsError::Rows`] if the rows are not all there (a scalar has none).
+    /// [`WeightsError::Rows`] if the tensor does not have all of the rows. A scalar has no rows.
     pub fn rows(&self, rows: Range<usize>) -> Result<&'a [u8], WeightsError> {
         self.row_bytes(&rows).ok_or_else(|| WeightsError::Rows {
             name: self.name.into(),
@@ -45,11 +47,11 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// Some rows in f32, with the scale applied: a text encoder's embedding is looked up this way, without ever being
-    /// decoded whole (UMT5-XXL's takes 4 GB in f32).
+    /// Some rows in f32, with the scale applied. The text encoder looks up its embedding in this
+    /// way, because the whole embedding of UMT5-XXL would take 4 GB in f32.
     ///
     /// # Errors
-    /// Those of [`TensorView::rows`] and [`TensorView::to_f32`].
+    /// The errors of [`TensorView::rows`] and [`TensorView::to_f32`].
     pub fn rows_to_f32(&self, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
         self.decode(self.rows(rows)?)
     }

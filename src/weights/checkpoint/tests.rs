@@ -1,7 +1,7 @@
 use super::*;
 use safetensors::tensor::{Dtype, TensorView as Saved};
 
-/// Tensors of one value a byte: name, dtype, shape, bytes.
+/// A tensor to save: name, dtype, shape, bytes.
 type Row<'a> = (&'a str, Dtype, &'a [usize], &'a [u8]);
 
 fn save(path: &Path, rows: &[Row<'_>]) {

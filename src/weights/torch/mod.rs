@@ -1,5 +1,6 @@
-//! Torch's `.pth` and `.pt` archives: a zip of stored (uncompressed) files, one of which is a pickle that says which
-//! tensor lies where in the others. The tensors stay where they are and are mapped.
+//! Torch's `.pth` and `.pt` archives. An archive is a zip of stored (uncompressed) files. One of
+//! the files is a pickle that says where each tensor lies in the other files. The tensors are
+//! mapped in place.
 //!
 //! Format: `torch/csrc/jit/serialization` and `torch/serialization.py` of PyTorch 1.6 and later.
 
@@ -14,12 +15,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-/// Lists the tensors of the torch archive whose bytes are `file`. Ranges count from the start of the file.
+/// Lists the tensors of the torch archive whose bytes are `file`. Ranges count from the start of
+/// the file.
 ///
 /// # Errors
-/// [`WeightsError::Malformed`] if the archive contradicts itself, [`WeightsError::Refused`] if its pickle asks for
-/// anything but tensors, [`WeightsError::Unsupported`] for the format before torch 1.6, compressed archives, big-endian
-/// ones, and tensors that are not contiguous.
+/// [`WeightsError::Malformed`] if the archive contradicts itself. [`WeightsError::Refused`] if its
+/// pickle asks for anything but tensors. [`WeightsError::Unsupported`] for the format before torch
+/// 1.6, compressed archives, big-endian archives, and tensors that are not contiguous.
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let archive = zip::read(path, file)?;
     let root = archive.keys().filter_map(|name| name.strip_suffix("data.pkl")).min().ok_or_else(|| {
@@ -54,6 +56,8 @@ fn place(
     Ok(Entry { name: name.into(), dtype, shape, range })
 }
 
+/// The bytes of a tensor whose first element is number `offset` of the storage at `stored`. `None`
+/// if the tensor does not fit in the storage.
 fn range_within(stored: &Range<usize>, dtype: DType, shape: &[usize], offset: usize) -> Option<Range<usize>> {
     let start = stored.start.checked_add(offset.checked_mul(dtype.bits() / 8)?)?;
     let end = start.checked_add(dtype.bytes_of(shape)?)?;
@@ -71,6 +75,7 @@ mod tests {
         read(Path::new("m.pth"), file)
     }
 
+    /// The archive with every occurrence of `from` replaced by `to`, which has the same length.
     fn with(from: &[u8], to: &[u8]) -> Vec<u8> {
         assert_eq!(from.len(), to.len());
         let mut file = STATE_DICT.to_vec();
@@ -85,9 +90,10 @@ mod tests {
         file
     }
 
-    // Written by torch (tests/golden/weights.py): two tensors that share a storage, one with an offset, one of each dtype.
-    // Mutations caught: offset in bytes instead of elements, offset ignored, extra field of the local header not skipped,
-    // shape and stride exchanged, storage looked up without the archive's root.
+    // Torch wrote the archive (tests/golden/weights.py). It holds one tensor of each dtype, two
+    // tensors that share a storage, and one with an offset. The test catches these mutations: an
+    // offset in bytes instead of elements, an ignored offset, the extra field of the local header
+    // not skipped, shape and stride exchanged, a storage looked up without the archive's root.
     #[test]
     fn reads_what_torch_wrote() {
         let entries = read_bytes(STATE_DICT).unwrap();

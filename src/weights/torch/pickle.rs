@@ -1,11 +1,13 @@
-//! A pickle reader that knows tensors and nothing else.
+//! A pickle reader that understands tensors and nothing else.
 //!
-//! A pickle is a program for a stack machine, and Python's own machine can be told to call anything. This one has the
-//! opcodes that `torch.save` writes for a state dict (protocol 2, see CPython's `Lib/pickletools.py`), and knows four kinds
-//! of callable by name: `OrderedDict`, `_rebuild_tensor_v2`, and the storage types of torch. Any other name is refused.
+//! A pickle is a program for a stack machine, and Python's machine can be told to call anything.
+//! The machine here has only the opcodes that `torch.save` writes for a state dict (protocol 2, see
+//! CPython's `Lib/pickletools.py`). It knows three kinds of callable by name: `OrderedDict`,
+//! `_rebuild_tensor_v2`, and the storage types of torch. Any other name is refused.
 //!
-//! Values live in one list and refer to each other by index, so neither deep nor circular structures can exhaust the
-//! program's own stack, and every value costs at least one byte of the pickle.
+//! Values live in one list and refer to each other by index, so deep or circular structures cannot
+//! exhaust the program's own stack. Every value costs at least one byte of the pickle, so a small
+//! pickle cannot exhaust memory.
 
 use crate::weights::bytes::Cursor;
 use crate::weights::error::shown;
@@ -21,15 +23,16 @@ pub(super) struct PickledTensor<'a> {
     pub shape: Vec<usize>,
     /// Name of the file under `data/` that holds the storage.
     pub storage: &'a str,
-    /// First element within the storage.
+    /// Index of the first element within the storage.
     pub offset: usize,
 }
 
-/// Reads the state dict that `program` builds: its tensors in the order of the pickle.
+/// Reads the state dict that `program` builds and returns its tensors in the order of the pickle.
 ///
 /// # Errors
-/// [`WeightsError::Refused`] for anything but a dict of tensors, [`WeightsError::Unsupported`] for tensors that are not
-/// contiguous, [`WeightsError::Malformed`] if the program is cut short or underflows its stack.
+/// [`WeightsError::Refused`] for anything but a dict of tensors. [`WeightsError::Unsupported`] for
+/// tensors that are not contiguous. [`WeightsError::Malformed`] if the program is cut short or
+/// underflows its stack.
 pub(super) fn read<'a>(path: &Path, program: &'a [u8]) -> Result<Vec<PickledTensor<'a>>, WeightsError> {
     let mut machine = Machine::new(program);
     let root = machine.run().and_then(|root| machine.state_dict(root));
@@ -43,18 +46,21 @@ pub(super) fn read<'a>(path: &Path, program: &'a [u8]) -> Result<Vec<PickledTens
     })
 }
 
+/// Why a pickle cannot be read. [`read`] adds the path.
 enum Problem {
     CutShort,
     Malformed(&'static str),
     Refused(String),
+    /// The name of a tensor that is not contiguous.
     Strided(String),
 }
 
+/// Index of a value in [`Machine::values`].
 type Id = usize;
 
 #[derive(Clone)]
 enum Value<'a> {
-    /// `None`, `True`, `False`: accepted, never looked at.
+    /// `None`, `True` or `False`. Their values are never used.
     Constant,
     Int(i64),
     Text(&'a str),
@@ -132,7 +138,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop(&mut self) -> Result<Id, Problem> {
-        // A value below an open mark belongs to what the mark opened.
+        // Values below an open mark stay on the stack until the mark's group is closed.
         if self.marks.last().is_some_and(|&mark| self.stack.len() <= mark) {
             return Err(Problem::Malformed("takes more values than it has"));
         }
@@ -245,7 +251,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `('storage', type, key, location, elements)`: the storage in the file `data/<key>`.
+    /// Handles a reference `('storage', type, key, location, elements)` to the storage in the file
+    /// `data/<key>`.
     fn persistent(&mut self) -> Result<(), Problem> {
         let id = self.pop()?;
         let Value::Tuple(items) = self.value(id) else {
@@ -279,7 +286,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`.
+    /// Handles a call `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`.
     fn tensor(&self, arguments: &[Id]) -> Result<Tensor<'a>, Problem> {
         let malformed =
             || Problem::Malformed("builds a tensor from something else than a storage, offset, size and stride");
@@ -300,7 +307,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// A short tuple of integers that are not negative.
+    /// Reads a short tuple of integers that are not negative.
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         let Value::Tuple(items) = self.value(id) else {
             return None;
@@ -312,7 +319,8 @@ impl<'a> Machine<'a> {
         (items.len() <= MOST_DIMENSIONS).then(|| items.iter().map(size).collect())?
     }
 
-    /// Attributes of a state dict (`_metadata`, the modules' versions) are not needed.
+    /// Skips the attributes of a state dict (`_metadata`, the versions of modules), which are not
+    /// needed.
     fn build(&mut self) -> Result<(), Problem> {
         let _attributes = self.pop()?;
         match self.stack.last().map(|&id| self.value(id)) {
@@ -363,8 +371,8 @@ fn storage_type(name: &str) -> Option<DType> {
     })
 }
 
-/// Whether elements lie row-major without gaps. The stride of a dimension of size 1 does not matter, and a tensor without
-/// elements has no order.
+/// Whether the elements are stored row-major without gaps. The stride of a dimension of size 1 does
+/// not matter, and a tensor without elements is always contiguous.
 fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
     let mut expected = 1usize;
     let row_major = shape.iter().zip(stride).rev().all(|(&size, &stride)| {

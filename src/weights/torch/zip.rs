@@ -1,7 +1,8 @@
-//! Where the files of a zip archive lie. Only stored (uncompressed) entries: torch writes no others.
+//! Finds the files within a zip archive. Only stored (uncompressed) entries are supported, because
+//! torch writes no others.
 //!
-//! Format: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end,
-//! also in zip64), 4.5.3 (zip64 extra field).
+//! Format: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14
+//! to 4.3.16 (end of the central directory, also in zip64) and 4.5.3 (zip64 extra field).
 
 use crate::weights::WeightsError;
 use crate::weights::bytes::Cursor;
@@ -14,10 +15,10 @@ const DIRECTORY_ENTRY: u32 = 0x0201_4b50;
 const END: u32 = 0x0605_4b50;
 const END_64: u32 = 0x0606_4b50;
 const LOCATOR_64: u32 = 0x0706_4b50;
-/// Size of the end record without its comment, and the longest comment.
+/// Size of the end record without its comment.
 const END_SIZE: usize = 22;
 const LONGEST_COMMENT: usize = 0xFFFF;
-/// A 32-bit field with this value stands for one of 64 bits elsewhere.
+/// A 32-bit field with this value says that the real value is in the zip64 extra field.
 const IN_ZIP64: u64 = 0xFFFF_FFFF;
 const ZIP64_FIELD: u16 = 1;
 const ENCRYPTED: u16 = 1;
@@ -28,14 +29,16 @@ struct Listed<'a> {
     flags: u16,
     method: u16,
     size: u64,
+    /// Position of the entry's local header in the file.
     header: u64,
 }
 
-/// The archive's files: name to byte range in `file`.
+/// Maps the name of each file in the archive to its byte range in `file`.
 ///
 /// # Errors
-/// [`WeightsError::Malformed`] if a record is cut short or points outside the file, [`WeightsError::Unsupported`] if it is
-/// no zip archive, or a compressed or encrypted one.
+/// [`WeightsError::Malformed`] if a record is cut short or points outside the file.
+/// [`WeightsError::Unsupported`] if the file is not a zip archive, or if its entries are compressed
+/// or encrypted.
 pub(super) fn read<'a>(path: &Path, file: &'a [u8]) -> Result<HashMap<&'a str, Range<usize>>, WeightsError> {
     if !file.starts_with(&LOCAL_HEADER.to_le_bytes()) {
         let what = "this is not the zip format of torch 1.6 and later; load it with torch and save it again";
@@ -57,7 +60,7 @@ pub(super) fn read<'a>(path: &Path, file: &'a [u8]) -> Result<HashMap<&'a str, R
     Ok(files)
 }
 
-/// A cursor at the central directory, and the number of its entries.
+/// Finds the central directory: a cursor at its first entry, and the number of entries.
 fn directory(file: &[u8]) -> Option<(Cursor<'_>, u64)> {
     let earliest = file.len().saturating_sub(END_SIZE + LONGEST_COMMENT);
     let latest = file.len().checked_sub(END_SIZE)?;
@@ -82,6 +85,7 @@ fn end_64(file: &[u8], locator: usize) -> Option<usize> {
     usize::try_from(record.u64()?).ok()
 }
 
+/// The same as [`directory`], read from the zip64 end record at `record`.
 fn directory_64(file: &[u8], record: usize) -> Option<(Cursor<'_>, u64)> {
     let mut record = Cursor::new(file, record);
     if record.u32()? != END_64 {
@@ -114,8 +118,8 @@ fn next_entry<'a>(directory: &mut Cursor<'a>) -> Option<Listed<'a>> {
     Some(Listed { name, flags, method, size, header })
 }
 
-/// Replaces the fields that are too large for 32 bits by their values in the zip64 extra field, where only they appear,
-/// in this order.
+/// Replaces the fields that are too large for 32 bits by their values in the zip64 extra field. The
+/// extra field holds only these fields, in the order of `fields`.
 fn widen(fields: &mut [u64; 3], extra: &[u8]) -> Option<()> {
     if !fields.contains(&IN_ZIP64) {
         return Some(());
@@ -134,7 +138,8 @@ fn widen(fields: &mut [u64; 3], extra: &[u8]) -> Option<()> {
     }
 }
 
-/// Where the entry's bytes lie: after its local header, whose own extra field pads them to an alignment.
+/// The byte range of the entry's contents, which follow its local header. The local header has an
+/// extra field of its own, which aligns the contents.
 fn contents(file: &[u8], listed: &Listed<'_>) -> Option<Range<usize>> {
     let mut header = Cursor::new(file, usize::try_from(listed.header).ok()?);
     if header.u32()? != LOCAL_HEADER {
@@ -152,7 +157,8 @@ fn contents(file: &[u8], listed: &Listed<'_>) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
-    // The torch archive in tests/golden has the zip64 end records, but is too small for a zip64 extra field.
+    // The torch archive in tests/golden has zip64 end records but is too small for a zip64 extra
+    // field.
     #[test]
     fn wide_fields_come_from_the_extra_field_in_order() {
         let mut extra = vec![0xAA, 0xBB, 2, 0, 9, 9, 1, 0, 16, 0];

@@ -9,13 +9,13 @@ fn problem(program: &[u8]) -> String {
 
 #[test]
 fn code_is_refused_by_name() {
-    // cos\nsystem\n(X\x02\x00\x00\x00ls tR. : what a malicious checkpoint looks like.
+    // The pickle of a malicious checkpoint, which calls `os.system("ls")`.
     let system = b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.";
     assert!(problem(system).contains("os.system"), "{}", problem(system));
     assert!(problem(b"\x80\x02cbuiltins\neval\n.").contains("builtins.eval"));
     assert!(problem(b"\x80\x02ctorch\nload\n.").contains("torch.load"));
     assert!(problem(b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n.").contains("_rebuild_tensor_v3"));
-    // INST, OBJ, STACK_GLOBAL, EXT1, NEWOBJ: other ways to call.
+    // INST, OBJ, STACK_GLOBAL, EXT1 and NEWOBJ are other ways to call.
     for opcode in [b'i', b'o', 0x93, 0x82, 0x81] {
         assert!(problem(&[0x80, 2, b'(', opcode, b'.']).contains(&format!("0x{opcode:02x}")));
     }
@@ -64,8 +64,8 @@ fn deep_and_circular_values_are_harmless() {
     assert!(problem(b"}q\x00X\x01\x00\x00\x00ah\x00s.").contains("entry a"));
 }
 
-// Mutations caught: a stride compared with the size after it, a dimension of size 1 compared, the last stride not
-// required to be 1.
+// The test catches these mutations: a stride compared with the size after it, a dimension of size 1
+// compared, the last stride not required to be 1.
 #[test]
 fn contiguity() {
     assert!(is_contiguous(&[2, 3, 4], &[12, 4, 1]));
