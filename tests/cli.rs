@@ -1,13 +1,11 @@
 //! The program from outside: exit codes, one clear line on stderr when something fails, and whole files or none.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use common::Golden;
+use crate::common::Golden;
 use safetensors::Dtype;
 use serde_json::Value;
 

@@ -1,8 +1,6 @@
 //! The goldens themselves: synthetic weights equal Python's bit for bit, and every output can be read.
 
-mod common;
-
-use common::{DTYPES, GOLDENS, Golden, LIMIT, Recipe, rel_error, synth};
+use crate::common::{DTYPES, GOLDENS, Golden, LIMIT, Recipe, Tensor, rel_error, synth};
 
 const EXPECTED_BITS: [u32; 4] = [0x3F35_FBD5, 0x3F9C_E299, 0x3F7C_A198, 0x3F37_2EFC];
 
@@ -73,7 +71,7 @@ fn a_model_folder_is_written_as_diffusers_lays_it_out() {
 
 #[test]
 fn slices_follow_the_axis() {
-    let tensor = common::Tensor { shape: vec![2, 3, 2], data: (0..12).map(|v| v as f32).collect() };
+    let tensor = Tensor { shape: vec![2, 3, 2], data: (0..12).map(|v| v as f32).collect() };
     let middle = tensor.slice(1, 1..3);
     assert_eq!(middle.shape, [2, 2, 2]);
     assert_eq!(middle.data, [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0]);

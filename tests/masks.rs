@@ -1,7 +1,7 @@
 //! A measurement, run by hand: how well the estimated masks agree with what moves in the decoded frames. The demo model's backgrounds
 //! stand still, so pixels that differ from their median over time belong to the object.
 //!
-//! `cargo test --release --test masks -- --ignored --nocapture`
+//! `cargo test --release --test integration masks:: -- --ignored --nocapture`
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,13 +1,11 @@
 //! The networks and the whole pipeline against diffusers and transformers, on synthetic weights (tests/golden). Both the full tier
 //! and WebGPU's base tier, bindings and submits forced small once, weights stored as f32, f16 and bf16.
 
-mod common;
-
 use std::time::Duration;
 
 use std::path::Path;
 
-use common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
+use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::caching::StrategyConfig;
 use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Latents, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};

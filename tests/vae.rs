@@ -1,10 +1,8 @@
 //! Parity of the autoencoder with diffusers' AutoencoderKLWan (goldens made by tests/golden/make_vae.py).
 
-mod common;
-
 use std::path::Path;
 
-use common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
+use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::config::VaeConfig;
 use ditscope::model::wan::vae::{Frames, Tiling, Vae};
