@@ -1,9 +1,10 @@
 //! Euler's method on the flow.
 
-use super::{Buffer, Error, LinearCombination, Schedule, Scheduler, StepPlan};
+use super::{Buffer, Error, LinearCombination, Schedule, Scheduler, StepUpdate};
 
-/// Euler's method: `x' = x + (sigma' - sigma) v`, as diffusers' `FlowMatchEulerDiscreteScheduler` (its grid is
-/// [`Grid::FlowMatchEuler`](super::Grid::FlowMatchEuler), but any will do).
+/// Euler's method, `x' = x + (sigma' - sigma) v`, as in diffusers'
+/// `FlowMatchEulerDiscreteScheduler`. That scheduler uses
+/// [`Grid::FlowMatchEuler`](super::Grid::FlowMatchEuler), but the method works on every grid.
 #[derive(Debug, Clone)]
 pub struct Euler {
     schedule: Schedule,
@@ -25,10 +26,10 @@ impl Scheduler for Euler {
         &[Buffer::Sample]
     }
 
-    fn step(&self, i: usize) -> Result<StepPlan, Error> {
+    fn step(&self, i: usize) -> Result<StepUpdate, Error> {
         let (sigma, next) = self.schedule.interval(i)?;
         let predict = [(Buffer::Sample, 1.0), (Buffer::Velocity, next - sigma)];
-        Ok(StepPlan {
+        Ok(StepUpdate {
             x0: LinearCombination::x0_estimate(sigma),
             correct: None,
             predict: LinearCombination::new(Buffer::LastSample, &predict),

@@ -2,17 +2,21 @@
 
 use super::{Buffer, Error, LinearCombination};
 
-/// Classifier-free guidance (Ho & Salimans 2022): `v = v_uncond + g (v_cond - v_uncond)`, without rescaling.
+/// Classifier-free guidance (Ho & Salimans 2022): `v = v_uncond + g (v_cond - v_uncond)`, without
+/// rescaling.
 ///
-/// At a scale of 1 the result is `v_cond`: **no unconditional forward is needed**, half the work. As in diffusers a scale
-/// below 1 is taken as 1.
+/// At a scale of 1 the result is `v_cond`. **No unconditional forward is needed** then, which
+/// halves the work. A scale below 1 counts as 1, as in diffusers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
     scale: f64,
 }
 
 impl Guidance {
-    /// Guidance of strength `guidance_scale`. Fails when that is negative or not finite.
+    /// Guidance of strength `guidance_scale`.
+    ///
+    /// # Errors
+    /// [`Error::GuidanceScale`] if the scale is negative or not finite.
     pub fn new(guidance_scale: f64) -> Result<Self, Error> {
         if guidance_scale.is_finite() && guidance_scale >= 0.0 {
             Ok(Self { scale: guidance_scale })
@@ -21,13 +25,14 @@ impl Guidance {
         }
     }
 
-    /// Whether a forward with the negative prompt is needed at all.
+    /// Whether a forward with the negative prompt is needed.
     pub fn needs_uncond(&self) -> bool {
         self.scale > 1.0
     }
 
-    /// How to make [`Buffer::Velocity`] from [`Buffer::VelocityCond`] and [`Buffer::VelocityUncond`]; `None` when the
-    /// conditional forward alone is the velocity and should be written to [`Buffer::Velocity`] at once.
+    /// How to make [`Buffer::Velocity`] from [`Buffer::VelocityCond`] and
+    /// [`Buffer::VelocityUncond`]. `None` if the conditional forward alone is the velocity; the
+    /// caller then writes it to [`Buffer::Velocity`] directly.
     pub fn combine(&self) -> Option<LinearCombination> {
         let terms = [(Buffer::VelocityCond, self.scale), (Buffer::VelocityUncond, 1.0 - self.scale)];
         self.needs_uncond().then(|| LinearCombination::new(Buffer::Velocity, &terms))

@@ -1,24 +1,24 @@
-//! Steps as linear combinations of named buffers, and the driver that carries them out over slices.
+//! Steps as linear combinations of named buffers, and the sampler that carries them out on the CPU.
 
 use super::{Error, Scheduler};
 
-/// The most terms a [`LinearCombination`] has.
+/// The largest number of terms in a [`LinearCombination`].
 pub const MAX_TERMS: usize = 4;
 
-/// The buffers that a step reads and writes, each of the latents' shape.
+/// The buffers that a step reads and writes. Each has the latents' shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Buffer {
-    /// The noisy latents at the current sigma: the model's input.
+    /// The noisy latents at the current sigma, which are the model's input.
     Sample,
     /// The model's output, guidance included.
     Velocity,
-    /// The model's output for the prompt; used with guidance only.
+    /// The model's output for the prompt. Only used with guidance.
     VelocityCond,
-    /// The model's output for the negative prompt; used with guidance only.
+    /// The model's output for the negative prompt. Only used with guidance.
     VelocityUncond,
-    /// This step's estimate of the clean latents, `sample - sigma velocity`: what previews show.
+    /// This step's estimate of the clean latents, `sample - sigma velocity`. Previews show it.
     X0,
-    /// The sample from which the last prediction started. A step's prediction is written here, over it.
+    /// The sample from which the last prediction started. The step's own prediction overwrites it.
     LastSample,
     /// The previous step's [`Buffer::X0`].
     LastX0,
@@ -30,8 +30,8 @@ impl Buffer {
     const COUNT: usize = Self::OlderX0 as usize + 1;
 }
 
-/// `output = sum of coefficient * input`, element by element. The output is never among the inputs, so that a GPU may
-/// write it while it reads them.
+/// `output = sum of coefficient * input`, element by element. The output is never among the inputs,
+/// so a GPU may write the output while it reads the inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearCombination {
     output: Buffer,
@@ -39,7 +39,7 @@ pub struct LinearCombination {
 }
 
 impl LinearCombination {
-    /// Coefficients are computed in `f64` and handed out in `f32`.
+    /// Takes coefficients in `f64` and rounds them to `f32`.
     pub(super) fn new(output: Buffer, terms: &[(Buffer, f64)]) -> Self {
         debug_assert!(terms.len() <= MAX_TERMS && terms.iter().all(|&(input, _)| input != output));
         Self { output, terms: terms.iter().map(|&(input, coefficient)| (input, coefficient as f32)).collect() }
@@ -50,12 +50,12 @@ impl LinearCombination {
         Self::new(Buffer::X0, &[(Buffer::Sample, 1.0), (Buffer::Velocity, -sigma)])
     }
 
-    /// The buffer written.
+    /// The buffer that is written.
     pub fn output(&self) -> Buffer {
         self.output
     }
 
-    /// The buffers read, each with its coefficient: one to [`MAX_TERMS`].
+    /// The buffers that are read and their coefficients: one to [`MAX_TERMS`] pairs.
     pub fn terms(&self) -> &[(Buffer, f32)] {
         &self.terms
     }
@@ -66,32 +66,35 @@ impl LinearCombination {
     }
 }
 
-/// What to compute in one step, once the velocity is known: three assignments, in order, then [`Buffers::advance`].
+/// How the sampler finishes a step once the velocity is known: up to three assignments in order,
+/// then [`Buffers::advance`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepPlan {
+pub struct StepUpdate {
     /// Writes [`Buffer::X0`].
     pub x0: LinearCombination,
-    /// Rewrites [`Buffer::Sample`], from history and [`Buffer::X0`]; the latter is *not* made again.
+    /// Rewrites [`Buffer::Sample`] from the history and [`Buffer::X0`]. [`Buffer::X0`] itself stays
+    /// the estimate of the uncorrected sample.
     pub correct: Option<LinearCombination>,
-    /// Writes the next sample, into [`Buffer::LastSample`].
+    /// Writes the next sample into [`Buffer::LastSample`].
     pub predict: LinearCombination,
 }
 
-impl StepPlan {
+impl StepUpdate {
     /// The assignments in order.
     pub fn assignments(&self) -> impl Iterator<Item = &LinearCombination> {
         [Some(&self.x0), self.correct.as_ref(), Some(&self.predict)].into_iter().flatten()
     }
 }
 
-/// One `T` (a vector, a GPU tensor) for each buffer in use.
+/// One `T` (a vector or a GPU tensor) for each buffer in use.
 #[derive(Debug, Clone)]
 pub struct Buffers<T> {
     slots: [Option<T>; Buffer::COUNT],
 }
 
 impl<T> Buffers<T> {
-    /// Buffers for every name that `scheduler` uses, and for `more` (those of guidance), each made by `make`.
+    /// Makes every buffer that `scheduler` uses, and the buffers of `more` (for guidance), with
+    /// `make`.
     pub fn new(scheduler: &dyn Scheduler, more: &[Buffer], mut make: impl FnMut(Buffer) -> T) -> Self {
         let mut slots = [const { None }; Buffer::COUNT];
         let every_step = [Buffer::Sample, Buffer::Velocity, Buffer::X0, Buffer::LastSample];
@@ -101,26 +104,29 @@ impl<T> Buffers<T> {
         Self { slots }
     }
 
-    /// The buffer of this name; `None` when the scheduler has no use for it.
+    /// The named buffer, or `None` if the scheduler does not use it.
     pub fn get(&self, buffer: Buffer) -> Option<&T> {
         self.slots[buffer as usize].as_ref()
     }
 
-    /// As [`get`](Self::get), to write to.
+    /// The same as [`get`](Self::get), mutable.
     pub fn get_mut(&mut self, buffer: Buffer) -> Option<&mut T> {
         self.slots[buffer as usize].as_mut()
     }
 
-    /// Ends a step by renaming buffers, moving no data: the prediction becomes [`Buffer::Sample`], the old sample
-    /// [`Buffer::LastSample`], and the estimates of the clean latents grow one step older. Where a history is kept the
-    /// newest estimate is then [`Buffer::LastX0`]: read [`Buffer::X0`] before.
+    /// Ends a step by renaming buffers. No data moves.
+    ///
+    /// The prediction becomes [`Buffer::Sample`], the old sample becomes [`Buffer::LastSample`],
+    /// and the estimates of the clean latents become one step older. If the scheduler keeps a
+    /// history, the newest estimate is then [`Buffer::LastX0`], so read [`Buffer::X0`] before this
+    /// call.
     pub fn advance(&mut self) {
         self.swap(Buffer::Sample, Buffer::LastSample);
         self.swap(Buffer::OlderX0, Buffer::LastX0);
         self.swap(Buffer::LastX0, Buffer::X0);
     }
 
-    /// Swaps two buffers when both are in use.
+    /// Swaps two buffers if both are in use.
     fn swap(&mut self, a: Buffer, b: Buffer) {
         if self.get(a).is_some() && self.get(b).is_some() {
             self.slots.swap(a as usize, b as usize);
@@ -128,7 +134,7 @@ impl<T> Buffers<T> {
     }
 }
 
-/// A scheduler and its buffers on the CPU: the reference for drivers that run on a GPU.
+/// A scheduler with its buffers on the CPU.
 pub struct CpuSampler<'a> {
     scheduler: &'a dyn Scheduler,
     buffers: Buffers<Vec<f32>>,
@@ -136,7 +142,7 @@ pub struct CpuSampler<'a> {
 }
 
 impl<'a> CpuSampler<'a> {
-    /// Starts from `latents` (the initial noise, of any shape).
+    /// Starts from `latents`, the initial noise of any shape.
     pub fn new(scheduler: &'a dyn Scheduler, latents: &[f32]) -> Self {
         let make = |buffer| match buffer {
             Buffer::Sample => latents.to_vec(),
@@ -145,21 +151,25 @@ impl<'a> CpuSampler<'a> {
         Self { scheduler, buffers: Buffers::new(scheduler, &[], make), step: 0 }
     }
 
-    /// The current sample: the model's next input and, after the last step, the result.
+    /// The current sample. It is the model's next input and, after the last step, the result.
     pub fn sample(&self) -> &[f32] {
         self.values(Buffer::Sample)
     }
 
-    /// Takes one step with the model's output for [`sample`](Self::sample) and returns the estimate of the clean latents.
-    /// Fails when the schedule is used up or `velocity` is not as long as the sample; nothing is changed then.
+    /// Takes one step with the model's output for [`sample`](Self::sample) and returns the estimate
+    /// of the clean latents.
+    ///
+    /// # Errors
+    /// [`Error::StepOutOfRange`] after the last step and [`Error::Length`] if `velocity` is not as
+    /// long as the sample. An error changes nothing.
     pub fn step(&mut self, velocity: &[f32]) -> Result<Vec<f32>, Error> {
         let sample = self.sample().len();
         if velocity.len() != sample {
             return Err(Error::Length { velocity: velocity.len(), sample });
         }
-        let plan = self.scheduler.step(self.step)?;
+        let update = self.scheduler.step(self.step)?;
         self.write(Buffer::Velocity, velocity.to_vec());
-        for assignment in plan.assignments() {
+        for assignment in update.assignments() {
             let output =
                 (0..sample).map(|i| assignment.at(|buffer| self.values(buffer).get(i).copied().unwrap_or_default()));
             let output = output.collect();
@@ -171,9 +181,15 @@ impl<'a> CpuSampler<'a> {
         Ok(x0)
     }
 
-    /// Changes what the last `shares.len()` steps did, as if the velocity of each had been larger by its share of `error`. A step
-    /// is linear in its velocities, so one number that goes through the same steps tells how much of the error each buffer gets.
-    /// Fails when there were fewer steps, or `error` is not as long as the sample; nothing is changed then.
+    /// Corrects the last `shares.len()` steps, as if the velocity of each step had been larger by
+    /// its share of `error`.
+    ///
+    /// A step is linear in its velocities. A sampler of a single number, whose velocities are the
+    /// shares, therefore gives the factor by which each buffer receives the error.
+    ///
+    /// # Errors
+    /// [`Error::StepOutOfRange`] if fewer steps were taken and [`Error::Length`] if `error` is not
+    /// as long as the sample. An error changes nothing.
     pub fn correct(&mut self, shares: &[f32], error: &[f32]) -> Result<(), Error> {
         let sample = self.sample().len();
         if error.len() != sample {
@@ -236,7 +252,8 @@ mod tests {
         }
     }
 
-    /// On a straight flow (`v = noise - x0`, constant) every solver is exact: it ends at x0, and estimates it at each step.
+    /// On a straight flow (a constant `v = noise - x0`) every solver is exact. Its steps end at x0,
+    /// and every estimate is x0.
     #[test]
     fn a_straight_flow_ends_at_its_clean_latents() {
         let (noise, clean) = ([1.5_f32, -0.5, 0.25], [-1.0_f32, 0.75, 2.0]);
@@ -254,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Saving and restoring just the buffers of `state()` between two steps changes nothing.
+    /// Saving and restoring only the buffers of `state()` between two steps changes nothing.
     #[test]
     fn state_is_all_that_a_checkpoint_needs() {
         for scheduler in schedulers() {
@@ -273,7 +290,8 @@ mod tests {
         }
     }
 
-    /// Correcting the last steps is what taking them with other velocities would have been.
+    /// Correcting the last steps gives the same sample as taking them with the corrected
+    /// velocities.
     #[test]
     fn corrected_steps_are_those_of_the_corrected_velocities() {
         let shares = [0.25, 0.5, 0.75];

@@ -1,11 +1,13 @@
 //! The arithmetic of sampling: noise schedules, solvers, guidance and the initial noise.
 //!
-//! Plain numbers only: this room knows neither a GPU nor a model. A [`Scheduler`] describes each step as linear
-//! combinations of a few named buffers ([`StepPlan`]); whoever owns the buffers carries them out. [`CpuSampler`], which
-//! the engine uses, does so over slices.
+//! This room computes with plain numbers and knows neither a GPU nor a model. A [`Scheduler`]
+//! describes each step as linear combinations of a few named buffers ([`StepUpdate`]). The owner of
+//! the buffers carries the combinations out. The engine uses [`CpuSampler`], whose buffers are
+//! vectors.
 //!
-//! Words are diffusers': a *sample* is the noisy latents, a *velocity* is the model's output (`noise - x0`), sigma is the
-//! share of noise in the sample, `x_sigma = (1 - sigma) x0 + sigma noise`.
+//! The words are those of diffusers. A *sample* is the noisy latents. A *velocity* is the model's
+//! output (`noise - x0`). Sigma is the share of noise in the sample:
+//! `x_sigma = (1 - sigma) x0 + sigma noise`.
 
 mod euler;
 mod guidance;
@@ -16,12 +18,13 @@ mod unipc;
 
 pub use euler::Euler;
 pub use guidance::Guidance;
-pub use linear::{Buffer, Buffers, CpuSampler, LinearCombination, MAX_TERMS, StepPlan};
+pub use linear::{Buffer, Buffers, CpuSampler, LinearCombination, MAX_TERMS, StepUpdate};
 pub use schedule::{Grid, MAX_INFERENCE_STEPS, NUM_TRAIN_TIMESTEPS, Schedule};
 pub use unipc::{SolverOrder, UniPc};
 
-/// What can be wrong with a request to sample.
+/// Why sampling is impossible.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The number of steps is zero or beyond [`MAX_INFERENCE_STEPS`].
     #[error("num_inference_steps is {0}: choose 1 to {MAX_INFERENCE_STEPS}")]
@@ -34,9 +37,9 @@ pub enum Error {
         "flow_shift {shift} with {steps} steps gives sigmas that do not fall from step to step: choose a shift nearer to 1, or fewer steps"
     )]
     Degenerate {
-        /// The shift asked for.
+        /// The requested shift.
         shift: f64,
-        /// The number of steps asked for.
+        /// The requested number of steps.
         steps: usize,
     },
     /// The first sigma is 1, where UniPC's half log-SNR is infinite.
@@ -47,7 +50,7 @@ pub enum Error {
     /// A step beyond the schedule.
     #[error("step {step} of a schedule of {steps} steps: steps count from 0 to {}", steps - 1)]
     StepOutOfRange {
-        /// The step asked for.
+        /// The requested step.
         step: usize,
         /// The length of the schedule.
         steps: usize,
@@ -55,7 +58,7 @@ pub enum Error {
     /// The guidance scale is not finite, or negative.
     #[error("guidance_scale is {0}: choose 1 (no guidance) or more, for example 5")]
     GuidanceScale(f64),
-    /// A velocity whose length is not the sample's.
+    /// The velocity and the sample have different lengths.
     #[error("the velocity has {velocity} values and the sample {sample}: both must have the latents' shape")]
     Length {
         /// Values in the velocity.
@@ -65,26 +68,27 @@ pub enum Error {
     },
 }
 
-/// A solver over a [`Schedule`]: what to compute at each step, as coefficients.
+/// A solver over a [`Schedule`]. The solver gives the coefficients of every step.
 ///
-/// A scheduler is plain data and has no state of its own: [`step`](Self::step) depends on `i` only, so that a run can resume
-/// at any step from the buffers named by [`state`](Self::state).
+/// A scheduler is plain data without state. [`step`](Self::step) depends on `i` only, so a run can
+/// resume at any step from the buffers that [`state`](Self::state) names.
 pub trait Scheduler: Send + Sync {
     /// The sigmas and timesteps that the solver walks over.
     fn schedule(&self) -> &Schedule;
 
-    /// The buffers that live from one step to the next: all that a checkpoint must hold. The sample comes first.
+    /// The buffers that live from one step to the next. A saved run must hold all of them. The
+    /// sample comes first.
     fn state(&self) -> &'static [Buffer];
 
-    /// The plan of step `i`, counted from 0. Fails beyond the schedule.
-    fn step(&self, i: usize) -> Result<StepPlan, Error>;
+    /// The update of step `i`, counted from 0. Fails beyond the schedule.
+    fn step(&self, i: usize) -> Result<StepUpdate, Error>;
 
-    /// The timesteps that the model is given, one a step.
+    /// The timesteps that the model is given, one for each step.
     fn timesteps(&self) -> &[f32] {
         self.schedule().timesteps()
     }
 
-    /// The sigmas, one a step and a final 0.
+    /// The sigmas, one for each step, and a final 0.
     fn sigmas(&self) -> &[f32] {
         self.schedule().sigmas()
     }

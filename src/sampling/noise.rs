@@ -1,27 +1,29 @@
-//! Initial noise: the numbers of PyTorch's CPU generator.
+//! Initial noise, equal to the numbers of PyTorch's CPU generator.
 //!
-//! `randn(seed, n)` equals `torch.randn(n, generator=torch.Generator("cpu").manual_seed(seed))`, so that a seed gives the
-//! clip that diffusers makes with a CPU generator. Equal up to 1e-6: torch computes logarithm and cosine with vector
-//! instructions that round differently from machine to machine.
+//! `randn(seed, n)` equals `torch.randn(n, generator=torch.Generator("cpu").manual_seed(seed))`, so
+//! a seed gives the same clip as diffusers with a CPU generator. The values agree to 1e-6. They are
+//! not identical because torch computes logarithm and cosine with vector instructions whose
+//! rounding differs between machines.
 
 use std::f64::consts::TAU;
 
 /// The name of the generator, for captures.
 pub const GENERATOR: &str = "torch-cpu-mt19937";
 
-/// Normals are made in blocks of this many.
+/// Torch makes normal numbers in blocks of this size.
 const BLOCK: usize = 16;
 
 /// `n` samples of N(0, 1).
 ///
-/// Only the low 32 bits of `seed` count, as in torch: seeds 2^32 apart give the same noise.
+/// Only the low 32 bits of `seed` matter, as in torch. Seeds that differ by 2^32 give the same
+/// noise.
 pub fn randn(seed: u64, n: usize) -> Vec<f32> {
     let mut generator = Mt19937::new(seed as u32);
     if n < BLOCK { few(&mut generator, n) } else { blocks(&mut generator, n) }
 }
 
-/// Sixteen or more: uniforms for all first, then Box-Muller within blocks of 16. A last, partial block is not filled up:
-/// the last 16 values are drawn anew instead.
+/// Sixteen or more normals. Torch first draws uniforms for all values, then applies Box-Muller
+/// within blocks of 16. If the last block is partial, torch draws the last 16 values again.
 fn blocks(generator: &mut Mt19937, n: usize) -> Vec<f32> {
     let mut values: Vec<f32> = (0..n).map(|_| generator.uniform_24()).collect();
     values.chunks_exact_mut(BLOCK).for_each(box_muller);
@@ -33,18 +35,19 @@ fn blocks(generator: &mut Mt19937, n: usize) -> Vec<f32> {
     values
 }
 
-/// Turns 16 uniforms into normals: the first half gives radii, the second angles.
+/// Turns 16 uniforms into normals. The first half of the block gives radii, the second half angles.
 fn box_muller(block: &mut [f32]) {
     let (firsts, seconds) = block.split_at_mut(BLOCK / 2);
     for (first, second) in firsts.iter_mut().zip(seconds) {
-        // 1 - u lies in (0, 1], where the logarithm is finite. The angle is rounded to 32 bits as torch rounds it.
+        // 1 - u lies in (0, 1], where the logarithm is finite. Torch rounds the angle to 32 bits.
         let radius = (-2.0 * f64::from(1.0 - *first).ln()).sqrt() as f32;
         let angle = f64::from(TAU as f32 * *second);
         (*first, *second) = (radius * angle.cos() as f32, radius * angle.sin() as f32);
     }
 }
 
-/// Fewer than 16: Box-Muller in double precision, one pair of normals from two uniforms.
+/// Fewer than 16 normals. Torch applies Box-Muller in double precision and makes each pair of
+/// normals from two uniforms.
 fn few(generator: &mut Mt19937, n: usize) -> Vec<f32> {
     let pairs = std::iter::repeat_with(|| {
         let (angle, radius) = (TAU * generator.uniform_53(), generator.uniform_53());
@@ -111,7 +114,8 @@ impl Mt19937 {
 mod tests {
     use super::*;
 
-    /// The first and the ten-thousandth output for the seed 5489, as the C++ standard gives them for `std::mt19937`.
+    /// The first and the ten-thousandth output for the seed 5489. The C++ standard specifies the
+    /// latter for `std::mt19937`.
     #[test]
     fn mersenne_twister_is_the_standard_one() {
         let mut generator = Mt19937::new(5489);

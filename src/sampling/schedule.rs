@@ -2,34 +2,37 @@
 
 use super::Error;
 
-/// Length of the noise schedule in training: a timestep is this many times sigma.
+/// Length of the noise schedule in training. A timestep is sigma times this number.
 pub const NUM_TRAIN_TIMESTEPS: f64 = 1000.0;
 
-/// The most steps a schedule may have (one for each training timestep).
+/// The largest number of steps in a schedule: one for each training timestep.
 pub const MAX_INFERENCE_STEPS: usize = 1000;
 
-/// Keeps the first sigma of the diffusers grid off 1, where UniPC's half log-SNR is infinite.
+/// Keeps the first sigma of the diffusers grid below 1, because UniPC's half log-SNR is infinite at
+/// 1.
 const EPSILON: f64 = 1e-6;
 
-/// Which sigmas to step over. All are evenly spaced before the shift.
+/// Which sigmas to step over. The sigmas of every grid are evenly spaced before the shift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Grid {
-    /// `UniPCMultistepScheduler` of diffusers with `use_flow_sigmas`: from 1 (less 1e-6) towards 0.001.
+    /// `UniPCMultistepScheduler` of diffusers with `use_flow_sigmas`: from 1 - 1e-6 towards 0.001.
     /// Timesteps are whole numbers.
     #[default]
     Diffusers,
-    /// The Wan2.1 repository (`FlowUniPCMultistepScheduler`), and older diffusers: from 0.999 towards 0.
-    /// Timesteps are whole numbers.
+    /// The Wan2.1 repository (`FlowUniPCMultistepScheduler`), and older diffusers: from 0.999
+    /// towards 0. Timesteps are whole numbers.
     Reference,
-    /// `FlowMatchEulerDiscreteScheduler` of diffusers: from 1 to the shifted 0.001, shifted once more.
-    /// Timesteps have fractions.
+    /// `FlowMatchEulerDiscreteScheduler` of diffusers: from 1 to the shifted 0.001, shifted once
+    /// more. Timesteps have fractions.
     FlowMatchEuler,
 }
 
 /// Sigmas and timesteps of one run.
 ///
-/// Computed in `f64`, so that the truncation of timesteps falls as in the reference implementations, and kept in `f32`, as
-/// those keep them: the rounding of a first sigma near 1 is visible in UniPC's coefficients.
+/// The values are computed in `f64`, so that timesteps are truncated to the same numbers as in the
+/// reference implementations. They are kept in `f32`, as the reference implementations do, because
+/// the rounding of a first sigma near 1 is visible in UniPC's coefficients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     sigmas: Vec<f32>,
@@ -40,8 +43,10 @@ impl Schedule {
     /// The schedule of `num_inference_steps` steps over `grid`, shifted by `flow_shift`:
     /// `sigma = s b / (1 + (s - 1) b)` for an evenly spaced `b`.
     ///
-    /// Fails for a number of steps outside 1 to [`MAX_INFERENCE_STEPS`], a shift that is not positive and finite, and a
-    /// shift so extreme that the sigmas no longer fall strictly.
+    /// # Errors
+    /// [`Error::Steps`] for a number of steps outside 1 to [`MAX_INFERENCE_STEPS`].
+    /// [`Error::Shift`] for a shift that is not positive and finite. [`Error::Degenerate`] for a
+    /// shift so extreme that the sigmas do not fall strictly.
     pub fn new(grid: Grid, num_inference_steps: usize, flow_shift: f64) -> Result<Self, Error> {
         let steps = num_inference_steps;
         if !(1..=MAX_INFERENCE_STEPS).contains(&steps) {
@@ -60,12 +65,12 @@ impl Schedule {
         }
     }
 
-    /// One sigma a step, falling, and a final 0.
+    /// One sigma for each step, falling, and a final 0.
     pub fn sigmas(&self) -> &[f32] {
         &self.sigmas
     }
 
-    /// One timestep a step, 0 to 1000: what the model is given.
+    /// One timestep for each step, from 0 to 1000. The model is given the timestep.
     pub fn timesteps(&self) -> &[f32] {
         &self.timesteps
     }
@@ -75,7 +80,10 @@ impl Schedule {
         self.timesteps.len()
     }
 
-    /// The sigmas before and after step `i`. Fails beyond the schedule.
+    /// The sigmas before and after step `i`.
+    ///
+    /// # Errors
+    /// [`Error::StepOutOfRange`] beyond the schedule.
     pub fn interval(&self, i: usize) -> Result<(f64, f64), Error> {
         match (self.sigmas.get(i), self.sigmas.get(i + 1)) {
             (Some(&from), Some(&to)) => Ok((f64::from(from), f64::from(to))),
@@ -101,7 +109,8 @@ fn shifted_sigmas(grid: Grid, steps: usize, flow_shift: f64) -> Vec<f64> {
             sigmas
         }
         Grid::FlowMatchEuler => {
-            // diffusers shifts its whole training grid in 32 bits and takes the ends from there.
+            // diffusers shifts its whole training grid in 32-bit floats and takes both ends from
+            // it.
             let (b, s) = (1.0 / NUM_TRAIN_TIMESTEPS as f32, flow_shift as f32);
             let smallest = f64::from(s * b / (1.0 + (flow_shift - 1.0) as f32 * b));
             let timesteps = linspace(NUM_TRAIN_TIMESTEPS, smallest * NUM_TRAIN_TIMESTEPS, steps);
@@ -117,7 +126,8 @@ fn timestep(grid: Grid, sigma: f64) -> f32 {
     }
 }
 
-/// `count` evenly spaced values from `start` to `stop`, both included (numpy's, with numpy's roundings).
+/// `count` evenly spaced values from `start` to `stop`, both included, rounded as numpy's
+/// `linspace` rounds them.
 fn linspace(start: f64, stop: f64, count: usize) -> impl Iterator<Item = f64> {
     let gaps = count.saturating_sub(1).max(1);
     let step = (stop - start) / gaps as f64;
@@ -128,8 +138,9 @@ fn linspace(start: f64, stop: f64, count: usize) -> impl Iterator<Item = f64> {
 mod tests {
     use super::*;
 
-    /// Steps, shift, first three sigmas, last two sigmas, and all timesteps of the Wan2.1 repository.
-    /// Catches: 1.0 for 0.999, the grid's end 0.001, the shift left out, rounding for truncation.
+    /// Steps, shift, first three sigmas, last two sigmas, and all timesteps of the Wan2.1
+    /// repository. The table catches these mutations: 1.0 in place of 0.999, the end 0.001 in place
+    /// of 0, no shift, rounding in place of truncation.
     type Row = (usize, f64, [f32; 3], [f32; 2], &'static str);
     const REFERENCE: [Row; 7] = [
         (

@@ -1,25 +1,27 @@
-//! UniPC: a multistep predictor with a corrector that costs no further forward.
+//! UniPC: a multistep predictor with a corrector that needs no additional forward.
 
-use super::{Buffer, Error, LinearCombination, Schedule, Scheduler, StepPlan};
+use super::{Buffer, Error, LinearCombination, Schedule, Scheduler, StepUpdate};
 
 /// The order of the predictor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SolverOrder {
-    /// Predicts from the newest estimate alone (Euler's method, with a corrector).
+    /// Predicts from the newest estimate alone, which is Euler's method with a corrector.
     One,
-    /// Predicts from the two newest estimates; the first and the last step are of order one.
+    /// Predicts from the two newest estimates. The first and the last step have order one.
     #[default]
     Two,
 }
 
-/// UniPC (Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework") with `B(h) = exp(h) - 1` ("bh2"), predicting
-/// x0, lower order at the end, corrector on: the settings of Wan2.1, equal to diffusers' `UniPCMultistepScheduler` with
-/// `prediction_type="flow_prediction"` and `use_flow_sigmas=True`.
+/// UniPC (Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework") with the settings of
+/// Wan2.1: `B(h) = exp(h) - 1` ("bh2"), prediction of x0, lower order at the end, corrector on. It
+/// equals diffusers' `UniPCMultistepScheduler` with `prediction_type="flow_prediction"` and
+/// `use_flow_sigmas=True`.
 ///
-/// With the half log-SNR `lambda = ln((1 - sigma) / sigma)`, `h` the step's rise in lambda and `K = 1 - sigma_t / sigma_s`
-/// (which is `-alpha_t expm1(-h)`), every update has the form `x_t = (sigma_t / sigma_s) x_s + K (weights of estimates)`,
-/// the weights summing to one. As in diffusers the estimate at step `i` belongs to the *uncorrected* sample, also in the
-/// history.
+/// Let `lambda = ln((1 - sigma) / sigma)` be the half log-SNR, `h` the step's rise in lambda, and
+/// `K = 1 - sigma_t / sigma_s` (which is `-alpha_t expm1(-h)`). Every update has the form
+/// `x_t = (sigma_t / sigma_s) x_s + K (weighted mean of estimates)`, with weights that sum to one.
+/// As in diffusers, the estimate at step `i` belongs to the *uncorrected* sample, in the history
+/// too.
 #[derive(Debug, Clone)]
 pub struct UniPc {
     schedule: Schedule,
@@ -27,7 +29,10 @@ pub struct UniPc {
 }
 
 impl UniPc {
-    /// UniPC over `schedule`. Fails when the first sigma is 1, where lambda is infinite.
+    /// UniPC over `schedule`.
+    ///
+    /// # Errors
+    /// [`Error::PureNoise`] if the first sigma is 1, where lambda is infinite.
     pub fn new(schedule: Schedule, order: SolverOrder) -> Result<Self, Error> {
         match schedule.sigmas().first() {
             Some(&first) if first < 1.0 => Ok(Self { schedule, order }),
@@ -35,12 +40,13 @@ impl UniPc {
         }
     }
 
-    /// The order of the prediction of step `i`: one at both ends, where history or lambda is missing.
+    /// The order of the prediction of step `i`. The first step has order one because it has no
+    /// history, and the last because lambda is infinite at its end.
     fn order_at(&self, i: usize) -> SolverOrder {
         if i == 0 || i + 1 >= self.num_inference_steps() { SolverOrder::One } else { self.order }
     }
 
-    /// UniP: from this step's (corrected) sample to the next.
+    /// UniP: predicts the next sample from this step's corrected sample.
     fn predict(&self, i: usize) -> Result<LinearCombination, Error> {
         let (sigma_s, sigma_t) = self.schedule.interval(i)?;
         let k = 1.0 - sigma_t / sigma_s;
@@ -49,7 +55,8 @@ impl UniPc {
             SolverOrder::One => LinearCombination::new(Buffer::LastSample, &[sample, (Buffer::X0, k)]),
             SolverOrder::Two => {
                 let (sigma_last, _) = self.schedule.interval(i - 1)?;
-                // One half stands for the solution of the order conditions, as the paper does for order two.
+                // For order two the paper replaces the solution of the order conditions by one
+                // half.
                 let slope = 0.5 / lambda_ratio(sigma_last, sigma_s, sigma_t);
                 let terms = [sample, (Buffer::X0, k * (1.0 - slope)), (Buffer::LastX0, k * slope)];
                 LinearCombination::new(Buffer::LastSample, &terms)
@@ -57,7 +64,7 @@ impl UniPc {
         })
     }
 
-    /// UniC: makes the last prediction again, now that the estimate at its end is known.
+    /// UniC: repeats the last prediction, now that the estimate at its end is known.
     fn correct(&self, i: usize) -> Result<LinearCombination, Error> {
         let (sigma_s, sigma_t) = self.schedule.interval(i - 1)?;
         let k = 1.0 - sigma_t / sigma_s;
@@ -92,9 +99,9 @@ impl Scheduler for UniPc {
         }
     }
 
-    fn step(&self, i: usize) -> Result<StepPlan, Error> {
+    fn step(&self, i: usize) -> Result<StepUpdate, Error> {
         let (sigma, _) = self.schedule.interval(i)?;
-        Ok(StepPlan {
+        Ok(StepUpdate {
             x0: LinearCombination::x0_estimate(sigma),
             correct: (i > 0).then(|| self.correct(i)).transpose()?,
             predict: self.predict(i)?,
@@ -102,18 +109,21 @@ impl Scheduler for UniPc {
     }
 }
 
-/// Half the logarithm of the signal-to-noise ratio.
+/// The half log-SNR. With signal `1 - sigma` and noise `sigma` this is the logarithm of their
+/// ratio.
 fn lambda(sigma: f64) -> f64 {
     ((1.0 - sigma) / sigma).ln()
 }
 
-/// `r`: where the last sigma lies, in units of the step from `sigma_s` to `sigma_t`. Negative.
+/// The ratio `r`: the position of the last sigma relative to `sigma_s`, in units of the step from
+/// `sigma_s` to `sigma_t`. It is negative.
 fn lambda_ratio(sigma_last: f64, sigma_s: f64, sigma_t: f64) -> f64 {
     (lambda(sigma_last) - lambda(sigma_s)) / (lambda(sigma_t) - lambda(sigma_s))
 }
 
-/// The corrector's weights of the older and the newest difference of estimates, for a step `h` in lambda and the ratio `r`:
-/// the solution of the order conditions `[1 1; r 1] rho = b` with the phi functions of `-h` (paper, equation 5).
+/// The corrector's weights of the older and the newest difference of estimates, for a step `h` in
+/// lambda and the ratio `r`. They solve the order conditions `[1 1; r 1] rho = b`, where `b` comes
+/// from the phi functions of `-h` (paper, equation 5).
 fn corrector_weights(h: f64, r: f64) -> (f64, f64) {
     let step = -h;
     let phi_1 = step.exp_m1();
