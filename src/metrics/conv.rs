@@ -1,11 +1,12 @@
 //! Convolutions and pooling of feature maps on the CPU.
 
-/// Output channels that are computed together: two AVX registers.
+/// Output channels that are computed together. They fill two AVX registers.
 const LANES: usize = 16;
-/// Output pixels that are computed together. 6 x 16 sums, and what feeds them, just fit the 16 registers of AVX.
+/// Output pixels that are computed together. Their 6 x 16 sums and the operands just fit into the
+/// 16 registers of AVX.
 const ROWS: usize = 6;
-/// Output pixels whose patches are gathered at once: few enough for the second-level cache (a patch has at most 3456
-/// values).
+/// Output pixels whose patches are gathered together. A patch has at most 3456 values, so the
+/// patches fit into the second-level cache.
 const BATCH: usize = 8 * ROWS;
 
 /// Feature maps of several images, `[images, height, width, channels]`.
@@ -37,12 +38,13 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Values of a patch: kernel x kernel x inputs.
+    /// Number of values in a patch: kernel x kernel x inputs.
     pub(super) fn patch(self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 
-    /// Height or width after the convolution; the padded input must hold the kernel.
+    /// Height or width after the convolution. The padded input must be at least as large as the
+    /// kernel.
     fn reach(self, extent: usize) -> usize {
         (extent + 2 * self.padding - self.kernel) / self.stride + 1
     }
@@ -51,7 +53,7 @@ impl Shape {
 /// A convolution with bias and ReLU.
 pub(super) struct Convolution {
     shape: Shape,
-    /// `[outputs / LANES, patch, LANES]`.
+    /// The weights as `[outputs / LANES, patch, LANES]`.
     panels: Vec<f32>,
     bias: Vec<f32>,
 }
@@ -65,7 +67,7 @@ impl Convolution {
         Self { shape, panels, bias }
     }
 
-    /// The convolution of `input`, zero-padded, after ReLU.
+    /// Convolves the zero-padded `input` and applies ReLU.
     pub(super) fn run(&self, input: &Maps) -> Maps {
         let (height, width) = (self.shape.reach(input.height), self.shape.reach(input.width));
         let channels = self.shape.outputs;
@@ -107,13 +109,14 @@ impl Convolution {
     fn multiply(&self, patches: &[f32], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the features that the function needs, as was asked just now.
+            // SAFETY: the condition checks that the processor has the features that the function
+            // needs.
             return unsafe { self.multiply_avx(patches, out) };
         }
         if cfg!(target_arch = "aarch64") {
             self.multiply_with(patches, out, f32::mul_add);
         } else {
-            // Without an instruction for it, mul_add is a slow call.
+            // Without a fused instruction, mul_add is a slow function call.
             self.multiply_with(patches, out, |a, b, c| a * b + c);
         }
     }
@@ -124,7 +127,8 @@ impl Convolution {
         self.multiply_with(patches, out, f32::mul_add);
     }
 
-    /// Inlined, so that it is compiled for the instructions of each caller.
+    /// The work of [`Self::multiply`]. It is inlined so that each caller compiles it for its own
+    /// instructions.
     #[inline(always)]
     fn multiply_with(&self, patches: &[f32], out: &mut [f32], multiply_add: impl Fn(f32, f32, f32) -> f32 + Copy) {
         let (patch, channels) = (self.shape.patch(), self.shape.outputs);
@@ -142,13 +146,13 @@ impl Convolution {
     }
 }
 
-/// Which of the kernel's rows (or columns) lie inside an image of `extent`, for a kernel whose first is at
-/// `start - padding`.
+/// The rows (or columns) of the kernel that lie inside an image of `extent`. The kernel's first row
+/// is at `start - padding`.
 fn inside(start: usize, kernel: usize, padding: usize, extent: usize) -> std::ops::Range<usize> {
     padding.saturating_sub(start)..kernel.min(extent + padding - start)
 }
 
-/// `[ROWS, patch] x [patch, LANES]`; the sums stay in registers.
+/// The product `[ROWS, patch] x [patch, LANES]`. The sums stay in registers.
 #[inline(always)]
 fn block_product(
     block: &[f32],
@@ -170,7 +174,8 @@ fn block_product(
     sums
 }
 
-/// The largest of each 3 x 3 pixels, every second pixel; windows that do not fit are left out. Sides of at least 3.
+/// Max pooling with windows of 3 x 3 pixels and a stride of 2. Windows that cross the border are
+/// left out. Both sides must have at least 3 pixels.
 pub(super) fn max_pool(input: &Maps) -> Maps {
     let (height, width, channels) = ((input.height - 3) / 2 + 1, (input.width - 3) / 2 + 1, input.channels);
     let mut values = vec![f32::NEG_INFINITY; input.images * height * width * channels];

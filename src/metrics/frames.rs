@@ -1,39 +1,39 @@
-//! The one form of clip that this room compares.
+//! The form of clips that this room compares.
 
 use super::{Frame, MetricsError};
 
-/// A clip's frames: sRGB in [0, 1], rows from the top, `R G B`.
+/// A clip's frames in sRGB with values in [0, 1]: rows from top to bottom, `R G B` for each pixel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frames {
     width: usize,
     height: usize,
-    /// `[frames, height, width, 3]`; at least one frame, of at least one pixel.
+    /// `[frames, height, width, 3]`, with at least one frame of at least one pixel.
     values: Vec<f32>,
 }
 
 impl Frames {
-    /// A clip of `frames` with `height * width * 3` values in [0, 1] each. Values outside are clamped, as a screen
-    /// would.
+    /// A clip of `frames` with `height * width * 3` values in [0, 1] each. Values outside this
+    /// range are clamped, as a screen clamps them.
     ///
     /// # Errors
-    /// [`MetricsError::NoFrames`]; [`MetricsError::FrameExtent`] when a side is 0; [`MetricsError::FrameSize`];
-    /// [`MetricsError::NotFinite`].
+    /// [`MetricsError::NoFrames`]; [`MetricsError::FrameExtent`] if a side is 0;
+    /// [`MetricsError::FrameSize`]; [`MetricsError::NotFinite`].
     pub fn from_unit(width: usize, height: usize, frames: &[impl AsRef<[f32]>]) -> Result<Self, MetricsError> {
         Self::from_floats(width, height, frames, |value| value)
     }
 
-    /// As [`Self::from_unit`], of values in [-1, 1].
+    /// The same as [`Self::from_unit`], for values in [-1, 1].
     ///
     /// # Errors
-    /// Those of [`Self::from_unit`].
+    /// The errors of [`Self::from_unit`].
     pub fn from_signed(width: usize, height: usize, frames: &[impl AsRef<[f32]>]) -> Result<Self, MetricsError> {
         Self::from_floats(width, height, frames, |value| value.mul_add(0.5, 0.5))
     }
 
-    /// As [`Self::from_unit`], of bytes: 255 is white.
+    /// The same as [`Self::from_unit`], for bytes, where 255 is white.
     ///
     /// # Errors
-    /// Those of [`Self::from_unit`] but the last.
+    /// The errors of [`Self::from_unit`] except [`MetricsError::NotFinite`].
     pub fn from_bytes(width: usize, height: usize, frames: &[impl AsRef<[u8]>]) -> Result<Self, MetricsError> {
         Self::gather(width, height, frames, |byte| f32::from(byte) / 255.0)
     }

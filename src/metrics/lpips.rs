@@ -1,5 +1,5 @@
-//! LPIPS: Zhang, Isola, Efros, Shechtman, Wang, "The unreasonable effectiveness of deep features as a perceptual
-//! metric", 2018; AlexNet, version 0.1.
+//! LPIPS with AlexNet, version 0.1 (Zhang, Isola, Efros, Shechtman, Wang, "The unreasonable
+//! effectiveness of deep features as a perceptual metric", 2018).
 
 use std::sync::LazyLock;
 
@@ -9,18 +9,19 @@ use safetensors::{Dtype, SafeTensors};
 use super::conv::{Convolution, Maps, Shape, max_pool};
 use super::{Frame, MetricsError, check};
 
-/// The least width and height in pixels: 7 pixels are left after the first convolution, 3 after the first pooling, 1
-/// after the second.
+/// The smallest width and height in pixels. Of 31 pixels the first convolution leaves 7, the first
+/// pooling 3 and the second pooling 1.
 pub const MIN_SIDE: usize = 31;
 
-/// The weights travel inside the program (5 MB): a library has no folder of its own to look into.
+/// The weights (5 MB) are part of the program, because a library has no data folder of its own.
 static WEIGHTS: &[u8] = include_bytes!("../../assets/lpips/alex.safetensors");
 static NETWORK: LazyLock<Result<Network, String>> = LazyLock::new(|| Network::read(WEIGHTS));
 
-/// Mean and deviation of the network's training images, per channel, for values in [-1, 1].
+/// Mean of the network's training images for each channel, with values in [-1, 1].
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
+/// Standard deviation of the network's training images for each channel.
 const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
-/// Keeps pixels without any feature from dividing by zero.
+/// Prevents a division by zero for pixels without any feature.
 const EPSILON: f32 = 1e-10;
 
 /// AlexNet's convolutions.
@@ -37,14 +38,15 @@ const POOLED: [usize; 2] = [1, 2];
 /// LPIPS of two frames: 0 for equal frames, about 0.1 for a small and 0.5 for a large difference.
 ///
 /// # Errors
-/// [`MetricsError::DifferentSize`]; [`MetricsError::TooSmall`] below [`MIN_SIDE`] pixels.
+/// [`MetricsError::DifferentSize`]; [`MetricsError::TooSmall`] for a side below [`MIN_SIDE`]
+/// pixels.
 pub fn lpips(a: Frame, b: Frame) -> Result<f64, MetricsError> {
     check("LPIPS", MIN_SIDE, a, b)?;
     let network = NETWORK.as_ref().map_err(|reason| MetricsError::Weights(reason.clone()))?;
     Ok(network.distance(scaled(a, b)))
 }
 
-/// Both frames as the network wants them.
+/// Both frames as input of the network: normalised by [`SHIFT`] and [`SCALE`].
 fn scaled(a: Frame, b: Frame) -> Maps {
     let pixels = [a.values, b.values].into_iter().flat_map(|values| values.chunks_exact(3));
     let scale = |pixel: &[f32]| std::array::from_fn::<_, 3, _>(|c| (pixel[c] * 2.0 - 1.0 - SHIFT[c]) / SCALE[c]);
@@ -53,7 +55,7 @@ fn scaled(a: Frame, b: Frame) -> Maps {
 
 struct Stage {
     convolution: Convolution,
-    /// How much a difference in each channel counts.
+    /// The weight of a difference in each channel.
     importance: Vec<f32>,
 }
 
@@ -73,7 +75,7 @@ impl Network {
         Ok(Self { stages: stages.collect::<Result<_, String>>()? })
     }
 
-    /// The sum over the stages of the mean difference, of two images.
+    /// The mean difference of the two images' features, summed over the stages.
     fn distance(&self, mut maps: Maps) -> f64 {
         let mut sum = 0.0;
         for (index, stage) in self.stages.iter().enumerate() {
@@ -96,7 +98,8 @@ fn tensor(tensors: &SafeTensors, name: &str, length: usize) -> Result<Vec<f32>, 
     Ok(halves.iter().map(|&half| f16::from_le_bytes(half).to_f32()).collect())
 }
 
-/// The squared difference of the features' directions, weighed per channel, in the mean over all pixels.
+/// The squared difference of the features' directions, weighted by channel and averaged over all
+/// pixels.
 fn difference(a: &[f32], b: &[f32], importance: &[f32]) -> f64 {
     let channels = importance.len();
     let pixels = a.chunks_exact(channels).zip(b.chunks_exact(channels));

@@ -1,4 +1,5 @@
-//! Room `metrics`: how alike two clips are. Frames in, numbers out; on the CPU. It knows no other room.
+//! Room `metrics`: numbers that say how alike two clips are, computed on the CPU. The room knows no
+//! other room.
 //!
 //! | metric | of equal frames | range | what it measures |
 //! |---|---|---|---|
@@ -7,8 +8,8 @@
 //! | LPIPS | 0 | 0 up | the distance between the features of a network that recognises objects (Zhang et al. 2018) |
 //! | SSIMULACRA2 | 100 | 100 down, also below 0 | SSIM and artefacts of edges at six scales, fitted to human ratings |
 //!
-//! SSIMULACRA2's scale: 90 can hardly be told apart, 70 is high quality, 50 medium, 30 low. Clips are compared frame by
-//! frame; none of the metrics sees flicker.
+//! On SSIMULACRA2's scale, 90 means almost indistinguishable, 70 high quality, 50 medium and 30 low
+//! quality. Clips are compared frame by frame, so no metric sees flicker.
 
 mod conv;
 mod frames;
@@ -26,11 +27,12 @@ pub use ssimulacra2::ssimulacra2;
 
 /// Why clips cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// A clip is empty.
     #[error("a clip without frames cannot be compared")]
     NoFrames,
-    /// A side is 0, or no memory holds a frame of this size.
+    /// A side is 0, or the size of a frame overflows.
     #[error("frames of {width}x{height} pixels cannot be compared")]
     FrameExtent {
         /// Width in pixels.
@@ -38,36 +40,36 @@ pub enum MetricsError {
         /// Height in pixels.
         height: usize,
     },
-    /// A frame's values do not fit the clip's size.
+    /// A frame has more or fewer values than the clip's size asks for.
     #[error("frame {index} has {actual} values, but {expected} are width x height x 3")]
     FrameSize {
-        /// Which frame, from 0.
+        /// Index of the frame, from 0.
         index: usize,
         /// `width * height * 3`.
         expected: usize,
-        /// What the frame holds.
+        /// Number of values in the frame.
         actual: usize,
     },
     /// A frame has a value that is NaN or infinite.
     #[error("frame {index} has values that are no numbers")]
     NotFinite {
-        /// Which frame, from 0.
+        /// Index of the frame, from 0.
         index: usize,
     },
-    /// The clips are of different sizes.
+    /// The clips have different sizes.
     #[error("the clips differ in size: {}x{} and {}x{} pixels", a[0], a[1], b[0], b[1])]
     DifferentSize {
-        /// Width and height of the first.
+        /// Width and height of the first clip.
         a: [usize; 2],
-        /// Width and height of the second.
+        /// Width and height of the second clip.
         b: [usize; 2],
     },
-    /// The clips are of different lengths.
+    /// The clips have different lengths.
     #[error("the clips differ in length: {a} and {b} frames")]
     DifferentLength {
-        /// Frames of the first.
+        /// Number of frames in the first clip.
         a: usize,
-        /// Frames of the second.
+        /// Number of frames in the second clip.
         b: usize,
     },
     /// The frames are too small for a metric.
@@ -75,7 +77,7 @@ pub enum MetricsError {
     TooSmall {
         /// The metric's name.
         metric: &'static str,
-        /// The least width and height, in pixels.
+        /// The smallest width and height that the metric takes, in pixels.
         least: usize,
         /// Width in pixels.
         width: usize,
@@ -85,18 +87,19 @@ pub enum MetricsError {
     /// The built-in weights of LPIPS are damaged.
     #[error("the built-in weights of LPIPS are damaged: {0}; build the program again")]
     Weights(String),
-    /// SSIMULACRA2 refused, for example frames of more than 268 million pixels.
+    /// SSIMULACRA2 refused the frames, for example because they have more than 268 million pixels.
     #[error("SSIMULACRA2: {0}")]
     Ssimulacra2(String),
 }
 
-/// How alike two clips are: for the whole clip and for each frame.
+/// How alike two clips are, for the whole clip and for each frame.
 ///
-/// Equal frames have an infinite PSNR; JSON knows no infinity, so serde_json writes `null` for it.
+/// The PSNR of equal frames is infinite. JSON has no infinity, so serde_json writes `null` for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Fidelity {
-    /// PSNR of the clip in dB, from the squared error averaged over all frames (so that one equal frame does not make
-    /// it infinite); infinite for equal clips.
+    /// PSNR of the clip in dB, infinite for equal clips. It comes from the squared error averaged
+    /// over all frames, so one equal frame does not make it infinite.
     pub psnr: f64,
     /// SSIM, averaged over the frames.
     pub ssim: f64,
@@ -104,7 +107,7 @@ pub struct Fidelity {
     pub lpips: f64,
     /// SSIMULACRA2, averaged over the frames.
     pub ssimulacra2: f64,
-    /// PSNR of each frame in dB; infinite for equal frames.
+    /// PSNR of each frame in dB, infinite for equal frames.
     pub frame_psnr: Vec<f64>,
     /// SSIM of each frame.
     pub frame_ssim: Vec<f64>,
@@ -114,27 +117,46 @@ pub struct Fidelity {
     pub frame_ssimulacra2: Vec<f64>,
 }
 
-/// Compares two clips by all metrics, on all cores. SSIMULACRA2 takes `a` for the original; the others are symmetric.
+/// The metrics of one pair of frames.
+struct FrameScores {
+    squared_error: f64,
+    ssim: f64,
+    lpips: f64,
+    ssimulacra2: f64,
+}
+
+impl FrameScores {
+    fn of(a: Frame, b: Frame) -> Result<Self, MetricsError> {
+        Ok(Self {
+            squared_error: mean_squared_error(a, b)?,
+            ssim: ssim(a, b)?,
+            lpips: lpips(a, b)?,
+            ssimulacra2: ssimulacra2(a, b)?,
+        })
+    }
+}
+
+/// Compares two clips by all metrics, on all cores. SSIMULACRA2 treats `a` as the original; the
+/// other metrics are symmetric.
 ///
 /// # Errors
-/// [`MetricsError::DifferentSize`], [`MetricsError::DifferentLength`]; [`MetricsError::TooSmall`] below
-/// [`LPIPS_MIN_SIDE`] pixels; [`MetricsError::Ssimulacra2`] for huge frames.
+/// [`MetricsError::DifferentSize`]; [`MetricsError::DifferentLength`]; [`MetricsError::TooSmall`]
+/// for a side below [`LPIPS_MIN_SIDE`] pixels; [`MetricsError::Ssimulacra2`] for huge frames.
 pub fn compare(a: &Frames, b: &Frames) -> Result<Fidelity, MetricsError> {
     if a.len() != b.len() {
         return Err(MetricsError::DifferentLength { a: a.len(), b: b.len() });
     }
     let pairs: Vec<_> = a.frames().zip(b.frames()).collect();
-    let scores = pairs
-        .into_par_iter()
-        .map(|(a, b)| Ok((mean_squared_error(a, b)?, ssim(a, b)?, lpips(a, b)?, ssimulacra2(a, b)?)));
+    let scores = pairs.into_par_iter().map(|(a, b)| FrameScores::of(a, b));
     let scores = scores.collect::<Result<Vec<_>, MetricsError>>()?;
-    let error = mean(&scores.iter().map(|score| score.0).collect::<Vec<_>>());
-    let frame_psnr = scores.iter().map(|score| decibels(score.0)).collect();
-    let frame_ssim: Vec<_> = scores.iter().map(|score| score.1).collect();
-    let frame_lpips: Vec<_> = scores.iter().map(|score| score.2).collect();
-    let frame_ssimulacra2: Vec<_> = scores.iter().map(|score| score.3).collect();
+    let of_frames = |metric: fn(&FrameScores) -> f64| scores.iter().map(metric).collect::<Vec<f64>>();
+    let squared_errors = of_frames(|scores| scores.squared_error);
+    let frame_psnr = squared_errors.iter().copied().map(decibels).collect();
+    let frame_ssim = of_frames(|scores| scores.ssim);
+    let frame_lpips = of_frames(|scores| scores.lpips);
+    let frame_ssimulacra2 = of_frames(|scores| scores.ssimulacra2);
     Ok(Fidelity {
-        psnr: decibels(error),
+        psnr: decibels(mean(&squared_errors)),
         ssim: mean(&frame_ssim),
         lpips: mean(&frame_lpips),
         ssimulacra2: mean(&frame_ssimulacra2),
@@ -145,7 +167,7 @@ pub fn compare(a: &Frames, b: &Frames) -> Result<Fidelity, MetricsError> {
     })
 }
 
-/// PSNR of two clips in dB, without the dearer metrics; infinite for equal clips.
+/// PSNR of two clips in dB, infinite for equal clips. It takes much less time than [`compare`].
 ///
 /// # Errors
 /// [`MetricsError::DifferentSize`], [`MetricsError::DifferentLength`].
@@ -157,7 +179,7 @@ pub fn clip_psnr(a: &Frames, b: &Frames) -> Result<f64, MetricsError> {
     Ok(decibels(mean(&errors)))
 }
 
-/// PSNR of two frames in dB, with 1 as the peak; infinite for equal frames.
+/// PSNR of two frames in dB with a peak value of 1, infinite for equal frames.
 ///
 /// # Errors
 /// [`MetricsError::DifferentSize`].
@@ -184,7 +206,7 @@ impl<'a> Frame<'a> {
         self.height
     }
 
-    /// `height * width * 3` values in [0, 1]: rows from the top, `R G B`.
+    /// `height * width * 3` values in [0, 1]: rows from top to bottom, `R G B` for each pixel.
     pub fn values(self) -> &'a [f32] {
         self.values
     }
@@ -194,7 +216,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Refuses frames of different sizes, or smaller than `least` pixels.
+/// Refuses frames of different sizes and frames with a side below `least` pixels.
 fn check(metric: &'static str, least: usize, a: Frame, b: Frame) -> Result<(), MetricsError> {
     if a.size() != b.size() {
         return Err(MetricsError::DifferentSize { a: a.size(), b: b.size() });

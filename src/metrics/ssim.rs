@@ -1,22 +1,22 @@
-//! SSIM: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity",
-//! 2004.
+//! SSIM (Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
+//! structural similarity", 2004).
 
 use super::{Frame, MetricsError, check};
 
-/// Side of the gaussian window in pixels; frames must be at least as large.
+/// Side of the Gaussian window in pixels. Frames must be at least as large.
 pub const WINDOW: usize = 11;
 const SIGMA: f64 = 1.5;
 const K1: f64 = 0.01;
 const K2: f64 = 0.03;
 
-/// Windowed means of a, b, a^2, b^2 and a b.
+/// Number of windowed means: those of a, b, a^2, b^2 and a b.
 const MOMENTS: usize = 5;
 
-/// SSIM of two frames: each channel by itself, averaged over the channels and over all places where the whole window
-/// lies inside the frame. 1 for equal frames.
+/// SSIM of two frames, 1 for equal frames. Each channel is compared separately. The result is the
+/// average over the channels and over all positions where the whole window lies inside the frame.
 ///
 /// # Errors
-/// [`MetricsError::DifferentSize`]; [`MetricsError::TooSmall`] below [`WINDOW`] pixels.
+/// [`MetricsError::DifferentSize`]; [`MetricsError::TooSmall`] for a side below [`WINDOW`] pixels.
 pub fn ssim(a: Frame, b: Frame) -> Result<f64, MetricsError> {
     check("SSIM", WINDOW, a, b)?;
     let row = a.width * 3;
@@ -32,7 +32,7 @@ pub fn ssim(a: Frame, b: Frame) -> Result<f64, MetricsError> {
     Ok(sum / (places * (row - (WINDOW - 1) * 3)) as f64)
 }
 
-/// One axis of the separable window.
+/// The weights of the window along one axis. The window is separable.
 fn window() -> [f64; WINDOW] {
     let center = (WINDOW / 2) as f64;
     let weights = std::array::from_fn(|i| (-0.5 * ((i as f64 - center) / SIGMA).powi(2)).exp());
@@ -40,7 +40,8 @@ fn window() -> [f64; WINDOW] {
     weights.map(|weight| weight / sum)
 }
 
-/// The five moments of `WINDOW` rows, weighed down the columns. In f64: the variances are small differences.
+/// The five moments of `WINDOW` rows, weighted down the columns. They are f64 because the variances
+/// are small differences of large numbers.
 fn filter_columns(a: &[f32], b: &[f32], weights: &[f64; WINDOW], columns: &mut [Vec<f64>; MOMENTS]) {
     let row = a.len() / WINDOW;
     for column in columns.iter_mut() {
@@ -60,7 +61,8 @@ fn filter_columns(a: &[f32], b: &[f32], weights: &[f64; WINDOW], columns: &mut [
     }
 }
 
-/// The moments of the window that begins at value `x` of a row. Neighbours of one channel are 3 values apart.
+/// The moments of the window that begins at value `x` of a row. Neighbouring pixels of a channel
+/// are 3 values apart.
 fn filter_row(columns: &[Vec<f64>; MOMENTS], x: usize, weights: &[f64; WINDOW]) -> [f64; MOMENTS] {
     std::array::from_fn(|moment| {
         let values = columns[moment][x..].iter().step_by(3);
@@ -68,7 +70,7 @@ fn filter_row(columns: &[Vec<f64>; MOMENTS], x: usize, weights: &[f64; WINDOW]) 
     })
 }
 
-/// Equation 13 of the paper, with 1 as the range of values.
+/// Equation 13 of the paper, for values in a range of 1.
 fn similarity(&[mean_a, mean_b, square_a, square_b, product]: &[f64; MOMENTS]) -> f64 {
     let (c1, c2) = (K1 * K1, K2 * K2);
     let variances = square_a - mean_a * mean_a + square_b - mean_b * mean_b;

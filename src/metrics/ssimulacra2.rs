@@ -4,8 +4,8 @@ use fast_ssim2::{PixelDescriptor, PixelSlice, TransferFunction, compute_ssimulac
 
 use super::{Frame, MetricsError, check};
 
-/// SSIMULACRA2 of frame `b` against its original `a`: 100 for equal frames, lower for worse ones, without a floor.
-/// Frames below 8 pixels are mirrored at their borders.
+/// SSIMULACRA2 of frame `b` against its original `a`: 100 for equal frames and lower for worse
+/// frames, without a lower limit. Frames with a side below 8 pixels are mirrored at their borders.
 ///
 /// # Errors
 /// [`MetricsError::DifferentSize`]; [`MetricsError::Ssimulacra2`] for more than 268 million pixels.
