@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::caching::Cell;
 use crate::media::Colormap;
-use crate::media::figure::{ColorMap, Heatmap};
+use crate::media::figure::{ColorScale, Heatmap};
 
 use super::cells::Cells;
 use super::colouring::Colouring;
@@ -82,7 +82,7 @@ fn measured(cells: &Cells, labels: &Labels) -> Heatmap {
         values: (0..cells.blocks).flat_map(|block| (0..cells.steps).map(move |step| value(block, step))).collect(),
         row_marks: labels.classes.clone(),
         marks_label: "F: foreground block, B: background block".into(),
-        colors: if cells.map == Colormap::Diverging { ColorMap::Diverging } else { ColorMap::Viridis },
+        colors: if cells.map == Colormap::Diverging { ColorScale::Diverging } else { ColorScale::Viridis },
         // About a middle the figure makes its own scale.
         range: neutral.is_none().then_some((low, high)),
         middle: neutral,

@@ -7,7 +7,7 @@ use egui::accesskit::Role;
 use egui::{ColorImage, Rect, Ui, ViewportCommand};
 
 use crate::media::Clip;
-use crate::media::figure::{ColorMap, MapGrid, MapPanel, Plot, Series, Svg};
+use crate::media::figure::{ColorScale, MapGrid, MapPanel, Plot, Series, Svg};
 
 use super::attention;
 use super::layout::Pane;
@@ -177,7 +177,7 @@ fn attention_maps(state: &State, run: &Run) -> Result<MapGrid, String> {
         row_names: maps.iter().map(|map| map.title.clone()).collect(),
         column_names: (0..frames).map(|frame| format!("frame {frame}")).collect(),
         panels: panels.collect(),
-        colors: if diverging { ColorMap::Diverging } else { ColorMap::Viridis },
+        colors: if diverging { ColorScale::Diverging } else { ColorScale::Viridis },
         range: Some((f64::from(first.range[0]), f64::from(first.range[1]))),
     })
 }

@@ -1,12 +1,12 @@
-//! RGB to YCbCr: full-range sRGB in, 8-bit limited range ("studio swing") out.
+//! Conversion from full-range sRGB to YCbCr with 8 bits in limited range ("studio swing").
 
-/// How luma is weighed. Streams say which one they use, but some players go by the height alone: so the choice goes by
-/// the height too, and both kinds of player are right.
+/// The weights of luma. A stream names its matrix, but some players decide by the height alone. The
+/// program also chooses by the height, so both kinds of player are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Matrix {
-    /// ITU-R BT.601, for anything below 720 lines.
+    /// ITU-R BT.601, for fewer than 720 lines.
     Bt601,
-    /// ITU-R BT.709, from 720 lines on.
+    /// ITU-R BT.709, for 720 lines and more.
     Bt709,
 }
 
@@ -23,7 +23,7 @@ impl Matrix {
         }
     }
 
-    /// (Kr, Kb) of the recommendations.
+    /// The constants Kr and Kb of the recommendations.
     fn weights(self) -> (f32, f32) {
         match self {
             Self::Bt601 => (0.299, 0.114),
@@ -31,7 +31,7 @@ impl Matrix {
         }
     }
 
-    /// Y' in 0..=1 and Cb, Cr in -0.5..=0.5 of one sRGB pixel (H.273, equations 38 to 40).
+    /// Converts one sRGB pixel to Y' in 0..=1 and Cb, Cr in -0.5..=0.5 (H.273, equations 38 to 40).
     fn convert(self, rgb: &[u8]) -> [f32; 3] {
         let (kr, kb) = self.weights();
         let [r, g, b] = [0, 1, 2].map(|i| f32::from(rgb[i]) / 255.0);
@@ -40,7 +40,7 @@ impl Matrix {
     }
 }
 
-/// Three planes, rows from the top, without padding.
+/// Three planes with rows from top to bottom, without padding.
 pub(super) struct Planes {
     pub(super) luma: Vec<u8>,
     pub(super) cb: Vec<u8>,
@@ -55,7 +55,7 @@ fn quantize_chroma(c: f32) -> u8 {
     (128.0 + 224.0 * c).round() as u8
 }
 
-/// 4:4:4: every plane is `width * height`.
+/// Converts to 4:4:4, where every plane has `width * height` values.
 pub(super) fn to_444(rgb: &[u8], matrix: Matrix) -> Planes {
     let pixels = rgb.len() / 3;
     let mut planes =
@@ -69,8 +69,9 @@ pub(super) fn to_444(rgb: &[u8], matrix: Matrix) -> Planes {
     planes
 }
 
-/// 4:2:0 of a `width` x `height` picture whose odd sides are extended by one pixel: luma is `even(width) * even(height)`,
-/// chroma a quarter of it. Chroma sits where H.264 puts it by default: on the even columns, between two rows.
+/// Converts a `width` x `height` picture to 4:2:0. Odd sides are extended by one pixel, so luma has
+/// `even(width) * even(height)` values and each chroma plane a quarter of them. Chroma samples sit
+/// at the default position of H.264: on the even columns, between two rows.
 pub(super) fn to_420(rgb: &[u8], width: usize, height: usize, matrix: Matrix) -> Planes {
     let pixels: Vec<[f32; 3]> = rgb.chunks_exact(3).map(|pixel| matrix.convert(pixel)).collect();
     let at = |x: usize, y: usize| pixels[y.min(height - 1) * width + x.min(width - 1)];

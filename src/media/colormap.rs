@@ -1,23 +1,25 @@
-//! Colour maps for figures and the window: equal steps of the value are equal steps to the eye (distance in OKLab), and lightness
-//! alone carries the order, so that they also work in grey and for colour-blind readers.
+//! Colour maps of the window. Equal steps of the value are equal steps to the eye (distance in
+//! OKLab). Lightness alone shows the order, so the maps also work in grey and for colour-blind
+//! readers.
 
 use std::sync::LazyLock;
 
-/// A way from values to colours.
+/// A map from values to colours in the window. Figures use
+/// [`figure::ColorScale`](super::figure::ColorScale).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colormap {
-    /// From nothing (dark) to much (light).
+    /// From small values (dark) to large values (light).
     Sequential,
-    /// Two ways from a neutral middle: below (blue) and above (orange).
+    /// From a neutral middle to low values (blue) and high values (orange).
     Diverging,
 }
 
-/// Colours of a table: odd, so that there is one in the middle.
+/// Number of colours in a table. It is odd, so there is a colour in the middle.
 const COLOURS: usize = 257;
 
 type Table = [[u8; 3]; COLOURS];
 
-/// OKLab corner points, dark to light: indigo, blue, teal, green, yellow.
+/// Corner points in OKLab from dark to light: indigo, blue, teal, green, yellow.
 const SEQUENTIAL: [[f64; 3]; 6] = [
     [0.20, 0.035, -0.075],
     [0.36, 0.015, -0.115],
@@ -26,7 +28,7 @@ const SEQUENTIAL: [[f64; 3]; 6] = [
     [0.79, -0.110, 0.115],
     [0.94, -0.045, 0.170],
 ];
-/// Blue, grey, orange.
+/// Corner points in OKLab: blue, grey, orange.
 const DIVERGING: [[f64; 3]; 5] =
     [[0.78, -0.060, -0.105], [0.53, -0.040, -0.110], [0.30, 0.0, 0.0], [0.53, 0.085, 0.085], [0.82, 0.050, 0.140]];
 
@@ -36,18 +38,19 @@ static TABLES: LazyLock<[Table; 2]> = LazyLock::new(|| {
     [table(&SEQUENTIAL), diverging]
 });
 
-/// Colours of half a table, the middle included.
+/// Number of colours in half a table, including the middle.
 const HALF: usize = COLOURS / 2 + 1;
 
 impl Colormap {
-    /// The sRGB colour of `t` in 0..=1; beyond it the nearest end, and for what is no number the lower end.
+    /// The sRGB colour of `t` in 0..=1. Values outside take the colour of the nearer end, and NaN
+    /// takes the colour of 0.
     pub fn color(self, t: f32) -> [u8; 3] {
         let index = (t.clamp(0.0, 1.0) * (COLOURS - 1) as f32).round() as usize;
         TABLES[self as usize][index.min(COLOURS - 1)]
     }
 }
 
-/// Points at equal distances along the way through the corners.
+/// Colours at equal distances along the path through the corners.
 fn table<const N: usize>(corners: &[[f64; 3]]) -> [[u8; 3]; N] {
     const FINE: usize = 4096;
     let point = |index: usize| {
@@ -71,7 +74,7 @@ fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
     (0..3).map(|c| (a[c] - b[c]).powi(2)).sum::<f64>().sqrt()
 }
 
-/// OKLab (Ottosson 2020) to 8-bit sRGB, clipped.
+/// Converts OKLab (Ottosson 2020) to 8-bit sRGB and clips colours outside sRGB.
 pub(super) fn srgb_of_oklab([l, a, b]: [f64; 3]) -> [u8; 3] {
     let lms = [
         l + 0.3963377774 * a + 0.2158037573 * b,
@@ -110,7 +113,8 @@ mod tests {
         ]
     }
 
-    /// Also that no corner lies outside sRGB: a clipped colour would come back elsewhere.
+    /// Also shows that no corner lies outside sRGB, because a clipped colour would change the
+    /// distances.
     #[test]
     fn equal_steps_look_equal() {
         for map in [Colormap::Sequential, Colormap::Diverging] {

@@ -1,5 +1,6 @@
-//! GIF: at most 256 colours. One palette serves the whole clip, and the dither is ordered, so that what stands still in the
-//! clip stands still in the file (a palette a frame, or error diffusion, makes it crawl).
+//! GIF with at most 256 colours. The whole clip has one palette and an ordered dither, so still
+//! parts of the clip stay still in the file. A palette for each frame or error diffusion would make
+//! still parts flicker.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,12 +9,14 @@ use gif::{AnyExtension, DisposalMethod, Encoder, EncodingError, Extension, Frame
 
 use super::{Clip, MediaError};
 
-/// What the palette is learnt from, at most: enough for any clip, and a bound on time.
+/// The palette is learnt from at most this many pixels, which bounds the time and is enough for any
+/// clip.
 const SAMPLED_PIXELS: usize = 1 << 18;
-/// Half of the dither's swing, in steps of 1/255: about the distance between neighbours of a good palette.
+/// Amplitude of the dither in steps of 1/255. It is about the distance between neighbours in a good
+/// palette.
 const DITHER: f32 = 5.0;
 
-/// The clip as a GIF that loops for ever.
+/// The clip as a GIF that loops forever.
 pub(super) fn encode(clip: &Clip, settings: &str) -> Result<Vec<u8>, MediaError> {
     write(clip, settings).map_err(|error| MediaError::Encode { format: "GIF", reason: error.to_string() })
 }
@@ -39,8 +42,9 @@ fn write(clip: &Clip, settings: &str) -> Result<Vec<u8>, EncodingError> {
     encoder.into_inner()
 }
 
-/// Hundredths of a second for frame `index`, such that the whole clip keeps its length; 2 at least, since players take
-/// less for a mistake and show a tenth of a second.
+/// Duration of frame `index` in hundredths of a second, rounded so that the whole clip keeps its
+/// length. The duration is at least 2, because players treat smaller values as a mistake and show
+/// the frame for a tenth of a second.
 fn delay(index: usize, fps: u32) -> u16 {
     let shown_until = |frames: usize| (frames as f64 * 100.0 / f64::from(fps)).round();
     (shown_until(index + 1) - shown_until(index)).max(2.0) as u16
@@ -48,8 +52,9 @@ fn delay(index: usize, fps: u32) -> u16 {
 
 struct Palette {
     colors: Vec<[u8; 3]>,
-    /// The clip has no more colours than fit: nothing to dither.
+    /// The palette has every colour of the clip, so there is nothing to dither.
     exact: bool,
+    /// The results of earlier searches for the nearest colour.
     nearest: HashMap<[u8; 3], u8>,
 }
 
@@ -73,7 +78,8 @@ impl Palette {
 
     fn index_of(&mut self, wanted: [u8; 3]) -> u8 {
         let colors = &self.colors;
-        // Cells of 4 x 4 x 4 share an answer, which bounds the searches; the dither hides the difference.
+        // All colours in a cell of 4 x 4 x 4 share one search, which bounds the number of searches.
+        // The dither hides the difference.
         let wanted = if self.exact { wanted } else { wanted.map(|channel| channel & 0xfc | 2) };
         *self.nearest.entry(wanted).or_insert_with(|| {
             let nearest = colors.iter().enumerate().min_by_key(|(_, color)| distance(**color, wanted));
@@ -82,13 +88,14 @@ impl Palette {
     }
 }
 
-/// Squared distance, green counting most and blue least, roughly as eyes do.
+/// Squared distance of two colours. Green has the largest weight and blue the smallest, roughly as
+/// for the eye.
 fn distance(a: [u8; 3], b: [u8; 3]) -> i32 {
     let squared = |i: usize| (i32::from(a[i]) - i32::from(b[i])).pow(2);
     3 * squared(0) + 4 * squared(1) + 2 * squared(2)
 }
 
-/// The clip's colours, if there are 256 at most.
+/// The clip's colours, if there are at most 256.
 fn few_colors(clip: &Clip) -> Option<Vec<[u8; 3]>> {
     let mut colors = BTreeSet::new();
     for pixel in clip.frames().iter().flat_map(|frame| frame.chunks_exact(3)) {
@@ -100,10 +107,11 @@ fn few_colors(clip: &Clip) -> Option<Vec<[u8; 3]>> {
     Some(colors.into_iter().collect())
 }
 
-/// 256 colours by NeuQuant (Dekker 1994), from pixels taken evenly from the whole clip.
+/// Learns 256 colours with NeuQuant (Dekker 1994) from pixels that are spread evenly over the whole
+/// clip.
 fn learn(clip: &Clip) -> Vec<[u8; 3]> {
     let pixels = clip.frames().len() * clip.width() as usize * clip.height() as usize;
-    // Odd: an even stride would meet the same columns in every row.
+    // The stride is odd, because an even stride could take the same columns in every row.
     let stride = pixels.div_ceil(SAMPLED_PIXELS) | 1;
     let sample: Vec<u8> = clip
         .frames()
@@ -116,9 +124,9 @@ fn learn(clip: &Clip) -> Vec<[u8; 3]> {
     palette.chunks_exact(3).map(|color| [color[0], color[1], color[2]]).collect()
 }
 
-/// The 8 x 8 threshold matrix of Bayer (1973), as values in -1..1.
+/// The 8 x 8 threshold matrix of Bayer (1973) with values in -1..1.
 fn bayer(x: usize, y: usize) -> f32 {
-    // Interleaves the bits of x ^ y and y, the lowest first.
+    // Interleaves the bits of x ^ y and y, lowest bits first.
     let rank = (0..3).fold(0, |rank, bit| rank << 2 | ((x ^ y) >> bit & 1) << 1 | y >> bit & 1);
     (rank as f32 + 0.5) / 32.0 - 1.0
 }

@@ -1,5 +1,6 @@
-//! H.264 pictures from a clip, by the `rusty_h264` encoder, with the colour description that it leaves out (ITU-T H.264,
-//! clause numbers as in its 2021 edition).
+//! H.264 pictures of a clip, made by the `rusty_h264` encoder. This module adds the colour
+//! description, which the encoder leaves out (ITU-T H.264; clause numbers are those of its 2021
+//! edition).
 
 use rusty_h264_common::YuvFrame;
 use rusty_h264_encoder::{Encoder, EncoderConfig, Preset};
@@ -13,34 +14,36 @@ pub(super) struct Stream {
     pub(super) sps: Vec<u8>,
     /// Picture parameter set.
     pub(super) pps: Vec<u8>,
-    /// One a frame, in the order of display.
+    /// One picture for each frame, in the order of display.
     pub(super) pictures: Vec<Picture>,
-    /// Width and height as coded: an odd side is one longer than the clip's.
+    /// The coded width and height. An odd side of the clip grows by one pixel.
     pub(super) size: (u16, u16),
 }
 
 /// One coded frame.
 pub(super) struct Picture {
-    /// Decoding can start here.
+    /// Decoding can start at this picture.
     pub(super) is_key: bool,
-    /// The slices, each as a 4-byte length and a NAL unit.
+    /// The slices. Each is a 4-byte length and a NAL unit.
     pub(super) sample: Vec<u8>,
 }
 
-/// Constant quantizer, 0 (finest) to 51. 12 keeps the error of luma near that of rounding (about 50 dB).
+/// Constant quantizer from 0 (finest) to 51. With 12 the error of luma is close to the rounding
+/// error (about 50 dB).
 const QP: u8 = 12;
-/// Seconds between pictures where decoding can start: players seek to those.
+/// Seconds between pictures where decoding can start. Players seek to these pictures.
 const KEY_INTERVAL: u32 = 2;
-/// Pictures that a picture may predict from.
+/// Number of pictures from which a picture may be predicted.
 const REFERENCES: u8 = 3;
-/// `MaxFS` of level 5.2, in macroblocks of 16 x 16: the highest level that players commonly take.
+/// `MaxFS` of level 5.2, in macroblocks of 16 x 16 pixels. Level 5.2 is the highest level that most
+/// players take.
 const MAX_MACROBLOCKS: usize = 36_864;
 
 const SPS: u8 = 7;
 const PPS: u8 = 8;
 const KEY_SLICE: u8 = 5;
 
-/// Says whether frames of so many pixels can be coded.
+/// Checks that frames of this size can be coded.
 pub(super) fn check_size(width: usize, height: usize) -> Result<(), MediaError> {
     if width.div_ceil(16) * height.div_ceil(16) > MAX_MACROBLOCKS {
         return Err(MediaError::TooLargeForMp4 { width, height });
@@ -48,7 +51,7 @@ pub(super) fn check_size(width: usize, height: usize) -> Result<(), MediaError> 
     Ok(())
 }
 
-/// Codes the clip.
+/// Encodes the clip.
 pub(super) fn encode(clip: &Clip) -> Result<Stream, MediaError> {
     let width = (clip.width() as usize).next_multiple_of(2);
     let height = (clip.height() as usize).next_multiple_of(2);
@@ -83,9 +86,9 @@ fn config(width: usize, height: usize, fps: u32) -> EncoderConfig {
     EncoderConfig {
         qp: QP,
         gop_size: KEY_INTERVAL * fps,
-        scenecut: 0, // key pictures where KEY_INTERVAL puts them
+        scenecut: 0, // only KEY_INTERVAL places key pictures
         mbtree: false,
-        aq_strength: 0.0, // the same fidelity everywhere: bits are cheap here
+        aq_strength: 0.0, // the same fidelity everywhere, because the size of the file matters little
         framerate: fps as f32,
         num_ref_frames: REFERENCES.into(),
         preset: Preset::Balanced,
@@ -93,7 +96,7 @@ fn config(width: usize, height: usize, fps: u32) -> EncoderConfig {
     }
 }
 
-/// One access unit's slices; its parameter sets are kept apart.
+/// Splits one access unit into its slices and its parameter sets.
 fn split(unit: &[u8], sps: &mut Vec<u8>, pps: &mut Vec<u8>) -> Picture {
     let mut picture = Picture { is_key: false, sample: Vec::new() };
     for nal in nal_units(unit) {
@@ -110,7 +113,8 @@ fn split(unit: &[u8], sps: &mut Vec<u8>, pps: &mut Vec<u8>) -> Picture {
     picture
 }
 
-/// The NAL units between start codes (annex B): `00 00 01`, which no NAL unit contains, often with another 0 before.
+/// The NAL units between start codes (annex B). A start code is `00 00 01`, often with another 0
+/// before it. No NAL unit contains a start code.
 fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
     let starts: Vec<usize> = (0..stream.len()).filter(|&at| stream[at..].starts_with(&[0, 0, 1])).collect();
     let ends = starts.iter().skip(1).copied().chain([stream.len()]);
@@ -122,14 +126,16 @@ fn nal_units(stream: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
-/// A NAL unit never ends in 0: what does belongs to the next start code.
+/// Removes zeros at the end. A NAL unit never ends in 0, so these zeros belong to the next start
+/// code.
 fn without_zeros(nal: &[u8]) -> &[u8] {
     let length = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     &nal[..length]
 }
 
-/// The sequence parameter set `sps` with video usability information (annex E) at its end: square pixels, limited range, BT.709
-/// primaries with the sRGB curve, the matrix in use, the frame rate, and that pictures leave the decoder as they come.
+/// Adds video usability information (annex E) to the sequence parameter set `sps`: square pixels,
+/// limited range, BT.709 primaries with the sRGB curve, the matrix in use, the frame rate, and no
+/// reordering of pictures.
 fn describe(sps: &[u8], matrix: Matrix, fps: u32) -> Vec<u8> {
     let mut bits = Bits::of(&unescape(sps));
     bits.drop_trailing(); // rbsp_trailing_bits
@@ -145,7 +151,7 @@ fn describe(sps: &[u8], matrix: Matrix, fps: u32) -> Vec<u8> {
     bits.push(1, 8); // colour_primaries: BT.709, which sRGB shares
     bits.push(13, 8); // transfer_characteristics: sRGB
     bits.push(matrix.code().into(), 8);
-    bits.push(0, 1); // chroma_loc_info_present_flag: the default place
+    bits.push(0, 1); // chroma_loc_info_present_flag: the default position
     bits.push(1, 1); // timing_info_present_flag
     bits.push(1, 32); // num_units_in_tick
     bits.push(2 * fps, 32); // time_scale: ticks are fields
@@ -154,13 +160,13 @@ fn describe(sps: &[u8], matrix: Matrix, fps: u32) -> Vec<u8> {
     bits.push(1, 1); // bitstream_restriction_flag
     bits.push(1, 1); // motion_vectors_over_pic_boundaries_flag
     for value in [0, 0, 15, 15, 0, REFERENCES.into()] {
-        bits.push_golomb(value); // no size limits, any motion, no reordering, as many buffers as references
+        bits.push_golomb(value); // no size limits, any motion, no reordering, one buffer for each reference
     }
     bits.push(1, 1); // rbsp_stop_one_bit
     escape(&bits.into_bytes())
 }
 
-/// A string of bits, the first being a byte's highest.
+/// A string of bits. The first bit is the highest bit of the first byte.
 struct Bits(Vec<bool>);
 
 impl Bits {
@@ -168,7 +174,7 @@ impl Bits {
         Self(bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect())
     }
 
-    /// Drops the last 1 and the 0s after it.
+    /// Removes the last 1 and the 0s after it.
     fn drop_trailing(&mut self) {
         while self.0.pop() == Some(false) {}
     }
@@ -177,7 +183,8 @@ impl Bits {
         self.0.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
     }
 
-    /// `ue(v)`: as many 0s as follow the highest 1 of value + 1, then value + 1 (clause 9.1).
+    /// Appends `ue(v)` (clause 9.1): one 0 for each bit below the highest 1 of value + 1, then
+    /// value + 1.
     fn push_golomb(&mut self, value: u32) {
         let length = (value + 1).ilog2();
         self.push(0, length);
@@ -190,13 +197,13 @@ impl Bits {
     }
 }
 
-/// Takes out the `03` of every `00 00 03` (clause 7.4.1).
+/// Removes the `03` of every `00 00 03` (clause 7.4.1).
 fn unescape(nal: &[u8]) -> Vec<u8> {
     let is_escape = |at: usize| at >= 2 && nal[at - 2..=at] == [0, 0, 3];
     (0..nal.len()).filter(|&at| !is_escape(at)).map(|at| nal[at]).collect()
 }
 
-/// Puts a `03` after two 0s wherever a start code might be seen (clause 7.4.1).
+/// Inserts a `03` after two 0s wherever a decoder could see a start code (clause 7.4.1).
 fn escape(payload: &[u8]) -> Vec<u8> {
     let mut nal = Vec::with_capacity(payload.len() + 8);
     for &byte in payload {

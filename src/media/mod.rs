@@ -1,21 +1,27 @@
-//! Room `media`: frames in, picture and video files out. It knows no other room.
+//! Room `media`: writes frames to picture and video files, and reads masks. The room knows no other
+//! room.
 //!
-//! [`write()`] picks the format by the path:
+//! [`write()`] chooses the format by the path:
 //!
-//! | path | format | lossless | carries the settings in |
+//! | path | format | lossless | place of the settings |
 //! |---|---|---|---|
-//! | `NAME.mp4` | H.264 High 4:2:0, CABAC, constant quantizer, in an MP4 that starts playing before it is loaded | nearly | `udta/meta/ilst/©cmt` |
-//! | `NAME.gif` | one palette for the clip, ordered dither, loops for ever | no | comment extension |
-//! | `NAME.png` | APNG, loops for ever (a plain PNG for one frame) | yes | `iTXt` chunk `ditscope` |
-//! | `NAME.y4m` | YUV4MPEG2 4:4:4 | up to rounding to 8-bit YCbCr | `NAME.settings.json` beside it: readers limit the header to some 90 bytes |
-//! | `NAME/` | `0000.png`, `0001.png`, ... | yes | `settings.json` in the folder, and in every PNG |
+//! | `NAME.mp4` | H.264 in MP4 | nearly | comment in `udta/meta/ilst/©cmt` |
+//! | `NAME.gif` | GIF with one palette and an ordered dither | no | comment extension |
+//! | `NAME.png` | APNG, or PNG for one frame | yes | `iTXt` chunk `ditscope` |
+//! | `NAME.y4m` | YUV4MPEG2 4:4:4 | up to rounding | `NAME.settings.json` beside the file |
+//! | `NAME/` | `0000.png`, `0001.png`, ... | yes | every PNG, and `settings.json` in the folder |
 //!
-//! **Why H.264**: of the codecs with an encoder in pure Rust under a permissive licence it is the only one that every
-//! browser and every system's own player decodes (AV1 lacks Safari before Apple's M3 and QuickTime, and Windows without an
-//! extension). 4:2:0 for the same reason: 4:4:4 profiles play in few places. So luma is nearly lossless (50 dB and more), and
-//! finely coloured detail loses some of its colour. An odd width or height grows by one pixel.
+//! GIF and APNG loop forever. MP4 is H.264 High 4:2:0 with CABAC and a constant quantizer, and starts
+//! to play before it is loaded. Y4M rounds to 8-bit YCbCr; its header has no room for settings.
 //!
-//! A file appears whole or not at all: everything is written beside its place and renamed.
+//! **Why H.264**: several codecs have an encoder in pure Rust under a permissive licence. Of these
+//! codecs, only H.264 is decoded by every browser and by every system's own player. AV1 does not
+//! play in Safari before Apple's M3, in QuickTime, or in Windows without an extension. The program
+//! writes 4:2:0 because few players take 4:4:4. Luma is therefore nearly lossless (50 dB and more),
+//! while fine coloured detail loses some of its colour. An odd width or height grows by one pixel.
+//!
+//! A file appears whole or not at all, because every file is first written under a temporary name
+//! and then renamed.
 
 mod color;
 mod colormap;
@@ -37,15 +43,16 @@ pub use read::{GrayFrame, read_gray};
 pub use settings::read_settings;
 pub use sheet::{check_grid, grid, strip};
 
-/// The largest width and height, in pixels. (MP4 has a limit of its own on the area: 9.4 million pixels.)
+/// The largest width and height, in pixels. MP4 also limits the area to 9.4 million pixels.
 pub const MAX_SIDE: u32 = 8192;
-/// The highest frame rate, in frames a second.
+/// The highest frame rate, in frames per second.
 pub const MAX_FPS: u32 = 240;
 
-/// What can go wrong between frames and files.
+/// Why a picture or video file cannot be written or read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MediaError {
-    /// There is nothing to write.
+    /// The clip has no frames.
     #[error("the clip has no frames; generate at least one")]
     NoFrames,
     /// Width or height is 0 or beyond [`MAX_SIDE`].
@@ -56,7 +63,7 @@ pub enum MediaError {
         /// Height in pixels.
         height: u32,
     },
-    /// More pixels than an MP4 may have.
+    /// The frames have more pixels than an MP4 may have.
     #[error(
         "frames of {width}x{height} pixels are larger than any level of H.264 in use allows; a .png or a folder takes them"
     )]
@@ -66,14 +73,14 @@ pub enum MediaError {
         /// Height in pixels.
         height: usize,
     },
-    /// A frame's bytes do not fit the clip's size.
+    /// A frame has more or fewer bytes than the clip's size asks for.
     #[error("frame {index} has {actual} bytes, but {expected} are width x height x 3")]
     FrameSize {
-        /// Which frame, from 0.
+        /// Index of the frame, from 0.
         index: usize,
         /// `width * height * 3`.
         expected: usize,
-        /// What the frame holds.
+        /// Number of bytes in the frame.
         actual: usize,
     },
     /// The frame rate is 0 or beyond [`MAX_FPS`].
@@ -82,26 +89,26 @@ pub enum MediaError {
     /// The path's extension names no format.
     #[error("{}: the extension names no known format; use .mp4, .gif, .png (animated), .y4m, or a path ending in / for a folder of PNG files", .0.display())]
     UnknownExtension(PathBuf),
-    /// The folder to write frames into has files in it.
+    /// The folder for the frames is not empty.
     #[error("{}: the folder is not empty; name a new one, or empty it first", .0.display())]
     FolderNotEmpty(PathBuf),
-    /// The operating system refused.
+    /// The operating system refused to write.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The output, not the temporary file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         source: std::io::Error,
     },
-    /// The operating system refused.
+    /// The operating system refused to read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         source: std::io::Error,
     },
-    /// Pictures that do not decode, or are too large to.
+    /// A picture cannot be decoded or is too large.
     #[error("{}: {reason}", path.display())]
     Decode {
         /// The file.
@@ -109,18 +116,19 @@ pub enum MediaError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An encoder refused what passed the checks above.
+    /// An encoder refused a clip that had passed all checks.
     #[error("the {format} encoder failed: {reason}; try another format")]
     Encode {
         /// The format's name.
         format: &'static str,
-        /// The encoder's words.
+        /// The encoder's message.
         reason: String,
     },
 }
 
 impl MediaError {
-    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    /// Whether the caller asked for something impossible. All other errors are failures of a
+    /// possible request.
     pub fn is_wrong_use(&self) -> bool {
         matches!(
             self,
@@ -129,7 +137,8 @@ impl MediaError {
     }
 }
 
-/// Frames of one size, to be shown at a steady rate: sRGB, 8 bits, rows from the top, `R G B` without padding.
+/// Frames of one size that are shown at a steady rate. The pixels are 8-bit sRGB: rows from top to
+/// bottom, `R G B` for each pixel, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clip {
     width: u32,
@@ -139,10 +148,11 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// A clip of `frames`, each `width * height * 3` bytes, at `fps` frames a second.
+    /// A clip of `frames` at `fps` frames per second. Each frame has `width * height * 3` bytes.
     ///
     /// # Errors
-    /// No frames, a side of 0 or over [`MAX_SIDE`], a rate of 0 or over [`MAX_FPS`], or a frame of another size.
+    /// [`MediaError::NoFrames`]; [`MediaError::Size`] for a side of 0 or over [`MAX_SIDE`];
+    /// [`MediaError::Fps`] for a rate of 0 or over [`MAX_FPS`]; [`MediaError::FrameSize`].
     pub fn new(width: u32, height: u32, fps: u32, frames: Vec<Vec<u8>>) -> Result<Self, MediaError> {
         check_size(width, height)?;
         if !(1..=MAX_FPS).contains(&fps) {
@@ -168,7 +178,7 @@ impl Clip {
         self.height
     }
 
-    /// Frames a second.
+    /// Frames per second.
     pub fn fps(&self) -> u32 {
         self.fps
     }
@@ -179,7 +189,8 @@ impl Clip {
     }
 }
 
-/// Writes bytes beside `path` and renames them into place: the file appears whole or not at all.
+/// Writes a file at `path`, whole or not at all. The bytes go to a temporary file in the same
+/// folder, which is then renamed.
 ///
 /// # Errors
 /// [`MediaError::Write`].
@@ -187,12 +198,15 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
     save::file(path, bytes)
 }
 
-/// Writes `clip` to `path` in the format that the path names (see the table above), with `settings` inside: any text,
-/// by habit the JSON of what made the clip; empty for none.
+/// Writes `clip` to `path` in the format that the path names (see the table above).
+///
+/// The file also holds `settings`. This may be any text; the program stores the JSON of the
+/// settings that made the clip. An empty text is not stored.
 ///
 /// # Errors
-/// [`MediaError::UnknownExtension`], [`MediaError::FolderNotEmpty`], [`MediaError::Write`] (a full disk, a missing folder),
-/// [`MediaError::Encode`]. Whatever the error, nothing half-written is left and an older file keeps its content.
+/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; [`MediaError::Write`], for
+/// example for a full disk or a missing folder; [`MediaError::TooLargeForMp4`];
+/// [`MediaError::Encode`]. No error leaves a partial file, and an older file keeps its content.
 pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError> {
     let format = Format::of(path)?;
     match format {
@@ -207,10 +221,12 @@ pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError>
     }
 }
 
-/// Says whether [`write()`] can write clips of this size to `path`, so that a program can refuse before it has worked for minutes.
+/// Checks that [`write()`] can write clips of this size to `path`. A program can thus refuse a
+/// request before it has worked for minutes.
 ///
 /// # Errors
-/// Those of [`check_path`]; [`MediaError::Size`] or [`MediaError::TooLargeForMp4`] for frames that are too large.
+/// The errors of [`check_path`]; [`MediaError::Size`] or [`MediaError::TooLargeForMp4`] for frames
+/// that are too large.
 pub fn check_clip(path: &Path, width: usize, height: usize) -> Result<(), MediaError> {
     check_path(path)?;
     let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
@@ -224,10 +240,10 @@ fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
     if fits { Ok(()) } else { Err(MediaError::Size { width, height }) }
 }
 
-/// Says whether [`write()`] knows what to do with `path`.
+/// Checks that [`write()`] knows the format of `path` and can write there.
 ///
 /// # Errors
-/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; those of [`check_place`].
+/// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; the errors of [`check_place`].
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
     if Format::of(path)? == Format::Folder {
         save::check_folder(path)?;
@@ -236,11 +252,12 @@ pub fn check_path(path: &Path) -> Result<(), MediaError> {
     check_place(path)
 }
 
-/// Says whether a file can be written at `path`, by making one beside it that is gone again at once.
+/// Checks that a file can be written at `path`. To do so it creates a temporary file in the same
+/// folder and removes it again.
 ///
 /// # Errors
-/// [`MediaError::Write`] when the folder to write in does not exist or may not be written to, or when something else than a file
-/// has that name.
+/// [`MediaError::Write`] if the folder does not exist or is not writable, or if `path` exists and
+/// is not a file.
 pub fn check_place(path: &Path) -> Result<(), MediaError> {
     save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
 }

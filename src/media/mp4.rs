@@ -1,14 +1,15 @@
-//! MP4 around one H.264 track (ISO/IEC 14496-12, 14496-15), the index first, so that players can begin before the file is
-//! loaded.
+//! MP4 with one H.264 track (ISO/IEC 14496-12, 14496-15). The index comes first, so players can
+//! begin before the file is loaded.
 
 use super::h264::{self, Stream};
 use super::{Clip, MediaError};
 
-/// Units of time a frame: the track's clock runs at this many times the frame rate.
+/// Duration of a frame in units of the track's clock. The clock runs at this multiple of the frame
+/// rate.
 const TICKS: u32 = 1000;
 /// The unit matrix of `mvhd` and `tkhd`, in 16.16 and 2.30 fixed point.
 const UNIT_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
-/// Language "und" (undetermined), three letters of five bits.
+/// The language "und" (undetermined) as three letters of five bits.
 const UNDETERMINED: u16 = 0x55c4;
 
 /// The clip as one file.
@@ -23,7 +24,7 @@ pub(super) fn encode(clip: &Clip, settings: &str) -> Result<Vec<u8>, MediaError>
     let index = |offset| movie(&stream, clip.fps(), matrix, settings, offset);
 
     let mut file = container(b"ftyp", &[b"isom", &be(&[0x200]), b"isomiso2avc1mp41"]);
-    let offset = file.len() + index(0).len() + 8; // the size of the index does not depend on what is in it
+    let offset = file.len() + index(0).len() + 8; // the size of the index does not depend on the offset
     file.extend(index(offset as u32));
     file.extend(container(b"mdat", &[&samples]));
     Ok(file)
@@ -43,19 +44,21 @@ fn be16(values: &[u16]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
-/// `moov`, whose samples lie from `offset` on.
+/// The box `moov` of a file whose samples start at byte `offset`.
 fn movie(stream: &Stream, fps: u32, matrix: u8, settings: &str, offset: u32) -> Vec<u8> {
     let clock = fps * TICKS;
     let duration = stream.pictures.len() as u32 * TICKS;
     let header = container(
         b"mvhd",
-        // version and flags, created, modified, clock, duration, rate 1.0, volume and reserved, matrix, reserved, next track
+        // version and flags, created, modified, clock, duration, rate 1.0, volume and reserved,
+        // matrix, reserved, next track
         &[&be(&[0, 0, 0, clock, duration, 0x1_0000, 0x100_0000, 0, 0]), &be(&UNIT_MATRIX), &be(&[0; 6]), &be(&[2])],
     );
     let (width, height) = stream.size;
     let track_header = container(
         b"tkhd",
-        // version and flags (enabled, in movie, in preview), created, modified, track, reserved, duration, then mostly reserved
+        // version and flags (enabled, in movie, in preview), created, modified, track, reserved,
+        // duration, then mostly reserved
         &[
             &be(&[7, 0, 0, 1, 0, duration, 0, 0, 0, 0]),
             &be(&UNIT_MATRIX),
@@ -84,7 +87,7 @@ fn handler(kind: &[u8; 4], manufacturer: &[u8; 4]) -> Vec<u8> {
     container(b"hdlr", &[&be(&[0, 0]), kind, manufacturer, &be(&[0, 0]), b"\0"])
 }
 
-/// `stbl`: every frame lasts as long as the others, and all lie in one chunk.
+/// The box `stbl`. All frames have the same duration and lie in one chunk.
 fn sample_table(stream: &Stream, matrix: u8, offset: u32) -> Vec<u8> {
     let count = stream.pictures.len() as u32;
     let keys: Vec<u32> = (1..).zip(&stream.pictures).filter(|(_, picture)| picture.is_key).map(|(at, _)| at).collect();
@@ -102,7 +105,7 @@ fn sample_table(stream: &Stream, matrix: u8, offset: u32) -> Vec<u8> {
     )
 }
 
-/// `avc1`: size, decoder configuration, colours, pixel shape.
+/// The box `avc1`: size, decoder configuration, colours, pixel shape.
 fn sample_entry(stream: &Stream, matrix: u8) -> Vec<u8> {
     let (width, height) = stream.size;
     container(
@@ -110,7 +113,7 @@ fn sample_entry(stream: &Stream, matrix: u8) -> Vec<u8> {
         &[
             &be16(&[0, 0, 0, 1]), // reserved, data reference
             &[0; 16],
-            &be16(&[width, height, 72, 0, 72, 0, 0, 0, 1]), // 72 dots an inch, reserved, frames a sample
+            &be16(&[width, height, 72, 0, 72, 0, 0, 0, 1]), // 72 dots per inch, reserved, frames per sample
             &[0; 32],                                       // the encoder's name
             &be16(&[24, 0xffff]),                           // depth, no colour table
             &decoder_configuration(stream),
@@ -120,10 +123,10 @@ fn sample_entry(stream: &Stream, matrix: u8) -> Vec<u8> {
     )
 }
 
-/// `avcC` (ISO/IEC 14496-15, 5.3.3.1), lengths of 4 bytes.
+/// The box `avcC` (ISO/IEC 14496-15, 5.3.3.1) for lengths of 4 bytes.
 fn decoder_configuration(stream: &Stream) -> Vec<u8> {
     let [_, profile, compatibility, level, ..] = stream.sps[..] else { return Vec::new() };
-    let high = [0xfd, 0xf8, 0xf8, 0]; // 4:2:0, 8 bits, 8 bits, no extensions: told for the High profiles only
+    let high = [0xfd, 0xf8, 0xf8, 0]; // 4:2:0, 8 bits, 8 bits, no extensions; only for the High profiles
     container(
         b"avcC",
         &[
@@ -138,7 +141,8 @@ fn decoder_configuration(stream: &Stream) -> Vec<u8> {
     )
 }
 
-/// `udta`: the settings as a comment, where iTunes, ffmpeg and most players look for one.
+/// The box `udta` with the settings as a comment. iTunes, ffmpeg and most players look for comments
+/// there.
 fn user_data(settings: &str) -> Vec<u8> {
     if settings.is_empty() {
         return Vec::new();

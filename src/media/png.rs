@@ -1,4 +1,4 @@
-//! PNG, and APNG where there is more than one frame: lossless.
+//! PNG, and APNG for clips of more than one frame. Both are lossless.
 
 use png::{BitDepth, ColorType, Encoder, EncodingError, SrgbRenderingIntent};
 
@@ -24,7 +24,7 @@ fn write(clip: &Clip, frames: &[Vec<u8>], settings: &str) -> Result<Vec<u8>, Enc
         encoder.add_itxt_chunk(settings::PNG_KEYWORD.into(), settings.into())?;
     }
     if frames.len() > 1 {
-        encoder.set_animated(frames.len() as u32, 0)?; // 0 plays: for ever
+        encoder.set_animated(frames.len() as u32, 0)?; // 0 plays means forever
         encoder.set_frame_delay(1, clip.fps() as u16)?;
     }
     let mut writer = encoder.write_header()?;

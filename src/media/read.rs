@@ -1,35 +1,38 @@
-//! Pictures in, as grey values: masks from other programs. Files come from anywhere, so sizes are checked before memory is asked for,
-//! and against what the file's bytes could hold.
+//! Reads pictures as grey values. The pictures are masks from other programs. Files may come from
+//! anywhere, so a picture's size is compared with the size of its file before memory is allocated.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::{MAX_SIDE, MediaError};
 
-/// Bytes of one file at most.
+/// Largest size of one file, in bytes.
 const MOST_BYTES: u64 = 256 << 20;
-/// Pixels of all frames together at most.
+/// Largest number of pixels in all frames together.
 const MOST_PIXELS: u64 = 96 << 20;
-/// Frames at most.
+/// Largest number of frames.
 const MOST_FRAMES: usize = 4096;
-/// Pixels that a byte of PNG may stand for: deflate shrinks 1032-fold at best, and a byte may hold 8 pixels.
+/// Largest number of pixels per byte of a PNG file. Deflate compresses at most 1032-fold, and a
+/// byte may hold 8 pixels.
 const PNG_RATIO: u64 = 1032 * 8;
 
 /// One picture in grey.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrayFrame {
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// Rows from the top; brightness times opacity.
+    /// Brightness times opacity of each pixel, with rows from top to bottom.
     pub values: Vec<u8>,
 }
 
-/// The frames of a GIF, a PNG or an APNG, or of all PNG files of a folder in the order of the numbers in their names.
+/// The frames of a GIF, PNG or APNG, or of all PNG files in a folder, ordered by the numbers in
+/// their names.
 ///
 /// # Errors
-/// [`MediaError::Read`], and [`MediaError::Decode`] for what is no picture, broken, or larger than 96 million pixels in all.
+/// [`MediaError::Read`]; [`MediaError::Decode`] if a file is not a picture or is damaged, or if all
+/// frames together have more than 96 million pixels.
 pub fn read_gray(path: &Path) -> Result<Vec<GrayFrame>, MediaError> {
     let mut budget = Budget { pixels: MOST_PIXELS };
     if !path.is_dir() {
@@ -55,7 +58,8 @@ pub fn read_gray(path: &Path) -> Result<Vec<GrayFrame>, MediaError> {
     Ok(all)
 }
 
-/// Sorts `2.png` before `10.png`: runs of digits compare by their value, as (length without leading zeros, digits).
+/// A key that sorts `2.png` before `10.png`. Runs of digits compare by their value, as (length
+/// without leading zeros, digits).
 fn natural_key(path: &Path) -> Vec<(usize, String)> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let runs: Vec<char> = name.chars().collect();
@@ -72,7 +76,7 @@ fn natural_key(path: &Path) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// How many more pixels may be decoded.
+/// The number of pixels that may still be decoded.
 struct Budget {
     pixels: u64,
 }
@@ -113,7 +117,7 @@ fn decode(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<GrayFram
     }
 }
 
-/// A picture that frames are drawn on: grey and opacity.
+/// The picture on which frames are drawn, with grey and opacity of each pixel.
 struct Screen {
     width: usize,
     pixels: Vec<[u8; 2]>,
@@ -125,7 +129,7 @@ struct Patch<'a> {
     size: [usize; 2],
     /// Grey and opacity of each pixel.
     pixels: &'a [[u8; 2]],
-    /// Blend by opacity, or replace.
+    /// Whether to blend by opacity instead of replacing pixels.
     blend: bool,
 }
 
@@ -143,7 +147,7 @@ impl Screen {
         }
     }
 
-    /// Draws what lies on the screen.
+    /// Draws the part of the patch that lies on the screen.
     fn draw(&mut self, patch: &Patch) {
         for (row, pixels) in patch.pixels.chunks(patch.size[0].max(1)).enumerate().take(patch.size[1]) {
             for (column, &[gray, alpha]) in pixels.iter().enumerate() {
@@ -152,7 +156,8 @@ impl Screen {
                     continue;
                 }
                 if let Some(pixel) = self.pixels.get_mut(y * self.width + x) {
-                    // Over: the old pixel shines through; exact for masks, whose opacity is all or nothing.
+                    // The old pixel shines through. This is exact for masks, whose pixels are
+                    // opaque or fully transparent.
                     *pixel = match (patch.blend, alpha) {
                         (true, 0) => *pixel,
                         (true, 1..=254) => {
@@ -173,7 +178,7 @@ impl Screen {
     }
 }
 
-/// Brightness (ITU-R BT.601 weights) of 8-bit sRGB.
+/// Brightness of 8-bit sRGB with the weights of ITU-R BT.601.
 fn gray(rgb: &[u8]) -> u8 {
     let [r, g, b] = [0, 1, 2].map(|i| u32::from(rgb[i]));
     ((299 * r + 587 * g + 114 * b + 500) / 1000) as u8
@@ -198,7 +203,7 @@ fn decode_png(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<Gray
     let mut screen = Screen::new(width as usize, height as usize);
     let mut raw = vec![0; reader.output_buffer_size().ok_or("the PNG is too large")?];
     let mut all = Vec::new();
-    // A picture before the animation is for programs that know none.
+    // A picture before the animation is for programs that do not support animations.
     if reader.info().animation_control().is_some() && reader.info().frame_control().is_none() {
         reader.next_frame(&mut raw).map_err(text)?;
     }
@@ -253,7 +258,8 @@ fn decode_gif(bytes: &[u8], budget: &mut Budget, most: usize) -> Result<Vec<Gray
         if screen.is_some() {
             budget.take(width as u64, height as u64)?;
         }
-        // Only once a frame has decoded: a header alone gets no memory.
+        // The screen is allocated after the first frame has decoded, so a header alone cannot ask
+        // for memory.
         let screen = screen.get_or_insert_with(|| Screen::new(width, height));
         let at = [frame.left.into(), frame.top.into()];
         let size = [frame.width.into(), frame.height.into()];

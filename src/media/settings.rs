@@ -1,5 +1,6 @@
-//! The settings inside the files: where they are kept, and how they are found again. Files come from anywhere, so every
-//! read is checked, and no more than [`SEARCHED`] bytes are looked at.
+//! The settings inside the written files: where each format keeps them and how they are found
+//! again. Files may come from anywhere, so every read is checked, and at most [`SEARCHED`] bytes
+//! are read.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -9,21 +10,24 @@ use super::MediaError;
 
 pub(super) const PNG_KEYWORD: &str = "ditscope";
 pub(super) const FOLDER_FILE: &str = "settings.json";
-/// This program writes settings before the pictures; what follows 16 MiB of anything else is not looked for.
+/// Number of bytes that are searched. This program writes the settings before the pictures, so they
+/// are near the start of the file.
 const SEARCHED: u64 = 16 << 20;
-/// Path of the settings in an MP4, iTunes' way: `©cmt` is the comment, its text is in `data`.
+/// Path of the settings in an MP4. As in files of iTunes, `©cmt` is the comment and `data` holds
+/// its text.
 const MP4_PATH: [&[u8; 4]; 6] = [b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"];
 
-/// Where the settings of a file that has no room for them are: `clip.y4m` keeps them in `clip.settings.json`.
+/// The file beside `path` that holds the settings for a format without room for them:
+/// `clip.settings.json` for `clip.y4m`.
 pub(super) fn sidecar(path: &Path) -> PathBuf {
     path.with_extension(FOLDER_FILE)
 }
 
-/// The settings that [`write()`](super::write()) put into the file or folder at `path`; `None` where there are none, or where
-/// the file is none that it writes.
+/// The settings that [`write()`](super::write()) stored in the file or folder at `path`. `None` if
+/// there are no settings or if the file has another format.
 ///
 /// # Errors
-/// [`MediaError::Read`] when the file cannot be read.
+/// [`MediaError::Read`] if the file cannot be read.
 pub fn read_settings(path: &Path) -> Result<Option<String>, MediaError> {
     if path.is_dir() {
         return read_beside(&path.join(FOLDER_FILE));
@@ -35,6 +39,7 @@ pub fn read_settings(path: &Path) -> Result<Option<String>, MediaError> {
     Ok(find(&bytes).map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// The settings in a file of their own, if the file exists.
 fn read_beside(path: &Path) -> Result<Option<String>, MediaError> {
     match read_start(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -49,7 +54,7 @@ fn read_start(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The settings in the first bytes of a PNG, GIF or MP4.
+/// Finds the settings in the first bytes of a PNG, GIF or MP4.
 pub(super) fn find(bytes: &[u8]) -> Option<Vec<u8>> {
     if let Some(chunks) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") {
         find_in_png(chunks)
@@ -72,7 +77,8 @@ fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
     taken.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// Chunks of length, type, data and checksum; iTXt is keyword, 0, two bytes of compression (none), two empty strings, text.
+/// Finds the iTXt chunk. Each chunk consists of length, type, data and checksum. The data of iTXt
+/// are the keyword, 0, two bytes of compression (none), two empty strings and the text.
 fn find_in_png(mut chunks: &[u8]) -> Option<Vec<u8>> {
     loop {
         let length = take_u32(&mut chunks)?;
@@ -86,7 +92,8 @@ fn find_in_png(mut chunks: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Header, colour table, then extensions up to the first picture; a comment is 0x21 0xfe and sub-blocks of up to 255 bytes.
+/// Finds the comment. After the header and the colour table come extensions up to the first
+/// picture. A comment is 0x21 0xfe and sub-blocks of up to 255 bytes.
 fn find_in_gif(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let header = take(&mut bytes, 13)?;
     if header[10] & 0x80 != 0 {
@@ -107,7 +114,8 @@ fn find_in_gif(mut bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Boxes of length, type and content, one inside the other along `path`.
+/// Finds the content of the box at `path`. Each box consists of length, type and content, and may
+/// contain further boxes.
 fn find_in_mp4(mut boxes: &[u8], path: &[&[u8; 4]]) -> Option<Vec<u8>> {
     let (wanted, inner) = path.split_first()?;
     loop {

@@ -1,21 +1,23 @@
-//! Contact sheets: several clips in one.
+//! Contact sheets: several clips combined in one.
 
 use super::figure::text_line;
 use super::{Clip, MediaError};
 
-/// Pixels between frames, before enlarging.
+/// Pixels between frames, before they are enlarged.
 const GAP: usize = 2;
-/// A grey that is neither the black nor the white of a frame.
+/// A grey that differs from the black and the white of frames.
 const BACKGROUND: u8 = 32;
 /// Height of a line of text, in pixels.
 const CAPTION: usize = 16;
 
-/// The clips side by side, `columns` in a row, each pixel enlarged `scale` times, above their captions (no line is left for them where
-/// all are empty). They play together; a shorter one stays at its last frame.
+/// One clip that shows several clips side by side, `columns` in a row, each above its caption. Each
+/// pixel is enlarged `scale` times. If all captions are empty, the sheet has no lines for them.
+///
+/// The clips play at the same time. A shorter clip stays at its last frame.
 ///
 /// # Errors
-/// [`MediaError::NoFrames`] without clips or columns; [`MediaError::Size`] when the sheet grows beyond
-/// [`MAX_SIDE`](super::MAX_SIDE) or `scale` is 0.
+/// [`MediaError::NoFrames`] without clips or columns; [`MediaError::Size`] if the sheet is larger
+/// than [`MAX_SIDE`](super::MAX_SIDE) or `scale` is 0.
 pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip, MediaError> {
     let most = |side: fn(&Clip) -> usize| cells.iter().map(|(clip, _)| side(clip)).max().ok_or(MediaError::NoFrames);
     let (wide, high) = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
@@ -43,11 +45,12 @@ pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip,
     Clip::new(as_u32(width), as_u32(height), cells[0].0.fps, (0..frames).map(picture).collect())
 }
 
-/// The size in pixels of [`grid`]'s sheet of `cells` captioned clips of `size` pixels, each a strip of `shown` frames or, for 0, the
-/// clip itself, so that a program can refuse before it has made them.
+/// The size in pixels of the sheet that [`grid`] makes of `cells` captioned clips of `size` pixels.
+/// Each cell is a strip of `shown` frames, or the clip itself if `shown` is 0. A program can thus
+/// refuse a sheet before it makes the clips.
 ///
 /// # Errors
-/// As [`grid`].
+/// The errors of [`grid`].
 pub fn check_grid(
     (cells, columns): (usize, usize),
     size: (usize, usize),
@@ -61,11 +64,11 @@ pub fn check_grid(
     Layout::new((cells, columns), cell, scale, true).map(|sheet| (sheet.width, sheet.height))
 }
 
-/// Where the cells of a sheet lie, in pixels.
+/// The positions of a sheet's cells, in pixels.
 struct Layout {
     width: usize,
     height: usize,
-    /// From a cell to the next in its row, and to the next row.
+    /// Distance from a cell to the next cell in its row, and to the next row.
     pitch: (usize, usize),
     /// Height of the captions.
     caption: usize,
@@ -98,10 +101,11 @@ fn as_u32(side: usize) -> u32 {
     u32::try_from(side).unwrap_or(u32::MAX)
 }
 
-/// `count` frames of a clip (all, if there are no more), evenly spaced from the first to the last, side by side in one picture.
+/// One picture that shows up to `count` frames of a clip side by side, evenly spaced from the first
+/// to the last frame.
 ///
 /// # Errors
-/// As [`grid`].
+/// The errors of [`grid`].
 pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
     let count = count.min(clip.frames.len());
     let frame = |index: usize| Clip::new(clip.width, clip.height, clip.fps, vec![clip.frames[index].clone()]);
@@ -110,12 +114,14 @@ pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
     grid(&shown.iter().map(|frame| (frame, "")).collect::<Vec<_>>(), count, 1)
 }
 
-/// The frame for `column` of `columns`, the first and the last frame included.
+/// The index of the frame in `column` of `columns`. The first column has the first frame and the
+/// last column the last frame.
 fn evenly_spaced(column: usize, columns: usize, frames: usize) -> usize {
     if columns == 1 { 0 } else { (column * (frames - 1) + (columns - 1) / 2) / (columns - 1) }
 }
 
-/// Copies `frame` into `picture` (`width` pixels wide), its corner at `(left, top)`.
+/// Copies `frame`, enlarged `scale` times, into `picture`, which is `width` pixels wide. The top
+/// left corner goes to `(left, top)`.
 fn paste(
     picture: &mut [u8],
     width: usize,

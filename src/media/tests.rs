@@ -8,7 +8,7 @@ use super::*;
 
 const SETTINGS: &str = "{\"prompt\": \"a cat — 猫 😀\", \"steps\": 30}";
 
-/// Smooth shapes that move, in many colours.
+/// A clip of smooth, moving shapes in many colours.
 fn clip(width: u32, height: u32, frames: u32) -> Clip {
     let wave = |v: u32, t: u32, period: f64| (127.5 + 127.5 * (TAU * f64::from(v + 2 * t) / period).sin()) as u8;
     let pixel = |x: u32, y: u32, t: u32| [wave(x, t, 64.0), wave(y, t, 48.0), wave(x + y, 3 * t, 96.0)];
@@ -22,7 +22,8 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
     10.0 * (255.0 * 255.0 * a.len() as f64 / error.max(1e-9)).log10()
 }
 
-/// The inverse of `color`, written from H.273 on its own: limited-range 4:4:4 to RGB.
+/// Converts limited-range 4:4:4 to RGB. This inverse of `color` is an independent implementation of
+/// H.273.
 fn rgb_of(planes: &Planes, (kr, kb): (f64, f64)) -> Vec<u8> {
     let kg = 1.0 - kr - kb;
     let pixel = |i: usize| {
@@ -41,7 +42,8 @@ fn write_and_read(name: &str, clip: &Clip) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-// Catches: swapped weights or planes, full range, the other matrix (BT.601's red is 81, 90, 240; BT.709's 63, 102, 240).
+// The test catches these mutations: swapped weights or planes, full range, the other matrix (red is
+// 81, 90, 240 in BT.601 and 63, 102, 240 in BT.709).
 #[test]
 fn primaries_have_the_published_codes() {
     let colors = [255, 255, 255, 0, 0, 0, 255, 0, 0, 0, 0, 255];
@@ -54,15 +56,16 @@ fn primaries_have_the_published_codes() {
     assert_eq!((Matrix::for_height(719), Matrix::for_height(720)), (Matrix::Bt601, Matrix::Bt709));
 }
 
-// Catches: chroma centred between columns, or taken from one row; edges read from the other side.
+// The test catches these mutations: chroma centred between columns or taken from one row, edges
+// read from the opposite side.
 #[test]
 fn chroma_sits_on_even_columns_between_rows() {
     let mut rgb = vec![0; 4 * 2 * 3];
     rgb[2 * 3 + 2] = 255; // blue at (2, 0)
     let planes = color::to_420(&rgb, 4, 2, Matrix::Bt601);
-    assert_eq!(planes.cb, [128, 128 + 28]); // 2/8 of 112; the first is two columns away
+    assert_eq!(planes.cb, [128, 128 + 28]); // 2/8 of 112; the first sample is two columns away
     rgb[2 * 3 + 2] = 0;
-    rgb[3 * 3 + 2] = 255; // at (3, 0): the picture ends there, so only its left neighbour sees it
+    rgb[3 * 3 + 2] = 255; // blue at (3, 0), the last column: only the sample to the left includes it
     assert_eq!(color::to_420(&rgb, 4, 2, Matrix::Bt601).cb, [128, 128 + 14]);
 }
 
@@ -90,7 +93,8 @@ fn unknown_names_are_refused_with_the_choices() {
     check_path(Path::new("new-folder/")).unwrap();
 }
 
-// Catches: frames in another order, a delay of another unit, a clip that plays once.
+// The test catches these mutations: frames in another order, a delay in another unit, a clip that
+// plays only once.
 #[test]
 fn apng_is_exact() {
     let clip = clip(33, 17, 5);
@@ -140,13 +144,14 @@ fn decode_gif(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u16>, ::gif::Repeat) {
     (frames, delays, decoder.repeat())
 }
 
-// Catches: a palette of the first frame only, dither too strong or in one direction, delays that drift or round to 6.
+// The test catches these mutations: a palette of the first frame only, a dither that is too strong
+// or goes in one direction, delays that drift or are all rounded to 6.
 #[test]
 fn gif_is_close_and_keeps_time() {
     let clip = clip(64, 48, 16);
     let (frames, delays, repeat) = decode_gif(&write_and_read("a.gif", &clip));
     let quality = psnr(&frames.concat(), &clip.frames().concat());
-    assert!(quality > 25.0, "{quality} dB"); // 256 colours for a clip that has them all
+    assert!(quality > 25.0, "{quality} dB"); // 256 colours for a clip of many thousand
     assert_eq!(delays.iter().sum::<u16>(), 100, "16 frames at 16 a second: {delays:?}");
     assert!(matches!(repeat, ::gif::Repeat::Infinite));
 }
@@ -161,7 +166,8 @@ fn gif_of_few_colors_is_exact() {
     assert_eq!(delays, [2, 2, 2], "players slow down what is faster");
 }
 
-// Catches: swapped planes, a wrong range, a header that differs from the data.
+// The test catches these mutations: swapped planes, a wrong range, a header that differs from the
+// data.
 #[test]
 fn y4m_holds_the_frames() {
     let clip = clip(30, 10, 3);
@@ -178,8 +184,9 @@ fn y4m_holds_the_frames() {
     assert!(rest.is_empty());
 }
 
-// Catches: wrong sample offsets or sizes, parameter sets that no longer parse, key pictures marked where there are none, a
-// quantizer that is too coarse, frames out of order, chroma planes swapped, a wrong clock.
+// The test catches these mutations: wrong offsets or sizes of samples, parameter sets that do not
+// parse, wrong marks of key pictures, a quantizer that is too coarse, frames in another order,
+// swapped chroma planes, a wrong clock.
 #[test]
 fn mp4_plays_back() {
     for (width, height, frames) in [(64, 64, 17), (48, 80, 40), (33, 17, 3), (16, 16, 1)] {
@@ -225,7 +232,7 @@ fn mp4_plays_back() {
     }
 }
 
-// Catches: bits of the colour description in another order or place. The first bits are what rusty_h264 writes for 64 x 64.
+// The test catches bits of the colour description in another order or place.
 #[test]
 fn streams_say_their_colors() {
     for (height, matrix) in [(64, 6), (720, 1)] {
@@ -233,7 +240,8 @@ fn streams_say_their_colors() {
         let bytes = write_and_read("a.mp4", &black);
         let nclx = [b"colrnclx".as_slice(), &[0, 1, 0, 13, 0, matrix, 0]].concat();
         assert!(bytes.windows(nclx.len()).any(|window| window == nclx), "in the container");
-        // aspect 1, square; no overscan; signal 1, format 5, limited, described; then the three codes
+        // Aspect 1, square, no overscan, signal 1, format 5, limited range, description 1, then the
+        // three codes.
         let sps = h264::encode(&black).unwrap().sps;
         let bits: String = sps.iter().map(|byte| format!("{byte:08b}")).collect();
         assert!(bits.contains(&format!("1000000010110101{:08b}{:08b}{matrix:08b}", 1, 13)), "in the stream: {bits}");
@@ -278,7 +286,8 @@ fn older_files_are_replaced_or_kept_whole() {
     assert!(error.starts_with("cannot write ") && error.contains("a.png"), "{error}");
 }
 
-// Catches: strips that miss the last frame, cells in each other's place, a scale that smooths, clips that end early.
+// The test catches these mutations: strips without the last frame, exchanged cells, a scale that
+// smooths, clips that end early.
 #[test]
 fn sheets_show_all_clips_in_their_places() {
     let flat = |value: u8| vec![value; 4 * 2 * 3];
@@ -304,7 +313,8 @@ fn sheets_show_all_clips_in_their_places() {
     assert!(matches!(grid(&one, 1, 0), Err(MediaError::Size { .. })));
 }
 
-// Catches: captions over the pictures or under the wrong one, text that runs into the next cell.
+// The test catches these mutations: captions over the pictures or below the wrong picture, text
+// that runs into the next cell.
 #[test]
 fn captions_stand_below_their_clips() {
     let flat = Clip::new(64, 8, 16, vec![vec![200; 64 * 8 * 3]; 2]).unwrap();
@@ -321,14 +331,15 @@ fn captions_stand_below_their_clips() {
 }
 
 proptest! {
-    /// Files come from anywhere: whatever is in them, looking for settings ends, without a panic.
+    /// The search for settings ends without a panic for any bytes, because files may come from
+    /// anywhere.
     #[test]
     fn any_bytes_can_be_searched(start in 0..4usize, bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let start: &[u8] = [b"".as_slice(), b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\0\0\0\x40moov\0\0\0\x38udta"][start];
         settings::find(&[start, &bytes].concat());
     }
 
-    /// The same for files that were real before a byte changed or the end went missing.
+    /// The same for real files with a changed byte or a missing end.
     #[test]
     fn damaged_files_can_be_searched(format in 0..3usize, cut in 0..2000usize, at in 0..2000usize, byte: u8) {
         let clip = clip(16, 16, 1);

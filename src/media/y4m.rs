@@ -1,9 +1,11 @@
-//! YUV4MPEG2: raw frames with a line of text before each, the way ffmpeg, mpv and the metrics' reference tools read them.
+//! YUV4MPEG2: raw frames with a line of text before each frame. ffmpeg, mpv and the reference tools
+//! of metrics read it.
 
 use super::Clip;
 use super::color::{self, Matrix};
 
-/// 4:4:4, limited range. The header stays within the 90 bytes or so that readers accept, so it holds no settings.
+/// The clip as one file, 4:4:4 in limited range. Readers accept headers of about 90 bytes, so the
+/// header has no room for settings.
 pub(super) fn encode(clip: &Clip) -> Vec<u8> {
     let (width, height) = (clip.width(), clip.height());
     let mut bytes =

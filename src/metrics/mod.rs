@@ -1,13 +1,14 @@
 //! Room `metrics`: numbers that say how alike two clips are, computed on the CPU. The room knows no
 //! other room.
 //!
-//! | metric | of equal frames | range | what it measures |
+//! | metric | equal frames | range | quantity |
 //! |---|---|---|---|
-//! | PSNR | infinity | 0 dB up | the mean squared error, in decibels below white |
+//! | PSNR | infinity | 0 dB and up | mean squared error, in decibels below white |
 //! | SSIM | 1 | -1 to 1 | local means, contrasts and correlation (Wang et al. 2004) |
-//! | LPIPS | 0 | 0 up | the distance between the features of a network that recognises objects (Zhang et al. 2018) |
-//! | SSIMULACRA2 | 100 | 100 down, also below 0 | SSIM and artefacts of edges at six scales, fitted to human ratings |
+//! | LPIPS | 0 | 0 and up | distance of a network's features (Zhang et al. 2018) |
+//! | SSIMULACRA2 | 100 | up to 100, also below 0 | SSIM and edge artefacts at six scales |
 //!
+//! The network of LPIPS was trained to recognise objects. SSIMULACRA2 was fitted to human ratings.
 //! On SSIMULACRA2's scale, 90 means almost indistinguishable, 70 high quality, 50 medium and 30 low
 //! quality. Clips are compared frame by frame, so no metric sees flicker.
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use super::ProfilingError;
 use super::profile::{Profile, StepBlock};
 use super::recorder::KeptMaps;
-use crate::media::figure::{ColorMap, Heatmap, MapGrid, MapPanel, Plot, Series, Svg};
+use crate::media::figure::{ColorScale, Heatmap, MapGrid, MapPanel, Plot, Series, Svg};
 
 /// Pixels of the PNGs a CSS pixel of the SVGs.
 const PNG_SCALE: f64 = 2.0;
@@ -96,7 +96,7 @@ fn heatmap(profile: &Profile, title: &str, value_label: &str, matrix: &StepBlock
 pub fn lift_heatmap(profile: &Profile) -> Heatmap {
     let title = "Attention to the foreground, by block and step";
     let map = heatmap(profile, title, "lift (1 = chance)", &profile.scores.lift.mean);
-    Heatmap { colors: ColorMap::Diverging, middle: Some(1.0), ..map }
+    Heatmap { colors: ColorScale::Diverging, middle: Some(1.0), ..map }
 }
 
 /// Fig. 2 as in the paper.
@@ -204,7 +204,7 @@ pub fn map_grid(profile: &Profile, maps: &KeptMaps) -> MapGrid {
         row_names: blocks.iter().map(|block| format!("block {block} ({})", class(block))).collect(),
         column_names: steps.iter().map(|step| format!("step {step}")).collect(),
         panels,
-        colors: ColorMap::Viridis,
+        colors: ColorScale::Viridis,
         range: Some((0.0, top)),
     }
 }

@@ -1,4 +1,4 @@
-//! SVG text, piece by piece, and its pixels.
+//! Writes SVG piece by piece, and renders it to pixels.
 
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
@@ -7,21 +7,23 @@ use resvg::{tiny_skia, usvg};
 
 use crate::media::{MAX_SIDE, MediaError};
 
-/// Text and lines.
+/// Colour of text and lines.
 pub(super) const INK: &str = "#1f2328";
-/// Ticks and what is said beside.
+/// Colour of ticks and secondary text.
 pub(super) const FAINT: &str = "#57606a";
-/// Text on dark ground.
+/// Colour of text on dark ground.
 const LIGHT: &str = "#e6e8eb";
-/// Lines behind the data.
+/// Colour of lines behind the data.
 pub(super) const GRID: &str = "#dfe3e8";
 
-/// Size of titles, labels and numbers, in pixels.
+/// Font size of titles, in pixels.
 pub(super) const TITLE: f64 = 17.0;
+/// Font size of labels, in pixels.
 pub(super) const LABEL: f64 = 14.0;
+/// Font size of numbers, in pixels.
 pub(super) const NUMBER: f64 = 12.5;
 
-/// Where a text lies against its point.
+/// The part of a text that lies at its point.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Anchor {
     Start,
@@ -48,11 +50,11 @@ impl Svg {
         (self.width, self.height)
     }
 
-    /// The figure as a PNG of `scale` pixels a CSS pixel: 2 suits screens and slides. Text is set in the built-in font, so the picture
-    /// is the same on every machine.
+    /// The figure as a PNG with `scale` pixels per CSS pixel. A scale of 2 suits screens and
+    /// slides. Text uses the built-in font, so the picture is the same on every machine.
     ///
     /// # Errors
-    /// A scale that is not positive, or sides beyond [`MAX_SIDE`].
+    /// [`MediaError::Size`] if the scale is not positive or a side is larger than [`MAX_SIDE`].
     pub fn to_png(&self, scale: f64) -> Result<Vec<u8>, MediaError> {
         self.pixels(scale)?.encode_png().map_err(|error| failed(error.to_string()))
     }
@@ -77,10 +79,11 @@ fn failed(reason: String) -> MediaError {
     MediaError::Encode { format: "figure", reason }
 }
 
-/// The RGB pixels of one line of text, light on a grey of this value; what does not fit the width is cut and ends in dots.
+/// The RGB pixels of one line of light text on the given grey. A text that is wider than the line
+/// is cut and ends in dots.
 ///
 /// # Errors
-/// A side of 0 or beyond [`MAX_SIDE`].
+/// [`MediaError::Size`] for a side of 0 or larger than [`MAX_SIDE`].
 pub(in crate::media) fn text_line(
     text: &str,
     (width, height): (usize, usize),
@@ -97,7 +100,7 @@ pub(in crate::media) fn text_line(
     };
     canvas.label([1.0, height as f64 * 0.78], size, LIGHT, Anchor::Start, &shown);
     let pixels = canvas.finish().pixels(1.0)?;
-    // Nothing of it is transparent.
+    // No pixel is transparent, so the opacity can be dropped.
     Ok(pixels.data().chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect())
 }
 
@@ -109,7 +112,7 @@ fn fonts() -> Arc<usvg::fontdb::Database> {
     let load = || {
         let mut fonts = usvg::fontdb::Database::new();
         fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
-        // For signs that the first lacks.
+        // This font has symbols that the first font lacks.
         fonts.load_font_data(epaint_default_fonts::HACK_REGULAR.to_vec());
         fonts.set_sans_serif_family(FONT);
         Arc::new(fonts)
@@ -117,12 +120,12 @@ fn fonts() -> Arc<usvg::fontdb::Database> {
     FONTS.get_or_init(load).clone()
 }
 
-/// About how wide a text is, in pixels.
+/// Estimates the width of a text, in pixels.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.54
 }
 
-/// An SVG in the making. Coordinates are pixels from the top left.
+/// An unfinished SVG. Coordinates are pixels from the top left corner.
 pub(super) struct Canvas {
     text: String,
     width: f64,
@@ -161,7 +164,7 @@ impl Canvas {
         ));
     }
 
-    /// A text with a white rim, for places where lines run.
+    /// A text with a white rim, for places that lines cross.
     pub(super) fn halo_label(&mut self, [x, y]: [f64; 2], size: f64, color: &str, anchor: Anchor, text: &str) {
         if !text.is_empty() {
             let name = anchor_name(anchor);
@@ -174,7 +177,7 @@ impl Canvas {
         }
     }
 
-    /// A text that reads upwards, centred at its point.
+    /// A vertical text that reads upwards, centred at its point.
     pub(super) fn upright(&mut self, [x, y]: [f64; 2], size: f64, color: &str, text: &str) {
         self.put(format_args!(
             "<text transform=\"translate({x:.1} {y:.1}) rotate(-90)\" font-size=\"{size}\" fill=\"{color}\" stroke=\"{color}\" \
@@ -189,7 +192,7 @@ impl Canvas {
         ));
     }
 
-    /// An unfilled box.
+    /// The outline of a box.
     pub(super) fn frame(&mut self, [x, y]: [f64; 2], [width, height]: [f64; 2]) {
         self.put(format_args!(
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"none\" stroke=\"{FAINT}\" \
@@ -206,7 +209,8 @@ fn anchor_name(anchor: Anchor) -> &'static str {
     }
 }
 
-/// Text that cannot end its element; control characters, which XML forbids, become spaces.
+/// Escapes a text so that it cannot end its element. Control characters, which XML forbids, become
+/// spaces.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,17 +1,20 @@
-//! Perceptually uniform colour maps, and the palette of series.
+//! Perceptually uniform colour scales, and the colours of series.
 
 use crate::media::colormap::srgb_of_oklab;
 
-/// From a number in 0..=1 to a colour.
+/// A map from numbers in 0..=1 to the colours of a figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ColorMap {
-    /// Dark blue over green to yellow, lightness rising evenly; for amounts. Eleven points of viridis (van der Walt and Smith 2015,
-    /// released as CC0), linear between them.
+#[non_exhaustive]
+pub enum ColorScale {
+    /// From dark blue over green to yellow, with evenly rising lightness, for amounts. The scale
+    /// interpolates linearly between eleven points of viridis (van der Walt and Smith 2015,
+    /// released as CC0).
     #[default]
     Viridis,
-    /// Blue over white to orange, as dark at both ends; for values on two sides of a middle. Made in Oklab.
+    /// From blue over white to orange, equally dark at both ends, for values on both sides of a
+    /// middle. The scale is linear in OKLab.
     Diverging,
-    /// Near black to white, even in lightness.
+    /// From near black to white, with evenly rising lightness.
     Gray,
 }
 
@@ -29,14 +32,16 @@ const VIRIDIS: [[u8; 3]; 11] = [
     [253, 231, 37],
 ];
 
-/// Ends and middle of [`ColorMap::Diverging`] in Oklab: lightness, green-red, blue-yellow.
+/// Ends and middle of [`ColorScale::Diverging`] in OKLab: lightness, green-red, blue-yellow.
 const DIVERGING: [[f64; 3]; 3] = [[0.42, -0.035, -0.125], [0.97, 0.0, 0.0], [0.42, 0.085, 0.087]];
 
-/// Colours of series, after Okabe and Ito (2008): told apart with every kind of colour vision, all dark enough on white.
+/// Colours of series, after Okabe and Ito (2008). People with any kind of colour vision can
+/// distinguish them, and all are dark enough on white.
 const SERIES: [&str; 6] = ["#0072b2", "#d55e00", "#007a5a", "#9a4f80", "#7a6200", "#222222"];
 
-impl ColorMap {
-    /// sRGB of a number in 0..=1; outside it, of the nearer end; of NaN, of 0.
+impl ColorScale {
+    /// The sRGB colour of a number in 0..=1. Numbers outside take the colour of the nearer end, and
+    /// NaN takes the colour of 0.
     pub fn rgb(self, value: f64) -> [u8; 3] {
         let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
         match self {
@@ -60,14 +65,14 @@ impl ColorMap {
         }
     }
 
-    /// As `#rrggbb`.
+    /// The colour of a number as `#rrggbb`.
     pub fn hex(self, value: f64) -> String {
         let [r, g, b] = self.rgb(value);
         format!("#{r:02x}{g:02x}{b:02x}")
     }
 }
 
-/// The colour of series `index`; they repeat, markers and dashes then tell.
+/// The colour of series `index`. Colours repeat, and markers and dashes then show the difference.
 pub(super) fn series(index: usize) -> &'static str {
     SERIES[index % SERIES.len()]
 }

@@ -1,45 +1,46 @@
-//! Matrices and maps in colour.
+//! Matrices and maps drawn in colour.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::canvas::{Anchor, Canvas, FAINT, INK, LABEL, NUMBER, Svg, TITLE, text_width};
-use super::color::ColorMap;
+use super::color::ColorScale;
 use super::ticks::{index_ticks, number, span, ticks};
 
-/// Shades of a map: more cannot be told apart.
+/// Number of shades in a map. The eye cannot distinguish more.
 const LEVELS: usize = 160;
 /// Space around a figure, in pixels.
 const MARGIN: f64 = 18.0;
 /// Width of a colour bar.
 const BAR: f64 = 16.0;
 
-/// A matrix in colour: one cell a value.
+/// A matrix drawn in colour, with one cell for each value.
 #[derive(Clone, Debug, Default)]
 pub struct Heatmap {
-    /// Above the figure.
+    /// Title above the figure.
     pub title: String,
-    /// A second line: what was measured, on what.
+    /// Second line: the measured quantity and its subject.
     pub subtitle: String,
-    /// What the columns are.
+    /// Meaning of the columns.
     pub x_label: String,
-    /// What the rows are.
+    /// Meaning of the rows.
     pub y_label: String,
-    /// What the colours are, with the unit.
+    /// Meaning of the colours, with the unit.
     pub value_label: String,
-    /// Cells in a row.
+    /// Number of cells in a row.
     pub columns: usize,
-    /// Row after row, row 0 on top; `None` was not measured and is crossed out.
+    /// Values row by row, with row 0 on top. `None` was not measured; its cell is crossed out.
     pub values: Vec<Option<f64>>,
-    /// Letters at the right of the rows, such as the class of a block; none or one a row.
+    /// Letters at the right of the rows, such as the class of a block: none, or one for each row.
     pub row_marks: Vec<String>,
-    /// What the letters mean.
+    /// Meaning of the letters.
     pub marks_label: String,
     /// The colours.
-    pub colors: ColorMap,
-    /// Values of the first and last colour; the span of the values if `None`.
+    pub colors: ColorScale,
+    /// Values of the first and last colour. `None` takes the range of the values.
     pub range: Option<(f64, f64)>,
-    /// A value that lies in the middle of the colours (chance, no change); the range is widened to be symmetric about it.
+    /// A value that gets the middle colour, such as chance or no change. The range is widened until
+    /// it is symmetric about this value.
     pub middle: Option<f64>,
 }
 
@@ -97,32 +98,32 @@ impl Heatmap {
 /// One map of a [`MapGrid`].
 #[derive(Clone, Debug)]
 pub struct MapPanel {
-    /// Row after row, as many as the grid's maps have cells.
+    /// Values row by row, one for each cell of the map.
     pub values: Vec<f64>,
-    /// Cells to outline, such as a mask; none or one a cell.
+    /// Whether to outline each cell, for example because it lies in a mask. May be empty.
     pub outline: Vec<bool>,
 }
 
-/// Small maps of one size in rows and columns, with colours in common.
+/// Small maps of one size in rows and columns. All maps share one colour scale.
 #[derive(Clone, Debug, Default)]
 pub struct MapGrid {
-    /// Above the figure.
+    /// Title above the figure.
     pub title: String,
-    /// A second line.
+    /// Second line.
     pub subtitle: String,
-    /// What the colours are, with the unit.
+    /// Meaning of the colours, with the unit.
     pub value_label: String,
-    /// Cells of a map: height, width.
+    /// Height and width of a map in cells.
     pub extents: [usize; 2],
     /// Names of the rows.
     pub row_names: Vec<String>,
     /// Names of the columns.
     pub column_names: Vec<String>,
-    /// Row after row; `None` was not measured.
+    /// Maps row by row. `None` was not measured.
     pub panels: Vec<Option<MapPanel>>,
     /// The colours.
-    pub colors: ColorMap,
-    /// Values of the first and last colour; the span of the values if `None`.
+    pub colors: ColorScale,
+    /// Values of the first and last colour. `None` takes the range of the values.
     pub range: Option<(f64, f64)>,
 }
 
@@ -171,13 +172,14 @@ impl MapGrid {
     }
 }
 
-/// Values to colours.
+/// A colour scale over a range of values.
 struct Scale {
     low: f64,
     high: f64,
-    /// The part of the scale that the bar shows: a scale made symmetric reaches beyond the values, perhaps to impossible ones.
+    /// The part of the range that the bar shows. A range that was widened to be symmetric extends
+    /// beyond the values and may include impossible values.
     shown: (f64, f64),
-    colors: ColorMap,
+    colors: ColorScale,
 }
 
 impl Scale {
@@ -185,7 +187,7 @@ impl Scale {
         values: impl Iterator<Item = f64>,
         range: Option<(f64, f64)>,
         middle: Option<f64>,
-        colors: ColorMap,
+        colors: ColorScale,
     ) -> Self {
         let (mut low, mut high) = range.unwrap_or_else(|| span(values));
         let mut shown = (low, high);
@@ -194,7 +196,7 @@ impl Scale {
             let reach = (high - middle).abs().max((middle - low).abs()).max(1e-6);
             (low, high) = (middle - reach, middle + reach);
         }
-        // A range without extent, given by a caller.
+        // A caller may give an empty range.
         let wide = |(low, high): (f64, f64)| if high > low { (low, high) } else { (low, low + 1.0) };
         (low, high) = wide((low, high));
         Self { low, high, shown: wide(shown), colors }
@@ -234,7 +236,7 @@ impl Scale {
     }
 }
 
-/// Title and subtitle from `x`.
+/// Draws title and subtitle, starting at `x`.
 fn header(canvas: &mut Canvas, x: f64, title: &str, subtitle: &str) {
     canvas.label([x, MARGIN + TITLE * 0.8], TITLE, INK, Anchor::Start, title);
     canvas.label([x, MARGIN + TITLE + NUMBER + 4.0], NUMBER, FAINT, Anchor::Start, subtitle);
@@ -245,7 +247,8 @@ fn header_height(title: &str, subtitle: &str) -> f64 {
     line(title, TITLE + 12.0) + line(subtitle, NUMBER + 8.0)
 }
 
-/// Cells of a matrix: those of one shade are one path, neighbours in a row one rectangle of it.
+/// Draws the cells of a matrix. All cells of one shade form one path, and neighbours in a row form
+/// one rectangle.
 fn cells(
     canvas: &mut Canvas,
     [left, top]: [f64; 2],
@@ -284,7 +287,8 @@ fn cells(
     }
 }
 
-/// The border between outlined cells and the others: white over dark, so that it shows on every colour.
+/// Draws the border between outlined and other cells as a white line over a dark line, which is
+/// visible on every colour.
 fn outline(canvas: &mut Canvas, [left, top]: [f64; 2], side: f64, columns: usize, cells: &[bool]) {
     let rows = cells.len() / columns.max(1);
     let at = |row: usize, column: usize| cells[row * columns + column];

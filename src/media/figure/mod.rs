@@ -1,7 +1,8 @@
 //! Figures: heatmaps, grids of maps and plots as SVG, and the same SVG as PNG.
 //!
-//! Every figure says what its axes and colours mean, with units. Colour maps are perceptually uniform, and colour never stands
-//! alone: series differ in marker and dash as well, classes of rows carry a letter, missing values are crossed out.
+//! Every figure names its axes and colours, with units. Colour scales are perceptually uniform.
+//! Colour is never the only sign: series also differ in marker and dash, classes of rows have a
+//! letter, and missing values are crossed out.
 
 mod canvas;
 mod color;
@@ -11,7 +12,7 @@ mod ticks;
 
 pub use canvas::Svg;
 pub(super) use canvas::text_line;
-pub use color::ColorMap;
+pub use color::ColorScale;
 pub use heatmap::{Heatmap, MapGrid, MapPanel};
 pub use plot::{Plot, Series};
 

@@ -1,4 +1,4 @@
-//! Lines and points on two axes.
+//! Plots of lines and points on two axes.
 
 use std::fmt::Write;
 
@@ -6,45 +6,45 @@ use super::canvas::{Anchor, Canvas, FAINT, GRID, INK, LABEL, NUMBER, Svg, TITLE,
 use super::color::series as series_color;
 use super::ticks::{number, span, ticks};
 
-/// Dashes of series, in pixels; the first is none.
+/// Dashes of series, in pixels. The first line is solid.
 const DASHES: [&str; 5] = ["", "7 4", "2 3", "9 3 2 3", "4 2"];
-/// Shapes of markers.
+/// Number of shapes of markers.
 const MARKERS: usize = 6;
 const MARGIN: f64 = 18.0;
 
-/// Points that belong together. Colour, marker and dash follow from its place among the series.
+/// Points that belong together. The index of a series determines its colour, marker and dash.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
-    /// In the legend.
+    /// Name in the legend.
     pub name: String,
-    /// x and y; points that are not finite leave a gap.
+    /// x and y of each point. A point that is not finite leaves a gap.
     pub points: Vec<(f64, f64)>,
-    /// Beside the points; none or one a point.
+    /// Texts beside the points: none, or one for each point.
     pub labels: Vec<String>,
-    /// How far each y may be off, up and down, drawn as a band; none or one a point.
+    /// Uncertainty of each y, up and down, drawn as a band: none, or one for each point.
     pub spread: Vec<f64>,
-    /// Joined by a line, or markers alone.
+    /// Whether a line joins the points.
     pub joined: bool,
 }
 
 /// Series on two axes.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
-    /// Above the figure.
+    /// Title above the figure.
     pub title: String,
-    /// A second line.
+    /// Second line.
     pub subtitle: String,
-    /// What x is, with the unit.
+    /// Meaning of x, with the unit.
     pub x_label: String,
-    /// What y is, with the unit.
+    /// Meaning of y, with the unit.
     pub y_label: String,
-    /// What is drawn.
+    /// The series to draw.
     pub series: Vec<Series>,
-    /// Let the y axis begin at 0: for amounts that are compared by height.
+    /// Whether the y axis begins at 0, for amounts that are compared by height.
     pub from_zero: bool,
 }
 
-/// The area of the data and what its edges stand for.
+/// The area of the data: its position in pixels, and the values of x and y at its edges.
 struct Area {
     left: f64,
     top: f64,
@@ -70,7 +70,7 @@ impl Plot {
         let (x, y) = self.ranges();
         let area = Area { left: MARGIN + 72.0, top: MARGIN + header, width: 560.0, height: 330.0, x, y };
         let names = self.series.iter().map(|series| text_width(&series.name, NUMBER)).fold(0.0, f64::max);
-        // One series needs no legend: the axis names it.
+        // A single series needs no legend, because the axis names it.
         let legend = if self.series.len() > 1 { 58.0 + names } else { 0.0 };
         let right = area.left + area.width + legend.max(24.0) + MARGIN;
         let title = area.left + text_width(&self.title, TITLE).max(text_width(&self.subtitle, NUMBER)) + MARGIN;
@@ -100,7 +100,7 @@ impl Plot {
         canvas.finish()
     }
 
-    /// Spans of both axes, with some air.
+    /// Ranges of both axes, with some space around the points.
     fn ranges(&self) -> ((f64, f64), (f64, f64)) {
         let points = || self.series.iter().flat_map(|series| series.points.iter());
         let (left, right) = span(points().map(|point| point.0));
@@ -174,12 +174,12 @@ fn draw(canvas: &mut Canvas, area: &Area, series: &Series, index: usize) {
     }
 }
 
-/// After all markers: none must cover a label.
+/// Draws the labels. This happens after all markers, so that no marker covers a label.
 fn draw_labels(canvas: &mut Canvas, area: &Area, series: &Series) {
     for (point, label) in series.points.iter().zip(&series.labels) {
         let at = area.at(*point);
         if finite(point) {
-            // To the left of points near the right edge, where there is no room.
+            // A point near the right edge has its label on the left, where there is room.
             let near_edge = at[0] + 16.0 + text_width(label, NUMBER) > area.left + area.width;
             let (shift, anchor) = if near_edge { (-8.0, Anchor::End) } else { (8.0, Anchor::Start) };
             canvas.halo_label([at[0] + shift, at[1] - 7.0], NUMBER, INK, anchor, label);
@@ -198,7 +198,7 @@ fn stroke(canvas: &mut Canvas, path: &str, index: usize) {
     }
 }
 
-/// The marker of series `index`, with a white rim so that markers on lines stay apart.
+/// Draws a marker of series `index`. Its white rim separates it from lines.
 fn marker(canvas: &mut Canvas, [x, y]: [f64; 2], index: usize) {
     let color = series_color(index);
     let path = match index % MARKERS {

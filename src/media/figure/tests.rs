@@ -1,9 +1,9 @@
-//! What figures must show, whatever the data.
+//! Properties that figures must have for any data.
 
 use super::*;
 use resvg::usvg;
 
-/// Oklab lightness of an sRGB colour (Ottosson 2020).
+/// OKLab lightness of an sRGB colour (Ottosson 2020).
 fn lightness(rgb: [u8; 3]) -> f64 {
     let [r, g, b] = rgb.map(|x| {
         let x = f64::from(x) / 255.0;
@@ -17,7 +17,7 @@ fn lightness(rgb: [u8; 3]) -> f64 {
 
 #[test]
 fn lightness_rises_evenly_along_the_maps() {
-    for map in [ColorMap::Viridis, ColorMap::Gray] {
+    for map in [ColorScale::Viridis, ColorScale::Gray] {
         let steps: Vec<f64> = (0..=20).map(|i| lightness(map.rgb(f64::from(i) / 20.0))).collect();
         let mean = (steps[20] - steps[0]) / 20.0;
         for pair in steps.windows(2) {
@@ -25,12 +25,12 @@ fn lightness_rises_evenly_along_the_maps() {
             assert!((0.3 * mean..2.0 * mean).contains(&step), "{map:?}: {step} of {mean}");
         }
     }
-    let side = |x: f64| lightness(ColorMap::Diverging.rgb(x));
+    let side = |x: f64| lightness(ColorScale::Diverging.rgb(x));
     for i in 0..10 {
         let x = f64::from(i) / 20.0;
         assert!(side(x) < side(x + 0.05) && (side(x) - side(1.0 - x)).abs() < 0.02, "{x}");
     }
-    assert_eq!(ColorMap::Viridis.rgb(f64::NAN), ColorMap::Viridis.rgb(-3.0));
+    assert_eq!(ColorScale::Viridis.rgb(f64::NAN), ColorScale::Viridis.rgb(-3.0));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn heatmap(columns: usize, rows: usize) -> Heatmap {
         values: (0..columns * rows).map(value).collect(),
         row_marks: (0..rows).map(|row| if row % 3 == 0 { "F" } else { "B" }.into()).collect(),
         marks_label: "F foreground, B background".into(),
-        colors: ColorMap::Diverging,
+        colors: ColorScale::Diverging,
         middle: Some(1.0),
         range: None,
     }
@@ -102,7 +102,7 @@ fn map_grid() -> MapGrid {
     }
 }
 
-/// Extremes: a single cell, Wan-14B's 40 blocks at 50 steps, nothing at all.
+/// The figures include extremes: a single cell, the 40 blocks of Wan-14B at 50 steps, and no data.
 #[test]
 fn every_figure_is_valid_svg_inside_its_page_and_becomes_a_png() {
     let empty = [Heatmap::default().svg(), Plot::default().svg(), MapGrid::default().svg()];
@@ -124,7 +124,7 @@ fn every_figure_is_valid_svg_inside_its_page_and_becomes_a_png() {
     assert!(plot().svg().to_png(1e9).is_err());
 }
 
-/// Text must be there in the pixels too: the built-in font is found and has its glyphs.
+/// Text appears in the pixels, so the built-in font is found and has the glyphs.
 #[test]
 fn text_is_drawn_with_the_built_in_font() {
     let dark_pixels = |title: &str| {
@@ -145,7 +145,7 @@ fn titles_cannot_break_the_document() {
     usvg::Tree::from_str(svg.as_str(), &usvg::Options::default()).unwrap();
 }
 
-/// Writes the figures of these tests into the folder FIGURES, to be looked at.
+/// Writes the figures of these tests into the folder FIGURES for inspection.
 #[test]
 #[ignore = "writes files to look at"]
 fn show() {

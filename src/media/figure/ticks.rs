@@ -1,6 +1,7 @@
 //! Round numbers for axes.
 
-/// Round values from `low` to `high`, about `wanted` of them, a multiple of 1, 2 or 5 times a power of ten apart.
+/// About `wanted` round values from `low` to `high`. Their distance is 1, 2 or 5 times a power of
+/// ten.
 pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let rough = (high - low) / wanted.max(1) as f64;
     if !rough.is_finite() || rough <= 0.0 {
@@ -11,11 +12,11 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let step = step.unwrap_or(10.0 * power);
     let first = (low / step - 1e-9).ceil();
     let count = ((high / step + 1e-9).floor() - first).clamp(0.0, 1000.0) as usize;
-    // Sums with negative zero make zero.
+    // Adding 0 turns a negative zero into zero.
     (0..=count).map(|i| (first + i as f64) * step + 0.0).collect()
 }
 
-/// Whole numbers from 0 below `count`, at most `most` of them, evenly apart.
+/// At most `most` evenly spaced whole numbers from 0 to below `count`.
 pub(super) fn index_ticks(count: usize, most: usize) -> Vec<usize> {
     let rough = count.div_ceil(most.max(1)).max(1);
     let power = 10usize.pow(rough.ilog10());
@@ -23,7 +24,7 @@ pub(super) fn index_ticks(count: usize, most: usize) -> Vec<usize> {
     (0..count).step_by(step).collect()
 }
 
-/// A number with as many digits as values `step` apart need.
+/// A number with the digits that values at a distance of `step` need.
 pub(super) fn number(value: f64, step: f64) -> String {
     let step = step.abs();
     if value != 0.0 && !(1e-4..1e6).contains(&value.abs()) {
@@ -33,7 +34,8 @@ pub(super) fn number(value: f64, step: f64) -> String {
     format!("{value:.*}", decimals as usize)
 }
 
-/// The span of finite values, widened if it is nothing; 0 to 1 without any.
+/// The smallest and largest finite value. Equal values are moved apart, and without any value the
+/// range is 0 to 1.
 pub(super) fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|value| value.is_finite())
