@@ -1,25 +1,33 @@
-//! Foreground masks on the token grid, without a segmentation model: motion, principal components, attention to the prompt's subject,
-//! the agreement of these, files, or painted by hand.
+//! Foreground masks on the token grid, made without a segmentation model. A mask comes from motion,
+//! principal components, attention to the prompt's subject, the agreement of these estimators,
+//! files, or a brush.
 //!
-//! The paper takes PCA and SAM 2. Here a mask comes from the clean latents after the last step, which the host has anyway, so everything
-//! here is plain arithmetic on the CPU; the `prompt` map alone is measured on the GPU ([`crate::ops::attention_paid`]). A mask is made
-//! once and used for all steps.
+//! The paper uses PCA and SAM 2. Here the estimators use the clean latents after the last step,
+//! which the host has anyway, so they need only plain arithmetic on the CPU. Only the map of
+//! `prompt` is measured on the GPU ([`crate::ops::attention_paid`]). A mask is made once and used
+//! for all steps.
 //!
-//! **Confidence**, 0 to 1. Of `motion`, `pca` and `prompt`: how far the two classes lie apart, as the variance between them by the
-//! whole variance, from 2/pi (a normal distribution cut in two: no classes) to 1 (two values); for `pca` times how one-sided the
-//! border is. Of `file`: how pure the tokens are. Of `painted`: 1. Of `auto`: how much the estimators agree.
+//! Every mask has a **confidence** from 0 to 1:
+//!
+//! - `motion`, `pca`, `prompt`: the separation of the two classes, which is the variance between
+//!   them divided by the whole variance. A separation of 2/pi (a normal distribution cut in the
+//!   middle) gives 0, a separation of 1 (only two values) gives 1. `pca` multiplies the result by
+//!   how clearly one class dominates the border.
+//! - `file`: how clearly each token is inside or outside the mask.
+//! - `painted`: 1.
+//! - `auto`: the agreement of the estimators.
 
 use serde::{Deserialize, Serialize};
 
 use super::ProfilingError;
-use super::statistics::{beyond_normal, otsu, smooth};
+use super::statistics::{Cut, beyond_normal, otsu, smooth};
 use crate::media::GrayFrame;
 
 mod pca;
 
 pub use pca::pca;
 
-/// Which tokens are foreground.
+/// A mask of the tokens that are foreground.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     grid: [usize; 3],
@@ -27,10 +35,10 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// A mask on a grid (frames, height, width) of tokens, frames slowest.
+    /// A mask on a grid (frames, height, width) of tokens. The width varies fastest.
     ///
     /// # Errors
-    /// Another number of bits than tokens.
+    /// [`ProfilingError::Size`] if the numbers of bits and of tokens differ.
     pub fn new(grid: [usize; 3], bits: Vec<bool>) -> Result<Self, ProfilingError> {
         ProfilingError::check_size("mask", grid.iter().product(), bits.len())?;
         Ok(Self { grid, bits })
@@ -41,7 +49,7 @@ impl Mask {
         self.grid
     }
 
-    /// One bit a token.
+    /// One bit for each token.
     pub fn bits(&self) -> &[bool] {
         &self.bits
     }
@@ -51,13 +59,14 @@ impl Mask {
         self.bits.iter().filter(|bit| **bit).count() as f64 / self.bits.len().max(1) as f64
     }
 
-    /// Whether no frame has both foreground and background: such a mask can score nothing.
+    /// Whether no frame has both foreground and background. Such a mask cannot score anything.
     pub fn is_trivial(&self) -> bool {
         let [_, height, width] = self.grid;
         self.bits.chunks((height * width).max(1)).all(|frame| frame.iter().all(|bit| *bit == frame[0]))
     }
 
-    /// Intersection over union with another mask; `None` for another grid or two empty masks.
+    /// Intersection over union with another mask. `None` for different grids and for two empty
+    /// masks.
     pub fn iou(&self, other: &Self) -> Option<f64> {
         let count = |both: fn(bool, bool) -> bool| {
             self.bits.iter().zip(&other.bits).filter(|(a, b)| both(**a, **b)).count() as f64
@@ -70,6 +79,7 @@ impl Mask {
 /// How a mask was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Estimator {
     /// Change over time.
     Motion,
@@ -81,12 +91,12 @@ pub enum Estimator {
     File,
     /// Drawn by the user.
     Painted,
-    /// The agreement of others.
+    /// The agreement of other estimators.
     Auto,
 }
 
 impl Estimator {
-    /// Its name in commands, captures and profiles.
+    /// The estimator's name in commands, captures and profiles.
     pub fn name(self) -> &'static str {
         match self {
             Self::Motion => "motion",
@@ -99,24 +109,25 @@ impl Estimator {
     }
 }
 
-/// A mask, and what it was cut from.
+/// A mask and the map from which it was made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Who says so.
+    /// The estimator that made the mask.
     pub estimator: Estimator,
     /// The mask.
     pub mask: Mask,
-    /// How sure, 0 to 1; see the head of this file.
+    /// The confidence, 0 to 1; see the documentation of the module.
     pub confidence: f64,
-    /// What was cut in two: one value a token, large for foreground.
+    /// The map: one value for each token, large for foreground.
     pub map: Vec<f64>,
 }
 
-/// Latents `[channels, frames, height, width]` in patches of (1, 2, 2) to means over the patches, `[channels][tokens]`, and the token
-/// grid.
+/// Means of latents `[channels, frames, height, width]` over patches of (1, 2, 2). Returns the
+/// means as `[channels][tokens]` and the token grid.
 ///
 /// # Errors
-/// Another number of values, no values, odd sides or values that are not finite.
+/// [`ProfilingError::Size`] for a wrong number of values. [`ProfilingError::Invalid`] for empty
+/// latents, odd sides, and values that are not finite.
 fn pooled(
     latents: &[f32],
     [channels, frames, height, width]: [usize; 4],
@@ -138,19 +149,25 @@ fn pooled(
     Ok((latents.chunks_exact(frames * height * width).map(channel).collect(), grid))
 }
 
-/// An estimate by Otsu's threshold of a map; without two classes nothing is foreground and the confidence is 0.
+/// Cuts a map at Otsu's threshold. If the map has no two classes, no token is foreground and the
+/// confidence is 0.
 fn cut(estimator: Estimator, map: Vec<f64>, grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
-    let (threshold, separation) = otsu(&map).unwrap_or((f64::INFINITY, 0.0));
+    let Cut { threshold, separation } = otsu(&map).unwrap_or(Cut { threshold: f64::INFINITY, separation: 0.0 });
     let mask = Mask::new(grid, map.iter().map(|value| *value > threshold).collect())?;
     Ok(Estimate { estimator, mask, confidence: beyond_normal(separation), map })
 }
 
-/// `motion`: what changes over time is foreground. The map of a frame is its distance from the median over frames, of all channels
-/// and smoothed; its square's mean over frames is the temporal variance, made robust, so that an object is found where it is in each
-/// frame and not wherever it has been. x0 latents `[channels, frames, height, width]`; one frame alone moves nothing: confidence 0.
+/// The estimator `motion`: tokens that change over time are foreground. The input is x0 latents
+/// `[channels, frames, height, width]`.
+///
+/// The map of a frame is the smoothed distance of its latents from the median over frames. It acts
+/// as a robust temporal variance that is separate for each frame, so an object is found at its
+/// place in each frame and not at all places where it has been. A single frame has no motion, so
+/// its confidence is 0.
 ///
 /// # Errors
-/// Latents that do not fit their extents; see [`ProfilingError`].
+/// [`ProfilingError::Size`] if the latents do not fit their extents. [`ProfilingError::Invalid`]
+/// for odd sides, values that are not finite, and empty latents.
 pub fn motion(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingError> {
     let (channels, grid) = pooled(latents, extents)?;
     let frame = grid[1] * grid[2];
@@ -170,33 +187,42 @@ pub fn motion(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, Profilin
     cut(Estimator::Motion, smooth(&distance, grid), grid)
 }
 
-/// `prompt`: what attends to the subject's words is foreground. `paid` is one value a token, the attention paid to them
-/// ([`crate::ops::attention_paid`]), averaged over blocks and steps as the caller likes; smoothed and cut by Otsu.
+/// The estimator `prompt`: tokens that attend to the words of the subject are foreground.
+///
+/// `paid` has one value for each token: the attention that the token pays to these words
+/// ([`crate::ops::attention_paid`]). The caller chooses the blocks and steps over which it is
+/// averaged. The map is smoothed and cut at Otsu's threshold.
 ///
 /// # Errors
-/// Another number of values than tokens.
+/// [`ProfilingError::Size`] if the numbers of values and of tokens differ.
 pub fn prompt(paid: &[f32], grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
     ProfilingError::check_size("attention paid", grid.iter().product(), paid.len())?;
     let map: Vec<f64> = paid.iter().map(|value| f64::from(*value)).collect();
     cut(Estimator::Prompt, smooth(&map, grid), grid)
 }
 
-/// `painted`: drawn by the user.
+/// The estimator `painted`: a mask that the user drew.
 ///
 /// # Errors
-/// Another number of bits than tokens.
+/// [`ProfilingError::Size`] if the numbers of bits and of tokens differ.
 pub fn painted(bits: Vec<bool>, grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
     let map = bits.iter().map(|bit| f64::from(u8::from(*bit))).collect();
     Ok(Estimate { estimator: Estimator::Painted, mask: Mask::new(grid, bits)?, confidence: 1.0, map })
 }
 
-/// `file`: pictures of a mask ([`crate::media::read_gray`]), bright or opaque where the foreground is; what is brighter than half-way
-/// between the darkest and the brightest value counts. A token is foreground if half its area is; a mean over pictures where several
-/// belong to one latent frame. Pictures may be as many as latent frames, as many as video frames (`4 (frames - 1) + 1`, as the VAE
-/// groups them), one for all, or any number, spread evenly.
+/// The estimator `file`: pictures of a mask ([`crate::media::read_gray`]) that are bright or opaque
+/// in the foreground.
+///
+/// A pixel counts as foreground if it is brighter than the middle between the darkest and the
+/// brightest value. A token is foreground if at least half of its area is. If several pictures
+/// belong to one latent frame, their mean counts.
+///
+/// There may be one picture for each latent frame, one for each video frame (`4 (frames - 1) + 1`,
+/// grouped as in the VAE), one picture for all frames, or any number, spread evenly.
 ///
 /// # Errors
-/// No pictures, or empty ones; none that shows foreground beside background.
+/// [`ProfilingError::NoMask`] without pictures, for an empty picture, and if no frame shows both
+/// foreground and background.
 pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
     let values = || pictures.iter().flat_map(|picture| picture.values.iter().copied());
     let broken =
@@ -216,7 +242,7 @@ pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, Profil
             let covered = coverage(picture, [grid[1], grid[2]], |value| 2 * u16::from(value) > cut);
             frame.iter_mut().zip(covered).for_each(|(sum, covered)| *sum += covered / group.len() as f64);
         }
-        // Shares of a token's pixels may add up to a little more than all of it.
+        // By rounding, the shares of a token's pixels may add up to a little more than 1.
         map.extend(frame.into_iter().map(|covered| covered.min(1.0)));
     }
     let confidence = map.iter().map(|covered| (2.0 * covered - 1.0).abs()).sum::<f64>() / map.len() as f64;
@@ -227,12 +253,12 @@ pub fn file(pictures: &[GrayFrame], grid: [usize; 3]) -> Result<Estimate, Profil
     Ok(Estimate { estimator: Estimator::File, mask, confidence, map })
 }
 
-/// Which pictures belong to latent frame `f` of `frames`.
+/// The pictures that belong to latent frame `f` of `frames`.
 fn group_of(f: usize, frames: usize, pictures: usize) -> std::ops::Range<usize> {
     if pictures == frames {
         f..f + 1
     } else if pictures == 4 * (frames - 1) + 1 {
-        // The first latent frame is the first picture, every other one four pictures.
+        // The first latent frame covers one picture, every other latent frame four pictures.
         if f == 0 { 0..1 } else { 4 * f - 3..4 * f + 1 }
     } else {
         let place = if frames > 1 { (2 * f * (pictures - 1) + frames - 1) / (2 * (frames - 1)) } else { pictures / 2 };
@@ -240,9 +266,10 @@ fn group_of(f: usize, frames: usize, pictures: usize) -> std::ops::Range<usize> 
     }
 }
 
-/// The share of each cell's area where `inside` holds, with pixels counted by the part of them in the cell.
+/// The share of each cell's area where `inside` holds. A pixel counts with its part that lies in
+/// the cell.
 fn coverage(picture: &GrayFrame, [rows, columns]: [usize; 2], inside: impl Fn(u8) -> bool) -> Vec<f64> {
-    /// Pixels that reach into cell `i` of `n`, with the length inside, in cells.
+    /// The pixels that overlap cell `i` of `n`, each with the length of the overlap in cells.
     fn overlaps(i: usize, n: usize, pixels: usize) -> Vec<(usize, f64)> {
         let (start, end) = (i * pixels, (i + 1) * pixels);
         let length = |pixel: usize| end.min((pixel + 1) * n) - start.max(pixel * n);
@@ -265,9 +292,14 @@ fn coverage(picture: &GrayFrame, [rows, columns]: [usize; 2], inside: impl Fn(u8
     shares
 }
 
-/// `auto`: the estimators' agreement. A token is foreground if those that say so have more than half of all confidence; estimates
-/// that can score nothing have no vote. The confidence is their mean one times the mean IoU of each pair; that of a single
-/// estimate is half its own, nobody having confirmed it. `None` without estimates of one and the same grid.
+/// The estimator `auto`: the agreement of other estimates.
+///
+/// Each estimate votes with its confidence, and a token is foreground if it gets more than half of
+/// all votes. Trivial masks do not vote. The confidence is the mean confidence of the voters times
+/// the mean IoU of their pairs. A single estimate is not confirmed by another, so its confidence is
+/// halved.
+///
+/// `None` without estimates, and for estimates of different grids.
 pub fn auto(estimates: &[Estimate]) -> Option<Estimate> {
     let first = estimates.first()?;
     let same_grid = estimates.iter().all(|estimate| estimate.mask.grid == first.mask.grid);
@@ -276,7 +308,7 @@ pub fn auto(estimates: &[Estimate]) -> Option<Estimate> {
         voters = vec![first];
     }
     let sure = voters.iter().map(|estimate| estimate.confidence).sum::<f64>();
-    // Nobody is sure: all votes are equal.
+    // If all confidences are 0, all votes are equal.
     let weight = |estimate: &Estimate| if sure > 0.0 { estimate.confidence / sure } else { 1.0 / voters.len() as f64 };
     let mut map = vec![0.0; first.mask.bits.len()];
     for estimate in &voters {
@@ -290,5 +322,4 @@ pub fn auto(estimates: &[Estimate]) -> Option<Estimate> {
 }
 
 #[cfg(test)]
-#[path = "mask_tests.rs"]
 mod tests;

@@ -1,17 +1,21 @@
-//! Room `profiling`: which blocks of a model attend to the foreground, and how steady that is (ProfilingDiT, arXiv 2504.03140).
+//! Room `profiling`: which blocks of a model attend to the foreground, and how stable this is
+//! (ProfilingDiT, arXiv 2504.03140).
 //!
 //! ```text
 //! mask.rs       foreground masks on the token grid from latents, cross-attention, files or a brush
-//! score.rs      one map of attention received against one mask: recall, precision, lift, AUC
+//! score.rs      compares a map of received attention with a mask: recall, precision, lift, AUC
 //! recorder.rs   collects maps and changes of many runs, and makes a profile of them
 //! partition.rs  foreground and background blocks by a threshold; lists of blocks as text
-//! controls.rs   lists of as many blocks that ignore attention, to compare with
-//! stability.rs  rank correlations, and how much lists agree
+//! controls.rs   block lists of the same length that ignore attention, for comparison
+//! stability.rs  rank correlations, and the agreement of lists
 //! profile.rs    the profile file
 //! report.rs     figures and tables of a profile
 //! ```
-//! Plain data on the host: what is measured on the GPU ([`crate::ops::attention_received`], [`crate::ops::Changes`]) has been read back by
-//! whoever calls. Knows `media` (mask images in, figures out) and `caching`'s plain data (the calibration in a profile).
+//!
+//! The room works on plain data on the host. The caller measures on the GPU
+//! ([`crate::ops::attention_received`], [`crate::ops::Changes`]) and reads the results back. The
+//! room knows `media` (reads mask images, writes figures) and `caching`'s plain data (the
+//! calibration in a profile).
 
 pub mod controls;
 pub mod mask;
@@ -24,20 +28,21 @@ pub mod stability;
 
 mod statistics;
 
-/// What can go wrong in profiling. Every message is one line for the user.
+/// Why profiling fails. Every message is one line for the user.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProfilingError {
-    /// Sizes that do not fit each other.
+    /// A list has the wrong length.
     #[error("{what}: {got} values where {expected} belong")]
     Size {
-        /// Which values.
+        /// The name of the values.
         what: &'static str,
-        /// How many fit.
+        /// The number of values that is needed.
         expected: usize,
-        /// How many there are.
+        /// The number of values that was given.
         got: usize,
     },
-    /// A list of blocks that does not parse.
+    /// A list of blocks cannot be parsed.
     #[error("the block list \"{list}\": {reason}; write numbers and ranges such as 0-5,9,12")]
     BlockList {
         /// The list, shortened.
@@ -45,13 +50,13 @@ pub enum ProfilingError {
         /// What is wrong.
         reason: String,
     },
-    /// A profile that breaks a rule of its format.
+    /// The profile breaks a rule of its format.
     #[error("the profile is not valid: {0}")]
     Invalid(String),
-    /// A profile of something else.
+    /// The profile belongs to another model.
     #[error("the profile does not fit: {0}")]
     Misfit(String),
-    /// A file that cannot be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -59,13 +64,13 @@ pub enum ProfilingError {
         /// The reason.
         source: std::io::Error,
     },
-    /// Images or figures.
+    /// An image or a figure cannot be read or written.
     #[error(transparent)]
     Media(#[from] crate::media::MediaError),
-    /// Pictures that separate nothing.
+    /// The pictures of a mask do not separate foreground and background.
     #[error("{0}")]
     NoMask(&'static str),
-    /// Nothing was recorded that a profile could be made of.
+    /// The recorded data are not enough for a profile.
     #[error("nothing was measured that could be scored: {0}")]
     Nothing(&'static str),
 }

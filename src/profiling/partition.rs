@@ -5,43 +5,49 @@ use serde::{Deserialize, Serialize};
 use super::ProfilingError;
 use super::statistics::otsu;
 
-/// How the threshold tau between the classes is found.
+/// The rule that gives the threshold tau between the classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TauRule {
     /// Otsu's threshold over the blocks' scores.
     #[default]
     Otsu,
     /// The score below which this share of the blocks lies, 0 to 1.
     Quantile(f64),
-    /// A number.
+    /// The given number.
     Value(f64),
-    /// So that the background is this many blocks: those with the lowest scores.
+    /// The background is this number of blocks with the lowest scores.
     Lowest(usize),
-    /// No threshold: somebody chose the lists.
+    /// There is no threshold, because a person chose the lists.
     ByHand,
 }
 
-/// Every block in one of two classes.
+/// The blocks of a model in two classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
-    /// How the threshold was found.
+    /// The rule of the threshold.
     pub rule: TauRule,
-    /// The threshold: a block is foreground if its score is at least this. 0 where the lists were chosen by hand.
+    /// The threshold. A block is foreground if its score is at least the threshold. 0 for lists
+    /// that were chosen by hand.
     pub tau: f64,
     /// Blocks that attend to the foreground, ascending.
     pub foreground: Vec<usize>,
-    /// The others, ascending: what ProfilingDiT caches.
+    /// All other blocks, ascending. ProfilingDiT caches these blocks.
     pub background: Vec<usize>,
 }
 
 impl Partition {
-    /// Parts blocks by their mean scores. With [`TauRule::Lowest`], of blocks with equal scores the deeper ones stay foreground. If
-    /// all scores are equal, [`TauRule::Otsu`] puts all into the foreground: nothing says which to cache.
+    /// Partitions blocks by their mean scores.
+    ///
+    /// With [`TauRule::Lowest`], the deeper of several blocks with equal scores stay foreground. If
+    /// all scores are equal, [`TauRule::Otsu`] puts all blocks into the foreground, because no
+    /// block is better to cache than another.
     ///
     /// # Errors
-    /// No blocks, a score that is not finite, a rule's number out of its range, or [`TauRule::ByHand`], which is no rule for scores.
+    /// [`ProfilingError::Invalid`] without blocks, for a score that is not finite, for a rule whose
+    /// number is out of range, and for [`TauRule::ByHand`], which cannot partition scores.
     pub fn new(scores: &[f64], rule: TauRule) -> Result<Self, ProfilingError> {
         let invalid = |what: String| Err(ProfilingError::Invalid(what));
         if scores.is_empty() || scores.iter().any(|score| !score.is_finite()) {
@@ -54,7 +60,7 @@ impl Partition {
             None => sorted[sorted.len() - 1].next_up(),
         };
         let tau = match rule {
-            TauRule::Otsu => otsu(scores).map_or(sorted[0], |(tau, _)| tau),
+            TauRule::Otsu => otsu(scores).map_or(sorted[0], |cut| cut.threshold),
             TauRule::Quantile(share) if (0.0..=1.0).contains(&share) => {
                 least_of((share * scores.len() as f64).round() as usize)
             }
@@ -72,10 +78,10 @@ impl Partition {
         Ok(Self { rule, tau, foreground: of(true), background: of(false) })
     }
 
-    /// These blocks are the background, the other ones of `blocks` the foreground.
+    /// The partition of `blocks` blocks with the given background. All other blocks are foreground.
     ///
     /// # Errors
-    /// A block that the model does not have, or one that is named twice.
+    /// [`ProfilingError::Invalid`] for a block that the model does not have or that is named twice.
     pub fn by_hand(mut background: Vec<usize>, blocks: usize) -> Result<Self, ProfilingError> {
         background.sort_unstable();
         let foreground = (0..blocks).filter(|block| !background.contains(block)).collect();
@@ -84,7 +90,11 @@ impl Partition {
         Ok(parted)
     }
 
-    /// Fails unless each of `blocks` blocks is in exactly one class, both lists ascend, and tau is finite.
+    /// Checks that each of `blocks` blocks is in exactly one class, that both lists ascend, and
+    /// that tau is finite.
+    ///
+    /// # Errors
+    /// [`ProfilingError::Invalid`] otherwise.
     pub fn check(&self, blocks: usize) -> Result<(), ProfilingError> {
         let ascends = |list: &[usize]| list.windows(2).all(|pair| pair[0] < pair[1]);
         let mut seen = vec![0u8; blocks];
@@ -111,10 +121,12 @@ impl Partition {
     }
 }
 
-/// Reads a list such as "0-5,9,12" of blocks below `blocks`: ascending, each once. Spaces are allowed, the empty text is no block.
+/// Parses a list such as "0-5,9,12" of blocks below `blocks`. The result is ascending and has each
+/// block once. Spaces are allowed, and the empty text is the empty list.
 ///
 /// # Errors
-/// What does not parse, and blocks that the model does not have.
+/// [`ProfilingError::BlockList`] for a text that is not a list, and for blocks that the model does
+/// not have.
 pub fn parse_blocks(list: &str, blocks: usize) -> Result<Vec<usize>, ProfilingError> {
     let fail = |reason: String| {
         let list = list.chars().take(60).collect();
@@ -137,7 +149,7 @@ pub fn parse_blocks(list: &str, blocks: usize) -> Result<Vec<usize>, ProfilingEr
     Ok((0..blocks).filter(|block| chosen[*block]).collect())
 }
 
-/// Writes ascending blocks as [`parse_blocks`] reads them.
+/// Writes ascending blocks in the form that [`parse_blocks`] reads.
 pub fn print_blocks(blocks: &[usize]) -> String {
     let runs = blocks.chunk_by(|a, b| a + 1 == *b).map(|run| match *run {
         [first, .., last] => format!("{first}-{last}"),

@@ -1,24 +1,38 @@
-//! The profile file: JSON, one object, read with suspicion.
+//! The profile file: one JSON object. Every value is checked when a profile is read.
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `format`, `version` | `"ditscope-profile"`, 1; other versions are refused |
-//! | `model` | `id` (a name), `hash` (of its weights), `blocks` |
-//! | `settings` | `steps`, `scheduler`, `flow_shift`, `guidance_scale`, and the video's `width`, `height` (pixels), `frames` |
-//! | `prompts`, `seeds` | what was generated |
+//! | `format`, `version` | `"ditscope-profile"` and 1; other versions are refused |
+//! | `model` | `id` (a name), `hash` (of the weights), `blocks` |
+//! | `settings` | the settings of the profiled videos, see [`RunSettings`] |
+//! | `prompts`, `seeds` | the prompts and seeds of the profiled videos |
 //! | `token_grid` | latent frames, token rows, token columns |
-//! | `queries` | `"exact"`, or `{"sampled": n}` queries a head |
-//! | `sampled_agreement` | Spearman's correlation of sampled with exact maps, where both were measured, or null |
-//! | `mask` | `estimator`, mean `confidence` (0 to 1), mean `share` of tokens that are foreground |
-//! | `branches` | which of `"cond"`, `"uncond"` were scored; scores are means over them, prompts and seeds |
-//! | `scores` | `recall` (eq. 6, R_attn), `precision`, `lift`, `auc`, and, where measured, recall and precision of all tokens that receive more than the mean (the paper has a fixed threshold and does not print it), `recall_fixed` and `precision_fixed`; each with `mean` and `spread` (standard deviation over runs and their branches), `[step][block]`, null where not measured; step 0 is the noisiest |
-//! | `block_lift` | mean lift of each block over all steps: what the partition is made of |
-//! | `partition` | `rule`, `tau`, `foreground` and `background` blocks; every block is in one of them |
-//! | `delta_change` | `[step][block]`: the sum of the absolute change of what the block adds since the step before, by the sum of what it added then; null at step 0 |
-//! | `prediction_l1` | `[step]`: mean absolute difference of consecutive predictions (the paper's Fig. 4); null at step 0 |
-//! | `residual_change` | `[step]`: as `delta_change`, of what all blocks together add |
-//! | `calibration` | what MagCache, TeaCache and the planner need, or null; see [`crate::caching::Calibration`] |
-//! | `stability` | how much the blocks' order and the foreground lists agree between `steps`, `prompts`, `seeds`, `branches`: mean pairwise `spearman`, `kendall` (of mean lifts) and `jaccard` (of lists), or null |
+//! | `queries` | `"exact"`, or `{"sampled": n}` for n queries per head |
+//! | `sampled_agreement` | rank correlation (Spearman) of sampled and exact maps, or null |
+//! | `mask` | `estimator`, mean `confidence` (0 to 1), mean `share` of foreground tokens |
+//! | `branches` | the scored branches: `"cond"`, `"uncond"` |
+//! | `scores` | scores of every block at every step, see below |
+//! | `block_lift` | mean lift of each block over all steps; the partition is made from it |
+//! | `partition` | `rule`, `tau`, and the lists `foreground` and `background` |
+//! | `delta_change` | `[step][block]`: relative change of a block's delta, see below |
+//! | `prediction_l1` | `[step]`: mean absolute difference of consecutive predictions (Fig. 4) |
+//! | `residual_change` | `[step]`: relative change of the sum of all blocks' deltas |
+//! | `calibration` | data for MagCache, TeaCache and the planner, or null: [`Calibration`] |
+//! | `stability` | agreement between `steps`, `prompts`, `seeds` and `branches`, see below |
+//!
+//! **Scores** are `recall` (R_attn of eq. 6), `precision`, `lift` and `auc`. Newer profiles also
+//! have `recall_fixed` and `precision_fixed`, the recall and precision of all tokens that receive
+//! more attention than the mean. (The paper uses a fixed threshold but does not print it.) Each
+//! score has a `mean` and a `spread` (standard deviation) over prompts, seeds and branches. Both
+//! are `[step][block]` and null where nothing was measured. Step 0 is the noisiest step.
+//!
+//! **Changes**: a block's delta is the difference between its output and its input. Its relative
+//! change is the sum of the absolute differences since the previous step, divided by the sum of the
+//! absolute values at the previous step. All changes are null at step 0.
+//!
+//! **Stability** says how much the order of the blocks and the foreground lists agree. The values
+//! are means over pairs: `spearman` and `kendall` of the mean lifts, and `jaccard` of the lists, or
+//! null.
 
 use std::io::Read;
 use std::path::Path;
@@ -30,32 +44,32 @@ use super::mask::Estimator;
 use super::partition::Partition;
 use crate::caching::Calibration;
 
-/// [`Profile::format`].
+/// The value of [`Profile::format`].
 pub const FORMAT: &str = "ditscope-profile";
-/// [`Profile::version`].
+/// The value of [`Profile::version`].
 pub const VERSION: u32 = 1;
 
-/// Bytes of a profile at most.
+/// Largest size of a profile, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
-/// Limits of what a profile may say: far beyond any model.
+// The following limits are far beyond any model.
 const MOST_BLOCKS: usize = 1024;
 const MOST_STEPS: usize = 2000;
 const MOST_PROMPTS: usize = 10_000;
 const MOST_TEXT: usize = 20_000;
 
-/// Which model.
+/// The model that a profile belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelId {
     /// A name for people.
     pub id: String,
-    /// Of its weights; profiles fit no other.
+    /// Hash of the model's weights. A profile fits only a model with the same hash.
     pub hash: String,
     /// Number of transformer blocks.
     pub blocks: usize,
 }
 
-/// How the profiled videos were generated.
+/// The settings of the profiled videos.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunSettings {
@@ -65,7 +79,7 @@ pub struct RunSettings {
     pub scheduler: String,
     /// Shift of the sigma schedule.
     pub flow_shift: f64,
-    /// Guidance.
+    /// Guidance scale.
     pub guidance_scale: f64,
     /// Width in pixels.
     pub width: usize,
@@ -79,27 +93,27 @@ pub struct RunSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Queries {
-    /// All.
+    /// All queries.
     Exact,
-    /// This many a head.
+    /// This number of queries per head.
     Sampled(usize),
 }
 
-/// Half of a guided step.
+/// One of the two forwards of a guided step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Branch {
-    /// With the prompt.
+    /// The forward with the prompt.
     Cond,
-    /// With the negative prompt.
+    /// The forward with the negative prompt.
     Uncond,
 }
 
-/// The masks that were scored against.
+/// The masks that blocks were scored against.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskInfo {
-    /// How they were made.
+    /// The estimator that made the masks.
     pub estimator: Estimator,
     /// Mean confidence, 0 to 1.
     pub confidence: f64,
@@ -107,10 +121,10 @@ pub struct MaskInfo {
     pub share: f64,
 }
 
-/// `[step][block]`, `None` where nothing was measured.
+/// Values as `[step][block]`. `None` where nothing was measured.
 pub type StepBlock = Vec<Vec<Option<f64>>>;
 
-/// One score of every block at every step.
+/// A score of every block at every step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreMap {
@@ -120,15 +134,15 @@ pub struct ScoreMap {
     pub spread: StepBlock,
 }
 
-/// All scores; see [`super::score::Score`].
+/// All scores. [`super::score::Score`] describes them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
-    /// Eq. 6, R_attn.
+    /// Recall, which is R_attn of eq. 6.
     pub recall: ScoreMap,
-    /// At the matched count.
+    /// Precision of the same tokens as `recall`.
     pub precision: ScoreMap,
-    /// Precision by the foreground's share.
+    /// Precision divided by the foreground's share.
     pub lift: ScoreMap,
     /// Area under the ROC curve.
     pub auc: ScoreMap,
@@ -141,7 +155,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Names and maps of all scores that there are.
+    /// Names and maps of all scores in the profile.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &ScoreMap)> {
         let always =
             [("recall", &self.recall), ("precision", &self.precision), ("lift", &self.lift), ("auc", &self.auc)];
@@ -150,7 +164,8 @@ impl Scores {
     }
 }
 
-/// How much rankings and lists agree; means over pairs, `None` without a pair to compare.
+/// The agreement of rankings and lists. Values are means over pairs, and `None` if no pair can be
+/// compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agreement {
@@ -158,11 +173,11 @@ pub struct Agreement {
     pub spearman: Option<f64>,
     /// Kendall's tau-b of the blocks' lifts, -1 to 1.
     pub kendall: Option<f64>,
-    /// Of the foreground lists, each by the profile's own rule, 0 to 1.
+    /// Jaccard index of the foreground lists, 0 to 1. The profile's rule makes each list.
     pub jaccard: Option<f64>,
 }
 
-/// What the lists agree across.
+/// The agreement between parts of the runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stability {
@@ -176,10 +191,11 @@ pub struct Stability {
     pub branches: Agreement,
 }
 
-/// A profile; the table at the head of this file says what the fields hold.
+/// A profile. The table in the documentation of the module describes the fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "documented once, in the table of the file's format")]
+#[non_exhaustive]
 pub struct Profile {
     pub format: String,
     pub version: u32,
@@ -203,7 +219,7 @@ pub struct Profile {
     pub calibration: Option<Calibration>,
 }
 
-/// What every version has.
+/// The fields that every version has.
 #[derive(Deserialize)]
 struct Head {
     format: String,
@@ -211,7 +227,7 @@ struct Head {
 }
 
 fn invalid<T>(what: impl Into<String>) -> Result<T, ProfilingError> {
-    // One line, whatever the file put into the message.
+    // The message may quote the file. It stays one line of limited length.
     let what = what.into().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
     Err(ProfilingError::Invalid(what))
 }
@@ -220,7 +236,7 @@ impl Profile {
     /// Reads and checks a profile file.
     ///
     /// # Errors
-    /// [`ProfilingError::Io`]; [`ProfilingError::Invalid`] for anything that breaks the format, in one line.
+    /// [`ProfilingError::Io`]; [`ProfilingError::Invalid`] if the file breaks the format.
     pub fn read(path: &Path) -> Result<Self, ProfilingError> {
         let io = |source| ProfilingError::Io { path: path.into(), source };
         let mut bytes = Vec::new();
@@ -231,7 +247,7 @@ impl Profile {
     /// Reads and checks a profile.
     ///
     /// # Errors
-    /// [`ProfilingError::Invalid`], in one line.
+    /// [`ProfilingError::Invalid`] if the text breaks the format.
     pub fn from_json(json: &[u8]) -> Result<Self, ProfilingError> {
         if json.len() as u64 > MOST_BYTES {
             return invalid(format!("it is larger than {} MiB", MOST_BYTES >> 20));
@@ -257,19 +273,19 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The profile as JSON, checked as if it were read.
+    /// The profile as JSON, after the same checks as in [`Self::from_json`].
     ///
     /// # Errors
-    /// [`ProfilingError::Invalid`] where a number is not finite or sizes do not agree.
+    /// [`ProfilingError::Invalid`] if a number is not finite or sizes do not agree.
     pub fn to_json(&self) -> Result<String, ProfilingError> {
         self.check()?;
         serde_json::to_string(self).or_else(|error| invalid(error.to_string()))
     }
 
-    /// Fails unless the profile is of this model.
+    /// Checks that the profile belongs to this model.
     ///
     /// # Errors
-    /// [`ProfilingError::Misfit`], saying what differs.
+    /// [`ProfilingError::Misfit`], which names the difference.
     pub fn check_fits(&self, model_hash: &str, blocks: usize) -> Result<(), ProfilingError> {
         if self.model.blocks != blocks {
             let (id, own) = (&self.model.id, self.model.blocks);
@@ -289,15 +305,15 @@ impl Profile {
         Ok(())
     }
 
-    /// The same profile with background blocks that somebody chose.
+    /// The same profile with background blocks that a person chose.
     ///
     /// # Errors
-    /// As [`Partition::by_hand`].
+    /// The errors of [`Partition::by_hand`].
     pub fn with_background(&self, background: Vec<usize>) -> Result<Self, ProfilingError> {
         Ok(Self { partition: Partition::by_hand(background, self.model.blocks)?, ..self.clone() })
     }
 
-    /// Every rule of the format.
+    /// Checks every rule of the format.
     fn check(&self) -> Result<(), ProfilingError> {
         let (steps, blocks) = (self.settings.steps, self.model.blocks);
         if !(1..=MOST_BLOCKS).contains(&blocks) || !(1..=MOST_STEPS).contains(&steps) {
@@ -388,5 +404,4 @@ fn check_row(name: &str, row: &[Option<f64>], count: usize, most: f64) -> Result
 }
 
 #[cfg(test)]
-#[path = "profile_tests.rs"]
 pub(super) mod tests;

@@ -1,10 +1,15 @@
-//! Collects what is measured while videos are generated, and makes a profile of it.
+//! Collects measurements of generated videos and makes a profile of them.
 //!
 //! ```text
-//! begin(prompt, seed, mask) ── received(..), delta_change(..), prediction_l1(..), residual_change(..) ── end()    for every run
-//! finish() ── the profile and the maps that the report shows
+//! for every run:
+//!     begin(prompt, seed, mask)
+//!     received(..), delta_change(..), prediction_l1(..), residual_change(..)
+//!     end()
+//! finish()    returns the profile and the maps that the report shows
 //! ```
-//! A mask is made from the clean latents, so a run is recorded when it is over: each map is scored and dropped.
+//!
+//! A mask is made from the clean latents, so a run is recorded after it has finished. Each map is
+//! scored and then dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +24,7 @@ use super::score::{FIXED_THRESHOLD, Score, score};
 use super::stability::{jaccard, kendall, pairwise, spearman};
 use super::statistics::mean_and_spread;
 
-/// What is known before anything runs.
+/// The facts that are known before the first run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The model.
@@ -28,35 +33,37 @@ pub struct Setup {
     pub settings: RunSettings,
     /// Latent frames, token rows, token columns.
     pub token_grid: [usize; 3],
-    /// Which queries take part.
+    /// The queries that are measured.
     pub queries: Queries,
-    /// How blocks are parted.
+    /// The rule that partitions the blocks.
     pub rule: TauRule,
 }
 
-/// Maps of the first run's conditional branch, for the report: the middle frame of every block at a few steps.
+/// Maps for the report: the middle frame of every block at a few steps, from the conditional branch
+/// of the first run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptMaps {
     /// Token rows and columns.
     pub extents: [usize; 2],
-    /// Which latent frame.
+    /// Index of the latent frame.
     pub frame: usize,
-    /// Its mask.
+    /// The mask of the frame.
     pub mask: Vec<bool>,
-    /// By block and step.
+    /// The maps by (block, step).
     pub maps: BTreeMap<(usize, usize), Vec<f32>>,
 }
 
-/// Of one prompt, seed and branch.
+/// The scores of one prompt, seed and branch.
 #[derive(Debug)]
 struct Sample {
     prompt: usize,
     seed: u64,
     branch: Branch,
-    /// `[step * blocks + block]`
+    /// Indexed by `step * blocks + block`.
     scores: Vec<Option<Score>>,
 }
 
+/// The run that is being recorded.
 #[derive(Debug)]
 struct Run {
     prompt: usize,
@@ -65,7 +72,7 @@ struct Run {
     scores: BTreeMap<Branch, Vec<Option<Score>>>,
 }
 
-/// A running mean.
+/// A running mean of values that are not negative. Other values are ignored.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
     sum: f64,
@@ -101,7 +108,8 @@ pub struct Recorder {
     agreement: Mean,
 }
 
-/// The steps whose maps a report shows: at most six, evenly spread, the first and the last among them (the paper's 0, 10, 20, 30, 40, 49).
+/// The steps whose maps a report shows: at most six evenly spaced steps including the first and the
+/// last. For 50 steps they are the paper's 0, 10, 20, 30, 40, 49.
 pub fn figure_steps(steps: usize) -> Vec<usize> {
     let count = steps.min(6);
     let mut list: Vec<usize> = (0..count).map(|i| if count > 1 { i * steps / (count - 1) } else { 0 }).collect();
@@ -114,7 +122,7 @@ impl Recorder {
     /// A recorder without runs.
     ///
     /// # Errors
-    /// No blocks, steps or tokens.
+    /// [`ProfilingError::Nothing`] without blocks, steps or tokens.
     pub fn new(setup: Setup) -> Result<Self, ProfilingError> {
         let (steps, blocks) = (setup.settings.steps, setup.model.blocks);
         let [frames, height, width] = setup.token_grid;
@@ -136,10 +144,10 @@ impl Recorder {
         })
     }
 
-    /// Begins a run; one that was begun and not ended is dropped.
+    /// Begins a run. An earlier run that has not ended is dropped.
     ///
     /// # Errors
-    /// A mask of another grid.
+    /// [`ProfilingError::Invalid`] for a mask of another grid.
     pub fn begin(&mut self, prompt: &str, seed: u64, mask: Estimate) -> Result<(), ProfilingError> {
         self.check_grid(&mask.mask)?;
         let index = self.prompts.iter().position(|known| known == prompt).unwrap_or_else(|| {
@@ -150,10 +158,11 @@ impl Recorder {
         Ok(())
     }
 
-    /// Attention received by every token in one block at one step.
+    /// Records the attention received by every token in one block at one step.
     ///
     /// # Errors
-    /// No run, a step or block that does not exist, or another number of tokens.
+    /// [`ProfilingError::Nothing`] outside a run; [`ProfilingError::Invalid`] for a step or block
+    /// that does not exist; [`ProfilingError::Size`] for a wrong number of tokens.
     pub fn received(&mut self, step: usize, block: usize, branch: Branch, map: &[f32]) -> Result<(), ProfilingError> {
         self.check_place(step, block)?;
         let [frames, height, width] = self.setup.token_grid;
@@ -172,10 +181,11 @@ impl Recorder {
         Ok(())
     }
 
-    /// How much what a block adds changed since the step before: the sum of |new - old| by that of |old|.
+    /// Records the change of a block's delta since the previous step: the sum of |new - old|
+    /// divided by the sum of |old|.
     ///
     /// # Errors
-    /// A step or block that does not exist.
+    /// [`ProfilingError::Invalid`] for a step or block that does not exist.
     pub fn delta_change(&mut self, step: usize, block: usize, change: f64) -> Result<(), ProfilingError> {
         self.check_place(step, block)?;
         let blocks = self.setup.model.blocks;
@@ -183,30 +193,32 @@ impl Recorder {
         Ok(())
     }
 
-    /// The mean absolute difference between the predictions of this step and of the one before.
+    /// Records the mean absolute difference between the predictions of this step and the previous
+    /// step.
     ///
     /// # Errors
-    /// A step that does not exist.
+    /// [`ProfilingError::Invalid`] for a step that does not exist.
     pub fn prediction_l1(&mut self, step: usize, mean: f64) -> Result<(), ProfilingError> {
         self.check_place(step, 0)?;
         self.prediction_l1[step].add(mean);
         Ok(())
     }
 
-    /// As [`Recorder::delta_change`], of what all blocks together add.
+    /// Records the change of the residual, which is the sum of all blocks' deltas, in the same form
+    /// as [`Recorder::delta_change`].
     ///
     /// # Errors
-    /// A step that does not exist.
+    /// [`ProfilingError::Invalid`] for a step that does not exist.
     pub fn residual_change(&mut self, step: usize, change: f64) -> Result<(), ProfilingError> {
         self.check_place(step, 0)?;
         self.residual_change[step].add(change);
         Ok(())
     }
 
-    /// A sampled map beside the exact one of the same block and step: their rank correlation goes into the profile.
+    /// Records the rank correlation of a sampled and an exact map of the same block and step.
     pub fn compare_sampled(&mut self, sampled: &[f32], exact: &[f32]) {
         let wide = |map: &[f32]| map.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
-        // Means of values below zero are not kept, see Mean; a correlation below zero counts as none.
+        // Mean ignores values below zero, so a negative correlation counts as zero.
         if let Some(correlation) = spearman(&wide(sampled), &wide(exact)) {
             self.agreement.add(correlation.max(0.0));
         }
@@ -215,7 +227,7 @@ impl Recorder {
     /// Ends a run.
     ///
     /// # Errors
-    /// No run.
+    /// [`ProfilingError::Nothing`] if no run has begun.
     pub fn end(&mut self) -> Result<(), ProfilingError> {
         let Some(Run { prompt, seed, mask, scores }) = self.run.take() else {
             return Err(ProfilingError::Nothing("a run ended that had not begun"));
@@ -232,7 +244,8 @@ impl Recorder {
     /// The profile of all ended runs, and the maps for its report.
     ///
     /// # Errors
-    /// [`ProfilingError::Nothing`] if a block was never scored: no maps, or masks without foreground or background.
+    /// [`ProfilingError::Nothing`] if a block was never scored, either because it has no maps or
+    /// because the masks have no foreground or no background.
     pub fn finish(self) -> Result<(Profile, KeptMaps), ProfilingError> {
         let blocks = self.setup.model.blocks;
         let block_lift = self.lifts(|_, _| true).ok_or(ProfilingError::Nothing(
@@ -287,7 +300,8 @@ impl Recorder {
         ScoreMap { mean: map(|pair| pair.0), spread: map(|pair| pair.1) }
     }
 
-    /// Mean lift of each block over the chosen samples and steps; `None` unless every block has one.
+    /// The mean lift of each block over the chosen samples and steps. `None` if a block has no
+    /// score.
     fn lifts(&self, chosen: impl Fn(&Sample, usize) -> bool) -> Option<Vec<f64>> {
         let blocks = self.setup.model.blocks;
         let of_block = |block: usize| {
@@ -350,5 +364,4 @@ fn means(means: &[Mean]) -> Vec<Option<f64>> {
 }
 
 #[cfg(test)]
-#[path = "recorder_tests.rs"]
 pub(super) mod tests;

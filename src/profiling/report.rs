@@ -1,14 +1,16 @@
 //! The report of a profile: a folder of figures (SVG and PNG) and tables (CSV).
 //!
-//! | file | shows |
+//! | file | content |
 //! |---|---|
 //! | `profile.json` | the profile itself |
-//! | `lift`, `recall` | blocks x steps: lift, and eq. 6 (the paper's Fig. 2) |
-//! | `maps` | attention received of some blocks at some steps, the mask outlined (Fig. 3) |
+//! | `lift`, `recall` | lift, and eq. 6, by block and step (the paper's Fig. 2) |
+//! | `maps` | attention received in some blocks at some steps, and the mask's outline (Fig. 3) |
 //! | `prediction` | L1 distance of consecutive predictions (Fig. 4) |
-//! | `delta`, `residual` | relative change of what each block, and all together, add |
-//! | `blocks_lift_delta` | whether attention or stability tells blocks apart: mean lift against mean change |
+//! | `delta`, `residual` | relative change of each block's delta, and of the residual |
+//! | `blocks_lift_delta` | mean lift against mean change of each block |
 //! | `scores.csv`, `blocks.csv`, `steps.csv` | all numbers |
+//!
+//! `blocks_lift_delta` shows whether attention or stability separates the blocks better.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,15 +20,17 @@ use super::profile::{Profile, StepBlock};
 use super::recorder::KeptMaps;
 use crate::media::figure::{ColorScale, Heatmap, MapGrid, MapPanel, Plot, Series, Svg};
 
-/// Pixels of the PNGs a CSS pixel of the SVGs.
+/// Pixels of a PNG per CSS pixel of its SVG.
 const PNG_SCALE: f64 = 2.0;
-/// Blocks in the grid of maps.
+/// Largest number of blocks in the grid of maps.
 const MAP_BLOCKS: usize = 6;
 
-/// Writes the report of `profile` into `folder`, which is made if it is not there; files of the same names are replaced.
+/// Writes the report of `profile` into `folder`. The folder is created if it does not exist, and
+/// files with the same names are replaced.
 ///
 /// # Errors
-/// What the file system refuses.
+/// [`ProfilingError::Io`] or [`ProfilingError::Media`] if a file cannot be written;
+/// [`ProfilingError::Invalid`] for a profile that breaks its format.
 pub fn write(folder: &Path, profile: &Profile, maps: Option<&KeptMaps>) -> Result<(), ProfilingError> {
     let io = |source| ProfilingError::Io { path: folder.into(), source };
     std::fs::create_dir_all(folder).map_err(io)?;
@@ -41,7 +45,7 @@ pub fn write(folder: &Path, profile: &Profile, maps: Option<&KeptMaps>) -> Resul
     Ok(put("profile.json", profile.to_json()?.as_bytes())?)
 }
 
-/// All figures of a report by name.
+/// All figures of a report with their names.
 pub fn figures(profile: &Profile, maps: Option<&KeptMaps>) -> Vec<(&'static str, Svg)> {
     let mut all = vec![
         ("lift", lift_heatmap(profile).svg()),
@@ -55,7 +59,7 @@ pub fn figures(profile: &Profile, maps: Option<&KeptMaps>) -> Vec<(&'static str,
     all
 }
 
-/// What was measured, in a line.
+/// A line that describes the measurement.
 fn subtitle(profile: &Profile) -> String {
     let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
@@ -70,7 +74,7 @@ fn subtitle(profile: &Profile) -> String {
     )
 }
 
-/// `[step][block]` to rows of blocks.
+/// Turns `[step][block]` into rows of blocks.
 fn by_block(matrix: &StepBlock, blocks: usize) -> Vec<Option<f64>> {
     (0..blocks).flat_map(|block| matrix.iter().map(move |row| row.get(block).copied().flatten())).collect()
 }
@@ -92,20 +96,20 @@ fn heatmap(profile: &Profile, title: &str, value_label: &str, matrix: &StepBlock
     }
 }
 
-/// Fig. 2-like, in lift.
+/// Lift by block and step, similar to the paper's Fig. 2.
 pub fn lift_heatmap(profile: &Profile) -> Heatmap {
     let title = "Attention to the foreground, by block and step";
     let map = heatmap(profile, title, "lift (1 = chance)", &profile.scores.lift.mean);
     Heatmap { colors: ColorScale::Diverging, middle: Some(1.0), ..map }
 }
 
-/// Fig. 2 as in the paper.
+/// Recall by block and step, as in the paper's Fig. 2.
 pub fn recall_heatmap(profile: &Profile) -> Heatmap {
     let title = "Foreground recall R_attn (eq. 6), by block and step";
     heatmap(profile, title, "recall at the matched count (0 to 1)", &profile.scores.recall.mean)
 }
 
-/// How much what each block adds changes.
+/// Relative change of each block's delta.
 pub fn delta_heatmap(profile: &Profile) -> Heatmap {
     let title = "Change of what each block adds since the step before";
     heatmap(profile, title, "relative change (L1, 0 = none)", &profile.delta_change)
@@ -124,13 +128,13 @@ fn curve(profile: &Profile, title: &str, y_label: &str, values: &[Option<f64>]) 
     }
 }
 
-/// Fig. 4-like.
+/// Distance of consecutive predictions, similar to the paper's Fig. 4.
 pub fn prediction_plot(profile: &Profile) -> Plot {
     let title = "Distance between consecutive predictions";
     curve(profile, title, "mean |v(s) - v(s - 1)|", &profile.prediction_l1)
 }
 
-/// How much what all blocks add changes.
+/// Relative change of the residual, which is the sum of all blocks' deltas.
 pub fn residual_plot(profile: &Profile) -> Plot {
     let title = "Change of what all blocks add since the step before";
     curve(profile, title, "relative change (L1, 0 = none)", &profile.residual_change)
@@ -145,7 +149,7 @@ fn block_delta(profile: &Profile, block: usize) -> Option<f64> {
     mean(profile.delta_change.iter().map(|row| row[block]))
 }
 
-/// Mean lift of every block against the mean change of what it adds, by class.
+/// Mean lift of every block against the mean change of its delta, by class.
 pub fn lift_against_delta(profile: &Profile) -> Plot {
     let series = |name: &str, blocks: &[usize]| {
         let places = blocks.iter().filter_map(|block| Some((*block, block_delta(profile, *block)?)));
@@ -169,7 +173,8 @@ pub fn lift_against_delta(profile: &Profile) -> Plot {
     }
 }
 
-/// The blocks to show: those that attend most and least to the foreground, and between, in the order of the model.
+/// The blocks to show, in the order of the model. Their lifts are spread evenly from the lowest to
+/// the highest.
 fn shown_blocks(profile: &Profile) -> Vec<usize> {
     let mut order: Vec<usize> = (0..profile.model.blocks).collect();
     order.sort_by(|a, b| profile.block_lift[*a].total_cmp(&profile.block_lift[*b]));
@@ -180,7 +185,8 @@ fn shown_blocks(profile: &Profile) -> Vec<usize> {
     shown
 }
 
-/// Fig. 3-like. Colours end at the 99th percentile: single tokens may receive many times more than all others.
+/// Maps of received attention, similar to the paper's Fig. 3. The colours end at the 99th
+/// percentile, because single tokens may receive many times more than all others.
 pub fn map_grid(profile: &Profile, maps: &KeptMaps) -> MapGrid {
     let blocks = shown_blocks(profile);
     let mut steps: Vec<usize> = maps.maps.keys().map(|(_, step)| *step).collect();
@@ -288,7 +294,7 @@ mod tests {
         assert_eq!(shown_blocks(&sample()), [0, 1, 2, 3, 4, 5]);
     }
 
-    /// Writes a report into the folder FIGURES, to be looked at.
+    /// Writes a report into the folder FIGURES for inspection.
     #[test]
     #[ignore = "writes files to look at"]
     fn show() {

@@ -1,30 +1,36 @@
-//! One map of attention received against one foreground mask (ProfilingDiT, eq. 6).
+//! Compares a map of received attention with a foreground mask (ProfilingDiT, eq. 6).
 
 use super::mask::Mask;
 
-/// How well the tokens that a block attends to coincide with the foreground; each a mean over frames.
+/// How well the tokens that a block attends to agree with the foreground. Every value is a mean
+/// over frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// Share of the foreground among the |fg| tokens that receive most: eq. 6, R_attn, with a threshold that makes it the precision
-    /// as well. 0 to 1.
+    /// Recall of the |fg| tokens that receive most, where |fg| is the number of foreground tokens:
+    /// the share of the foreground that is among them, 0 to 1. This is R_attn of eq. 6 with a
+    /// threshold at which recall equals precision.
     pub recall: f64,
-    /// Share of these tokens that are foreground; differs from `recall` only where equal values straddle the cut. 0 to 1.
+    /// Precision of the same tokens: the share of them that is foreground, 0 to 1.
     pub precision: f64,
-    /// `precision` by the foreground's share of the frame: 1 is chance.
+    /// `precision` divided by the foreground's share of the frame. 1 is chance.
     pub lift: f64,
-    /// Probability that a foreground token receives more than a background one: 0.5 is chance.
+    /// Probability that a foreground token receives more than a background token. 0.5 is chance.
     pub auc: f64,
-    /// As `recall`, of the tokens that receive more than the fixed threshold, as in the paper.
+    /// Recall of the tokens that receive more than a fixed threshold, as in the paper.
     pub recall_fixed: f64,
-    /// As `precision`, of these tokens; `None` if there are none in any frame.
+    /// Precision of the tokens that receive more than the fixed threshold. `None` if no frame has
+    /// such a token.
     pub precision_fixed: Option<f64>,
 }
 
-/// The fixed threshold of [`Score::recall_fixed`]: more than the mean, which is 1. The paper does not print its own.
+/// The fixed threshold of [`Score::recall_fixed`]. It is the mean, which is 1, because the paper
+/// does not print its threshold.
 pub const FIXED_THRESHOLD: f64 = 1.0;
 
-/// Scores `received`, one value a token, against a mask of as many tokens, frame by frame. Frames without foreground or without
-/// background say nothing and are left out; `None` if no frame is left, the sizes differ or a value is not finite.
+/// Scores `received`, one value for each token, against a mask of the same tokens, frame by frame.
+///
+/// A frame without foreground or without background is left out, because it cannot be scored.
+/// `None` if no frame is left, if the sizes differ, or if a value is not finite.
 pub fn score(received: &[f32], mask: &Mask, threshold: f64) -> Option<Score> {
     let [_, height, width] = mask.grid();
     if received.len() != mask.bits().len() || received.iter().any(|value| !value.is_finite()) {
@@ -45,7 +51,8 @@ pub fn score(received: &[f32], mask: &Mask, threshold: f64) -> Option<Score> {
     })
 }
 
-/// One frame. Tokens that tie at the cut count by their share: which of them sort first is no information.
+/// Scores one frame. If several tokens with equal values lie at the cut, each counts with the same
+/// fraction, because their order has no meaning.
 fn score_frame(received: &[f32], bits: &[bool], threshold: f64) -> Option<Score> {
     let all = received.len() as f64;
     let foreground = bits.iter().filter(|bit| **bit).count();
@@ -92,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_worked_example() {
-        // The two best are tokens 0 and 2, of which 0 is foreground; 3 of 4 pairs (fg, bg) are in order: 0>2, 0>3, 1>3.
+        // The two best tokens are 0 and 2, of which 0 is foreground. Of the 4 pairs (fg, bg), 3 are
+        // in order: 0>2, 0>3 and 1>3.
         let mask = mask([1, 2, 2], &[1, 1, 0, 0]);
         let score = score(&[3.0, 1.2, 2.0, 0.1], &mask, 1.0).unwrap();
         assert_eq!((score.recall, score.precision, score.lift, score.auc), (0.5, 0.5, 1.0, 0.75));

@@ -1,8 +1,8 @@
-//! How much rankings and lists agree: across steps, prompts, seeds and branches.
+//! The agreement of rankings and lists across steps, prompts, seeds and branches.
 
 use std::collections::BTreeSet;
 
-/// Ranks from 1, equal values sharing the mean of theirs.
+/// The ranks of the values, from 1. Equal values share the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
@@ -20,8 +20,10 @@ fn comparable(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.len() > 1 && a.iter().chain(b).all(|value| value.is_finite())
 }
 
-/// Spearman's rank correlation, -1 to 1: Pearson's of the ranks. `None` for lists of different or no length, values that are not
-/// finite, or a list of equal values, which ranks nothing.
+/// Spearman's rank correlation, -1 to 1: Pearson's correlation of the ranks.
+///
+/// `None` for lists of different lengths or of fewer than two values, for values that are not
+/// finite, and for a list of equal values, which has no ranking.
 pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     if !comparable(a, b) {
         return None;
@@ -33,8 +35,11 @@ pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
     (size > 0.0).then(|| (moment(&a, &b) / size).clamp(-1.0, 1.0))
 }
 
-/// Kendall's tau-b, -1 to 1: pairs in the same order less pairs in the opposite one, by pairs that are not tied. Quadratic in time: for
-/// blocks, not for tokens. `None` as [`spearman`].
+/// Kendall's tau-b, -1 to 1: the number of pairs in the same order minus the number of pairs in
+/// opposite order, divided by the number of pairs that are not tied.
+///
+/// The time is quadratic in the number of values, which suits blocks but not tokens. `None` in the
+/// same cases as [`spearman`].
 pub fn kendall(a: &[f64], b: &[f64]) -> Option<f64> {
     if !comparable(a, b) {
         return None;
@@ -53,14 +58,16 @@ pub fn kendall(a: &[f64], b: &[f64]) -> Option<f64> {
     (size > 0.0).then(|| agreement / size)
 }
 
-/// Size of the intersection by size of the union of two lists; two empty lists agree.
+/// The size of the intersection of two lists divided by the size of their union. 1 for two empty
+/// lists.
 pub fn jaccard(a: &[usize], b: &[usize]) -> f64 {
     let (a, b): (BTreeSet<_>, BTreeSet<_>) = (a.iter().collect(), b.iter().collect());
     let union = a.union(&b).count();
     if union == 0 { 1.0 } else { a.intersection(&b).count() as f64 / union as f64 }
 }
 
-/// The mean of `measure` over all pairs of `items`, leaving out pairs that it cannot compare; `None` if none is left.
+/// The mean of `measure` over all pairs of `items`. Pairs for which `measure` returns `None` are
+/// left out. `None` if no pair is left.
 pub fn pairwise<T>(items: &[T], measure: impl Fn(&T, &T) -> Option<f64>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0);
     for (i, a) in items.iter().enumerate() {
@@ -79,10 +86,10 @@ mod tests {
     #[test]
     fn rank_correlations_match_worked_examples() {
         let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]);
-        // 1 - 6 * 4 / (5 * 24), and (8 - 2) / 10.
+        // The values are 1 - 6 * 4 / (5 * 24) and (8 - 2) / 10.
         assert!((spearman(&a, &b).unwrap() - 0.8).abs() < 1e-12);
         assert!((kendall(&a, &b).unwrap() - 0.6).abs() < 1e-12);
-        // Ties: scipy.stats.spearmanr and kendalltau of these give 0.94868 and 0.91287.
+        // For these lists with ties, scipy.stats.spearmanr and kendalltau give 0.94868 and 0.91287.
         let (a, b) = ([1.0, 2.0, 2.0, 3.0], [10.0, 20.0, 30.0, 40.0]);
         assert!((spearman(&a, &b).unwrap() - 0.948_683).abs() < 1e-6);
         assert!((kendall(&a, &b).unwrap() - 0.912_871).abs() < 1e-6);

@@ -1,10 +1,20 @@
-//! Thresholds and smoothing that masks and partitions share.
+//! Statistics that masks, partitions and scores share.
 
-/// Otsu's threshold (Otsu 1979), exactly, over the values themselves instead of a histogram: the cut between two sorted values that
-/// makes the variance between the two classes largest, and its share of the whole variance, 0 to 1.
+/// A threshold that separates values into two classes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The threshold, half-way between two neighbouring values.
+    pub(super) threshold: f64,
+    /// The variance between the classes divided by the whole variance, 0 to 1.
+    pub(super) separation: f64,
+}
+
+/// Otsu's threshold (Otsu 1979): the cut between two sorted values for which the variance between
+/// the classes is largest. The function uses the values themselves instead of a histogram, so the
+/// result is exact.
 ///
-/// The threshold lies half-way between the two neighbours of the cut. `None` if all values are equal or one is not finite.
-pub(super) fn otsu(values: &[f64]) -> Option<(f64, f64)> {
+/// `None` if all values are equal or one is not finite.
+pub(super) fn otsu(values: &[f64]) -> Option<Cut> {
     if values.iter().any(|value| !value.is_finite()) {
         return None;
     }
@@ -20,23 +30,24 @@ pub(super) fn otsu(values: &[f64]) -> Option<(f64, f64)> {
             let share = (i + 1) as f64 / n;
             let between = (below / n).powi(2) / (share * (1.0 - share));
             if best.is_none_or(|(_, most)| between > most) {
-                // Not (a + b) / 2, which may overflow.
+                // The sum of both halves cannot overflow; (a + b) / 2 could.
                 best = Some((pair[0] / 2.0 + pair[1] / 2.0, between));
             }
         }
     }
     best.filter(|_| variance > 0.0 && variance.is_finite())
-        .map(|(threshold, between)| (threshold, (between / variance).clamp(0.0, 1.0)))
+        .map(|(threshold, between)| Cut { threshold, separation: (between / variance).clamp(0.0, 1.0) })
 }
 
-/// How far a separation (variance between classes by the whole variance) is beyond that of a normal distribution, which has no
-/// classes: 2/pi of it is "between" even there. 0 to 1.
+/// How much a [`Cut::separation`] exceeds the separation of a normal distribution, 0 to 1. A normal
+/// distribution has no classes, but cutting it in the middle still gives a separation of 2/pi.
 pub(super) fn beyond_normal(separation: f64) -> f64 {
     let normal = std::f64::consts::FRAC_2_PI;
     ((separation - normal) / (1.0 - normal)).clamp(0.0, 1.0)
 }
 
-/// Each frame of `map` `[frames, height, width]` smoothed by the kernel 1 2 1 in both directions, edges repeated.
+/// Smooths each frame of `map`, `[frames, height, width]`, with the kernel 1 2 1 in both
+/// directions. Values at the edges are repeated.
 pub(super) fn smooth(map: &[f64], [frames, height, width]: [usize; 3]) -> Vec<f64> {
     let pass = |from: &[f64], at: &dyn Fn(usize, usize, isize) -> usize| {
         let mut to = Vec::with_capacity(from.len());
@@ -55,7 +66,8 @@ pub(super) fn smooth(map: &[f64], [frames, height, width]: [usize; 3]) -> Vec<f6
     pass(&rows, &|y, x, by| step(y, by, height) * width + x)
 }
 
-/// Mean, and standard deviation (over n), of finite values; `None` without any.
+/// Mean and standard deviation (with the divisor n) of the values. `None` without values, and if a
+/// value is not finite.
 pub(super) fn mean_and_spread(values: impl Iterator<Item = f64> + Clone) -> Option<(f64, f64)> {
     let n = values.clone().count() as f64;
     let mean = values.clone().sum::<f64>() / n;
@@ -70,19 +82,19 @@ mod tests {
 
     #[test]
     fn otsu_finds_the_gap_and_says_how_wide_it_is() {
-        let (threshold, separation) = otsu(&[1.0, 1.1, 0.9, 5.0, 5.2]).unwrap();
+        let Cut { threshold, separation } = otsu(&[1.0, 1.1, 0.9, 5.0, 5.2]).unwrap();
         assert!((1.1..5.0).contains(&threshold) && separation > 0.98, "{threshold} {separation}");
         for none in [&[][..], &[2.0], &[2.0, 2.0, 2.0], &[1.0, f64::NAN], &[1.0, f64::INFINITY]] {
             assert!(otsu(none).is_none(), "{none:?}");
         }
     }
 
-    /// By the definition: try every cut.
+    /// The definition of the threshold tries every cut.
     #[test]
     fn otsu_agrees_with_trying_every_cut() {
         for seed in 0..20 {
             let values: Vec<f64> = random(seed, 30).iter().map(|x| f64::from((x * 8.0).round())).collect();
-            let (threshold, separation) = otsu(&values).unwrap();
+            let Cut { threshold, separation } = otsu(&values).unwrap();
             let within = |cut: f64| {
                 let (low, high): (Vec<f64>, Vec<f64>) = values.iter().partition(|value| **value < cut);
                 let squares = |class: &[f64]| {
@@ -102,7 +114,7 @@ mod tests {
     fn a_normal_distribution_has_no_classes() {
         // Sums of twelve uniform values.
         let values: Vec<f64> = random(1, 12_000).chunks(12).map(|c| c.iter().map(|x| f64::from(*x)).sum()).collect();
-        let (_, separation) = otsu(&values).unwrap();
+        let separation = otsu(&values).unwrap().separation;
         assert!(beyond_normal(separation) < 0.1, "{separation}");
         assert_eq!((beyond_normal(0.0), beyond_normal(1.0)), (0.0, 1.0));
     }

@@ -1,17 +1,21 @@
-//! `pca`: foreground by the principal components of the channels.
+//! The estimator `pca`: foreground by the principal components of the channels.
 
 use super::{Estimate, Estimator, Mask, ProfilingError, pooled};
 use crate::profiling::statistics::{beyond_normal, otsu, smooth};
 
-/// Principal components that take part.
+/// Number of principal components that are used.
 const COMPONENTS: usize = 3;
 
-/// `pca`: x0 latents `[channels, frames, height, width]` projected on their first three principal components over the channels, smoothed,
-/// and parted in two classes by 2-means, starting from Otsu's cut of the first component. The class that dominates the border of the
-/// frames is background.
+/// Estimates a mask from the principal components of x0 latents
+/// `[channels, frames, height, width]`.
+///
+/// The latents are projected on their first three principal components over the channels and
+/// smoothed. 2-means then forms two classes, starting from Otsu's cut of the first component. The
+/// class that dominates the border of the frames is background.
 ///
 /// # Errors
-/// Latents that do not fit their extents; see [`ProfilingError`].
+/// [`ProfilingError::Size`] if the latents do not fit their extents. [`ProfilingError::Invalid`]
+/// for odd sides, values that are not finite, and empty latents.
 pub fn pca(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingError> {
     let (mut channels, grid) = pooled(latents, extents)?;
     for values in &mut channels {
@@ -30,12 +34,12 @@ pub fn pca(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingEr
     let points: Vec<[f64; COMPONENTS]> = (0..components[0].len())
         .map(|token| std::array::from_fn(|c| components.get(c).map_or(0.0, |component| component[token])))
         .collect();
-    let start = otsu(&components[0]).map_or(f64::INFINITY, |(threshold, _)| threshold);
+    let start = otsu(&components[0]).map_or(f64::INFINITY, |cut| cut.threshold);
     let mut classes: Vec<bool> = components[0].iter().map(|value| *value > start).collect();
     let (centers, separation) = two_means(&points, &mut classes);
     let border_share = border_share(&classes, grid);
     let foreground = border_share <= 0.5;
-    // Along the line between the centres, growing towards the foreground.
+    // Position along the line between the centres, growing towards the foreground.
     let sign = if foreground { 1.0 } else { -1.0 };
     let along = |point: &[f64; COMPONENTS]| {
         let center = |c: usize| (centers[0][c] + centers[1][c]) / 2.0;
@@ -47,9 +51,10 @@ pub fn pca(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingEr
     Ok(Estimate { estimator: Estimator::Pca, mask, confidence: beyond_normal(separation) * one_sided, map })
 }
 
-/// Lloyd's algorithm from given classes: the centres of class `false` and `true`, and the variance between the classes by the whole.
+/// Lloyd's algorithm, starting from the given classes. Returns the centres of the classes `false`
+/// and `true`, and the variance between the classes divided by the whole variance.
 fn two_means(points: &[[f64; COMPONENTS]], classes: &mut [bool]) -> ([[f64; COMPONENTS]; 2], f64) {
-    /// Assignments rarely change after ten turns; this bounds the time.
+    /// Bounds the time. Assignments rarely change after ten turns.
     const TURNS: usize = 50;
     let distance =
         |a: &[f64; COMPONENTS], b: &[f64; COMPONENTS]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum() };
@@ -88,12 +93,12 @@ fn border_share(classes: &[bool], [_, height, width]: [usize; 3]) -> f64 {
     border.filter(|(_, class)| **class).count() as f64 / all
 }
 
-/// Eigenvectors of a symmetric matrix by Jacobi rotations, those of the largest eigenvalues first.
+/// Eigenvectors of a symmetric matrix by Jacobi rotations, sorted by falling eigenvalues.
 fn eigenvectors(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
-    /// Convergence is quadratic: a matrix of 16 takes about six sweeps.
+    /// Bounds the time. Convergence is quadratic, so a matrix of 16 rows takes about six sweeps.
     const SWEEPS: usize = 30;
     let n = a.len();
-    // Row i is the i-th eigenvector.
+    // Row i becomes the i-th eigenvector.
     let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
     let size: f64 = a.iter().flatten().map(|x| x * x).sum();
     for _ in 0..SWEEPS {
@@ -112,7 +117,7 @@ fn eigenvectors(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     order.into_iter().map(|i| vectors[i].clone()).collect()
 }
 
-/// One rotation, which makes `a[p][q]` zero (Golub and Van Loan, Matrix Computations, 8.5).
+/// Applies one rotation that makes `a[p][q]` zero (Golub and Van Loan, Matrix Computations, 8.5).
 fn rotate(a: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
     if a[p][q] == 0.0 {
         return;
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
     use crate::ops::testing::random;
 
-    /// A v = lambda v, v orthonormal, eigenvalues descending.
+    /// Checks that A v = lambda v, that the vectors are orthonormal, and that the eigenvalues fall.
     #[test]
     fn eigenvectors_are_eigenvectors() {
         for n in [1, 2, 5, 16] {

@@ -1,11 +1,13 @@
-//! Every estimator against a video whose mask is known.
+//! Tests every estimator on a video whose mask is known.
 
 use super::*;
 use crate::ops::testing::random;
 
 const CHANNELS: usize = 16;
 
-/// Latents of 5 frames of 16x24 with a textured background, noise, and an object of 6x6 latent pixels that moves by 4 a frame; and its mask.
+/// Latents of 5 frames of 16x24 with a textured background, noise, and an object of 6x6 latent
+/// pixels that moves by 4 pixels per frame. Returns the latents, their extents and the object's
+/// mask.
 fn video(noise: f32) -> (Vec<f32>, [usize; 4], Mask) {
     let extents = [CHANNELS, 5, 16, 24];
     let inside = |f: usize, y: usize, x: usize| (4..10).contains(&y) && (4 * f..4 * f + 6).contains(&x);
@@ -42,7 +44,7 @@ fn motion_and_pca_find_a_moving_object() {
     }
 }
 
-/// Where there is nothing to find, nothing is claimed.
+/// Noise and still pictures have no foreground, so the estimators report no confidence.
 #[test]
 fn noise_and_stills_give_no_confidence() {
     let extents = [CHANNELS, 5, 16, 24];
@@ -85,7 +87,8 @@ fn prompt_maps_are_smoothed_and_cut() {
     assert!(prompt(&paid[1..], truth.grid()).is_err());
 }
 
-/// Pictures of 8 x 6 pixels a token, for every way in which pictures and frames may count.
+/// Pictures of 8 x 6 pixels per token, for every relation between the numbers of pictures and
+/// frames.
 #[test]
 fn pictures_become_the_mask_that_they_show() {
     let (_, _, truth) = video(0.0);
@@ -115,12 +118,13 @@ fn pictures_become_the_mask_that_they_show() {
     assert!(file(&[GrayFrame { width: 9, height: 1, values: vec![1] }], truth.grid()).is_err());
 }
 
-/// Cells that cut pixels: the shares of all cells make up the whole.
+/// Cells may cut pixels. The shares of all cells still add up to the whole.
 #[test]
 fn coverage_counts_parts_of_pixels() {
     let picture = GrayFrame { width: 3, height: 2, values: vec![1, 0, 0, 0, 0, 0] };
     let covered = coverage(&picture, [1, 2], |value| value > 0);
-    // The pixel is a third of the width and half the height: two thirds of half of the left cell.
+    // The pixel has a third of the width and half of the height, so it covers two thirds of half of
+    // the left cell.
     assert!((covered[0] - 1.0 / 3.0).abs() < 1e-12 && covered[1] == 0.0, "{covered:?}");
     let fine = coverage(&picture, [5, 7], |value| value > 0);
     assert!((fine.iter().sum::<f64>() / 35.0 - 1.0 / 6.0).abs() < 1e-12);
@@ -137,7 +141,7 @@ fn auto_takes_the_agreement() {
         [estimate([1, 1, 0, 0], 0.8), estimate([1, 0, 0, 0], 0.5), estimate([0, 0, 1, 0], 0.2), estimate([1; 4], 1.0)];
     let agreed = auto(&all).unwrap();
     assert_eq!(agreed.mask.bits(), [true, true, false, false]);
-    // IoU of the pairs of three voters: 1/2, 0, 0.
+    // The pairs of the three voters have an IoU of 1/2, 0 and 0.
     assert!((agreed.confidence - 0.5 / 3.0 * 0.5).abs() < 1e-12, "{}", agreed.confidence);
     assert_eq!(auto(&all[..1]).unwrap().confidence, 0.4);
     assert!(auto(&[]).is_none());
@@ -156,7 +160,7 @@ fn iou_and_wrong_sizes() {
     assert!(pca(&[f32::NAN; 4], [1, 1, 2, 2]).is_err() && pca(&[], [0, 1, 2, 2]).is_err());
 }
 
-/// Twenty shares of a token's pixels add up to a little more than all of it.
+/// By rounding, twenty shares of a token's pixels add up to a little more than 1.
 #[test]
 fn a_sharp_mask_is_sure_and_no_more() {
     let values = (0..80 * 80).map(|i| 255 * u8::from(i % 80 < 40)).collect();

@@ -1,4 +1,4 @@
-//! Profiles survive writing and reading; broken ones are refused in one line.
+//! Profiles survive writing and reading. Broken profiles are refused with one line.
 
 use super::*;
 use crate::profiling::partition::TauRule;
@@ -136,7 +136,8 @@ proptest! {
         prop_assert!(Profile::from_json(&bytes).is_err());
     }
 
-    /// What still reads after edits obeys every rule, so that users of profiles may index by them.
+    /// A damaged profile that can still be read obeys every rule, so users may index with its
+    /// values.
     #[test]
     fn edited_profiles_are_valid_or_refused(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), "[0-9,.e\\-\\[\\]{}\"a-z ]{0,3}"), 1..5),

@@ -1,4 +1,4 @@
-//! Made-up runs whose outcome is known.
+//! Tests with synthetic runs whose result is known.
 
 use super::*;
 use crate::ops::testing::random;
@@ -31,14 +31,14 @@ fn estimate() -> Estimate {
     painted((0..240).map(inside).collect(), GRID).unwrap()
 }
 
-/// Blocks 1 and 4 attend to the foreground, the others to the background; all with noise.
+/// Blocks 1 and 4 attend to the foreground, all other blocks to the background, all with noise.
 fn map(seed: u64, block: usize) -> Vec<f32> {
     let towards = if matches!(block, 1 | 4) { 0.35 } else { -0.1 };
     let grain = random(seed, 240);
     estimate().mask.bits().iter().zip(grain).map(|(bit, g)| 1.0 + if *bit { towards } else { 0.0 } + 0.6 * g).collect()
 }
 
-/// Two prompts, two seeds, two branches.
+/// A recording of two prompts, two seeds and two branches.
 pub(crate) fn recorded() -> (Profile, KeptMaps) {
     let mut recorder = Recorder::new(setup()).unwrap();
     let mut noise = 0;
