@@ -1,4 +1,5 @@
-//! The program from outside: exit codes, one clear line on stderr when something fails, and whole files or none.
+//! Runs the program as a process: exit codes, one clear line on stderr for every failure, and
+//! complete files or no files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use crate::common::Golden;
 use safetensors::Dtype;
 use serde_json::Value;
 
-/// A complete model folder with synthetic weights, made once.
+/// A complete model folder with synthetic weights. All tests share it.
 fn model() -> &'static Path {
     static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
     let made = MODEL.get_or_init(|| {
@@ -20,7 +21,7 @@ fn model() -> &'static Path {
     made.path()
 }
 
-/// A copy of [`model`] to damage.
+/// A copy of [`model`] that a test may damage.
 fn copy_of_model() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("temporary folder");
     copy(model(), folder.path());
@@ -42,12 +43,12 @@ fn copy(from: &Path, to: &Path) {
 
 fn ditscope(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
-    // Without it some drivers' loaders complain on stderr.
+    // Without this variable some drivers' loaders write to stderr.
     command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command
 }
 
-/// `ditscope generate` of a small clip of a model into `output`, with more arguments.
+/// The command `ditscope generate` for a small clip of a model, with `output` and `more` arguments.
 fn generate(model: &Path, output: &Path, more: &[&str]) -> Command {
     let mut command = ditscope(&["generate", "a cat walking on grass", "--json", "--no-tuning"]);
     command.arg("--model").arg(model).arg("-o").arg(output).args(more);
@@ -63,7 +64,7 @@ fn run(mut command: Command) -> Output {
     command.output().expect("the program starts")
 }
 
-/// Asserts exit code and one line on stderr that holds all `words`; nothing on stdout.
+/// Asserts the exit code, one line on stderr that contains all `words`, and an empty stdout.
 #[track_caller]
 fn fails(command: Command, code: i32, words: &[&str]) {
     let what = format!("{command:?}").chars().take(400).collect::<String>();
@@ -166,7 +167,7 @@ fn impossible_requests_are_wrong_use() {
     fails(command, 2, &["20000", "characters"]);
     fails(generate(model(), &folder.path().join("clip.avi"), &[]), 2, &["clip.avi", ".mp4"]);
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
-    // clap's own errors have more lines, and exit with 2 as well.
+    // clap's own errors have more than one line. Their exit code is also 2.
     assert_eq!(run(ditscope(&["generate", "x", "--size", "big"])).status.code(), Some(2));
     assert_eq!(run(ditscope(&["no-such-command"])).status.code(), Some(2));
 }
@@ -184,7 +185,7 @@ fn damaged_models_are_refused_with_the_file_named() {
         bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         bytes
     });
-    // Offsets beyond the file, in a header of the same length.
+    // Moves an offset beyond the file, in a header of the same length.
     let lying = rewrite(|bytes| {
         let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap().replacen("[0,", "[9,", 1);
@@ -209,7 +210,7 @@ fn damaged_models_are_refused_with_the_file_named() {
         damage(&model.path().join(file));
         let folder = file.split('/').next().expect("a folder");
         fails_without_output(model.path(), &[], 1, &[folder]);
-        // `inspect` shows what it can of such a model, and never falls over.
+        // `inspect` shows the readable parts of such a model and does not panic.
         let inspected = run(ditscope(&["inspect", model.path().to_str().expect("UTF-8")]));
         assert!(matches!(inspected.status.code(), Some(0..=2)), "{file}: {:?}", inspected.status);
     }
@@ -257,7 +258,7 @@ fn outputs_that_cannot_be_written_leave_nothing() {
     assert_eq!(fs::read(&file).expect("still there"), b"kept");
 }
 
-/// Renaming a finished file into place would replace what is there.
+/// The program renames a finished file to its path, which would replace a pipe or a device there.
 #[test]
 #[cfg(unix)]
 fn outputs_never_replace_what_is_no_file() {
@@ -274,7 +275,7 @@ fn outputs_never_replace_what_is_no_file() {
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "something was left");
 }
 
-/// Puts a file system of some kilobytes on a folder, where this user may.
+/// Mounts a file system of a few kilobytes on a folder. Returns whether the user may do so.
 #[cfg(target_os = "linux")]
 fn mount_small(folder: &Path) -> bool {
     let mut mount = Command::new("mount");
@@ -282,7 +283,7 @@ fn mount_small(folder: &Path) -> bool {
     mount.status().is_ok_and(|status| status.success())
 }
 
-/// On a file system of some kilobytes, where this user may mount one.
+/// Uses a file system of a few kilobytes. The test is skipped if the user may not mount one.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_an_error_without_leftovers() {
@@ -306,7 +307,8 @@ fn a_full_disk_is_an_error_without_leftovers() {
     }
 }
 
-/// A capture that cannot be written is said at the end: the clip took longer to make.
+/// A capture that cannot be written is reported at the end, because the clip is worth more than the
+/// capture.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_capture_that_fails_does_not_cost_the_clip() {
@@ -358,7 +360,7 @@ fn wrong_uses_are_said_before_anything_runs() {
     assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
 }
 
-/// As in `ditscope inspect ... | head -1`.
+/// The reader ends early in `ditscope inspect ... | head -1`.
 #[test]
 fn a_reader_that_goes_is_no_panic() {
     let mut command = ditscope(&["inspect", "assets/demo.capture"]);

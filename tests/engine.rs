@@ -1,4 +1,5 @@
-//! A job is held and ended at any time, while it loads as well as while it computes, and what is measured of it is what happened.
+//! A job can be paused and cancelled at any time, while it loads and while it computes. The
+//! measurements of a job are correct.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ fn request() -> GenerateRequest {
     GenerateRequest::of_model(&model, "a cat walking on grass").unwrap()
 }
 
-/// The job's last event, and how many steps it made.
+/// The job's last event, and the number of its steps.
 fn end(engine: &Engine) -> (Event, usize) {
     let mut steps = 0;
     loop {
@@ -31,14 +32,15 @@ fn a_job_is_held_and_ended_while_it_loads() {
     engine.generate(request()).unwrap();
     engine.control().pause();
     std::thread::sleep(Duration::from_millis(500));
-    // Less than any layer: what the prompts are looked up to is no weight.
+    // The limit is smaller than any layer. Embeddings of the prompts may be loaded, but no weights.
     assert!(gpu.memory().used < 64 << 10, "weights were loaded in a pause: {} bytes", gpu.memory().used);
     engine.control().cancel();
     let asked = Instant::now();
     assert!(matches!(end(&engine), (Event::Failed(EngineError::Cancelled), 0)));
     assert!(asked.elapsed() < Duration::from_secs(5));
 
-    // A wish that comes before the job's thread knows of the job is not lost, and holds for that job only.
+    // A cancellation that comes before the engine's thread starts the job is not lost, and affects
+    // this job only.
     for _ in 0..8 {
         engine.generate(request()).unwrap();
         engine.control().cancel();
@@ -49,9 +51,9 @@ fn a_job_is_held_and_ended_while_it_loads() {
     assert!(matches!(end(&engine), (Event::Finished(_), 2)));
 }
 
-/// The next job of the same model finds its transformer and its prompts, and makes of them what the first one did.
+/// A later job of the same model reuses the transformer and the prompts, and gives the same frames.
 #[test]
-fn what_is_kept_between_jobs_changes_nothing() {
+fn data_kept_between_jobs_change_nothing() {
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let engine = Engine::start(gpu.clone(), Duration::from_millis(100)).unwrap();
     let small = GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() };
@@ -79,10 +81,11 @@ fn a_strategy_without_its_calibration_fails_at_once() {
     assert!(matches!(events[..], [Event::Stage(Stage::Load), Event::Failed(EngineError::Cache(_))]), "{events:?}");
 }
 
-/// Without guidance, and with few tokens, a step tells the whole residual of the stack: so its change can be worked out again.
+/// Without guidance and with few tokens, a step reports the whole residual of the stack, so the
+/// test can compute its change.
 #[test]
 fn measured_changes_are_those_of_the_residuals() {
-    /// Of the demo model.
+    /// The width of the demo model's transformer.
     const WIDTH: usize = 192;
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let engine = Engine::start(gpu, Duration::from_millis(12)).unwrap();
@@ -111,7 +114,8 @@ fn measured_changes_are_those_of_the_residuals() {
                         rows.map(|(new, old)| size(new) / size(old)).sum::<f64>() / (residual.len() / WIDTH) as f64;
                     let found = done.record.magnitude_ratio.expect("a ratio of magnitudes");
                     assert!((found - want).abs() < 1e-4 * want, "step {steps}: {found}, not {want}");
-                    // What the blocks add is no part of the stack's residual alone: each has a change of its own.
+                    // Each block has a change of its own, which differs from the change of the
+                    // residual.
                     let changes: Vec<f32> = blocks.iter().filter_map(|block| block.change).collect();
                     assert!(changes.windows(2).all(|pair| pair[0] > 0.0 && pair[0] != pair[1]), "{changes:?}");
                 }
@@ -126,9 +130,9 @@ fn measured_changes_are_those_of_the_residuals() {
     assert_eq!(steps, 3);
 }
 
-/// Blocks that run as a probe are measured as those of a plain step are.
+/// Blocks that run in a probe are measured in the same way as blocks of a plain step.
 #[test]
-fn what_probes_run_is_measured_too() {
+fn probed_blocks_are_measured_too() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
     let records = |strategy: StrategyConfig| {
         let observe = Observe { changes: true, attention: Some(Received::Exact), ..Observe::default() };
@@ -144,7 +148,7 @@ fn what_probes_run_is_measured_too() {
             }
         }
     };
-    // It probes every step, and computes every step.
+    // This strategy probes every step and computes every step.
     let probed = records(StrategyConfig::DiCache(DiCache { threshold: 0.0, probe: 3, retention: 0.0 }));
     let plain = records(StrategyConfig::Off);
     assert_eq!(probed.len(), plain.len());
@@ -157,7 +161,7 @@ fn what_probes_run_is_measured_too() {
     }
 }
 
-/// Looking changes nothing: what is measured, sampled or exact, leaves the frames as they are, bit by bit.
+/// Measuring, sampled or exact, does not change a bit of the frames.
 #[test]
 fn a_profiled_run_gives_the_same_frames() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();

@@ -1,10 +1,11 @@
-//! The goldens themselves: synthetic weights equal Python's bit for bit, and every output can be read.
+//! Tests of the goldens: synthetic weights equal Python's bit for bit, and every output can be
+//! read.
 
 use crate::common::{DTYPES, GOLDENS, Golden, LIMIT, Recipe, Tensor, rel_error, synth};
 
 const EXPECTED_BITS: [u32; 4] = [0x3F35_FBD5, 0x3F9C_E299, 0x3F7C_A198, 0x3F37_2EFC];
 
-/// FNV-1a's published test value, and values printed by tests/golden/synth.py.
+/// Compares with FNV-1a's published test value and with values printed by tests/golden/synth.py.
 #[test]
 fn the_generator_is_pythons() {
     assert_eq!(synth::fnv1a64("foobar"), 0x85944171F73967E8);
@@ -13,8 +14,8 @@ fn the_generator_is_pythons() {
     assert_eq!(first.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), EXPECTED_BITS);
 }
 
-/// Every weight of every golden in every storage type. Catches: any change of the generator, of rounding, of the
-/// order or the names of tensors.
+/// Compares every weight of every golden in every storage type. The test catches any change of the
+/// generator, of rounding, and of the order or names of tensors.
 #[test]
 fn the_weights_are_pythons() {
     for name in GOLDENS {

@@ -1,5 +1,6 @@
-//! A measurement, run by hand: how well the estimated masks agree with what moves in the decoded frames. The demo model's backgrounds
-//! stand still, so pixels that differ from their median over time belong to the object.
+//! A measurement that is run by hand: how well the estimated masks agree with the moving parts of
+//! the decoded frames. The demo model's backgrounds do not move, so pixels that differ from their
+//! median over time belong to the object.
 //!
 //! `cargo test --release --test integration masks:: -- --ignored --nocapture`
 
@@ -13,7 +14,8 @@ use ditscope::media::GrayFrame;
 use ditscope::profiling::ProfilingError;
 use ditscope::profiling::mask::{self, Mask};
 
-/// Distance from the median, of values in [-1, 1], at which a pixel belongs to the object.
+/// A pixel belongs to the object if it differs from the median by more than this. Values lie in
+/// [-1, 1].
 const MOVED: f32 = 0.3;
 const STEPS: usize = 20;
 
@@ -42,7 +44,7 @@ fn run(engine: &Engine, request: GenerateRequest) -> (Generated, Capture) {
     panic!("the engine stopped");
 }
 
-/// Tokens that are half covered by pixels that are not background; `None` where nothing moves.
+/// The tokens of which at least half is covered by pixels of the object. `None` if nothing moves.
 fn moving(generated: &Generated, grid: [usize; 3]) -> Option<Mask> {
     let pixels = generated.width * generated.height;
     let median = |place: usize| {

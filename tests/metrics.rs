@@ -1,5 +1,5 @@
-//! The fidelity metrics against scikit-image, the `lpips` package and another implementation of SSIMULACRA2 (goldens
-//! made by tests/golden/make_metrics.py).
+//! Compares the fidelity metrics with scikit-image, the `lpips` package and another implementation
+//! of SSIMULACRA2 (goldens of tests/golden/make_metrics.py).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Compares value by value, and that the mean of `actual` is `mean`.
+/// Asserts that every value is close to its expected value and that the mean of `actual` is `mean`.
 fn assert_near(what: &str, actual: &[f64], expected: &[f64], tolerance: f64, mean: f64) {
     assert_eq!(actual.len(), expected.len(), "{what}");
     for (actual, expected) in actual.iter().zip(expected) {
@@ -86,7 +86,8 @@ fn other_ssimulacra2(a: Frame, b: Frame) -> f64 {
     compute_frame_ssimulacra2(a, b).unwrap()
 }
 
-/// The two implementations round differently, and a score is a steep function of small errors: hundredths of 100.
+/// The two implementations round differently, and a score depends strongly on small errors. The
+/// scores differ by hundredths on a scale of 100.
 #[test]
 fn ssimulacra2_as_a_second_implementation() {
     for Case { name, a, b, .. } in cases() {
@@ -96,7 +97,7 @@ fn ssimulacra2_as_a_second_implementation() {
     }
 }
 
-/// One frame with structure, in [0, 1].
+/// A frame with structure and values in [0, 1].
 fn frame(width: usize, height: usize) -> Vec<f32> {
     let wave = |i: usize| 0.5 + 0.5 * (i as f32 * 0.37 + (i / (3 * width)) as f32).sin();
     (0..width * height * 3).map(wave).collect()
@@ -157,7 +158,7 @@ fn clips_that_do_not_match_are_errors() {
     }
 }
 
-/// Each metric takes the smallest frames that it says it takes, and refuses smaller ones.
+/// Each metric accepts frames of its smallest size and refuses smaller frames.
 #[test]
 fn small_frames() {
     let measure = |metric: fn(Frame, Frame) -> Result<f64, MetricsError>, width, height| {

@@ -1,5 +1,6 @@
-//! The networks and the whole pipeline against diffusers and transformers, on synthetic weights (tests/golden). Both the full tier
-//! and WebGPU's base tier, bindings and submits forced small once, weights stored as f32, f16 and bf16.
+//! Compares the networks and the whole pipeline with diffusers and transformers, on synthetic
+//! weights (tests/golden). The weights are stored as f32, f16 and bf16. The transformers run on the
+//! full tier and on WebGPU's base tier, and once with small bindings and submits.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn open(tier: Tier) -> Gpu {
     Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
 }
 
-/// A model folder for part loading: the loaders want a complete one only for the parts that they load.
+/// A model folder with the parts of a golden. A loader needs only the part that it loads.
 fn folder(golden: &Golden, dtype: Dtype) -> (tempfile::TempDir, ModelFiles) {
     let dir = tempfile::tempdir().expect("temporary folder");
     golden.materialise(dir.path(), dtype);
@@ -35,7 +36,7 @@ fn velocity(model: &WanTransformer, gpu: &Gpu, golden: &Golden, case: &Case) -> 
     velocity_of(model, &mut cx, &golden.input(case, "latents"), golden, case)
 }
 
-/// The velocity of other latents than a case's.
+/// The velocity of given latents with the other inputs of a case.
 fn velocity_of(model: &WanTransformer, cx: &mut Stream, latents: &Tensor, golden: &Golden, case: &Case) -> Vec<f32> {
     let shape = &latents.shape[latents.shape.len() - 4..];
     let context = model.prepare_text(cx, &golden.input(case, "context").data).expect("text");
@@ -45,7 +46,8 @@ fn velocity_of(model: &WanTransformer, cx: &mut Stream, latents: &Tensor, golden
     model.forward(cx, latents, case.param("timestep"), &context, &rope).expect("forward")
 }
 
-/// One test a tier: they have a device each, and so run side by side.
+/// Compares all transformers on one tier. Each tier has a test of its own, so the tiers run in
+/// parallel.
 fn transformers_equal_diffusers(tier: Tier) {
     let gpu = open(tier);
     for golden in Golden::with_prefix("transformer") {
@@ -62,7 +64,7 @@ fn transformers_equal_diffusers(tier: Tier) {
     }
 }
 
-/// Its name comes first because it takes longest: tests start in their order.
+/// Tests start in alphabetical order. This test takes longest, so its name comes first.
 #[test]
 fn base_tier_transformers() {
     transformers_equal_diffusers(Tier::Base);
@@ -73,7 +75,8 @@ fn full_tier_transformers() {
     transformers_equal_diffusers(Tier::Full);
 }
 
-/// What long videos meet on any device: neither a binding nor a submit holds a tensor of all tokens. The bits stay the same.
+/// With long videos neither a binding nor a submit holds a tensor of all tokens. Working in parts
+/// does not change a bit.
 #[test]
 fn transformer_in_parts_is_the_same() {
     let golden = Golden::load("transformer_patch1");
@@ -92,12 +95,14 @@ fn transformer_in_parts_is_the_same() {
     };
     let budget = StreamOptions::default().budget;
     let whole = run(None, budget);
-    // The largest weights take 98,304 bytes; all tokens 147,456, their hidden layer 230,400, their q, k and v 442,368.
+    // The largest weights take 98,304 bytes, which fit. The tokens take 147,456 bytes, their hidden
+    // layer 230,400, and their q, k and v 442,368.
     assert_eq!(run(Some(100_000), budget), whole, "bindings");
     assert_eq!(run(None, Duration::ZERO), whole, "submits");
 }
 
-/// The finite values of an 8-bit float that are not negative, by their codes; so in ascending order.
+/// The finite, non-negative values of an 8-bit float in the order of their codes, which is
+/// ascending.
 fn fp8_values(dtype: Dtype) -> Vec<f32> {
     let (mantissa, bias, last) = if dtype == Dtype::F8_E4M3 { (3, 7, 0x7e) } else { (2, 15, 0x7b) };
     let value = |code: i32| {
@@ -108,8 +113,8 @@ fn fp8_values(dtype: Dtype) -> Vec<f32> {
     (0..=last).map(value).collect()
 }
 
-/// Rewrites a checkpoint's Linear weights as 8-bit floats, with scales if `scaled`, in the layout of the files that are published; the
-/// same weights in f32 go to `wide`.
+/// Rewrites a checkpoint's Linear weights as 8-bit floats in the layout of published files, with
+/// scales if `scaled`. Writes the same weights in f32 to `wide`.
 fn to_fp8(path: &Path, wide: &Path, dtype: Dtype, scaled: bool) {
     let values = fp8_values(dtype);
     let file = std::fs::read(path).expect("weights");
@@ -186,7 +191,7 @@ fn text_encoder_equals_transformers() {
     }
 }
 
-/// Runs a request and gives the latents after every step, and what came out.
+/// Runs a request and returns the latents after every step and the result.
 fn generate(gpu: Gpu, request: GenerateRequest) -> (Vec<Vec<f32>>, Generated) {
     let engine = Engine::start(gpu, Duration::from_millis(100)).expect("engine");
     engine.generate(request).expect("queued");
@@ -238,7 +243,7 @@ fn pipeline_equals_diffusers() {
             let expected = golden.output(case, dtype, "latents").expect("latents");
             assert_close(&what("latents"), &generated.latents, expected, LIMIT);
             if let Some(frames) = golden.output(case, dtype, "frames") {
-                // The golden holds [3, F, H, W], the engine gives [F][H, W, 3].
+                // The golden has [3, F, H, W], the engine returns [F][H, W, 3].
                 let area = generated.width * generated.height;
                 let pixel = |c: usize, i: usize| generated.frames[i / area][i % area * 3 + c];
                 let planar: Vec<f32> = (0..3)

@@ -1,9 +1,10 @@
-//! Holds the sources against the table of rooms in ARCHITECTURE.md: who may know whom.
+//! Checks the sources against the table of rooms in ARCHITECTURE.md, which says who may know whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Every room and those that it may know, in the table's order: the names of rooms in its last column.
+/// Every room and the rooms that it may know, in the table's order. The table's last column names
+/// them.
 fn rooms() -> Vec<(String, BTreeSet<String>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
     let text = std::fs::read_to_string(path).expect("ARCHITECTURE.md");
@@ -20,7 +21,7 @@ fn rooms() -> Vec<(String, BTreeSet<String>)> {
         .collect()
 }
 
-/// Every `crate::ROOM` in code (not in comments) below a folder.
+/// Finds every `crate::ROOM` below a folder, in code but not in comments.
 fn known(folder: &Path, found: &mut BTreeMap<String, BTreeSet<String>>) {
     for entry in std::fs::read_dir(folder).expect("source folder") {
         let path = entry.expect("entry").path();

@@ -1,9 +1,14 @@
-//! Schedules, solvers and noise against diffusers and torch (goldens: `tests/golden/{scheduler,noise}.{py,json}`).
+//! Compares schedules, solvers and noise with diffusers and torch (goldens:
+//! `tests/golden/{scheduler,noise}.{py,json}`).
 //!
-//! Mutations of UniPC that the traces catch: the sign of the lambda ratio, another estimate for x0, x0 made again from the corrected
-//! sample, history not shifted, order two at the last step, no corrector at step 1, the predictor's one half, a sign and a
-//! factorial in the phi functions. Of the grids: another end, another epsilon, one shift instead of two for Euler. Of the
-//! noise: no tail rule, angles off by 1e-6 of themselves, the two uniforms of a pair exchanged.
+//! The tests catch these mutations:
+//!
+//! - UniPC: the sign of the lambda ratio, another estimate of x0, x0 recomputed from the corrected
+//!   sample, a history that is not shifted, order two at the last step, no corrector at step 1,
+//!   another number for the predictor's one half, a wrong sign or factorial in the phi functions.
+//! - Grids: another end, another epsilon, one shift instead of two for Euler.
+//! - Noise: no special rule for the last block, angles with a relative error of 1e-6, exchanged
+//!   uniforms of a pair.
 
 use std::path::Path;
 
@@ -29,9 +34,9 @@ struct Case {
     shift: f64,
     sigmas: Vec<f32>,
     timesteps: Vec<f32>,
-    /// The sample after each step, as diffusers computes it.
+    /// The sample after each step, computed by diffusers.
     float32: Vec<Vec<f32>>,
-    /// The same without the rounding of intermediate values.
+    /// The same in double precision.
     float64: Vec<Vec<f32>>,
 }
 
@@ -44,14 +49,14 @@ fn scheduler(case: &Case) -> Box<dyn Scheduler> {
     }
 }
 
-/// The curved flow of the golden script.
+/// The velocity of the curved flow in the golden's script.
 fn velocity(sample: &[f32], target: &[f32], sigma: f32) -> Vec<f32> {
     let sigma = f64::from(sigma);
     let at = |x: f64, a: f64| ((x - a) * (1.0 + 0.5 * sigma) + 0.1 * x * x) as f32;
     sample.iter().zip(target).map(|(&x, &a)| at(f64::from(x), f64::from(a))).collect()
 }
 
-/// The largest difference, over the largest value.
+/// The largest difference divided by the largest value.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     let largest = b.iter().fold(0.0_f32, |largest, b| largest.max(b.abs()));
     a.iter().zip(b).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest

@@ -1,5 +1,5 @@
-//! Every shipped shader permutation is valid WGSL under no more capabilities than its tier claims, stays within the limits of that
-//! tier, and translates to SPIR-V, MSL and HLSL.
+//! Every shipped shader permutation is valid WGSL with the capabilities of its tier, stays within
+//! the limits of the tier, and translates to SPIR-V, MSL and HLSL.
 
 use ditscope::cli::shaders::{Language, translate};
 use ditscope::gpu::shader::permutations;

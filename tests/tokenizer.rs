@@ -1,7 +1,8 @@
-//! Prompt cleaning and tokenising against diffusers, ftfy and transformers (goldens: `tests/golden/tokenizer.py`).
+//! Compares prompt cleaning and tokenising with diffusers, ftfy and transformers (goldens of
+//! `tests/golden/tokenizer.py`).
 //!
-//! Mutations that these tests catch: one unescape instead of two, no NFC, entities undone in spite of `<`, the file's own
-//! padding left on, one token too many, cleaning left out.
+//! The tests catch these mutations: one unescape instead of two, no NFC, entities undone in spite
+//! of `<`, the padding of the file's own settings, one token too many, no cleaning.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,9 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::load(&golden("tokenizer/tokenizer.json")).unwrap()
 }
 
-/// Prompts that ftfy cleans otherwise. All are mojibake that we leave alone: MacRoman without a tell-tale, a lost
-/// no-break space, a lost byte; and, last, a product sign that ftfy takes for mojibake.
+/// Prompts that ftfy cleans differently. The first four are mojibake that the program keeps:
+/// MacRoman without a clear sign of it, two texts that lost a no-break space, and one that lost a
+/// byte. The last has a product sign that ftfy takes for mojibake.
 const DIFFERENT: [&str; 5] = ["sch√∂n √©", "voilÃ le travail", "Ã perturber la rÃ©flexion", "â€œ like this â€�", "×²"];
 
 #[test]
@@ -81,7 +83,7 @@ fn long_prompts_are_truncated_and_absurd_ones_refused() {
     }
 }
 
-/// Loads `json` as a tokenizer and, where that works, uses it: neither may panic or hang.
+/// Loads `json` as a tokenizer and uses it if it loads. Neither may panic or hang.
 fn load_and_use(json: &[u8]) -> Result<Vec<u32>, Error> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(json).unwrap();

@@ -1,4 +1,4 @@
-//! Parity of the autoencoder with diffusers' AutoencoderKLWan (goldens made by tests/golden/make_vae.py).
+//! Compares the autoencoder with diffusers' AutoencoderKLWan (goldens of tests/golden/make_vae.py).
 
 use std::path::Path;
 
@@ -23,13 +23,13 @@ fn load_from(gpu: &Gpu, folder: &Path) -> Vae {
     Vae::load(gpu, &Checkpoint::open(&vae).unwrap(), &config).unwrap()
 }
 
-/// `[c, t, h, w]` from `[t, h, w, c]`.
+/// Converts `[t, h, w, c]` to `[c, t, h, w]`.
 fn channels_first(frames: &Frames) -> Vec<f32> {
     let c = frames.shape[3];
     (0..c).flat_map(|i| frames.values.iter().skip(i).step_by(c)).copied().collect()
 }
 
-/// `[t, h, w, c]` from `[c, t, h, w]`.
+/// Converts `[c, t, h, w]` to `[t, h, w, c]`.
 fn channels_last(tensor: &Tensor) -> Frames {
     let [c, t, h, w] = tensor.shape[..] else { panic!("{:?}", tensor.shape) };
     let plane = t * h * w;
@@ -79,7 +79,8 @@ fn check(gpu: &Gpu, name: &str, dtypes: &[Dtype]) {
     }
 }
 
-/// The kernels that the crate's own tests compile too.
+/// A device with the options of the crate's unit tests, so that the driver can reuse compiled
+/// kernels.
 fn open(tier: Tier) -> Gpu {
     let options = GpuOptions { tier, poison: true, checked_shaders: true, ..Default::default() };
     Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
@@ -92,7 +93,8 @@ fn wan_levels_as_diffusers() {
     check(&gpu, "vae_odd", &DTYPES[..1]);
 }
 
-/// diffusers clamps what it decodes. No golden's frames reach that far, so here the last convolution is stronger.
+/// diffusers clamps decoded frames. The frames of the goldens stay below the limit, so this test
+/// makes the last convolution stronger.
 #[test]
 fn frames_stay_within_their_range() {
     let gpu = open(Tier::Full);
@@ -120,7 +122,7 @@ fn frames_stay_within_their_range() {
     }
 }
 
-/// Other levels, odd numbers of channels, and the tier that every device has.
+/// Runs other levels and odd numbers of channels on the tier that every device has.
 #[test]
 #[ignore = "workgroup memory is slow on a CPU"]
 fn other_levels_on_the_base_tier() {

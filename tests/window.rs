@@ -1,4 +1,4 @@
-//! The window with a real engine, worked as a user works it: by the names that screen readers hear.
+//! Operates the window with a real engine like a user, by the names that screen readers announce.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use egui_kittest::kittest::Queryable;
 
 type Window = Harness<'static, App>;
 
-/// The window; every file that it wants to write goes into `folder`, by the name that the dialog offers.
+/// The window. Its save dialogs choose `folder` and the offered file name.
 fn window(folder: &Path) -> Window {
     let folder = folder.to_owned();
     let choose = move |dialog: Dialog| -> Chosen {
@@ -38,7 +38,7 @@ fn window(folder: &Path) -> Window {
     Harness::builder().with_size(vec2(1360.0, 860.0)).wgpu().build_eframe(|cc| App::new(cc, options))
 }
 
-/// Draws until something is there to be seen.
+/// Draws frames until the window shows something.
 fn wait(window: &mut Window, what: &str, until: impl Fn(&Window) -> bool) {
     let start = Instant::now();
     while !until(window) {
@@ -48,7 +48,7 @@ fn wait(window: &mut Window, what: &str, until: impl Fn(&Window) -> bool) {
     }
 }
 
-/// Whether these words are anywhere in the window.
+/// Whether the window shows these words anywhere.
 fn said(window: &Window, words: &str) -> bool {
     window.query_all_by_label_contains(words).next().is_some()
 }
@@ -82,7 +82,7 @@ fn a_prompt_becomes_a_clip_is_paused_compared_with_a_cached_one_and_exported() {
     wait_for(&mut window, "Generate");
     assert!(window.query_by_label("Run #1 off is the baseline").is_some());
 
-    // A block made background by a click becomes the next run's strategy.
+    // A click makes a block background. The next run uses this partition as its strategy.
     click(&mut window, "Block 4, foreground: computed");
     assert!(window.query_by_label("Block 4, background: cached").is_some());
     click(&mut window, "Generate");
@@ -104,7 +104,7 @@ fn a_prompt_becomes_a_clip_is_paused_compared_with_a_cached_one_and_exported() {
     assert_eq!(saved.capture.steps.len(), saved.capture.run.steps());
 }
 
-/// Chooses a menu's entry, and waits until the window says that its file is there.
+/// Chooses an entry of a menu and waits until the window reports that the file is saved.
 fn export(window: &mut Window, entry: &str, name: &str) {
     window.query_all_by_label_contains(entry).next().expect(entry).click();
     window.run_steps(2);

@@ -1,4 +1,5 @@
-//! From profile to plan to clip to comparison, with the demo model and few steps: what the commands say to each other.
+//! Runs the commands one after another, from profile to plan, clip and comparison, with the demo
+//! model and few steps. Each command reads the files of the command before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ fn fails(arguments: &[&str], code: i32, word: &str) {
     assert!(text.contains(word), "{arguments:?}: {text}");
 }
 
-/// The argument for a path.
+/// A path as an argument.
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -64,7 +65,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
 
     let (clip, capture) = (place("clip.png"), place("run.capture"));
     let generate = ["generate", "a cat walking on grass", "--json", "-o", text(&clip), "--capture", text(&capture)];
-    // The plan brings its number of steps.
+    // The number of steps comes from the plan.
     let said = succeeds(&[&generate[..], &["--strategy", text(&plan), "--frames", "5"]].concat());
     let summary: Value = serde_json::from_str(said.trim()).expect("JSON");
     assert_eq!((&summary["strategy"], &summary["frames"]), (&"planner".into(), &5.into()), "{summary}");
@@ -103,7 +104,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
 }
 
 #[test]
-fn what_cannot_be_profiled_is_said_before_anything_runs() {
+fn impossible_profiles_are_refused_before_anything_runs() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let profile = folder.path().join("profile.json");
     let with = |more: &[&'static str]| [&["profile", "-o", text(&profile)][..], more].concat();
@@ -119,9 +120,10 @@ fn what_cannot_be_profiled_is_said_before_anything_runs() {
     assert!(!profile.exists());
 }
 
-/// Settings that tuning would replace are refused, and so is whatever else cannot be compared, before the first run.
+/// Before the first run, `compare` refuses settings that tuning would replace and strategies that
+/// cannot be compared.
 #[test]
-fn what_cannot_be_compared_is_said_before_anything_runs() {
+fn impossible_comparisons_are_refused_before_anything_runs() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let output = folder.path().join("compared");
     let plan = folder.path().join("plan.json");

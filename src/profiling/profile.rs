@@ -89,7 +89,7 @@ pub struct RunSettings {
     pub frames: usize,
 }
 
-/// Which queries took part.
+/// The queries whose attention is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Queries {

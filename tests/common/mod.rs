@@ -1,6 +1,5 @@
-//! The goldens of `tests/golden` for the tests: synthetic model folders, inputs, and the outputs that diffusers and
-//! transformers gave. `tests/golden/README.md` says how they were made.
-#![allow(dead_code)] // each test binary uses its own part
+//! The goldens of `tests/golden` for the tests: synthetic model folders, inputs, and the outputs of
+//! diffusers and transformers. `tests/golden/README.md` says how they were made.
 
 pub mod synth;
 
@@ -15,7 +14,7 @@ use serde_json::Value;
 
 pub use synth::Recipe;
 
-/// All goldens, by the name of their files.
+/// The names of all goldens, which are the names of their files.
 pub const GOLDENS: [&str; 8] = [
     "transformer_3x40",
     "transformer_2x128",
@@ -30,8 +29,8 @@ pub const GOLDENS: [&str; 8] = [
 /// Storage types of the synthetic checkpoints.
 pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// Largest `rel_error` with f32 activations, for weights stored in any of `DTYPES` (the reference is given the
-/// rounded weights).
+/// Largest `rel_error` with f32 activations, for weights stored in any of `DTYPES`. The reference
+/// uses the rounded weights.
 pub const LIMIT: f64 = 2e-5;
 
 /// An f32 tensor on the CPU, row-major.
@@ -43,9 +42,9 @@ pub struct Tensor {
     pub data: Vec<f32>,
 }
 
-/// A synthetic model folder with test cases and their reference outputs.
+/// A synthetic model folder with test cases and reference outputs.
 pub struct Golden {
-    /// Name of the golden's files.
+    /// Name of the golden's files, without extension.
     pub name: String,
     /// The cases, in the order of the script that made them.
     pub cases: Vec<Case>,
@@ -54,39 +53,40 @@ pub struct Golden {
     outputs: BTreeMap<String, Tensor>,
 }
 
-/// One model of the folder: config.json and the weights' recipes.
+/// One model of the folder: its config.json and the recipes of its weights.
 #[derive(Deserialize)]
 pub struct Part {
-    /// config.json, as diffusers or transformers writes it.
+    /// The config.json that diffusers or transformers writes.
     pub config: Value,
     /// The weights, in the order of the checksum.
     pub tensors: Vec<Recipe>,
-    /// `synth::checksum` of all weights for each storage type, in hexadecimal.
+    /// The `synth::checksum` of all weights for each storage type, in hexadecimal.
     pub checksums: BTreeMap<String, String>,
 }
 
 /// One run of the model.
 #[derive(Deserialize)]
 pub struct Case {
-    /// Unique within the golden.
+    /// The name, unique within the golden.
     pub name: String,
-    /// Arguments that are no tensors: timestep, ids, prompt, ...
+    /// Arguments that are not tensors, such as timestep, ids and prompt.
     #[serde(default)]
     pub params: Value,
-    /// Tolerances and origin of the outputs: dtype, then output, to the error of the reference's f32 run.
+    /// The error of the reference's f32 run, by dtype and then by output.
     pub outputs: BTreeMap<String, BTreeMap<String, Measured>>,
     #[serde(default)]
     inputs: BTreeMap<String, Recipe>,
 }
 
-/// What is known about one output.
+/// A fact about one output.
 #[derive(Deserialize)]
 pub struct Measured {
-    /// `rel_error` of the unmodified reference in f32 against the stored output, which was computed in f64.
+    /// `rel_error` of the unmodified reference in f32 against the stored output. The stored output
+    /// was computed in f64.
     pub reference_error: f64,
 }
 
-/// What is stored in data/NAME.json.
+/// The contents of data/NAME.json.
 #[derive(Deserialize)]
 struct Document {
     parts: BTreeMap<String, Part>,
@@ -108,7 +108,7 @@ impl Golden {
         GOLDENS.iter().filter(|name| name.starts_with(prefix)).map(|name| Self::load(name)).collect()
     }
 
-    /// Names and contents of the models in the folder, by folder name.
+    /// The models with the names of their folders.
     pub fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
         self.parts.iter().map(|(folder, part)| (folder.as_str(), part))
     }
@@ -118,7 +118,7 @@ impl Golden {
         &self.parts[folder].config
     }
 
-    /// Writes the model folder (diffusers layout) with weights stored as `dtype` into `dir`.
+    /// Writes the model folder in diffusers' layout into `dir`, with weights stored as `dtype`.
     pub fn materialise(&self, dir: &Path, dtype: Dtype) {
         for (folder, part) in &self.parts {
             let folder_path = dir.join(folder);
@@ -140,7 +140,7 @@ impl Golden {
         }
     }
 
-    /// Bytes of all weights of `folder` stored as `dtype`, in the order of its `tensors`.
+    /// The bytes of all weights of `folder` stored as `dtype`, in the order of `Part::tensors`.
     pub fn weights(&self, folder: &str, dtype: Dtype) -> Vec<Vec<u8>> {
         let recipes = &self.parts[folder].tensors;
         let key = |recipe: &Recipe| format!("{}/{folder}/{}", self.name, recipe.name);
@@ -154,21 +154,22 @@ impl Golden {
         Tensor { shape: recipe.shape.clone(), data }
     }
 
-    /// The reference output `name` of `case` with weights stored as `dtype`; None where it was not kept.
+    /// The reference output `name` of `case` with weights stored as `dtype`. `None` if it was not
+    /// kept.
     pub fn output(&self, case: &Case, dtype: Dtype, name: &str) -> Option<&Tensor> {
         self.outputs.get(&format!("{}/{dtype:?}/{name}", case.name))
     }
 }
 
 impl Case {
-    /// A parameter, deserialised: `case.param::<f32>("timestep")`.
+    /// Deserialises a parameter, for example `case.param::<f32>("timestep")`.
     pub fn param<T: serde::de::DeserializeOwned>(&self, name: &str) -> T {
         serde_json::from_value(self.params[name].clone()).expect(name)
     }
 }
 
 impl Tensor {
-    /// Elements `range` of axis `axis`, the others whole: chunks of frames, single rows.
+    /// The elements `range` of axis `axis`, with all other axes whole.
     pub fn slice(&self, axis: usize, range: std::ops::Range<usize>) -> Tensor {
         let inner: usize = self.shape[axis + 1..].iter().product();
         let data = self
@@ -183,7 +184,7 @@ impl Tensor {
     }
 }
 
-/// `||a - b|| / ||b||` in f64. Panics on different lengths and on anything not finite in `a`.
+/// `||a - b|| / ||b||` in f64. Panics if the lengths differ or a value of `a` is not finite.
 pub fn rel_error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "different sizes");
     assert!(a.iter().all(|v| v.is_finite()), "not finite");
@@ -193,7 +194,8 @@ pub fn rel_error(a: &[f32], b: &[f32]) -> f64 {
     (difference / norm).sqrt()
 }
 
-/// Asserts that `actual` (row-major, the shape of `expected`) is within `limit` of `expected`; says what it was.
+/// Asserts that the `rel_error` of `actual`, row-major in the shape of `expected`, is at most
+/// `limit`. Prints the error.
 #[track_caller]
 pub fn assert_close(what: &str, actual: &[f32], expected: &Tensor, limit: f64) {
     let error = rel_error(actual, &expected.data);
@@ -218,7 +220,7 @@ pub fn data_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data").join(name)
 }
 
-/// transformers and diffusers name their weights differently.
+/// The name of the weights' file, which differs between transformers and diffusers.
 fn weights_file(folder: &str) -> &'static str {
     match folder {
         "text_encoder" => "model.safetensors",

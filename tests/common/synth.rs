@@ -1,4 +1,4 @@
-//! Synthetic weights: the Rust twin of `tests/golden/synth.py`, equal to it bit for bit.
+//! Synthetic weights. The results equal those of `tests/golden/synth.py` bit for bit.
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -6,26 +6,27 @@ use serde::Deserialize;
 
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// How to fill one tensor: `offset + scale * u`, u uniform in [-1, 1).
+/// How to fill one tensor: `offset + scale * u` with u uniform in [-1, 1).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recipe {
-    /// Name in the checkpoint; empty for inputs.
+    /// Name in the checkpoint. Inputs have an empty name.
     #[serde(default)]
     pub name: String,
     /// Sizes, slowest first.
     pub shape: Vec<usize>,
-    /// The mean.
+    /// The mean of the values.
     pub offset: f32,
-    /// Half the width.
+    /// Half the width of the values' range.
     pub scale: f32,
 }
 
-/// FNV-1a hash of the bytes of `text`, 64 bits (Fowler, Noll, Vo).
+/// The 64-bit FNV-1a hash (Fowler, Noll, Vo) of the bytes of `text`.
 pub fn fnv1a64(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
-/// The generator's endless words for `key`: splitmix64's output function (Steele et al. 2014) of a counter.
+/// An endless sequence of random words for `key`: splitmix64's output function (Steele et al. 2014)
+/// applied to a counter.
 pub fn bits(key: &str) -> impl Iterator<Item = u64> {
     let seed = fnv1a64(key);
     (1u64..).map(move |i| {
@@ -47,7 +48,7 @@ pub fn fill(key: &str, recipe: &Recipe) -> Vec<f32> {
         .collect()
 }
 
-/// `values` as the little-endian bytes of a checkpoint, rounded to nearest, ties to even.
+/// `values` as the little-endian bytes of a checkpoint, rounded to nearest with ties to even.
 pub fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     match dtype {
         Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -61,7 +62,8 @@ fn bytes_of(values: &[f32], bits: impl Fn(f32) -> u16) -> Vec<u8> {
     values.iter().flat_map(|&v| bits(v).to_le_bytes()).collect()
 }
 
-/// Sum of `word_i * (2i + 1)` mod 2^64 over the elements of all `tensors` (bytes in `dtype`) in order.
+/// The sum of `word_i * (2i + 1)` mod 2^64 over the elements of all `tensors` in order. Each tensor
+/// is given as bytes of `dtype`.
 pub fn checksum<'a>(tensors: impl IntoIterator<Item = &'a [u8]>, dtype: Dtype) -> u64 {
     tensors
         .into_iter()
