@@ -1,8 +1,10 @@
-"""Mean of the weights of two checkpoints, one of which went on from the other (Wortsman et al., arXiv 2109.01903).
+"""Averages the weights of two checkpoints, where one run continued the other (Wortsman et al.,
+arXiv 2109.01903).
 
-    python training/blend.py before.pt after.pt --share 0.5 --out blended.pt     # take it for dit.pt to evaluate and export it
+    python training/blend.py before.pt after.pt --share 0.5 --out blended.pt
 
-What a run learned anew is kept for the most part, and so is what it forgot.
+To evaluate and export the result, use it as dit.pt. The average keeps most of the second run's
+progress, and most of what the second run forgot.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from common import save_atomically
 
 
 def blend(before, after, share):
-    """`share` of the averaged weights of `after`, the rest of those of `before`."""
+    """The mean of the averaged weights of both, with weight `share` for `after`."""
     mix = lambda a, b: torch.lerp(a, b, share) if b.is_floating_point() else b  # noqa: E731
     return {name: mix(before["ema"][name], weights) for name, weights in after["ema"].items()}
 

@@ -1,4 +1,4 @@
-"""What the training programs share: where state lives, saving, progress."""
+"""Code that the training programs share: the state folder, saving, progress."""
 
 import os
 import time
@@ -19,25 +19,28 @@ def _state_folder(text):
     return folder
 
 
-# bf16 is four times as fast as f32 where the CPU has it; where it is emulated it is twenty times as slow.
+# bf16 is four times as fast as f32 on CPUs that have it. On other CPUs it is emulated and twenty
+# times as slow.
 HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def save_atomically(path, obj):
-    """A reader never sees half a file, and a crash leaves the last good one."""
+    """Saves `obj` at `path`. A reader never sees a partial file, and a crash keeps the older
+    file."""
     temporary = Path(f"{path}.tmp")
     torch.save(obj, temporary)
     temporary.replace(path)
 
 
 def busy_seconds():
-    """Time that this process had all its threads' cores to itself: what a budget counts, so that other work on the
-    machine makes a run longer, not worse."""
+    """Processor time of this process, divided by its threads.
+
+    A budget counts this time, so other work on the machine makes a run longer but not worse."""
     return time.process_time() / torch.get_num_threads()
 
 
 class Progress:
-    """Time budget of a run that may be resumed, with a log line every few seconds."""
+    """The time budget of a run that can be resumed. Prints a log line every few seconds."""
 
     def __init__(self, budget, spent=0.0, every=20):
         self.budget, self.before, self.start = budget, spent, busy_seconds()
@@ -53,7 +56,7 @@ class Progress:
         return self.spent() >= self.budget
 
     def log(self, step, **values):
-        """Collect values; print their means now and then."""
+        """Collects values and prints their means every few seconds."""
         for k, v in values.items():
             self.sums[k] = self.sums.get(k, 0) + v
         self.count += 1

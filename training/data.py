@@ -1,8 +1,8 @@
 """Procedural video clips: one sprite moving over a static background.
 
-Everything about a clip follows from a (object, background, motion) triple and a
-numpy generator, so a seed reproduces it exactly. The sprite's alpha channel is
-the true foreground mask, which real footage does not have.
+A clip is determined by an (object, background, motion) triple and a numpy generator, so a seed
+reproduces it exactly. The sprite's alpha channel is the true foreground mask, which real footage
+does not have.
 
     python training/data.py sheet.png      # a contact sheet of the data
 """
@@ -18,7 +18,8 @@ FRAMES = 17
 EMOJI_FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 EMOJI_FONT_SIZE = 109  # the font's only bitmap size
 
-# name: (emoji, verb, synonyms). All sprites face left except the rocket, which points up and right.
+# name: (emoji, verb, synonyms). All sprites face left, except the rocket, which points up and
+# right.
 OBJECTS = {
     "cat": ("🐈", "walking", ("cat", "orange cat", "kitten")),
     "dog": ("🐕", "walking", ("dog", "spotted dog", "puppy")),
@@ -47,7 +48,7 @@ BACKGROUNDS = {
     "clouds": ("in the clouds", "in a blue sky", "among white clouds"),
     "forest": ("in the forest", "in a dark forest", "in front of green trees"),
 }
-# motion: (words after the verb, whether the verb of the object is kept)
+# motion: (words after the verb, whether the object's verb is kept)
 MOTIONS = {
     "left": (("left", "to the left"), True),
     "right": (("right", "to the right"), True),
@@ -71,7 +72,8 @@ class Clip:
 
 @lru_cache(maxsize=None)
 def held_out():
-    """The (object, background, motion) triples that training never sees. The same on every call."""
+    """The (object, background, motion) triples that training never sees. They are always the
+    same."""
     rng = np.random.default_rng(2024)
     triples = [
         (o, b, m)
@@ -104,7 +106,8 @@ def triple_from_number(number):
 
 
 def caption(triple, rng):
-    """A caption of the triple from a random template; a few leave the direction of a walk open."""
+    """A caption of the triple from a random template. A few captions do not name the direction of a
+    walk."""
     name, background, motion = triple
     _, verb, synonyms = OBJECTS[name]
     noun = synonyms[0] if rng.random() < 0.6 else str(rng.choice(synonyms))
@@ -125,7 +128,8 @@ def caption(triple, rng):
 
 
 def plain_caption(triple):
-    """The caption used for evaluation: first template, first words, direction always told."""
+    """The caption for evaluation: the first template, the first words, always with the
+    direction."""
     name, background, motion = triple
     _, verb, synonyms = OBJECTS[name]
     words, keep_verb = MOTIONS[motion]
@@ -140,7 +144,7 @@ def plain_caption(triple):
 
 
 def _grid(height, width):
-    """Pixel centres in units of the shorter side; y runs down from 0, x is centred on 0."""
+    """Pixel centres in units of the shorter side. y runs down from 0, x is centred on 0."""
     unit = min(height, width)
     y = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / unit
     x = (np.arange(width, dtype=np.float32)[None, :] + 0.5 - width / 2) / unit
@@ -148,13 +152,13 @@ def _grid(height, width):
 
 
 def _mix(a, b, t):
-    """Blend two (colour or image) arrays by t, a scalar or an (height, width) map."""
+    """Blends two colours or images by t, a scalar or a map (height, width)."""
     t = np.asarray(t, np.float32)[..., None]
     return a * (1 - t) + b * t
 
 
 def _step(distance, softness=0.03):
-    """A soft edge: 0 where distance << 0, 1 where distance >> 0."""
+    """A soft edge: 0 for distance << 0, 1 for distance >> 0."""
     return 1 / (1 + np.exp(np.clip(-distance / softness * 2, -30, 30)))
 
 
@@ -175,7 +179,7 @@ def _colour(rng, r, g, b, jitter=0.05):
 
 
 def _land(y, x, rng, sky_top, sky_low, ground_far, ground_near, hills=0.02, horizon=(0.45, 0.62)):
-    """Sky gradient over ground gradient, split at a horizon of gentle hills."""
+    """A sky gradient above a ground gradient, separated by a horizon of gentle hills."""
     h = rng.uniform(*horizon) + _hills(x, rng, hills)
     sky = _mix(sky_top, sky_low, np.clip(y / 0.6, 0, 1) + 0 * x)
     ground = _mix(ground_far, ground_near, np.clip((y - h) / 0.45, 0, 1))
@@ -183,7 +187,7 @@ def _land(y, x, rng, sky_top, sky_low, ground_far, ground_near, hills=0.02, hori
 
 
 def draw_background(kind, height, width, rng):
-    """A random instance of a background, (height, width, 3) in [0, 1]. Smooth: no pixel noise."""
+    """A random instance of a background, (height, width, 3) in [0, 1], without pixel noise."""
     y, x = _grid(height, width)
     half = width / min(height, width) / 2
     c = lambda r, g, b: _colour(rng, r, g, b)  # noqa: E731
@@ -227,7 +231,8 @@ def draw_background(kind, height, width, rng):
 
 @lru_cache(maxsize=None)
 def _sprite(name, size, mirrored):
-    """The object's emoji, longer side = size pixels, premultiplied alpha, with an empty border."""
+    """The object's emoji with premultiplied alpha and an empty border. Its longer side has `size`
+    pixels."""
     font = ImageFont.truetype(EMOJI_FONT, EMOJI_FONT_SIZE)
     big = Image.new("RGBA", (170, 170))
     ImageDraw.Draw(big).text((16, 16), OBJECTS[name][0], font=font, embedded_color=True)
@@ -243,8 +248,9 @@ def _sprite(name, size, mirrored):
 
 
 def _draw_sprite(name, mirrored, size, angle, cx, cy, height, width):
-    """The sprite at a sub-pixel centre, size and angle: premultiplied (height, width, 4) in 0..255."""
-    stored = 8 * int(np.ceil(size / 8))  # few cached sizes; the rest by bilinear scaling
+    """The sprite at a sub-pixel centre, size and angle, premultiplied, (height, width, 4) in
+    0..255."""
+    stored = 8 * int(np.ceil(size / 8))  # few sizes are cached; bilinear scaling makes the rest
     image = _sprite(name, stored, mirrored)
     s = stored / size
     cos, sin = s * np.cos(angle), s * np.sin(angle)
@@ -254,7 +260,7 @@ def _draw_sprite(name, mirrored, size, angle, cx, cy, height, width):
 
 
 def _path(motion, height, width, rng):
-    """Sprite size, angle and centre in each frame, for a motion drawn at random."""
+    """Size, angle and centre of the sprite in each frame of a random instance of the motion."""
     unit = min(height, width)
     t = np.linspace(0, 1, FRAMES)
     size = np.full(FRAMES, unit * rng.uniform(0.38, 0.52))
@@ -280,12 +286,13 @@ def _path(motion, height, width, rng):
     return size, angle, cx, cy
 
 
-# where the rocket (which points up and right) has to turn to, in radians clockwise on the screen
+# The turn of the rocket, which points up and right, in radians clockwise on the screen.
 _ROCKET_TURN = {"left": -0.75 * np.pi, "right": 0.25 * np.pi, "up": -0.25 * np.pi, "down": 0.75 * np.pi}
 
 
 def make_clip(triple, rng, height=64, width=64):
-    """Draw one clip of the triple. Deterministic in (triple, state of rng, size)."""
+    """Draws a clip of the triple. The result depends only on the triple, the state of rng and the
+    size."""
     name, background, motion = triple
     text = caption(triple, rng)
     back = draw_background(background, height, width, rng)
@@ -309,7 +316,8 @@ def random_clip(rng, height=64, width=64):
 
 
 def contact_sheet(videos, columns=4, frames=(0, 4, 8, 12, 16)):
-    """A PIL image: `columns` clips a row, each as a strip of the given frames. Videos in [-1, 1]."""
+    """A PIL image with `columns` clips in a row, each a strip of the given frames. Videos are in
+    [-1, 1]."""
     strips = []
     for video in videos:
         pixels = ((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -1,8 +1,8 @@
 """The Wan2.1 transformer and its text encoder, for training.
 
-Same tensors, names and function as diffusers' WanTransformer3DModel and
-transformers' UMT5EncoderModel (`tests.py` checks it), in a form that is short
-and fast for small batches of short captions.
+Tensors, names and function equal diffusers' WanTransformer3DModel and transformers'
+UMT5EncoderModel (`tests.py` checks this). The code here is short, and fast for small batches of
+short captions.
 """
 
 import math
@@ -38,7 +38,7 @@ TEXT_CONFIG = {
     "feed_forward_proj": "gated-gelu",
     "dropout_rate": 0.0,
 }
-TEXT_ROWS = 512  # the transformer attends to this many context rows, most of them padding
+TEXT_ROWS = 512  # number of context rows of the transformer, most of which are padding
 
 
 class RMSNorm(nn.Module):
@@ -54,7 +54,8 @@ class RMSNorm(nn.Module):
 
 
 def position_bucket(distance, buckets, max_distance):
-    """T5's relative position bucket of key minus query: half linear, half logarithmic, per sign."""
+    """T5's bucket of the relative position (key minus query): half linear, half logarithmic, for
+    each sign."""
     half = buckets // 2
     exact = half // 2
     d = distance.abs()
@@ -93,7 +94,8 @@ class GatedFFN(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids (batch, n) and their counts to embeddings, with zero rows after each caption's end."""
+    """Turns token ids (batch, n) and their counts into embeddings. Rows after a caption's end are
+    zero."""
 
     def __init__(self, vocab_size, c=TEXT_CONFIG):
         super().__init__()
@@ -126,7 +128,7 @@ class TextEncoder(nn.Module):
 
 
 def rope_table(grid, head_dim):
-    """cos and sin (tokens, head_dim / 2) for a (frames, height, width) token grid."""
+    """cos and sin, each (tokens, head_dim / 2), for a token grid (frames, height, width)."""
     hw = 2 * (head_dim // 6)
     angles = []
     for axis, dim in enumerate((head_dim - 2 * hw, hw, hw)):
@@ -140,7 +142,7 @@ def rope_table(grid, head_dim):
 
 
 def rotate(x, cos, sin):
-    """Apply RoPE to (batch, tokens, heads, head_dim): neighbours form the pairs."""
+    """Applies RoPE to (batch, tokens, heads, head_dim). Neighbouring channels form the pairs."""
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[None, :, None], sin[None, :, None]
     return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
@@ -161,7 +163,8 @@ class Attention(nn.Module):
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
-        # Written out: on so few tokens PyTorch's fused attention spends half of a training step in its backward pass.
+        # The attention is written out, because for so few tokens the backward pass of PyTorch's
+        # fused attention takes half of a training step.
         score = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         y = (score if bias is None else score + bias).softmax(-1).to(v.dtype) @ v
         return self.to_out[0](y.transpose(1, 2).flatten(2))
@@ -214,7 +217,8 @@ class Conditioner(nn.Module):
 
 
 class DiT(nn.Module):
-    """Predicts the velocity (noise - data) of latents (batch, 16, frames, height, width) at timestep t."""
+    """Predicts the velocity (noise - data) of latents (batch, 16, frames, height, width) at
+    timestep t."""
 
     def __init__(self, c=DIT_CONFIG):
         super().__init__()
@@ -229,7 +233,7 @@ class DiT(nn.Module):
         self._initialise()
 
     def _initialise(self):
-        """Residual branches and output start at zero, gates at one."""
+        """Sets residual branches and the output to zero, and gates to one."""
         for block in self.blocks:
             for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ffn.net[2]):
                 nn.init.zeros_(layer.weight)
@@ -246,7 +250,8 @@ class DiT(nn.Module):
         return self._ropes[grid]
 
     def forward(self, latents, t, text, counts):
-        """`text` (batch, rows, text_dim) has `counts` valid rows, then at least one zero row each."""
+        """`text` (batch, rows, text_dim) has `counts` valid rows followed by at least one zero
+        row."""
         b, _, frames, h, w = latents.shape
         grid = (frames, h // 2, w // 2)
         x = latents.unflatten(4, (w // 2, 2)).unflatten(3, (h // 2, 2)).permute(0, 2, 3, 5, 1, 4, 6)
@@ -263,10 +268,10 @@ class DiT(nn.Module):
 
 
 def padding_bias(counts, rows):
-    """Attention bias (batch, 1, 1, rows) that makes one padding row stand for all of them.
+    """Attention bias (batch, 1, 1, rows) with which one padding row represents all padding rows.
 
-    Wan attends to 512 rows, of which those after the caption are equal. One of
-    them with ln(512 - n) on its logit takes the same share of the attention.
+    Wan attends to 512 rows, and all rows after the caption are equal. One such row with ln(512 - n)
+    added to its logit gets the same share of the attention as all of them.
     """
     i, n = torch.arange(rows)[None], counts[:, None]
     stand_in = torch.log((TEXT_ROWS - n).float())

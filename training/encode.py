@@ -1,10 +1,10 @@
-"""Freeze the autoencoder's encoder and turn clips into latents, the transformer's training data.
+"""Freezes the autoencoder's encoder and turns clips into latents, which train the transformer.
 
     python training/encode.py --clips 12000 --size 64 64
 
-The first call copies the autoencoder's averaged weights, with the mean and spread
-of its latents, to frozen.pt. After that only the decoder may be trained on. Call
-it again, any time, for more clips or other sizes: each call adds shards.
+The first call copies the autoencoder's averaged weights, with the mean and deviation of its
+latents, to frozen.pt. Afterwards only the decoder may be trained further. Each further call adds
+shards of more clips or other sizes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SHARD = 512
 
 
 def load_vae(state, name="frozen.pt"):
-    """The autoencoder saved under a name, and the whole saved dictionary."""
+    """The autoencoder that was saved under a name, and the whole saved dictionary."""
     saved = torch.load(state / name, weights_only=False)
     model = VideoVAE(saved["config"])
     model.load_state_dict(saved["ema"])
@@ -36,7 +36,7 @@ def encode_clips(model, clips):
 
 
 def freeze(state):
-    """Write frozen.pt: encoder, decoder, and per-channel statistics of the latents."""
+    """Writes frozen.pt: encoder, decoder, and the statistics of each latent channel."""
     model, saved = load_vae(state, "vae.pt")
     rng = np.random.default_rng(99)
     z = torch.cat([encode_clips(model, [data.random_clip(rng) for _ in range(8)]) for _ in range(32)])

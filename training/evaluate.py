@@ -1,10 +1,13 @@
-"""Score generated clips with a classifier trained on the generator's clips, and the autoencoder.
+"""Scores generated clips and the autoencoder, with a classifier that is trained on drawn clips.
 
-    python training/evaluate.py --count 128                      # clips made by the training networks
-    python training/evaluate.py --clips out/ --prompts assets/prompts/eval.txt   # clips made by the program
+    # Clips made by the training networks:
+    python training/evaluate.py --count 128
+    # Clips made by the program:
+    python training/evaluate.py --clips out/ --prompts assets/prompts/eval.txt
 
-A folder of clips holds one animated image (GIF, PNG or WebP) a prompt, in the order of the prompts when
-sorted by name. Writes figures-SIZE.md (for the model card) and generated-SIZE.png to the state folder.
+A folder of clips has one animated image (GIF, PNG or WebP) for each prompt. Sorted by name, the
+images are in the order of the prompts. The script writes figures-SIZE.md (for the model card) and
+generated-SIZE.png to the state folder.
 """
 
 import argparse
@@ -28,7 +31,8 @@ HEADS = {"object": data.OBJECT_NAMES, "background": data.BACKGROUND_NAMES, "moti
 
 
 class Classifier(nn.Module):
-    """Convolutions on five frames; object and background from pooled features, motion from their layout."""
+    """Convolutions on five frames. Object and background come from pooled features, motion from
+    their layout."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +46,7 @@ class Classifier(nn.Module):
         self.motion = nn.Sequential(nn.Linear(24 * 16 * len(KEY_FRAMES), 128), nn.ReLU(), nn.Linear(128, 6))
 
     def forward(self, video):
-        """Logits by head for (batch, 5, 3, 64, 64)."""
+        """Logits by head for frames (batch, 5, 3, 64, 64)."""
         b, n = video.shape[:2]
         f = self.features(video.flatten(0, 1))
         pooled = f.flatten(2).unflatten(0, (b, n))
@@ -52,7 +56,7 @@ class Classifier(nn.Module):
 
 
 def key_frames(videos):
-    """The classifier's view of clips (batch, frames, height, width, 3): five frames of 64x64."""
+    """The classifier's input: five frames of 64x64 from clips (batch, frames, height, width, 3)."""
     x = torch.from_numpy(np.ascontiguousarray(videos[:, list(KEY_FRAMES)])).float()
     b, n = x.shape[:2]
     x = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), (64, 64), mode="area")
@@ -60,7 +64,7 @@ def key_frames(videos):
 
 
 def soften(x):
-    """Blur and noise of random strength, so that soft pictures are no surprise."""
+    """Blurs and adds noise of random strength, so that the classifier learns soft pictures."""
     b, n = x.shape[:2]
     flat = x.flatten(0, 1)
     blurred = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2.0, mode="bilinear")
@@ -106,7 +110,8 @@ def load_classifier(state):
 
 @torch.no_grad()
 def score(classifier, videos, triples):
-    """Share recognised by head, and confusion matrices (rows: asked for, columns: seen)."""
+    """The recognised share of clips by head, and confusion matrices (rows: prompt, columns:
+    recognised)."""
     logits = classifier(key_frames(videos))
     truth = labels(triples)
     accuracy, confusion = {}, {}
@@ -120,13 +125,15 @@ def score(classifier, videos, triples):
 
 
 def flicker(videos):
-    """Temporal standard deviation of the quieter half of the pixels, in 8-bit levels (the sprite is in the other half)."""
+    """Temporal standard deviation of the quieter half of the pixels, in 8-bit levels. The sprite is
+    in the other half."""
     spread = videos.std(1).mean(-1).reshape(len(videos), -1) * 127.5
     return float(np.sort(spread, 1)[:, : spread.shape[1] // 2].mean())
 
 
 def area_change(videos, triples):
-    """How much the area that differs from the background varies over a clip (std / mean); walks only."""
+    """Variation (std / mean) over a clip of the area that differs from the background, for walks
+    only."""
     walks = np.stack([v for v, t in zip(videos, triples) if t[2] in ("left", "right", "up", "down")])
     background = np.median(walks, 1, keepdims=True)
     area = (np.abs(walks - background).max(-1) > 0.3).mean((2, 3))
@@ -145,14 +152,14 @@ def held_out_triples(count):
 
 
 def read_clips(folder):
-    """Animated images to (clips, frames, height, width, 3) in [-1, 1]."""
+    """Reads animated images as (clips, frames, height, width, 3) in [-1, 1]."""
     files = sorted(p for p in folder.iterdir() if p.suffix in (".gif", ".png", ".webp"))
     read = lambda p: [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(Image.open(p))]  # noqa: E731
     return np.stack([np.stack(read(p)) for p in files]).astype(np.float32) / 127.5 - 1
 
 
 def generated_clips(state, triples, size, steps, guidance):
-    """Clips of the triples made by the averaged training networks."""
+    """Clips of the triples, made by the averaged training networks."""
     nets = sample.make_networks()
     nets.load_state_dict(torch.load(state / "dit.pt", weights_only=False)["ema"])
     vae, stats = trained_vae(state)

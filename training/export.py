@@ -1,8 +1,9 @@
-"""Write the trained model in the diffusers folder layout, in half precision.
+"""Writes the trained model in diffusers' folder layout, in half precision.
 
-    python training/export.py --out assets/demo-model          # then checks it with diffusers' own pipeline
+    python training/export.py --out assets/demo-model
 
-Works at any stage of the training: whatever is missing is written untrained.
+Then the script checks the model with diffusers' own pipeline. It works at any stage of the
+training; missing parts are written untrained.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from encode import encode_clips
 from vae import VAE_CONFIG, VideoVAE
 
 CARD = Path(__file__).with_name("model_card.md")
-# What the program uses where the user gives no settings.
+# The program's settings if the user gives none.
 DEFAULTS = {"width": 64, "height": 64, "num_frames": 17, "num_inference_steps": 30, "guidance_scale": 4.0, "fps": 8}
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
@@ -47,7 +48,8 @@ def load(state, name):
 
 
 def trained_vae(state):
-    """The autoencoder (latest decoder that fits the frozen encoder) and the statistics of its latents."""
+    """The autoencoder, with the latest decoder that fits the frozen encoder, and the statistics of
+    its latents."""
     latest, frozen = load(state, "vae.pt"), load(state, "frozen.pt")
     saved = latest or {"config": VAE_CONFIG, "ema": VideoVAE().state_dict()}
     if frozen and not torch.equal(frozen["ema"]["encoder.conv_in.weight"], saved["ema"]["encoder.conv_in.weight"]):
@@ -66,7 +68,8 @@ def measure_latents(vae):
 
 
 def fit_preview(vae, stats, clips=48):
-    """Least squares from normalised latents to the colours of their cells (the last of their frames)."""
+    """A linear map from normalised latents to the colours of their cells, fitted by least
+    squares."""
     rng = np.random.default_rng(3)
     rows, colours = [], []
     for _ in range(clips // 8):
@@ -82,7 +85,7 @@ def fit_preview(vae, stats, clips=48):
 
 
 def build_components(state):
-    """Our weights in the classes of diffusers and transformers."""
+    """The trained weights in the classes of diffusers and transformers."""
     vae, stats = trained_vae(state)
     config = stats["config"] | {"latents_mean": stats["mean"].tolist(), "latents_std": stats["std"].tolist()}
     their_vae = AutoencoderKLWan(**config)
@@ -103,7 +106,7 @@ def build_components(state):
 
 
 def write_card(folder, state):
-    """The model card, with the figures that evaluation left in the state folder."""
+    """Writes the model card with the figures that evaluate.py left in the state folder."""
     figures = sorted(state.glob("figures-*.md"), key=lambda path: int(path.stem.split("-")[1]))
     measured = "\n".join(path.read_text() for path in figures) or "Not measured yet: an early version.\n"
     fields = {
@@ -119,7 +122,8 @@ def write_card(folder, state):
 
 
 def export(state, out):
-    """Write everything to a new folder and swap it in, so that a reader never sees half a model."""
+    """Writes a new folder and then renames it to `out`, so that a reader never sees a partial
+    model."""
     fresh = out.with_name(out.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     parts, preview = build_components(state)
@@ -139,7 +143,7 @@ def export(state, out):
 
 
 def check(out, sheet):
-    """Load the folder with diffusers' own pipeline on the CPU and generate clips with it."""
+    """Loads the folder with diffusers' own pipeline on the CPU and generates clips with it."""
     pipe = WanPipeline.from_pretrained(out, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     prompts = ["a cat walking on grass", "a rocket flying up at night"]

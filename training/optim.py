@@ -6,12 +6,12 @@ from common import HAS_BF16
 
 
 def orthogonalise(g, steps=5):
-    """Newton-Schulz iteration towards the nearest (semi-)orthogonal matrix."""
+    """Approximates the nearest (semi-)orthogonal matrix by a Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     transposed = g.shape[0] > g.shape[1]
     x = g.T if transposed else g
     x = x / (x.norm() + 1e-7)
-    if HAS_BF16:  # the iteration forgives rounding
+    if HAS_BF16:  # the iteration tolerates rounding
         x = x.bfloat16()
     for _ in range(steps):
         s = x @ x.T
@@ -20,7 +20,8 @@ def orthogonalise(g, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix updates are orthogonalised; a kernel counts as (out, everything else)."""
+    """Momentum with orthogonalised matrix updates. A kernel counts as a matrix (out, all other
+    axes)."""
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -43,7 +44,8 @@ class Muon(torch.optim.Optimizer):
 
 
 class MixedOptimizer:
-    """Muon on the tensors that `is_matrix` picks, AdamW on the others, one learning-rate factor for both."""
+    """Muon for the tensors that `is_matrix` selects and AdamW for the others, with a common factor
+    of the learning rates."""
 
     def __init__(self, model, is_matrix, muon_lr, adam_lr, weight_decay=0.0):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -71,7 +73,7 @@ class MixedOptimizer:
 
 
 class Ema:
-    """Exponential moving average of a model's weights; the decay ramps up from zero."""
+    """Exponential moving average of a model's weights. The decay rises from zero."""
 
     def __init__(self, model, decay):
         self.decay, self.steps = decay, 0

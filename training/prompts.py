@@ -1,4 +1,4 @@
-"""Write the prompt lists, all from held-out triples: assets/prompts/eval.txt (32) and profile.txt (8).
+"""Writes the prompt lists eval.txt (32 prompts) and profile.txt (8 prompts) from held-out triples.
 
     python training/prompts.py assets/prompts
 """
@@ -12,7 +12,8 @@ import data
 
 
 def balanced(count_eval=32, count_profile=8, seed=21):
-    """Two disjoint lists of held-out triples that use each object and motion about equally often."""
+    """Two disjoint lists of held-out triples in which objects and motions occur about equally
+    often."""
     left = sorted(data.held_out())
     np.random.default_rng(seed).shuffle(left)
     used, chosen = {}, []

@@ -1,8 +1,9 @@
-"""Make a state folder from an exported model, so that training can go on where no checkpoint was kept.
+"""Makes a state folder from an exported model, so that training can continue without a checkpoint.
 
     python training/restore.py assets/demo-model     # writes frozen.pt and dit.pt
 
-The optimizers' moments are not in the export: they start anew, which costs a few hundred steps.
+The export does not contain the optimizers' moments. They start from zero, which costs a few hundred
+steps.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from vae import VAE_CONFIG, VideoVAE
 
 
 def restore_vae(folder):
-    """Configuration, weights and latent statistics of the autoencoder, as encode.py freezes them."""
+    """Configuration, weights and latent statistics of the autoencoder, in the form of frozen.pt."""
     theirs = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     config = {key: theirs.config[key] for key in VAE_CONFIG}
     ours = VideoVAE(config)

@@ -1,4 +1,5 @@
-"""Generate latents and clips with the training networks: Euler steps, classifier-free guidance."""
+"""Generates latents and clips with the training networks by Euler steps and classifier-free
+guidance."""
 
 import torch
 
@@ -13,7 +14,7 @@ _ids = {}
 
 
 def tokenise(texts):
-    """Ids (batch, ROWS) and their counts. At most ROWS - 1 tokens of a text are kept."""
+    """Ids (batch, ROWS) and their counts. Texts are cut to ROWS - 1 tokens."""
     for text in texts:
         if text not in _ids:
             _ids[text] = _tokenizer.encode(text).ids[: ROWS - 1]
@@ -36,7 +37,7 @@ def shifted(sigma, shift=SHIFT):
 
 @torch.no_grad()
 def generate(nets, prompts, frames=5, height=8, width=8, steps=20, guidance=4.0, seed=0):
-    """Normalised latents (prompts, 16, frames, height, width) for latent sizes."""
+    """Normalised latents (prompts, 16, frames, height, width). Sizes are those of the latents."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(prompts), 16, frames, height, width, generator=generator)
     sigmas = shifted(torch.linspace(1, 0, steps + 1))

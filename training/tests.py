@@ -1,4 +1,4 @@
-"""Checks that the training networks are the diffusers / transformers networks."""
+"""Checks that the training networks equal the networks of diffusers and transformers."""
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from vae import VAE_CONFIG, VideoVAE
 
 
 def randomise(model):
-    """Weights that let every path show (the training initialisation has zero branches)."""
+    """Random weights with which every path has an effect. The training initialisation has zero
+    branches."""
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5 if p.dim() < 2 or p[0].numel() < 2 else p[0].numel() ** -0.5)
 

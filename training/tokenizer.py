@@ -1,7 +1,7 @@
 """The demo model's tokenizer: a small Unigram model in the layout of UMT5's tokenizer.json.
 
-Every word that the captions can contain is one token. Anything else falls back
-to short pieces and single characters, so that any text gets ids.
+Every word that the captions can contain is one token. Other words consist of short pieces and
+single characters, so every text has ids.
 """
 
 import json
@@ -19,7 +19,8 @@ OTHER_WORDS = "the and of with two three small big little large slowly quickly f
 
 
 def caption_words():
-    """All words (with capitals where a sentence may begin) that the data's captions can contain, sorted."""
+    """All words that the captions can contain, sorted, each also with a capital for the start of a
+    sentence."""
     text = " a an video of moving " + COLOURS + " " + OTHER_WORDS
     for _, verb, synonyms in data.OBJECTS.values():
         text += f" {verb} " + " ".join(synonyms)
@@ -32,7 +33,8 @@ def caption_words():
 
 
 def build():
-    """The tokenizer as a `tokenizers.Tokenizer`. Scores are log probabilities; longer pieces win."""
+    """The tokenizer as a `tokenizers.Tokenizer`. Scores are log probabilities, and longer pieces
+    win."""
     vocab = [(token, 0.0) for token in SPECIAL]
     vocab += [("▁" + word, -4.0) for word in caption_words()]
     vocab += [(piece, -7.0) for piece in PIECES if len(piece) > 1]
@@ -50,7 +52,7 @@ def build():
 
 
 def save(folder):
-    """Write the files that transformers' T5TokenizerFast expects."""
+    """Writes the files that transformers' T5TokenizerFast expects."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     build().save(str(folder / "tokenizer.json"))

@@ -1,9 +1,9 @@
-"""Train the transformer and its text encoder on the latents that encode.py made.
+"""Trains the transformer and its text encoder on the latents that encode.py made.
 
-    python training/train_dit.py --minutes 240       # or go on from the saved state
+    python training/train_dit.py --minutes 240       # continues from a saved state
 
-Flow matching: x = (1 - sigma) data + sigma noise, the network predicts noise - data.
-More latents and other sizes are picked up as they appear.
+The method is flow matching: x = (1 - sigma) data + sigma noise, and the network predicts noise -
+data. New latents and other sizes are used as soon as they appear.
 """
 
 import argparse
@@ -22,7 +22,8 @@ CAPTION_DROPOUT = 0.1
 
 
 class LatentSet:
-    """All shards of latents, by size; rescanned now and then. Sizes other than 64x64 come as often as there are shards of them."""
+    """All shards of latents by size. Sizes other than 64x64 are chosen in proportion to their
+    shards."""
 
     def __init__(self, folder, rng, other_sizes):
         self.folder, self.rng, self.other_sizes = folder, rng, other_sizes
@@ -37,7 +38,7 @@ class LatentSet:
                     self.count += len(shard["triples"])
 
     def batch(self, count):
-        """Latents and captions, all of one size. Larger clips come in smaller batches."""
+        """A batch of latents of one size, with captions. Larger clips have smaller batches."""
         others = [s for s in self.sizes if s != "64x64"]
         share = np.array([len(self.sizes[s]) for s in others], float)
         pick = self.rng.choice(others, p=share / share.sum()) if others and self.rng.random() < self.other_sizes else "64x64"
@@ -51,7 +52,8 @@ class LatentSet:
 
 
 def flow_loss(nets, x, captions):
-    """Mean squared error of the velocity at a random time, denser at middle times and shifted to noise."""
+    """Mean squared error of the velocity at random times. Middle times are more frequent, and all
+    times are shifted towards noise."""
     sigma = sample.shifted(torch.sigmoid(torch.randn(len(x))))
     s = sigma.view(-1, 1, 1, 1, 1)
     noise = torch.randn_like(x)
@@ -61,18 +63,20 @@ def flow_loss(nets, x, captions):
 
 
 def is_matrix(name, p):
-    """Muon's share: the weights inside the blocks. Embeddings, norms and the way in and out go to AdamW."""
+    """Whether Muon trains the tensor. Muon trains the matrices inside the blocks, AdamW trains
+    embeddings, norms, input and output layers."""
     inside = ".blocks." in name or ".block." in name or "embedder" in name
     return inside and p.dim() == 2 and "bias" not in name and "time_embedder.linear_1" not in name
 
 
 def learning_rate(progress, step):
-    """Short warm-up, flat, then linear to zero over the last third."""
+    """The factor of the learning rate: a short warm-up, constant, then linear to zero over the last
+    third."""
     return min(1, (step + 1) / 40, 3 * (1 - progress) + 0.01)
 
 
 def sheet_triples(count=16):
-    """Held-out triples for the sample sheets, the same every time."""
+    """The held-out triples of the sample sheets, which are always the same."""
     held = sorted(data.held_out())
     return [held[i] for i in np.random.default_rng(5).choice(len(held), count, replace=False)]
 
@@ -105,7 +109,7 @@ def main():
     if path.exists():
         saved = torch.load(path, weights_only=False)
         nets.load_state_dict(saved["nets"])
-        if saved["optimizer"]:  # an export, which restore.py starts from, has none
+        if saved["optimizer"]:  # a state that restore.py made from an export has none
             optimizer.load_state_dict(saved["optimizer"])
         ema.weights, ema.steps, step = saved["ema"], saved["step"], saved["step"]
         seen, spent = saved["seen"], saved["spent"]

@@ -1,9 +1,10 @@
-"""Train the video autoencoder.
+"""Trains the video autoencoder.
 
-    python training/train_vae.py --minutes 60        # or go on from the saved state
+    python training/train_vae.py --minutes 60        # continues from a saved state
 
-Crops of 9 frames and 32 pixels around the sprite come first. Whole clips, which have the later chunks,
-the borders and the full reach of the attention, follow. Starts from frozen.pt where there is one.
+Training starts with crops of 9 frames and 32 pixels around the sprite. Whole clips follow, which
+have the later chunks, the borders and the full range of the attention. A new run starts from
+frozen.pt if that file exists.
 """
 
 import argparse
@@ -23,7 +24,8 @@ SIZES = ((64, 64), (64, 64), (64, 64), (64, 96), (128, 128))
 
 
 class ClipPool:
-    """A ring of recent clips to take crops from: several crops a clip are cheaper than one."""
+    """A ring of recent clips from which crops are taken. Several crops per clip save the time of
+    drawing clips."""
 
     def __init__(self, rng, fresh_per_batch=2):
         self.rng, self.fresh, self.clips = rng, fresh_per_batch, []
@@ -56,15 +58,18 @@ class ClipPool:
 
 
 def add_latent_noise(z, most):
-    """Noise in proportion to each channel's spread, so that small errors of a latent do no harm; from none to `most`, a clip each,
-    so that clean latents stay sharp."""
+    """Adds noise in proportion to each channel's deviation, so that small errors of latents do
+    little harm.
+
+    The amount differs from clip to clip, from 0 to `most`, so that clean latents stay sharp."""
     spread = z.detach().std(dim=(0, 2, 3, 4), keepdim=True)
     amount = most * torch.rand(len(z), 1, 1, 1, 1)
     return z + amount * spread * torch.randn_like(z)
 
 
 def reconstruction_loss(output, video, mask):
-    """Charbonnier + squared error, the sprite three times; and the change from frame to frame, against flicker."""
+    """Charbonnier loss and squared error, with three times the weight on the sprite, and a loss on
+    the change from frame to frame against flicker."""
     error = (output - video).square()
     weight = 1 + 2 * mask
     change = (output - video).diff(dim=2).square()
@@ -72,14 +77,14 @@ def reconstruction_loss(output, video, mask):
 
 
 def psnr(output, video):
-    """Mean over clips of the PSNR of [0, 1] pixels."""
+    """PSNR of pixels in [0, 1], averaged over the clips."""
     mse = ((output.clamp(-1, 1) - video) / 2).square().mean(dim=(1, 2, 3, 4))
     return (-10 * mse.log10()).mean().item()
 
 
 @torch.no_grad()
 def evaluate(model, count=12, size=(64, 64)):
-    """PSNR on whole clips of held-out triples, and the clips."""
+    """PSNR on whole clips of held-out triples, and the clips before and after the autoencoder."""
     rng = np.random.default_rng(7)
     triples = sorted(data.held_out())
     clips = [data.make_clip(triples[rng.integers(len(triples))], rng, *size) for _ in range(count)]
@@ -89,12 +94,13 @@ def evaluate(model, count=12, size=(64, 64)):
 
 
 def is_matrix(name, p):
-    """Muon's share. The first and last layer are better off with AdamW."""
+    """Whether Muon trains the tensor. The first and last layer train better with AdamW."""
     return p.dim() >= 2 and p.shape[0] > 4 and "conv_in" not in name and "norm" not in name and p[0].numel() > 1
 
 
 def learning_rate(progress):
-    """Warm-up over 2 %, flat, then linear to zero over the second half."""
+    """The factor of the learning rate: a warm-up over 2 %, constant, then linear to zero over the
+    second half."""
     return min(1, progress / 0.02 + 0.05, 2 * (1 - progress) + 0.002)
 
 
@@ -145,7 +151,9 @@ def main():
             video, mask = pool.batch(args.batch, 9, 32)
         elif step % 6:
             video, mask = pool.batch(2, 17, 64)
-        else:  # the attention in the middle has to get used to larger pictures too; one clip alone is ten times slower in PyTorch
+        else:
+            # The attention in the middle must learn larger pictures too. Two clips, because a
+            # single clip is ten times slower in PyTorch.
             video, mask = pool.batch(2, 9, 128)
         output = model.decode(add_latent_noise(model.encode(video), args.noise))
         loss = reconstruction_loss(output, video, mask)

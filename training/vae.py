@@ -1,9 +1,8 @@
-"""The Wan2.1 video autoencoder over whole clips, for training.
+"""The Wan2.1 video autoencoder on whole clips, for training.
 
-Same tensors, names and function as diffusers' AutoencoderKLWan, which walks a
-clip in chunks of four frames with a cache per convolution. That is the same as
-causal zero padding over the whole clip (`tests.py` checks it), and the
-whole-clip form is several times faster to train.
+Tensors, names and function equal diffusers' AutoencoderKLWan, which processes a clip in chunks of
+four frames with a cache for each convolution. Causal zero padding over the whole clip gives the
+same results (`tests.py` checks this) and trains several times faster.
 """
 
 import torch
@@ -22,7 +21,7 @@ VAE_CONFIG = {
 
 
 def _norm_silu_rows(x, gamma):
-    """RMS norm, then SiLU, of the rows of a matrix."""
+    """RMS norm and then SiLU of the rows of a matrix."""
     x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-12) * gamma
     return x * torch.sigmoid(x)
 
@@ -31,21 +30,22 @@ norm_silu_rows = _norm_silu_rows
 
 
 def compile_kernels():
-    """Fuse the element-wise work (worth it for training, needs a C++ compiler)."""
+    """Fuses the element-wise work. This is useful for training and needs a C++ compiler."""
     global norm_silu_rows
     torch._dynamo.config.recompile_limit = 64  # one version for each width and use
     norm_silu_rows = torch.compile(_norm_silu_rows, dynamic=True)
 
 
 def norm_silu(x, gamma):
-    """RMS norm over the channels of (b, c, t, h, w), then SiLU; channels last in memory."""
+    """RMS norm over the channels of (b, c, t, h, w), then SiLU. The result has its channels last in
+    memory."""
     rows = x.permute(0, 2, 3, 4, 1).contiguous()
     out = norm_silu_rows(rows.view(-1, x.shape[1]), gamma.view(-1))
     return out.view(rows.shape).permute(0, 4, 1, 2, 3)
 
 
 class CausalConv(nn.Conv3d):
-    """A 3-D convolution that sees only the past: zero padding in front of the first frame."""
+    """A 3-D convolution that sees only the past, with zero padding before the first frame."""
 
     def __init__(self, cin, cout, kernel, stride=1, pad=True):
         kt, ks = (kernel, kernel) if isinstance(kernel, int) else (kernel[0], kernel[1])
@@ -75,7 +75,7 @@ class ResBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Single-head attention among the positions of one frame."""
+    """Single-head attention between the positions of one frame."""
 
     def __init__(self, dim):
         super().__init__()
@@ -93,7 +93,7 @@ class FrameAttention(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve or double height and width, and with `time` also the frames after the first."""
+    """Halves or doubles height and width, and with `time` also the frames after the first."""
 
     def __init__(self, dim, up, time):
         super().__init__()
@@ -116,7 +116,7 @@ class Resample(nn.Module):
         return y
 
     def _double_frames(self, x):
-        """Frame 0 passes through and is not part of the history of the others."""
+        """Doubles all frames but frame 0, which passes through and is not part of their history."""
         if x.shape[2] == 1:
             return x
         first, rest = x[:, :, :1], self.time_conv(x[:, :, 1:])
@@ -160,7 +160,7 @@ class Encoder(nn.Module):
 
 class UpBlock(nn.Module):
     def __init__(self, cin, cout, res_blocks, time):
-        """`time` is None where there is no upsampling."""
+        """`time` is None for a block without upsampling."""
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(cin if i == 0 else cout, cout) for i in range(res_blocks))
         if time is not None:
@@ -194,14 +194,15 @@ class Decoder(nn.Module):
 
 
 class VideoVAE(nn.Module):
-    """Videos (batch, 3, 1 + 4 n, height, width) in [-1, 1] to latents (batch, 16, 1 + n, height/8, width/8)."""
+    """Maps videos (batch, 3, 1 + 4 n, height, width) in [-1, 1] to latents (batch, 16, 1 + n,
+    height/8, width/8)."""
 
     def __init__(self, cfg=VAE_CONFIG):
         super().__init__()
         z = cfg["z_dim"]
         self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)
         self.quant_conv, self.post_quant_conv = CausalConv(2 * z, 2 * z, 1), CausalConv(z, z, 1)
-        for module in self.modules():  # every residual branch starts as nothing
+        for module in self.modules():  # every residual branch starts at zero
             if isinstance(module, ResBlock):
                 nn.init.zeros_(module.conv2.weight)
                 nn.init.zeros_(module.conv2.bias)
@@ -209,7 +210,7 @@ class VideoVAE(nn.Module):
                 nn.init.zeros_(module.proj.weight)
 
     def encode(self, video):
-        """Mean of the posterior (the variance is fixed and not used)."""
+        """The mean of the posterior. The variance is fixed and not used."""
         return self.quant_conv(self.encoder(video)).chunk(2, 1)[0]
 
     def decode(self, z):

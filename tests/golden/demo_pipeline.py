@@ -1,10 +1,12 @@
-"""By hand: diffusers' WanPipeline and ditscope on the same model folder, prompt and initial latents.
+r"""Compares diffusers' WanPipeline with ditscope on the same model and latents. Run by hand.
 
     ditscope generate "a cat walking on grass" --latents noise.safetensors -o frames/
-    python tests/golden/demo_pipeline.py --latents noise.safetensors --frames frames/ --prompt "a cat walking on grass"
+    python tests/golden/demo_pipeline.py --latents noise.safetensors --frames frames/ \
+        --prompt "a cat walking on grass"
 
-Prints the PSNR of every frame and of the clip; exits with 1 below --min-psnr. Size and number of frames follow the
-latents. --reference DIR keeps diffusers' frames as PNGs, to look at.
+Prints the PSNR of every frame and of the clip, and exits with 1 if the clip's PSNR is below
+--min-psnr. Size and number of frames follow from the latents. --reference DIR keeps diffusers'
+frames as PNGs.
 """
 
 import argparse
@@ -33,7 +35,7 @@ def arguments():
 
 
 def reference_frames(args):
-    """Frames of WanPipeline in f32 on the CPU, u8 [F, H, W, 3]."""
+    """Frames of WanPipeline, run in f32 on the CPU, as u8 [F, H, W, 3]."""
     pipe = WanPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     latents = load_file(args.latents)["latents"].float()
     latents = latents[None] if latents.dim() == 4 else latents
@@ -53,12 +55,12 @@ def reference_frames(args):
 
 
 def png_frames(folder):
-    """The PNGs of `folder` in the order of their names, u8 [F, H, W, 3]."""
+    """The PNGs of `folder` in the order of their names, as u8 [F, H, W, 3]."""
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))])
 
 
 def psnr(a, b):
-    """Peak signal-to-noise ratio in dB of u8 images; infinite when equal."""
+    """Peak signal-to-noise ratio in dB of u8 images. Infinite for equal images."""
     mse = np.mean((a.astype(np.float64) - b) ** 2)
     return np.inf if mse == 0 else 10 * np.log10(255**2 / mse)
 

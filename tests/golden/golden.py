@@ -1,7 +1,7 @@
-"""What the make_*.py scripts share: a golden under construction, its measurements and its files.
+"""Code that the make_*.py scripts share: a golden, its measurements and its files.
 
-A golden is `data/NAME.json` (configurations, recipes of all weights and inputs, cases with their measurements) and
-`data/NAME.safetensors` (outputs, f32, keys `CASE/DTYPE/OUTPUT`).
+A golden consists of `data/NAME.json` (configurations, recipes of all weights and inputs, cases with
+their measurements) and `data/NAME.safetensors` (outputs in f32 with keys `CASE/DTYPE/OUTPUT`).
 """
 
 import contextlib
@@ -19,9 +19,11 @@ import synth
 
 DATA = pathlib.Path(__file__).parent / "data"
 DTYPES = ["F32", "F16", "BF16"]
-# ||a-b||/||b|| allowed to ditscope; the reference itself must be well inside.
+# The largest ||a-b||/||b|| of ditscope.
 LIMIT = 2e-5
+# The largest ||a-b||/||b|| of the reference in f32, which must be well below ditscope's limit.
 REFERENCE_LIMIT = LIMIT * 0.75
+# Attention counts as peaked if its largest probability is at least this in the mean over rows.
 PEAK = 0.5
 
 
@@ -32,7 +34,8 @@ def rel_error(a, b):
 
 
 def timestep_embedding_f64(timesteps, dim, flip_sin_to_cos, downscale_freq_shift, scale, max_period=10000):
-    """diffusers' sinusoid without its f32 exponent (it computes the frequencies in f32)."""
+    """diffusers' sinusoid with an f64 exponent. diffusers itself computes the frequencies in
+    f32."""
     half = dim // 2
     exponent = -math.log(max_period) * torch.arange(half, dtype=torch.float64) / (half - downscale_freq_shift)
     angle = scale * timesteps[:, None].double() * torch.exp(exponent)
@@ -47,7 +50,8 @@ def umt5_norm_f64(self, x):
 
 @contextlib.contextmanager
 def double_precision():
-    """Models built and run inside compute in f64 throughout: their upcasts `.float()` become `.double()`."""
+    """Lets models that are built and run inside compute in f64. Their casts `.float()` become
+    `.double()`."""
     with (
         mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
         mock.patch.object(diffusers.models.embeddings, "get_timestep_embedding", timestep_embedding_f64),
@@ -57,8 +61,10 @@ def double_precision():
 
 
 class AttentionWatch(contextlib.AbstractContextManager):
-    """Records how peaked each attention is: the mean over rows of the largest softmax probability. Identical keys
-    (the padding of the prompt) count as one key, as ditscope treats them; their share is recorded as well."""
+    """Records how peaked each attention is: the mean over rows of the largest softmax probability.
+
+    Identical keys (the padding of the prompt) count as one key, as in ditscope. Their share of the
+    probability is also recorded."""
 
     def __enter__(self):
         self.peaks, self.pad_shares = {"self": [], "cross": []}, []
@@ -84,7 +90,7 @@ class AttentionWatch(contextlib.AbstractContextManager):
         return self.original(query, key, value, attn_mask=attn_mask, scale=scale, **kwargs)
 
     def summary(self):
-        """Means over all attentions seen; asserts that they are peaked."""
+        """Means over all recorded attentions. Asserts that the attention is peaked."""
         mean = lambda v: round(sum(v) / len(v), 3)
         found = {f"{kind}_peak": mean(v) for kind, v in self.peaks.items() if v}
         assert all(v >= PEAK for v in found.values()), found
@@ -95,7 +101,8 @@ class AttentionWatch(contextlib.AbstractContextManager):
 
 
 class Golden:
-    """One golden: parts (synthetic models), other files of the model folder, cases and their outputs."""
+    """A golden: parts (synthetic models), other files of the model folder, cases and their
+    outputs."""
 
     def __init__(self, name):
         self.name, self.parts, self.files, self.cases, self.outputs = name, {}, {}, [], {}
@@ -112,25 +119,26 @@ class Golden:
             self.parts[folder]["checksums"][dtype] = synth.checksum(weights.values())
 
     def weights(self, folder, dtype):
-        """State dict of a part, rounded to `dtype`."""
+        """The state dict of a part, rounded to `dtype`."""
         to = synth.TORCH_DTYPES[dtype]
         recipes = self.parts[folder]["tensors"]
         return {r["name"]: synth.fill(f"{self.name}/{folder}/{r['name']}", r).to(to) for r in recipes}
 
     def load(self, folder, model, dtype, compute=torch.float32):
-        """`model` with the part's weights, rounded to `dtype`, computing in `compute`."""
+        """`model` with the part's weights rounded to `dtype`. It computes in `compute`."""
         missing, unexpected = model.load_state_dict(self.weights(folder, dtype), strict=False)
         assert not unexpected and set(missing) <= set(getattr(model, "_tied_weights_keys", None) or ()), missing
         return model.to(compute).eval().requires_grad_(False)
 
     def input(self, case, name, shape, **scale):
-        """A synthetic f32 input; its recipe is recorded in the case."""
+        """A synthetic f32 input. The case records its recipe."""
         recipe = synth.input_recipe(shape, **scale)
         case.setdefault("inputs", {})[name] = recipe
         return synth.fill(f"{self.name}/{case['name']}/{name}", recipe)
 
     def record(self, case, dtype, outputs, exact):
-        """Stores the f64 outputs `exact` of a case (as f32) and the distance of the f32 outputs from them."""
+        """Stores a case's f64 outputs `exact` (as f32) and the errors of the f32 outputs
+        `outputs`."""
         entry = case.setdefault("outputs", {}).setdefault(dtype, {})
         for name, value in outputs.items():
             truth = exact[name]
@@ -145,7 +153,7 @@ class Golden:
         DATA.mkdir(exist_ok=True)
         doc = {"name": self.name, "parts": self.parts, "files": self.files, "cases": self.cases}
         text = json.dumps(doc, ensure_ascii=False)
-        # One tensor or case a line: small and still readable.
+        # One tensor or case per line keeps the file small and readable.
         for start in ('{"name": ', '"outputs": ', '"files": '):
             text = text.replace(", " + start, ",\n" + start)
         (DATA / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")

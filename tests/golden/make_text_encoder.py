@@ -1,4 +1,5 @@
-"""Golden of UMT5EncoderModel: sequences within the exact buckets, beyond them, and beyond max_distance."""
+"""Writes the golden of UMT5EncoderModel: sequences within the exact buckets, beyond them, and
+beyond max_distance."""
 
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
@@ -25,7 +26,7 @@ RULES = [
 
 
 def build(config=CONFIG):
-    """The model of a config.json, not yet with its weights."""
+    """The model of a config.json, without its weights."""
     options = {k: v for k, v in config.items() if k not in ("_class_name", "architectures", "is_gated_act")}
     return UMT5EncoderModel(UMT5Config(**options))
 
@@ -36,7 +37,8 @@ def encode(model, ids):
 
 
 def check_padding(model, ids, hidden):
-    """The pipeline pads ids to 512 with a mask and keeps the first n rows: the same as running the n ids alone."""
+    """Checks that running n ids alone equals the pipeline's way: padding to 512 with a mask, then
+    keeping n rows."""
     n = len(ids)
     mask = (torch.arange(512) < n).long()[None]
     padded = model(torch.tensor([ids + [0] * (512 - n)]), mask).last_hidden_state[0, :n]

@@ -1,4 +1,4 @@
-"""Goldens of WanTransformer3DModel: one per configuration, several cases each."""
+"""Writes the goldens of WanTransformer3DModel: one for each configuration, with several cases."""
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -11,7 +11,8 @@ BASE = {
     "rope_max_seq_len": 1024, "text_dim": 24, "freq_dim": 256,
 }  # fmt: skip
 
-# name: (gain of q and k, configuration, cases as (name, timestep, prompt rows, latent frames, height, width))
+# name: (gain of q and k, configuration, cases as (name, timestep, prompt rows, latent frames,
+# height, width))
 MODELS = {
     "transformer_3x40": (2.6, {
         "num_attention_heads": 3, "attention_head_dim": 40, "num_layers": 3, "ffn_dim": 300,
@@ -33,7 +34,8 @@ MODELS = {
 
 
 def rules(qk_gain):
-    """Weight rules. `qk_gain` sharpens the attention: logits have a deviation of about qk_gain^2."""
+    """Weight rules. `qk_gain` sharpens the attention, because logits have a deviation of about
+    qk_gain^2."""
     return [
         (r"norm_[qk]\.weight$", qk_gain, 0.3 * qk_gain),
         (r"norm2\.weight$", 1.0, 0.3),
@@ -45,8 +47,10 @@ def rules(qk_gain):
 
 
 def run(model, latents, timestep, context):
-    """Velocity [C, F, H, W] and the probes: hidden states after the patch embedding and after each block [N, dim],
-    the time embedding e [dim] and e0 [6, dim]."""
+    """The velocity [C, F, H, W] and the probes.
+
+    The probes are the hidden states [N, dim] after the patch embedding and after each block, the
+    time embedding e [dim], and e0 [6, dim]."""
     probes, handles = {}, []
     dtype = model.proj_out.weight.dtype
     padded = torch.zeros(1, 512, context.shape[1], dtype=dtype)

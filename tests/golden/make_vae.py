@@ -1,4 +1,5 @@
-"""Goldens of AutoencoderKLWan: decoding (first, second and later chunks), tiled decoding, encoding."""
+"""Writes the goldens of AutoencoderKLWan: decoding (first, second and later chunks), tiled
+decoding, encoding."""
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -14,9 +15,12 @@ WAN_MEAN = [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
 WAN_STD = [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
            3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160]  # fmt: skip
 
-# Decode cases: (name, latent frames, height, width, tiling as (min height, min width, stride height, stride width)).
-# Decoding is causal: the first 1, 2 and 3 latent frames of `five` give the first 1, 5 and 9 frames of its output.
-# Encode cases: (name, frames, height, width); likewise the first 1 and 5 frames of `nine` give latents 0 and 0, 1.
+# A decode case is (name, latent frames, height, width, tiling), where tiling is (min height, min
+# width, stride height, stride width). Decoding is causal: the first 1, 2 and 3 latent frames of
+# `five` give the first 1, 5 and 9 frames of its output.
+#
+# An encode case is (name, frames, height, width). Encoding is causal too: the first 1 and 5 frames
+# of `nine` give the first 1 and 2 latent frames.
 MODELS = {
     "vae_wan": ({
         "base_dim": 8, "decoder_base_dim": None, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
@@ -45,7 +49,8 @@ def statistics(model, dtype):
 
 
 def decode(model, latents, tiling):
-    """Frames [3, F, H, W] in [-1, 1] of normalised latents [z, f, h, w], as WanPipeline decodes them."""
+    """Decodes normalised latents [z, f, h, w] like WanPipeline. Returns frames [3, F, H, W] in [-1,
+    1]."""
     model.use_tiling = False
     if tiling:
         model.enable_tiling(*tiling)
@@ -55,7 +60,7 @@ def decode(model, latents, tiling):
 
 
 def encode(model, frames):
-    """Normalised latents [z, f, h, w] (mean of the posterior) of frames [3, F, H, W]."""
+    """Normalised latents [z, f, h, w] of frames [3, F, H, W], from the mean of the posterior."""
     model.use_tiling = False
     dtype = model.post_quant_conv.weight.dtype
     mean, std = statistics(model, dtype)
@@ -92,7 +97,7 @@ def make(name):
     for case_name, frames, height, width, tiling in decodes:
         case = {"name": f"decode_{case_name}", "params": {"tiling": tiling}}
         latents = golden.input(case, "latents", (config["z_dim"], frames, height, width))
-        # 16-bit weights are stored for the first case only, to keep the files small.
+        # Only untiled cases have outputs for 16-bit weights, to keep the files small.
         make_case(golden, models, case, lambda m: decode(m, latents, tiling), ["F32"] if tiling else DTYPES)
     for case_name, frames, height, width in encodes:
         case = {"name": f"encode_{case_name}", "params": {}}

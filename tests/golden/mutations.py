@@ -1,5 +1,7 @@
-"""By hand: how far plausible mistakes move the goldens. Each mutation changes the reference model; the table gives the
-relative error that it causes in every case. `!` marks what stays within the limit of 2e-5: not caught there."""
+"""Shows how much plausible mistakes change the goldens. Run by hand.
+
+Each mutation changes the reference model. The table has the relative error that the mutation causes
+in every case. `!` marks an error within the limit of 2e-5, which the case does not catch."""
 
 import functools
 import re
@@ -33,11 +35,11 @@ def swap_rows(tensor, order):
     tensor.data = tensor.data[:, order].clone()
 
 
-# Transformer: name -> function(model), applied after the weights are loaded.
+# Mutations of the transformer. Each function changes a model whose weights are loaded.
 
 
 def rope_from_one_table(model):
-    """One frequency table over the whole head, cut in three, instead of one table per axis."""
+    """Cuts one frequency table of the whole head in three, instead of one table per axis."""
     dim, rope = model.config.attention_head_dim, model.rope
     angles = torch.outer(torch.arange(rope.max_seq_len).double(), 10000 ** (-torch.arange(0, dim, 2).double() / dim))
     angles = angles.repeat_interleave(2, 1)
@@ -45,7 +47,7 @@ def rope_from_one_table(model):
 
 
 def rope_half_split(model):
-    """Pairs (i, i + half) instead of (2i, 2i + 1)."""
+    """Rotates pairs (i, i + half) instead of (2i, 2i + 1)."""
     dim = model.config.attention_head_dim
     order = torch.arange(dim).view(2, -1).T.flatten()
     hook(named(model, r"attn1\.norm_[qk]$"), lambda out, _: out.unflatten(-1, (-1, dim))[..., order].flatten(-2))
@@ -76,7 +78,7 @@ def norm_per_head(model):
 
 
 def heads_interleaved(model):
-    """Head as the fastest index of q, k and v."""
+    """Makes the head the fastest index of q, k and v."""
     heads = model.config.num_attention_heads
     hook(named(model, r"attn1\.(norm_[qk]|to_v)$"), lambda out, _: out.unflatten(-1, (-1, heads)).mT.flatten(-2))
 
@@ -87,12 +89,12 @@ def gelu_erf(model):
 
 
 def cut_padding(model):
-    """Only the prompt's own rows are keys."""
+    """Keeps only the prompt's own rows as keys."""
     hook(named(model, r"condition_embedder$"), lambda out, _, text, *__: (*out[:2], out[2][:, : valid(text)], None))
 
 
 def padding_is_zero(model):
-    """Zero keys instead of the embedding of zero rows."""
+    """Uses zero keys instead of the embedding of zero rows."""
 
     def change(out, _, text, *__):
         out[2][:, valid(text) :] = 0
@@ -102,12 +104,12 @@ def padding_is_zero(model):
 
 
 def padding_counts_once(model):
-    """The collapsed key without its ln(512 - n)."""
+    """Leaves out the ln(512 - n) of the collapsed key."""
     hook(named(model, r"condition_embedder$"), lambda out, _, text, *__: (*out[:2], out[2][:, : valid(text) + 1], None))
 
 
 def padding_of_511(model):
-    """ln(511 - n): one off."""
+    """Uses ln(511 - n), which is one off."""
     hook(named(model, r"condition_embedder$"), lambda out, *_: (*out[:2], out[2][:, :511], None))
 
 
@@ -160,7 +162,7 @@ TRANSFORMER = [
     no_norm_before_cross_attention, eps_fixed_at_1e6,
 ]  # fmt: skip
 
-# Text encoder.
+# Mutations of the text encoder.
 
 
 def logits_scaled(model):
@@ -209,7 +211,7 @@ TEXT_ENCODER = [
     t5_eps_fixed_at_1e6, norm_subtracts_mean,
 ]  # fmt: skip
 
-# VAE.
+# Mutations of the VAE.
 
 
 def resample_with(model, change):
@@ -219,7 +221,7 @@ def resample_with(model, change):
 
 
 def time_conv_sees_first_frame(model):
-    """Upsampling in time: the second chunk sees the first chunk's frame."""
+    """Lets the second chunk see the first chunk's frame when upsampling in time."""
 
     def change(module, original, x, feat_cache, feat_idx):
         slot = feat_idx[0]
@@ -237,7 +239,7 @@ def doubled_frames_swapped(model):
 
 
 def cache_of_one_frame(model):
-    """The convolutions keep one frame of history instead of two."""
+    """Makes the convolutions keep one frame of history instead of two."""
 
     def change(module, original, x, cache_x=None):
         if cache_x is not None and module._padding[4] > 0 and cache_x.shape[2] == 2:

@@ -1,8 +1,9 @@
-"""Writes noise.json: the normals of torch's CPU generator.
+"""Writes noise.json: the normal numbers of torch's CPU generator.
 
 Made with torch 2.15.0 (CPU, x86-64 with AVX2). Run: python tests/golden/noise.py
 
-Of long vectors only the ends are kept: the first 20 values and the last 20, which the tail rule touches.
+Long vectors are stored with their first 20 and last 20 values. The special rule for the last block
+affects the latter.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 Made with diffusers 0.42.1, torch 2.15.0, numpy 2.4.6 (CPU). Run: python tests/golden/scheduler.py
 
-Each trace is taken twice: in 32-bit floats, as the pipeline runs, and with the same 32-bit sigmas held in 64-bit floats,
-which shows the method without its rounding.
+Each trace is taken twice: in 32-bit floats like the pipeline, and with the same 32-bit sigmas in
+64-bit floats, which shows the method without rounding.
 """
 
 import json
@@ -18,7 +18,7 @@ TARGET = [0.5, -1.0, 0.25, 1.0]
 
 
 def velocity(sample, sigma):
-    """A smooth, curved flow; the Rust test computes the same."""
+    """A smooth, curved flow. The Rust test computes the same flow."""
     target = torch.tensor(TARGET, dtype=sample.dtype)
     return (sample - target) * (1 + 0.5 * sigma) + 0.1 * sample * sample
 
@@ -37,7 +37,7 @@ def trace(kind, steps, shift, dtype):
     solver.set_begin_index(0)
     solver.sigmas = solver.sigmas.to(dtype)
     if dtype == torch.float64 and kind == "euler":
-        # diffusers' Euler step casts the sample down to 32 bits; the formula is one line.
+        # diffusers' Euler step casts the sample to 32 bits, so this function replaces it.
         def step(v, t, x, i=iter(range(steps))):
             index = next(i)
             return x + (solver.sigmas[index + 1] - solver.sigmas[index]) * v

@@ -1,9 +1,13 @@
-"""Synthetic weights: the same numbers in Python and in Rust (tests/common/synth.rs), so that no weights are stored.
+"""Synthetic weights. Python and Rust (tests/common/synth.rs) compute the same numbers, so no
+weights are stored.
 
-Value i of a tensor called `key` comes from a counter-based generator: splitmix64's output function applied to
-FNV-1a64(key) + (i + 1) * golden ratio. Its top 24 bits give u = k / 2^23 - 1 in [-1, 1), exact in f32; the value is
-offset + scale * u, one f32 product and one f32 sum. `offset` and `scale` are chosen here, by rules on the tensor's
-name and shape, and written to the golden's JSON file: the Rust side reads them and needs no rules.
+Value i of a tensor called `key` comes from a counter-based generator: splitmix64's output function
+applied to FNV-1a64(key) + (i + 1) * golden ratio. Its top 24 bits give u = k / 2^23 - 1 in [-1, 1),
+which is exact in f32. The value is offset + scale * u, computed with one f32 product and one f32
+sum.
+
+This module chooses `offset` and `scale` by rules on the tensor's name and shape. The golden's JSON
+file stores them, so the Rust side needs no rules.
 """
 
 import math
@@ -17,7 +21,7 @@ TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat
 
 
 def fnv1a64(text):
-    """FNV-1a hash of the UTF-8 bytes of `text`, 64 bits (Fowler, Noll, Vo)."""
+    """The 64-bit FNV-1a hash (Fowler, Noll, Vo) of the UTF-8 bytes of `text`."""
     h = 0xCBF29CE484222325
     for byte in text.encode():
         h = ((h ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
@@ -25,7 +29,7 @@ def fnv1a64(text):
 
 
 def bits(key, count):
-    """`count` words of the generator for `key` (u64). The mixing constants are splitmix64's (Steele et al. 2014)."""
+    """`count` u64 words of the generator for `key`, mixed by splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = np.uint64(fnv1a64(key)) + np.arange(1, count + 1, dtype=np.uint64) * GOLDEN_RATIO
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -42,18 +46,21 @@ def fill(key, recipe):
 
 
 def f32(value):
-    """`value` rounded to f32, so that JSON holds exactly what is used."""
+    """`value` rounded to f32, so that the JSON file has exactly the number that is used."""
     return float(np.float32(value))
 
 
 def input_recipe(shape, scale=math.sqrt(3)):
-    """A recipe for an input; the default scale gives variance 1: the stand-in for noise, latents and embeddings."""
+    """A recipe for an input. The default scale gives the variance 1 of noise, latents and
+    embeddings."""
     return {"shape": list(shape), "offset": 0.0, "scale": f32(scale)}
 
 
 def weight_recipe(name, shape, rules):
-    """Offset and scale of one weight. `rules` are (pattern, offset, scale) for plain tensors and (pattern, gain) for
-    products, where scale = gain * sqrt(3 / fan_in) keeps the variance at gain^2; the first match decides."""
+    """Offset and scale of one weight. The first rule that matches the name decides.
+
+    `rules` are (pattern, offset, scale) for plain tensors and (pattern, gain) for products. For a
+    product, scale = gain * sqrt(3 / fan_in) gives the output a variance of gain^2."""
     for pattern, *rule in rules:
         if re.search(pattern, name):
             if len(rule) == 2:
@@ -65,7 +72,8 @@ def weight_recipe(name, shape, rules):
 
 
 def checksum(tensors):
-    """Sum of bits_i * (2i + 1) mod 2^64 over all elements in order: any changed or moved element changes it."""
+    """Sum of bits_i * (2i + 1) mod 2^64 over all elements in order. Changing or moving an element
+    changes the sum."""
     total, start = np.uint64(0), 0
     with np.errstate(over="ignore"):
         for t in tensors:

@@ -1,12 +1,15 @@
-"""A full-size model of random weights, to load-test the program without a download.
+"""Writes a full-size model with random weights, to test the program under load without a download.
 
     python tests/golden/synthetic_checkpoint.py --config 1.3b --out DIR [--dtype bf16] [--seed 0]
 
-Writes the diffusers layout of Wan2.1-T2V, whole: the transformer at full width and depth in two shards, the VAE at full size,
-and a text encoder of full width (4096) but with one layer of 24 and the demo model's tokenizer and vocabulary, since the
-real one of 11 GB only repeats that layer. Weights are written tensor by tensor, so that memory stays at one tensor. The files
-take 3.5 GB (1.3b, bf16): keep DIR outside the repository. Linear weights are normal with deviation 1 / sqrt(inputs), norms
-are 1, biases and tables small, so that activations stay of order one.
+The script writes all parts of Wan2.1-T2V in diffusers' layout: the transformer at full width and
+depth in two shards, the VAE at full size, and a text encoder of full width (4096). The text encoder
+has one layer instead of 24, and the demo model's tokenizer and vocabulary, because the real text
+encoder of 11 GB only repeats that layer.
+
+Weights are written tensor by tensor, so the memory holds one tensor at a time. The files take 3.5
+GB (1.3b, bf16), so keep DIR outside the repository. Linear weights are normal with a deviation of 1
+/ sqrt(inputs), norms are 1, and biases and tables are small, so activations stay of order one.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-# As published, but for `tiny`, which tries this script.
+# The published configurations, and `tiny` for testing this script.
 TRANSFORMERS = {
     "1.3b": dict(num_attention_heads=12, ffn_dim=8960, num_layers=30),
     "14b": dict(num_attention_heads=40, ffn_dim=13824, num_layers=40),
@@ -44,7 +47,7 @@ def random_tensor(name, shape, generator):
 
 
 def write_shard(path, shapes, dtype, generator):
-    """Writes one safetensors file, a tensor at a time."""
+    """Writes one safetensors file, tensor by tensor."""
     label, kind = DTYPES[dtype]
     header, offset = {}, 0
     for name, shape in shapes.items():
@@ -61,7 +64,7 @@ def write_shard(path, shapes, dtype, generator):
 
 
 def write_sharded(out, shapes, dtype, generator):
-    """Two shards and their index."""
+    """Writes two shards and their index."""
     total = sum(map(math.prod, shapes.values()))
     shards, so_far = [{}, {}], 0
     for name, shape in shapes.items():
@@ -77,11 +80,11 @@ def write_sharded(out, shapes, dtype, generator):
 
 
 def write_part(out, build, file, dtype, generator):
-    """A part's configuration and weights; `file` is None for shards."""
+    """Writes a part's configuration and weights. `file` is None for shards."""
     with torch.device("meta"):
         model = build()
     model.save_config(out) if hasattr(model, "save_config") else model.config.save_pretrained(out)
-    # The embedding's second name is left out, as transformers does.
+    # The second name of the embedding is left out, as in transformers' own files.
     shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.endswith("embed_tokens.weight")}
     if file:
         write_shard(out / file, shapes, dtype, generator)

@@ -1,11 +1,13 @@
-"""Writes tokenizer/tokenizer.json (a small Unigram tokenizer of UMT5's shape) and prompts.json (prompts, cleaned prompts, ids).
+"""Writes tokenizer/tokenizer.json (a small tokenizer like UMT5's) and prompts.json (prompts,
+cleaned prompts, ids).
 
-Made with transformers 5.23.0, tokenizers 0.23.3, sentencepiece 0.2.3, ftfy 6.3.1, regex, diffusers 0.42.1 (Python 3.11).
-Run: python tests/golden/tokenizer.py
+Made with transformers 5.23.0, tokenizers 0.23.3, sentencepiece 0.2.3, ftfy 6.3.1, regex, diffusers
+0.42.1 (Python 3.11). Run: python tests/golden/tokenizer.py
 
-UMT5's shape: ids <pad> 0, </s> 1, <s> 2, <unk> 3; a precompiled character map, runs of spaces to one, Metaspace with a prefix
-space, Unigram, "$A </s>". The character map is a small one (full-width forms, some compositions) so that the file stays small.
-Its truncation and padding are set on purpose: the reader must switch both off.
+Like UMT5's tokenizer it has the ids <pad> 0, </s> 1, <s> 2, <unk> 3, a precompiled character map, a
+rule that joins runs of spaces, Metaspace with a prefix space, a Unigram model and the template "$A
+</s>". The character map is small (full-width forms and some compositions) to keep the file small.
+The file sets truncation and padding on purpose, because the reader must switch both off.
 """
 
 import json
@@ -75,7 +77,7 @@ MISC = ["<extra_id_0> and </s> and <pad>", "▁under▁score", "aaaaaaaaaaaaaaaa
 LONG = ["a cat walking on grass, " * 120, NEGATIVE * 5, "猫" * 600, "x" * 600, "word " * 511, "word " * 512, "été " * 520, "🐱" * 550]
 PROMPTS = ENGLISH + OTHERS + EMOJI + NFD + SPACES + CONTROL + QUOTES + WIDTH + ENTITIES + MOJIBAKE + NOT_MOJIBAKE + MISC + LONG
 
-# The character map: what nmt_nfkc does to the characters that occur here, in small.
+# The character map: the part of nmt_nfkc for characters that occur in this file.
 MAPPED = [chr(c) for c in range(0xFF01, 0xFF5F)] + list("éèàâêîôûçñöüäåïíóúěščřžýůďťąęłśźżćń…ﬁﬂ２²½㎏") + ["\u3000", "\u00a0", "\u2003", "\t", "\n"]
 
 
@@ -105,7 +107,7 @@ def train(folder):
 
 
 def protobuf_field(data, wanted):
-    """The bytes of the first field of this number in a protobuf message."""
+    """The bytes of the first field with this number in a protobuf message."""
 
     def varint(at):
         value = shift = 0

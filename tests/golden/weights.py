@@ -1,14 +1,17 @@
-"""Goldens of the room `weights` and of the configurations: written once, committed, read by the Rust tests.
+"""Writes the goldens of the room `weights` and of the configurations, which the Rust tests read.
 
     python tests/golden/weights.py
 
-Versions used: torch 2.15.0, diffusers 0.42.1, transformers 5.23.0. Writes into tests/golden/weights/:
+Made with torch 2.15.0, diffusers 0.42.1, transformers 5.23.0. Files in tests/golden/weights/:
 
-state_dict.pth      a state dict as torch.save writes it, every dtype, a view with an offset (under 20 kB)
-transformer.txt     "original name, diffusers name, shape" of every tensor; the middle column is what diffusers' own
-text_encoder.txt    conversion makes of the first one, and must be exactly the names of the real class
-vae.txt
-vae_other.txt       a second configuration, both names diffusers'
+state_dict.pth      a state dict by torch.save: every dtype, a view with an offset (under 20 kB)
+transformer.txt     original name, diffusers name and shape of every tensor
+text_encoder.txt    the same
+vae.txt             the same
+vae_other.txt       a second configuration; both names are those of diffusers
+
+diffusers' own converters give the diffusers names. The script checks that they are exactly the
+names of the real classes.
 """
 
 import collections
@@ -39,7 +42,8 @@ def state_dict():
 
 
 def write(name, originals, convert, model):
-    """Converts each original name alone, and checks the result against the model's own names."""
+    """Converts each original name separately and compares the results with the model's own
+    names."""
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     pairs = [(original, convert(original)) for original in originals]
     assert sorted(new for _, new in pairs) == sorted(shapes), set(shapes) ^ {new for _, new in pairs}
@@ -75,7 +79,8 @@ def transformer():
 
 
 def text_encoder():
-    # There is no converter for this one in diffusers: names of Wan2.1's t5.py against those of transformers.
+    # diffusers has no converter for the text encoder. The pairs are names of Wan2.1's t5.py and of
+    # transformers.
     pairs = {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.final_layer_norm.weight"}
     inner = {"norm1": "0.layer_norm", "norm2": "1.layer_norm", "ffn.gate.0": "1.DenseReluDense.wi_0"}
     inner |= {"ffn.fc1": "1.DenseReluDense.wi_1", "ffn.fc2": "1.DenseReluDense.wo"}
@@ -112,7 +117,7 @@ def vae():
     with torch.device("meta"):
         model = AutoencoderKLWan()
     write("vae", names, with_converter(convert_wan_vae_to_diffusers), model)
-    # Another configuration, for shapes only: original checkpoints of it do not exist.
+    # This configuration tests shapes only, because no original checkpoints of it exist.
     with torch.device("meta"):
         other = AutoencoderKLWan(
             base_dim=6, decoder_base_dim=10, z_dim=2, dim_mult=[1, 3, 2], num_res_blocks=1, temperal_downsample=[True, False],
