@@ -113,11 +113,6 @@ impl Golden {
         self.parts.iter().map(|(folder, part)| (folder.as_str(), part))
     }
 
-    /// config.json of the model in `folder`.
-    pub fn config(&self, folder: &str) -> &Value {
-        &self.parts[folder].config
-    }
-
     /// Writes the model folder in diffusers' layout into `dir`, with weights stored as `dtype`.
     pub fn materialise(&self, dir: &Path, dtype: Dtype) {
         for (folder, part) in &self.parts {
