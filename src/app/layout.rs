@@ -7,9 +7,10 @@ use egui_tiles::{
     Behavior, Container, Linear, LinearDir, SimplificationOptions, Tabs, Tile, TileId, Tiles, Tree, UiResponse,
 };
 
-use super::state::State;
-use super::theme::Palette;
-use super::{figures, log, map, numbers, preview, steps, strategy};
+use crate::app::data::state::State;
+use crate::app::draw::figures;
+use crate::app::draw::theme::Palette;
+use crate::app::panes::{log, map, numbers, preview, runs, steps, strategy};
 
 /// What can be docked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -57,7 +58,7 @@ impl Pane {
             Self::Map => map::ui(ui, state),
             Self::Numbers => numbers::ui(ui, state),
             Self::Steps => steps::ui(ui, state),
-            Self::Runs => log::runs_ui(ui, state),
+            Self::Runs => runs::ui(ui, state),
             Self::Log => log::ui(ui, state),
         }
     }

@@ -6,59 +6,33 @@
 //! ```
 //! One file a pane: `preview` (with `compare`), `map`, `numbers`, `steps`, `strategy`, `log` (and the list of runs), `top_bar`.
 
-mod attention;
-mod brush;
-mod cells;
-mod colouring;
-mod compare;
-mod custom;
+mod bars;
+mod data;
 mod dialogs;
-mod export;
-mod figures;
-mod files;
-mod form;
-mod job;
-#[cfg(test)]
-mod job_tests;
+mod draw;
 mod layout;
-mod legend;
 mod link;
-mod log;
-mod map;
-mod numbers;
-mod pace;
-mod plan_edit;
-mod preview;
-mod quit;
-mod runs;
-#[cfg(test)]
-mod sample;
-mod scores;
+mod panes;
 mod screenshot;
-mod state;
-mod steps;
-mod strategy;
-mod target;
 #[cfg(test)]
 mod tests;
-mod theme;
-#[cfg(test)]
-mod tools_tests;
-mod top_bar;
-mod transport;
 
 use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Capture, Defaults, Facts, GenerateRequest};
 
-use form::{Form, Prediction};
+use bars::{hints, status_bar, top_bar};
+use data::form::{Form, Prediction};
+use data::scores;
+use data::state::{Action, Comparison, FactsKey, Level, Prefs, State, Undo, View, Wish, pair};
+use dialogs::files;
+use dialogs::quit::Leaving;
+use draw::theme;
 use layout::Layout;
+use link::pace::Pace;
 use link::{Link, Told};
-use pace::Pace;
-use quit::Leaving;
-use state::{Action, Comparison, FactsKey, Level, Prefs, State, Undo, View, Wish, pair};
-use target::Known;
+use panes::strategy::target::{self, Known};
 
 pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
 pub use link::OpenEngine;
@@ -514,11 +488,11 @@ impl eframe::App for App {
             top_bar::ui(ui, &mut self.state, layout);
         });
         let status = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 3));
-        egui::Panel::bottom("status bar").frame(status).show(ui, |ui| log::status_bar(ui, &mut self.state));
+        egui::Panel::bottom("status bar").frame(status).show(ui, |ui| status_bar::ui(ui, &mut self.state));
         // Between the panes is what the frame is cleared with: filling it would draw every pixel twice.
         let window = egui::Frame::new().inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
-            log::hints(ui, &mut self.state);
+            hints::ui(ui, &mut self.state);
             self.small = ui.available_width() < LEAST.x || ui.available_height() < LEAST.y;
             let layout = if self.small { &mut self.compact } else { &mut self.layout };
             layout.ui(ui, &mut self.state);

@@ -7,8 +7,10 @@ use anyhow::{Context, bail};
 
 use crate::engine::capture::file;
 
-use super::state::View;
-use super::{App, Options, system_dialogs};
+use crate::app::App;
+use crate::app::Options;
+use crate::app::data::state::View;
+use crate::app::system_dialogs;
 
 /// What to draw.
 #[derive(Clone, Debug)]
@@ -77,7 +79,7 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
 }
 
 /// A picture drawn over the colour that a window is cleared with, RGBA with premultiplied alpha: the harness clears to nothing.
-pub(super) fn opaque(rgba: &[u8], cleared: egui::Color32) -> Vec<u8> {
+pub(in crate::app) fn opaque(rgba: &[u8], cleared: egui::Color32) -> Vec<u8> {
     let over = |pixel: &[u8]| egui::Color32::from_rgba_premultiplied(pixel[0], pixel[1], pixel[2], pixel[3]);
     rgba.chunks_exact(4).flat_map(|pixel| cleared.blend(over(pixel)).to_array()).collect()
 }

@@ -1,0 +1,470 @@
+//! The runs of this session: live, finished, and opened from files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::caching::{StepPlan, StrategyConfig};
+use crate::engine::{BlockRecord, Capture, Record, StepRecord};
+
+/// Most runs shown side by side: a baseline and three others.
+pub const MOST_SHOWN: usize = 4;
+
+/// One run.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// Number within the session, from 1.
+    pub id: u64,
+    /// What it did so far; shared with the threads that save it and compare its clip.
+    pub capture: Arc<Capture>,
+    /// Grows with every change of the capture, so that what is made from it can be kept until then.
+    pub version: u64,
+    /// Whether it is still going on.
+    pub live: bool,
+    /// Where it was opened from or saved to.
+    pub path: Option<PathBuf>,
+    /// Its clip is in a file.
+    pub clip_saved: bool,
+    /// Shown beside the current run.
+    pub beside: bool,
+    /// The foreground as the user painted it, one bit a token; in place of the estimated mask.
+    pub painted: Option<Vec<bool>>,
+    /// The same before the last stroke, for undo.
+    pub painted_before: Option<Option<Vec<bool>>>,
+    /// Grows with every change of the painted mask.
+    pub mask_version: u64,
+}
+
+/// The time that a run saves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Saving {
+    /// Denoising time of the baseline divided by that of the run.
+    pub speedup: f64,
+    /// Seconds less.
+    pub seconds: f64,
+}
+
+impl Run {
+    /// A short name: number and strategy.
+    pub fn title(&self) -> String {
+        format!("#{} {}", self.id, self.capture.run.strategy.name())
+    }
+
+    /// The foreground mask in use, one bit a token: the painted one, else the newest estimate.
+    pub fn mask(&self) -> Option<&[bool]> {
+        let tokens = self.capture.run.tokens();
+        let estimate = || self.estimated_mask();
+        self.painted.as_deref().or_else(estimate).filter(|bits| bits.len() == tokens && tokens > 0)
+    }
+
+    /// The newest estimate of the foreground, one bit a token.
+    pub fn estimated_mask(&self) -> Option<&[bool]> {
+        self.capture.masks.last().map(|mask| mask.tokens.as_slice())
+    }
+
+    /// A step's record by its number.
+    pub fn step(&self, step: usize) -> Option<&StepRecord> {
+        self.capture.steps.iter().find(|record| record.step == step)
+    }
+
+    /// The step on show where one is wished for: that one, or the newest that was recorded.
+    pub fn shown_step(&self, wished: Option<usize>) -> Option<usize> {
+        let newest = self.capture.steps.last().map(|step| step.step);
+        wished.filter(|step| self.step(*step).is_some()).or(newest)
+    }
+
+    /// Whether it is done and in no file, neither whole nor as a clip.
+    pub fn unsaved(&self) -> bool {
+        !self.live && self.path.is_none() && !self.clip_saved
+    }
+
+    /// A block's record in one branch of one step.
+    pub fn block(&self, step: usize, block: usize, uncond: bool) -> Option<&BlockRecord> {
+        self.step(step)?.branch(uncond).get(block)
+    }
+
+    /// Seconds of all steps so far.
+    pub fn denoise_seconds(&self) -> f64 {
+        self.capture.steps.iter().map(|step| step.seconds).sum()
+    }
+
+    /// Median seconds of steps that computed every block; the first step is left out where there are others: it also compiles.
+    pub fn full_step_seconds(&self) -> Option<f64> {
+        let run = &self.capture.run;
+        let full = |step: &&StepRecord| {
+            let plan = step.plan.as_ref();
+            plan.is_some_and(|plan| plan.branches(run.guided()).all(|branch| branch.is_full(run.blocks)))
+        };
+        let mut times: Vec<f64> = self.capture.steps.iter().filter(full).map(|step| step.seconds).collect();
+        if times.len() > 1 {
+            times.remove(0);
+        }
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied()
+    }
+
+    /// Seconds of all steps so far. Those that compiled kernels took long for a reason that no reuse changes and that does not come
+    /// again: none counts more than a full step.
+    fn steady_seconds(&self) -> f64 {
+        let full = self.full_step_seconds().unwrap_or(f64::INFINITY);
+        self.capture.steps.iter().map(|step| step.seconds.min(full)).sum()
+    }
+
+    /// What was saved against a complete run of the same job; without one against the run's own full steps.
+    pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
+        let (steps, all) = (self.capture.steps.len(), self.capture.run.steps());
+        let theirs = match baseline.filter(|other| other.id != self.id) {
+            Some(other) => {
+                let complete = other.capture.steps.len() == other.capture.run.steps();
+                complete.then(|| other.steady_seconds() * steps as f64 / all.max(1) as f64)?
+            }
+            // Without reuse there is nothing to save: steps differ by chance alone.
+            None if self.capture.hit_rate() == 0.0 => return None,
+            None => self.full_step_seconds()? * steps as f64,
+        };
+        let mine = self.steady_seconds();
+        (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
+    }
+
+    /// Seconds to go, from the work that is to come and the time that such work took.
+    pub fn eta(&self) -> Option<f64> {
+        let run = &self.capture.run;
+        let done = self.capture.steps.len();
+        // The first step also compiles kernels: alone it says little of those to come.
+        if !self.live || done < 2 {
+            return None;
+        }
+        let work = |plan: &StepPlan| -> f64 {
+            let outside = run.cost.map_or(1.0, |cost| cost.outside / cost.block);
+            plan.branches(run.guided()).map(|branch| outside + branch.computed(run.blocks) as f64).sum()
+        };
+        let seconds = self.steady_seconds();
+        if run.expected.len() == run.steps() {
+            let (before, after) = run.expected.split_at(done.min(run.steps()));
+            let sum = |plans: &[StepPlan]| plans.iter().map(work).sum::<f64>();
+            return Some(seconds * sum(after) / sum(before));
+        }
+        Some(seconds / done as f64 * run.steps().saturating_sub(done) as f64)
+    }
+}
+
+/// All runs, and the roles they play.
+#[derive(Clone, Debug, Default)]
+pub struct Runs {
+    list: Vec<Run>,
+    last_id: u64,
+    current: Option<u64>,
+    baseline: Option<u64>,
+}
+
+impl Runs {
+    /// Adds a run and shows it.
+    pub fn add(&mut self, capture: Capture, live: bool, path: Option<PathBuf>) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        self.list.push(Run { id, capture: Arc::new(capture), live, path, ..Run::default() });
+        self.current = Some(id);
+        id
+    }
+
+    /// A run begins.
+    pub fn start(&mut self) -> u64 {
+        self.add(Capture::default(), true, None)
+    }
+
+    /// Takes over what a run did.
+    pub fn observe(&mut self, id: u64, records: Vec<Record>) {
+        self.change(id, |run| {
+            let capture = Arc::make_mut(&mut run.capture);
+            records.into_iter().for_each(|record| capture.push(record));
+        });
+    }
+
+    /// A run has ended, one way or another.
+    pub fn end(&mut self, id: u64) {
+        self.change(id, |run| run.live = false);
+    }
+
+    /// Shows a run beside the current one, or no longer.
+    pub fn put_beside(&mut self, id: u64, beside: bool) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.beside = beside;
+        }
+    }
+
+    /// A run's capture is in a file now.
+    pub fn saved(&mut self, id: u64, path: PathBuf) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.path = Some(path);
+        }
+    }
+
+    /// A run's clip is in a file now.
+    pub fn clip_saved(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.clip_saved = true;
+        }
+    }
+
+    /// Makes a run without reuse the baseline where there is none of its job; whether it did.
+    pub fn promote(&mut self, id: u64) -> bool {
+        let Some(run) = self.get(id).filter(|run| run.capture.run.strategy == StrategyConfig::Off) else {
+            return false;
+        };
+        let new = self.baseline().is_none_or(|baseline| baseline.id != id && differs(baseline, run).is_some());
+        if new {
+            self.baseline = Some(id);
+        }
+        new
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Run> {
+        self.list.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// One of them.
+    pub fn get(&self, id: u64) -> Option<&Run> {
+        self.list.iter().find(|run| run.id == id)
+    }
+
+    /// One of them, to change; its version grows.
+    pub fn change(&mut self, id: u64, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            change(run);
+            run.version += 1;
+        }
+    }
+
+    /// Gives a run a painted mask, or takes it away.
+    pub fn paint(&mut self, id: u64, mask: Option<Vec<bool>>) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id)
+            && run.painted != mask
+        {
+            run.painted = mask;
+            run.mask_version += 1;
+        }
+    }
+
+    /// Keeps the painted mask as it is for undo: a stroke begins, or another mask comes.
+    pub fn keep_mask(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            run.painted_before = Some(run.painted.clone());
+        }
+    }
+
+    /// Takes back what was painted since the mask was kept; once more, and it is painted again.
+    pub fn undo_mask(&mut self, id: u64) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id)
+            && let Some(before) = run.painted_before.take()
+        {
+            run.painted_before = Some(std::mem::replace(&mut run.painted, before));
+            run.mask_version += 1;
+        }
+    }
+
+    /// The run on show.
+    pub fn current(&self) -> Option<&Run> {
+        self.get(self.current?)
+    }
+
+    /// Shows a run.
+    pub fn show(&mut self, id: u64) {
+        self.current = Some(id);
+    }
+
+    /// The run that others are measured against.
+    pub fn baseline(&self) -> Option<&Run> {
+        self.get(self.baseline?)
+    }
+
+    /// Makes a run the baseline, or none.
+    pub fn set_baseline(&mut self, id: Option<u64>) {
+        self.baseline = id;
+    }
+
+    /// A baseline for the current run: of the same clip, and not the run itself.
+    pub fn comparable(&self) -> Option<(&Run, &Run)> {
+        let (baseline, current) = (self.baseline()?, self.current()?);
+        (baseline.id != current.id && same_clip(baseline, current)).then_some((baseline, current))
+    }
+
+    /// The baseline of a run, where both did the same job, so that time and likeness mean something.
+    pub fn reference_of(&self, run: &Run) -> Option<&Run> {
+        self.baseline().filter(|baseline| baseline.id != run.id && differs(baseline, run).is_none())
+    }
+
+    /// The runs of the preview: the baseline, the current one and those beside it, at most [`MOST_SHOWN`].
+    pub fn shown(&self) -> Vec<&Run> {
+        let Some(current) = self.current() else { return Vec::new() };
+        let baseline = self.comparable().map(|(baseline, _)| baseline);
+        let beside = self.list.iter().filter(|run| {
+            run.beside && run.id != current.id && Some(run.id) != baseline.map(|run| run.id) && same_clip(run, current)
+        });
+        baseline.into_iter().chain([current]).chain(beside).take(MOST_SHOWN).collect()
+    }
+
+    /// Takes a run off the list, and gives it to who may bring it back.
+    pub fn close(&mut self, id: u64) -> Option<Closed> {
+        let place = self.list.iter().position(|run| run.id == id)?;
+        let run = self.list.remove(place);
+        let baseline = self.baseline == Some(id);
+        if baseline {
+            self.baseline = None;
+        }
+        if self.current == Some(id) {
+            self.current = self.list.last().map(|run| run.id);
+        }
+        Some(Closed { run, place, baseline })
+    }
+
+    /// Brings a closed run back, and shows it.
+    pub fn reopen(&mut self, closed: Closed) {
+        let Closed { run, place, baseline } = closed;
+        self.current = Some(run.id);
+        if baseline {
+            self.baseline = Some(run.id);
+        }
+        self.list.insert(place.min(self.list.len()), run);
+    }
+}
+
+/// A run that was closed, with its roles.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    run: Run,
+    place: usize,
+    baseline: bool,
+}
+
+impl Closed {
+    /// The run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+}
+
+/// Whether two runs make clips that can be laid over each other.
+pub fn same_clip(a: &Run, b: &Run) -> bool {
+    let key = |run: &Run| {
+        let info = &run.capture.run;
+        (info.width, info.height, info.num_frames, info.latent_shape)
+    };
+    key(a) == key(b)
+}
+
+/// The first setting besides the strategy in which two runs differ; `None` where both did the same job.
+pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
+    let (x, y) = (&a.capture.run, &b.capture.run);
+    let fewer = |run: &Run| matches!(run.capture.run.strategy, StrategyConfig::FewerSteps { .. });
+    let checks = [
+        ("model", x.model_id == y.model_id),
+        ("size", same_clip(a, b)),
+        ("prompt", x.prompt == y.prompt),
+        ("negative prompt", x.negative_prompt == y.negative_prompt),
+        ("seed", x.seed == y.seed && x.noise == y.noise),
+        ("guidance", x.guidance_scale == y.guidance_scale),
+        ("sampler", x.scheduler == y.scheduler && x.flow_shift == y.flow_shift),
+        // Fewer of them are a strategy.
+        ("number of steps", x.steps() == y.steps() || fewer(a) || fewer(b)),
+    ];
+    checks.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::sample;
+
+    #[test]
+    fn roles_follow_the_runs() {
+        let mut runs = Runs::default();
+        assert!(runs.current().is_none() && runs.shown().is_empty());
+        let first = runs.add(sample::capture(sample::Kind::Off), false, None);
+        runs.set_baseline(Some(first));
+        assert!(runs.comparable().is_none(), "a run is no baseline of itself");
+        let second = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        assert_eq!(runs.comparable().map(|(a, b)| (a.id, b.id)), Some((first, second)));
+        runs.close(second);
+        assert_eq!(runs.current().map(|run| run.id), Some(first));
+        runs.close(first);
+        assert!(runs.baseline().is_none() && runs.current().is_none());
+    }
+
+    #[test]
+    fn savings_and_times() {
+        let mut runs = Runs::default();
+        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        let (off, uniform) = (runs.get(off).unwrap(), runs.get(uniform).unwrap());
+        let saving = uniform.saving(Some(off)).unwrap();
+        assert!(saving.speedup > 1.2 && saving.seconds > 0.0, "{saving:?}");
+        let own = uniform.saving(None).unwrap();
+        assert!((own.speedup - saving.speedup).abs() < 0.3, "{own:?}");
+        assert_eq!((off.eta(), off.saving(None)), (None, None));
+        // What compiling took is no part of it, on either side.
+        let compiling = |run: &Run| changed(run, |capture| capture.steps[0].seconds += 100.0);
+        assert!((compiling(uniform).saving(Some(off)).unwrap().speedup - saving.speedup).abs() < 0.2);
+        assert!((uniform.saving(Some(&compiling(off))).unwrap().speedup - saving.speedup).abs() < 0.2);
+    }
+
+    fn changed(run: &Run, change: impl FnOnce(&mut Capture)) -> Run {
+        let mut run = run.clone();
+        change(Arc::make_mut(&mut run.capture));
+        run
+    }
+
+    #[test]
+    fn what_is_to_come_is_estimated() {
+        let mut runs = Runs::default();
+        let id = runs.add(sample::capture(sample::Kind::Uniform), true, None);
+        let whole = runs.get(id).unwrap();
+        let upto = |steps| changed(whole, |capture| capture.steps.truncate(steps));
+        assert_eq!((upto(0).eta(), upto(1).eta(), whole.eta()), (None, None, Some(0.0)));
+        let live = upto(6);
+        let eta = live.eta().unwrap();
+        assert!(eta > 0.0 && eta < whole.denoise_seconds());
+        assert!(changed(&live, |capture| capture.steps[0].seconds += 100.0).eta().unwrap() < 1.1 * eta);
+        // Steps that reuse everything take time too.
+        let skipped = changed(whole, |capture| {
+            capture.steps.truncate(8);
+            let hold = capture.run.expected[4].clone();
+            assert_eq!(hold.cond.computed(8), 0);
+            capture.run.expected[8..].fill(hold);
+        });
+        assert!(skipped.eta().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn only_runs_of_one_job_are_measured_against_each_other() {
+        let mut runs = Runs::default();
+        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+        assert!(runs.promote(off) && !runs.promote(off));
+        let mut other = sample::capture(sample::Kind::Off);
+        other.run.seed = 7;
+        let other = runs.add(other, false, None);
+        let referred = |runs: &Runs| runs.current().is_some_and(|run| runs.reference_of(run).is_some());
+        assert!(runs.comparable().is_some() && !referred(&runs));
+        assert_eq!(differs(runs.get(off).unwrap(), runs.get(other).unwrap()), Some("seed"));
+        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        assert!(referred(&runs) && !runs.promote(uniform));
+        assert!(runs.promote(other) && !referred(&runs), "a new job has a new baseline");
+    }
+
+    #[test]
+    fn a_closed_run_comes_back_with_its_roles() {
+        let mut runs = Runs::default();
+        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+        runs.set_baseline(Some(off));
+        let closed = runs.close(off).unwrap();
+        assert!(runs.baseline().is_none() && runs.close(off).is_none());
+        runs.reopen(closed);
+        assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [off, uniform]);
+        assert_eq!((runs.baseline().map(|run| run.id), runs.current().map(|run| run.id)), (Some(off), Some(off)));
+    }
+}

@@ -1,0 +1,5 @@
+//! Colours, small widgets and figures that panes share.
+
+pub mod figures;
+pub mod legend;
+pub mod theme;
