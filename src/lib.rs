@@ -18,7 +18,7 @@
 //!     let mut fps = 16;
 //!     for event in engine.events() {
 //!         match event {
-//!             Event::Started(run) => fps = run.fps,
+//!             Event::Started(run) => fps = run.clip.fps,
 //!             Event::Step(done) => println!("step {} of {}", done.record.step + 1, done.steps),
 //!             Event::Finished(generated) => {
 //!                 let clip = generated.bytes();

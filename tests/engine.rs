@@ -5,12 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ditscope::caching::{DiCache, MagCache, StrategyConfig};
-use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Received, Stage};
+use ditscope::engine::{ClipSettings, Engine, EngineError, Event, GenerateRequest, Observe, Received, Stage};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
     GenerateRequest::of_model(&model, "a cat walking on grass").unwrap()
+}
+
+/// The same for five frames and few steps.
+fn short(num_inference_steps: usize) -> GenerateRequest {
+    let request = request();
+    GenerateRequest { clip: ClipSettings { num_inference_steps, num_frames: 5, ..request.clip }, ..request }
 }
 
 /// The job's last event, and the number of its steps.
@@ -47,7 +53,7 @@ fn a_job_is_held_and_ended_while_it_loads() {
         assert!(matches!(end(&engine), (Event::Failed(EngineError::Cancelled), 0)));
     }
     engine.control().cancel();
-    engine.generate(GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() }).unwrap();
+    engine.generate(short(2)).unwrap();
     assert!(matches!(end(&engine), (Event::Finished(_), 2)));
 }
 
@@ -56,7 +62,7 @@ fn a_job_is_held_and_ended_while_it_loads() {
 fn data_kept_between_jobs_change_nothing() {
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let engine = Engine::start(gpu.clone(), Duration::from_millis(100)).unwrap();
-    let small = GenerateRequest { num_inference_steps: 2, num_frames: 5, ..request() };
+    let small = short(2);
     let run = |prompt: &str| {
         engine.generate(GenerateRequest { prompt: prompt.into(), ..small.clone() }).unwrap();
         match end(&engine) {
@@ -91,7 +97,7 @@ fn measured_changes_are_those_of_the_residuals() {
     let engine = Engine::start(gpu, Duration::from_millis(12)).unwrap();
     let observe = Observe { changes: true, ..Observe::default() };
     engine
-        .generate(GenerateRequest { num_inference_steps: 3, num_frames: 5, guidance_scale: 1.0, observe, ..request() })
+        .generate(GenerateRequest { clip: ClipSettings { guidance_scale: 1.0, ..short(3).clip }, observe, ..request() })
         .unwrap();
     let mut last: Option<Vec<f32>> = None;
     let mut steps = 0;
@@ -136,7 +142,7 @@ fn probed_blocks_are_measured_too() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
     let records = |strategy: StrategyConfig| {
         let observe = Observe { changes: true, attention: Some(Received::Exact), ..Observe::default() };
-        let small = GenerateRequest { num_inference_steps: 4, num_frames: 5, observe, strategy, ..request() };
+        let small = GenerateRequest { observe, strategy, ..short(4) };
         engine.generate(small).unwrap();
         let mut records = Vec::new();
         loop {
@@ -166,7 +172,7 @@ fn probed_blocks_are_measured_too() {
 fn a_profiled_run_gives_the_same_frames() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
     let frames = |observe: Observe| {
-        engine.generate(GenerateRequest { num_inference_steps: 3, num_frames: 5, observe, ..request() }).unwrap();
+        engine.generate(GenerateRequest { observe, ..short(3) }).unwrap();
         match end(&engine) {
             (Event::Finished(generated), 3) => generated.frames,
             (other, steps) => panic!("{other:?} after {steps} steps"),

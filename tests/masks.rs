@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use ditscope::engine::{Capture, Engine, Event, GenerateRequest, Generated, Observe, Received};
+use ditscope::engine::{Capture, ClipSettings, Engine, Event, GenerateRequest, Generated, Observe, Received};
 use ditscope::gpu::{Gpu, GpuOptions};
 use ditscope::media::GrayFrame;
 use ditscope::profiling::ProfilingError;
@@ -21,12 +21,11 @@ const STEPS: usize = 20;
 
 fn request(prompt: &str, size: usize) -> GenerateRequest {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+    let request = GenerateRequest::of_model(&model, prompt).unwrap();
     GenerateRequest {
-        width: size,
-        height: size,
-        num_inference_steps: STEPS,
+        clip: ClipSettings { width: size, height: size, num_inference_steps: STEPS, ..request.clip },
         observe: Observe { attention: Some(Received::Exact), ..Observe::default() },
-        ..GenerateRequest::of_model(&model, prompt).unwrap()
+        ..request
     }
 }
 

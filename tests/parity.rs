@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::caching::StrategyConfig;
-use ditscope::engine::{Engine, Event, GenerateRequest, Generated, Latents, Observe};
+use ditscope::engine::{ClipSettings, Engine, Event, GenerateRequest, Generated, Latents, Observe};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
 use ditscope::model::wan::patches::Patches;
@@ -219,15 +219,16 @@ fn pipeline_equals_diffusers() {
                 model: dir.path().into(),
                 prompt: case.param("prompt"),
                 negative_prompt: case.param("negative_prompt"),
-                width: case.param("width"),
-                height: case.param("height"),
-                num_frames: case.param("num_frames"),
-                num_inference_steps: case.param("num_inference_steps"),
-                guidance_scale: case.param("guidance_scale"),
-                flow_shift: None,
+                clip: ClipSettings {
+                    width: case.param("width"),
+                    height: case.param("height"),
+                    num_frames: case.param("num_frames"),
+                    num_inference_steps: case.param("num_inference_steps"),
+                    guidance_scale: case.param("guidance_scale"),
+                    ..ClipSettings::default()
+                },
                 scheduler: None,
                 grid: None,
-                seed: 0,
                 latents: Some(Latents { shape: latents.shape.try_into().expect("four extents"), values: latents.data }),
                 strategy: StrategyConfig::Off,
                 observe: Observe::default(),

@@ -20,7 +20,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Capture, Defaults, Facts, GenerateRequest};
+use crate::engine::{Capture, ClipSettings, Facts, GenerateRequest, clip_settings_of};
 
 use bars::{hints, status_bar, top_bar};
 use data::form::{Form, Prediction};
@@ -172,7 +172,7 @@ impl App {
     }
 
     fn use_model(&mut self, folder: PathBuf) {
-        match Defaults::of_model(&folder) {
+        match clip_settings_of(&folder) {
             Ok(defaults) => {
                 if !self.state.form.model.as_os_str().is_empty() {
                     let form = Box::new(self.state.form.clone());
@@ -206,12 +206,12 @@ impl App {
         let form = &mut self.state.form;
         form.prompt.clone_from(&info.prompt);
         form.negative_prompt.clone_from(&info.negative_prompt);
-        (form.seed, form.frames, form.size) = (info.seed, info.num_frames, [info.width, info.height]);
-        (form.steps, form.guidance) = (info.steps(), info.guidance_scale);
-        form.strategies = StrategyConfig::defaults(form.steps);
+        // The shift is left to the model, as the form does.
+        form.clip = ClipSettings { num_inference_steps: info.requested_steps(), flow_shift: None, ..info.clip };
+        form.strategies = StrategyConfig::defaults(form.clip.num_inference_steps);
         form.forget_own();
         form.use_strategy(info.strategy.clone());
-        if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost) {
+        if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost.clone()) {
             // The sizes of deltas and weights are not in a capture.
             let facts = Facts {
                 blocks: info.blocks,
@@ -219,7 +219,7 @@ impl App {
                 delta_bytes: 0,
                 sigmas: info.sigmas.clone(),
                 scheduler: info.scheduler.clone(),
-                flow_shift: info.flow_shift,
+                flow_shift: info.flow_shift(),
                 model_id: info.model_id.clone(),
                 vae_id: String::new(),
                 gpu_memory: 0,
@@ -246,7 +246,7 @@ impl App {
                 self.facts_asked = false;
                 // An answer of the model before tells nothing of this one.
                 if of.model() == self.state.form.model {
-                    self.learned(of, facts, profiled);
+                    self.learned(*of, facts, profiled);
                 }
             }
             Told::Likeness(of, likeness) => {

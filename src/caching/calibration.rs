@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CacheError;
+use crate::sampling::limits::MOST_STORED_STEPS;
 
 /// Measured on full runs of one model, sampler and number of steps; means over prompts and seeds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,9 +23,6 @@ pub struct Calibration {
     /// Measured outcomes of plans: predicted squared error of the latents, and PSNR in dB.
     pub outcomes: Vec<(f64, f64)>,
 }
-
-/// Steps that a calibration may have: far more than anyone samples with.
-const MOST_STEPS: usize = 2000;
 
 impl Calibration {
     /// Number of steps.
@@ -47,7 +45,7 @@ impl Calibration {
             && self.magnitude_ratios.len() == steps
             && self.amplification.len() == steps
             && self.gram.iter().all(|row| row.len() == steps);
-        if !(1..=MOST_STEPS).contains(&steps) || !sizes {
+        if !(1..=MOST_STORED_STEPS).contains(&steps) || !sizes {
             return Err(CacheError::Settings("the calibration's tables do not fit each other".into()));
         }
         let tea = self.tea_embedding.iter().chain(&self.tea_projection).flatten();

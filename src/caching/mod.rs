@@ -8,6 +8,7 @@
 
 mod calibration;
 mod config;
+mod cost;
 mod delta_store;
 mod easy_cache;
 mod error;
@@ -23,13 +24,12 @@ mod tea_cache;
 
 pub use calibration::{Calibration, GramRecorder};
 pub use config::{StrategyConfig, StrategyInputs};
+pub use cost::{ForwardCost, hit_rate};
 pub use delta_store::DeltaStore;
 pub use easy_cache::EasyCache;
 pub use error::CacheError;
 pub use mag_cache::MagCache;
-pub use plan::{
-    Action, BranchPlan, Cell, Correction, Forecast, ForwardCost, MOST_OUTPUTS, OutputKind, Segment, StepPlan, hit_rate,
-};
+pub use plan::{Action, BranchPlan, Cell, Correction, Forecast, MOST_OUTPUTS, OutputKind, Segment, StepPlan};
 pub use planner::{Planned, PlannedStep, Planner};
 pub use probing::{DbCache, DiCache};
 pub use profiling_dit::{Carry, Lists, ProfilingSettings, runs_of};

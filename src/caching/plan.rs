@@ -294,49 +294,6 @@ fn check_correction(
     Ok(())
 }
 
-/// Work of one forward pass in FLOPs, for speed-ups that are known before anything runs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ForwardCost {
-    /// One block.
-    pub block: f64,
-    /// All that is not in a block: patch embedding and head. (Times are embedded once a run.)
-    pub outside: f64,
-    /// Number of blocks.
-    pub blocks: usize,
-}
-
-impl ForwardCost {
-    /// FLOPs of a branch's plan.
-    pub fn of(&self, plan: &BranchPlan) -> f64 {
-        match plan {
-            BranchPlan::Blocks(_) => self.outside + self.block * plan.computed(self.blocks) as f64,
-            BranchPlan::Output(..) => 0.0,
-        }
-    }
-
-    /// FLOPs of steps. A correction makes the head once more; what is outside the blocks is more than that.
-    pub fn of_steps(&self, plans: &[StepPlan], guided: bool) -> f64 {
-        let of_step = |plan: &StepPlan| {
-            let correction = if plan.correction.is_some() { self.outside } else { 0.0 };
-            plan.branches(guided).map(|branch| self.of(branch) + correction).sum::<f64>()
-        };
-        plans.iter().map(of_step).sum()
-    }
-
-    /// Work of as many uncached steps, divided by that of the plans.
-    pub fn speedup(&self, plans: &[StepPlan], guided: bool) -> f64 {
-        let full = vec![StepPlan::compute(self.blocks); plans.len()];
-        self.of_steps(&full, guided) / self.of_steps(plans, guided).max(f64::MIN_POSITIVE)
-    }
-}
-
-/// Share of block executions that were avoided, over all branches and steps: the hit rate.
-pub fn hit_rate(plans: &[StepPlan], blocks: usize, guided: bool) -> f64 {
-    let all: usize = plans.iter().flat_map(|plan| plan.branches(guided)).count() * blocks;
-    let run: usize = plans.iter().flat_map(|plan| plan.branches(guided)).map(|plan| plan.computed(blocks)).sum();
-    if all == 0 { 0.0 } else { 1.0 - run as f64 / all as f64 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,16 +330,5 @@ mod tests {
         assert!(check_reuse(&[store.clone(), held(), corrected(2)]).is_err());
         assert!(check_reuse(&[corrected(1)]).is_err());
         assert!(check_reuse(&[store.clone(), StepPlan { correction: correction(1), ..held() }]).is_err());
-    }
-
-    /// The paper's own arithmetic (Wan2.1-14B): 14 of 50 steps full, 28 of 40 blocks cached in the others: 2.016x.
-    #[test]
-    fn flop_speedup_of_the_paper() {
-        let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 40 };
-        let reuse = BranchPlan::runs(40, &[0..1, 2..8, 10..21, 25..33, 37..39], &Action::Reuse(Forecast::hold()));
-        let mut plans = vec![StepPlan::compute(40); 14];
-        plans.resize(50, StepPlan::both(reuse));
-        assert!((cost.speedup(&plans, true) - 2.016).abs() < 1e-3);
-        assert!((hit_rate(&plans, 40, true) - 36.0 / 50.0 * 28.0 / 40.0).abs() < 1e-12);
     }
 }

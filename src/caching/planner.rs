@@ -12,6 +12,7 @@
 //! A dynamic program then finds the set of computed steps with the least sum of these errors for every number of them.
 
 use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan, StrategyConfig};
+use crate::sampling::limits;
 
 /// Residuals that a forecast combines at most. With corrections a third one brings nothing (`docs/results.md`).
 const DEPTH: usize = 2;
@@ -74,7 +75,7 @@ pub struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// Steps that can be planned: the search takes their cube, and keeps a step in a byte.
-    pub const MOST_STEPS: usize = 250;
+    pub const MOST_STEPS: usize = limits::MOST_PLANNED_STEPS;
 
     /// A planner for a checked calibration.
     ///

@@ -143,8 +143,8 @@ mod tests {
         let schedule = StepSchedule { last: 0, warm_up: 6, ..Default::default() };
         let settings = ProfilingSettings { blocks: vec![list], schedule, ..Default::default() };
         let plans = settings.plans(50, 40);
-        let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 40 };
-        assert!((cost.speedup(&plans, true) - 2.016).abs() < 1e-3);
+        let cost = ForwardCost::even(1.0, 0.0, 40);
+        assert!((cost.speedup_to(50, &plans, true) - 2.016).abs() < 1e-3);
     }
 
     #[test]

@@ -133,9 +133,9 @@ fn print_shape(speeds: &[KernelSpeed]) {
 /// A step of a model at its own size or another one, and what it takes with reuse and with profiling.
 fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
     let mut request = GenerateRequest::of_model(model, "a cat walking on grass")?;
-    request.num_inference_steps = STEPS;
+    request.clip.num_inference_steps = STEPS;
     if let Some((width, height)) = size {
-        (request.width, request.height) = (width, height);
+        (request.clip.width, request.clip.height) = (width, height);
     }
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     let profiled = |attention| GenerateRequest {
@@ -162,9 +162,9 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
     let share = |kind: usize| median(rounds.iter().map(|round| round[kind] / round[0]).collect());
     Ok(StepSpeed {
         model: model.display().to_string(),
-        size: [request.width, request.height],
-        frames: request.num_frames,
-        guidance_scale: request.guidance_scale,
+        size: [request.clip.width, request.clip.height],
+        frames: request.clip.num_frames,
+        guidance_scale: request.clip.guidance_scale,
         rounds: rounds.len(),
         seconds: rounds.iter().map(|round| round[0]).fold(f64::INFINITY, f64::min),
         reused: share(1),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Engine, Facts, GenerateRequest, Seconds};
+use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest, Seconds};
 use crate::gpu::Gpu;
 use crate::media::Clip;
 use crate::metrics::{self, Fidelity, Frames, LPIPS_MIN_SIDE};
@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     let request = args.runs.request(&prompts[0])?;
     let facts = Facts::of(&request)?;
-    if request.width.min(request.height) < LPIPS_MIN_SIDE {
+    if request.clip.width.min(request.clip.height) < LPIPS_MIN_SIDE {
         return Err(WrongUse(format!("LPIPS needs {LPIPS_MIN_SIDE} pixels a side: choose a larger --size")).into());
     }
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
@@ -200,7 +200,11 @@ fn compare_all(
                 bar.inc(entries.len() as u64 + RUNS_BESIDES);
                 continue;
             }
-            let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+            let request = GenerateRequest {
+                prompt: prompt.clone(),
+                clip: ClipSettings { seed, ..request.clip },
+                ..request.clone()
+            };
             let backwards = (number as u64 + seed) % 2 == 1;
             let clips = compare_one(engine, &request, (entries, backwards), rows, (&bar, &mut told))?;
             report::write_rows(&args.output, rows)?;
@@ -223,7 +227,7 @@ fn known_prompts(args: &Args, profile: Option<&Profile>) -> Vec<String> {
 
 /// Bytes of the deltas that one of the strategies keeps at most.
 fn kept(settings: &Settings, request: &GenerateRequest, facts: &Facts) -> u64 {
-    let (steps, guided) = (request.num_inference_steps, request.guidance_scale != 1.0);
+    let (steps, guided) = (request.clip.num_inference_steps, request.clip.guided());
     let strategies = settings.strategies.iter();
     strategies.map(|entry| facts.strategy_memory(&entry.config, steps, guided)).max().unwrap_or(0)
 }
@@ -237,10 +241,10 @@ impl Settings {
             driver: gpu.driver(),
             model_id: facts.model_id.clone(),
             vae_id: facts.vae_id.clone(),
-            size: [request.width, request.height],
-            num_frames: request.num_frames,
-            num_inference_steps: request.num_inference_steps,
-            guidance_scale: request.guidance_scale,
+            size: [request.clip.width, request.clip.height],
+            num_frames: request.clip.num_frames,
+            num_inference_steps: request.clip.num_inference_steps,
+            guidance_scale: request.clip.guidance_scale,
             scheduler: facts.scheduler.clone(),
             flow_shift: facts.flow_shift,
             known_prompts: Vec::new(),
@@ -304,8 +308,8 @@ fn compare_one(
     };
     job(&StrategyConfig::FewerSteps { steps: 1 })?;
     let baseline = job(&StrategyConfig::Off)?;
-    let (reference, full) = (frames(&baseline)?, baseline.capture.plans());
-    let (before, first) = (baseline.generated.seconds, clip(&baseline.generated, baseline.capture.run.fps)?);
+    let reference = frames(&baseline)?;
+    let (before, first) = (baseline.generated.seconds, clip(&baseline.generated, baseline.capture.run.clip.fps)?);
     drop(baseline);
     let off = Entry { name: "off again".into(), target: None, expected: None, config: StrategyConfig::Off };
     let (mut times, mut clips, mut after) = (Vec::new(), Vec::new(), before);
@@ -323,25 +327,25 @@ fn compare_one(
         let run = job(&entry.config)?;
         after = run.generated.seconds;
         run.capture.warnings.iter().for_each(|warning| warn(entry, warning));
-        clips.push(clip(&run.generated, run.capture.run.fps)?);
+        clips.push(clip(&run.generated, run.capture.run.clip.fps)?);
         let fidelity = match frames(&run).and_then(|frames| Ok(metrics::compare(&reference, &frames)?)) {
             Ok(fidelity) => fidelity,
             // The others are worth as much without it.
             Err(error) => {
                 let target = entry.target.map_or(String::new(), |target| format!(" at {target}x"));
-                warn(entry, &format!("left out{target} for \"{}\", seed {}: {error:#}", request.prompt, request.seed));
+                warn(
+                    entry,
+                    &format!("left out{target} for \"{}\", seed {}: {error:#}", request.prompt, request.clip.seed),
+                );
                 continue;
             }
         };
-        let cost = run.capture.run.cost.context("a run without its cost")?;
-        let guided = run.capture.run.guided();
         rows.push(Row {
             strategy: entry.name.clone(),
             target: entry.target,
             prompt: request.prompt.clone(),
-            seed: request.seed,
-            // Against the baseline's steps: fewer steps are less work too.
-            flop_speedup: cost.of_steps(&full, guided) / cost.of_steps(&run.capture.plans(), guided),
+            seed: request.clip.seed,
+            flop_speedup: run.capture.flop_speedup().context("a run without its cost")?,
             denoise_speedup: 1.0,
             total_speedup: 1.0,
             hit_rate: run.capture.hit_rate(),

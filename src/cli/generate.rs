@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
-    Capture, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, Record, SchedulerChoice, Stage,
+    Capture, ClipSettings, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, Record,
+    SchedulerChoice, Stage,
 };
 use crate::media;
 use crate::profiling::profile::Profile;
@@ -92,21 +93,26 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
 impl Args {
     fn request(&self, model: &Path) -> anyhow::Result<GenerateRequest> {
         let defaults = GenerateRequest::of_model(model, &self.prompt)?;
-        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
-        Ok(GenerateRequest {
-            negative_prompt: self.negative_prompt.clone(),
+        let (width, height) = self.size.unwrap_or(defaults.clip.size());
+        let planned = self.strategy.planned_steps()?;
+        let clip = ClipSettings {
             width,
             height,
-            num_frames: self.frames.unwrap_or(defaults.num_frames),
-            num_inference_steps: self.steps.or(self.strategy.planned_steps()?).unwrap_or(defaults.num_inference_steps),
-            guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
-            flow_shift: self.flow_shift,
+            num_frames: self.frames.unwrap_or(defaults.clip.num_frames),
+            num_inference_steps: self.steps.or(planned).unwrap_or(defaults.clip.num_inference_steps),
+            guidance_scale: self.guidance_scale.unwrap_or(defaults.clip.guidance_scale),
+            flow_shift: self.flow_shift.or(defaults.clip.flow_shift),
+            seed: self.seed,
+            ..defaults.clip
+        };
+        Ok(GenerateRequest {
+            negative_prompt: self.negative_prompt.clone(),
+            clip,
             scheduler: self.scheduler.map(|solver| match solver {
                 Solver::Unipc => SchedulerChoice::UniPc,
                 Solver::Euler => SchedulerChoice::Euler,
             }),
             grid: self.reference_sigmas.then_some(Grid::Reference),
-            seed: self.seed,
             latents: self.latents.as_deref().map(latents::read).transpose()?,
             observe: match self.capture {
                 Some(_) => Observe { attention: Some(Received::Sampled(256)), changes: true, times: false },
@@ -129,7 +135,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut request = args.request(&model_folder(args.model.as_deref())?)?;
     let facts = Facts::of(&request)?;
-    media::check_clip(&output, request.width, request.height)?;
+    media::check_clip(&output, request.clip.width, request.clip.height)?;
     // A full run needs none, whatever is wrong with it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
@@ -139,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
     request.strategy = strategy;
-    let kept = facts.strategy_memory(&request.strategy, request.num_inference_steps, request.guidance_scale != 1.0);
+    let kept = facts.strategy_memory(&request.strategy, request.clip.num_inference_steps, request.clip.guided());
     let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
         eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
@@ -156,8 +162,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // Another run may have taken the name since.
     let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
-    let summary = summary(&output, &request, &generated, &capture, expected);
-    media::write(&output, &job::clip(&generated, capture.run.fps)?, &summary.to_string())?;
+    let summary = summary(&output, &generated, &capture, expected);
+    media::write(&output, &job::clip(&generated, capture.run.clip.fps)?, &summary.to_string())?;
     let saved = match &args.save_latents {
         Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
         None => Ok(()),
@@ -190,7 +196,7 @@ fn print_summary(
         seconds.denoise,
         seconds.decode
     );
-    if let (Some(speedup), true) = (flop_speedup(capture, request), request.strategy != StrategyConfig::Off) {
+    if let (Some(speedup), true) = (capture.flop_speedup(), request.strategy != StrategyConfig::Off) {
         let expected = match expected {
             Some(psnr) if psnr.is_finite() => format!(", {psnr:.0} dB expected"),
             Some(_) => ": identical to the clip without reuse".into(),
@@ -204,24 +210,22 @@ fn print_summary(
     }
 }
 
-/// Work of the steps that were asked for, by that of what ran: fewer steps are less work too.
-fn flop_speedup(capture: &Capture, request: &GenerateRequest) -> Option<f64> {
-    Some(capture.flop_speedup()? * request.num_inference_steps as f64 / capture.run.steps() as f64)
-}
-
 /// What to say where a profile was measured on other clips than a request asks for: plans carry over, what they keep may not. Another
 /// number of steps is worked in.
 fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
-    let there = &profile.settings;
+    let (there, here) = (&profile.settings.clip, &request.clip);
     let solver = request.scheduler.map(SchedulerChoice::name);
     let differences = [
         (
-            (there.width, there.height, there.frames) != (request.width, request.height, request.num_frames),
-            format!("{}x{} pixels and {} frames", there.width, there.height, there.frames),
+            (there.size(), there.num_frames) != (here.size(), here.num_frames),
+            format!("{}x{} pixels and {} frames", there.width, there.height, there.num_frames),
         ),
-        (there.guidance_scale != request.guidance_scale, format!("guidance {}", there.guidance_scale)),
-        (solver.is_some_and(|solver| solver != there.scheduler), there.scheduler.clone()),
-        (request.flow_shift.is_some_and(|shift| shift != there.flow_shift), format!("shift {}", there.flow_shift)),
+        (there.guidance_scale != here.guidance_scale, format!("guidance {}", there.guidance_scale)),
+        (solver.is_some_and(|solver| solver != profile.settings.scheduler), profile.settings.scheduler.clone()),
+        (
+            here.flow_shift.is_some_and(|shift| there.flow_shift.is_some_and(|there| shift != there)),
+            format!("shift {}", there.flow_shift.unwrap_or(1.0)),
+        ),
     ];
     let listed: Vec<_> = differences.into_iter().filter(|(differs, _)| *differs).map(|(_, there)| there).collect();
     (!listed.is_empty())
@@ -317,18 +321,12 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
 }
 
 /// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
-fn summary(
-    output: &Path,
-    request: &GenerateRequest,
-    generated: &Generated,
-    capture: &Capture,
-    expected: Option<f64>,
-) -> serde_json::Value {
+fn summary(output: &Path, generated: &Generated, capture: &Capture, expected: Option<f64>) -> serde_json::Value {
     let mut summary = capture.run.settings();
     summary["output"] = output.display().to_string().into();
     summary["expected_psnr"] = expected.into();
     summary["hit_rate"] = capture.hit_rate().into();
-    summary["flop_speedup"] = flop_speedup(capture, request).into();
+    summary["flop_speedup"] = capture.flop_speedup().into();
     summary["seconds"] = serde_json::json!(generated.seconds);
     summary["peak_memory"] = generated.peak_memory.into();
     summary

@@ -72,14 +72,18 @@ fn capture_text(capture: &Capture, place: &Path) -> Result<String, std::fmt::Err
     writeln!(
         text,
         "  \"{}\", seed {}, guidance {}, {} with shift {}",
-        run.prompt, run.seed, run.guidance_scale, run.scheduler, run.flow_shift
+        run.prompt,
+        run.clip.seed,
+        run.clip.guidance_scale,
+        run.scheduler,
+        run.flow_shift()
     )?;
     writeln!(
         text,
         "  {} frames of {}x{}; {} blocks, {} tokens; {}",
-        run.num_frames,
-        run.width,
-        run.height,
+        run.clip.num_frames,
+        run.clip.width,
+        run.clip.height,
         run.blocks,
         run.tokens(),
         run.adapter

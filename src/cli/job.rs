@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::builder::RangedU64ValueParser;
 
-use crate::engine::{Capture, Engine, Event, GenerateRequest, Generated, StepDone};
+use crate::engine::{Capture, ClipSettings, Engine, Event, GenerateRequest, Generated, StepDone};
 use crate::gpu::Gpu;
 use crate::media::{Clip, MediaError};
 use crate::model::wan::tokenizer;
@@ -54,15 +54,16 @@ impl RunArgs {
     /// No model, or its settings cannot be read.
     pub fn request(&self, prompt: &str) -> anyhow::Result<GenerateRequest> {
         let defaults = GenerateRequest::of_model(&model_folder(self.model.as_deref())?, prompt)?;
-        let (width, height) = self.size.unwrap_or((defaults.width, defaults.height));
-        Ok(GenerateRequest {
+        let (width, height) = self.size.unwrap_or(defaults.clip.size());
+        let clip = ClipSettings {
             width,
             height,
-            num_frames: self.frames.unwrap_or(defaults.num_frames),
+            num_frames: self.frames.unwrap_or(defaults.clip.num_frames),
             num_inference_steps: self.steps,
-            guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
-            ..defaults
-        })
+            guidance_scale: self.guidance_scale.unwrap_or(defaults.clip.guidance_scale),
+            ..defaults.clip
+        };
+        Ok(GenerateRequest { clip, ..defaults })
     }
 
     /// The prompts.

@@ -10,8 +10,8 @@ use crate::caching::{
     Action, BranchPlan, Calibration, Forecast, GramRecorder, Planner, StepPlan, StrategyConfig, calibrate_tea_cache,
 };
 use crate::engine::{
-    Capture, Engine, Facts, GenerateRequest, Generated, MeanPaid, Observe, Received, StepRecord, estimate_masks,
-    subject_of,
+    Capture, ClipSettings, Engine, Facts, GenerateRequest, Generated, MeanPaid, Observe, Received, StepRecord,
+    estimate_masks, subject_of,
 };
 use crate::media::{read_gray, write_bytes};
 use crate::metrics::{self, Frames};
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let facts = Facts::of(&request)?;
     check_mask(&args.mask, &prompts, args.runs.seeds, facts.token_grid)?;
     check_rule(args.tau, facts.blocks)?;
-    if !PLANNABLE.contains(&request.num_inference_steps) {
+    if !PLANNABLE.contains(&request.clip.num_inference_steps) {
         let message = format!("--steps must be {} to {}, to be planned for", PLANNABLE.start(), PLANNABLE.end());
         return Err(WrongUse(message).into());
     }
@@ -114,13 +114,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let exact = u64::from(args.queries > 0);
     let probes = prompts.len().min(PROBED_PROMPTS) * PROBED.len();
     let trials = prompts.len().min(TRIED_PROMPTS) * TRIED.len();
-    let bar = ProgressBar::new((jobs + exact + (probes + trials) as u64) * request.num_inference_steps as u64);
+    let bar = ProgressBar::new((jobs + exact + (probes + trials) as u64) * request.clip.num_inference_steps as u64);
     bar.set_style(super::generate::bar_style()?);
     let mut collected = Collected::default();
     for prompt in &prompts {
         for seed in 0..args.runs.seeds {
             bar.set_message("profiling");
-            let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+            let request = GenerateRequest {
+                prompt: prompt.clone(),
+                clip: ClipSettings { seed, ..request.clip },
+                ..request.clone()
+            };
             if let Err(error) = collected.add(args, &engine, &request, &bar) {
                 return Err(collected.keep(&args.output, error));
             }
@@ -217,15 +221,15 @@ impl Collected {
         };
         let estimate = choose_mask(&args.mask, &generated.latents, &capture)?;
         if let Some(doubt) = doubt(&estimate) {
-            bar.suspend(|| eprintln!("warning: \"{}\", seed {}: {doubt}", request.prompt, request.seed));
+            bar.suspend(|| eprintln!("warning: \"{}\", seed {}: {doubt}", request.prompt, request.clip.seed));
         }
-        recorder.begin(&request.prompt, request.seed, estimate)?;
+        recorder.begin(&request.prompt, request.clip.seed, estimate)?;
         for step in &capture.steps {
             record(recorder, step)?;
         }
         recorder.end()?;
         self.calibrate(&capture, &residuals);
-        if request.seed == 0 && self.references.len() < PROBED_PROMPTS {
+        if request.clip.seed == 0 && self.references.len() < PROBED_PROMPTS {
             let tried = self.references.len() < TRIED_PROMPTS;
             let frames = tried.then(|| frames(&generated)).transpose()?;
             self.references.push(Reference { prompt: request.prompt.clone(), latents: generated.latents, frames });
@@ -253,7 +257,11 @@ impl Collected {
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
         let observe = Observe { attention: Some(Received::Exact), ..Observe::default() };
-        let run = run_job(engine, &GenerateRequest { observe, seed: 0, ..request.clone() }, |_| bar.inc(1))?;
+        let run = run_job(
+            engine,
+            &GenerateRequest { observe, clip: ClipSettings { seed: 0, ..request.clip }, ..request.clone() },
+            |_| bar.inc(1),
+        )?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         for (sampled, step) in self.sampled.iter().zip(run.capture.steps) {
             for (sampled, exact) in sampled.iter().zip(received(step)) {
@@ -307,13 +315,8 @@ fn setup(args: &Args, capture: &Capture) -> Setup {
     Setup {
         model: ModelId { id: run.model.clone(), hash: run.model_id.clone(), blocks: run.blocks },
         settings: RunSettings {
-            steps: run.steps(),
+            clip: ClipSettings { num_inference_steps: run.steps(), ..run.clip },
             scheduler: run.scheduler.clone(),
-            flow_shift: run.flow_shift,
-            guidance_scale: run.guidance_scale,
-            width: run.width,
-            height: run.height,
-            frames: run.num_frames,
         },
         token_grid: run.token_grid,
         queries: if args.queries == 0 { Queries::Exact } else { Queries::Sampled(args.queries) },

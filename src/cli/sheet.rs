@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 
-use crate::engine::{Engine, Facts, GenerateRequest};
+use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
 use crate::media::{self, Clip};
 
 use super::GpuArgs;
@@ -38,17 +38,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let request = args.runs.request(&prompts[0])?;
     let count = prompts.len() * args.runs.seeds as usize;
     let columns = args.columns.min(count);
-    let shown = args.shown.min(request.num_frames);
-    let (width, height) = media::check_grid((count, columns), (request.width, request.height), shown, args.scale)?;
+    let shown = args.shown.min(request.clip.num_frames);
+    let (width, height) =
+        media::check_grid((count, columns), (request.clip.width, request.clip.height), shown, args.scale)?;
     media::check_clip(&args.output, width, height)?;
     let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
-    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.num_inference_steps as u64);
+    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.clip.num_inference_steps as u64);
     bar.set_style(bar_style()?);
     let one = |prompt: &String, seed: u64| -> anyhow::Result<Clip> {
         bar.set_message(prompt.clone());
-        let request = GenerateRequest { prompt: prompt.clone(), seed, ..request.clone() };
+        let request =
+            GenerateRequest { prompt: prompt.clone(), clip: ClipSettings { seed, ..request.clip }, ..request.clone() };
         let run = run_job(&engine, &request, |_| bar.inc(1))?;
-        let clip = clip(&run.generated, run.capture.run.fps)?;
+        let clip = clip(&run.generated, run.capture.run.clip.fps)?;
         Ok(if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? })
     };
     let (mut cells, mut failure) = (Vec::new(), None);

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::caching::{Calibration, Carry, Intervals, Lists, Planner, ProfilingSettings, StepSchedule, StrategyConfig};
 use crate::engine::Facts;
+use crate::engine::limits::MOST_BLOCKS;
 use crate::profiling::controls;
 use crate::profiling::partition::{Partition, TauRule, parse_blocks};
 use crate::profiling::profile::Profile;
@@ -225,8 +226,7 @@ impl<'a> Settings<'a> {
 
 /// `0-5/9/12` as a list of blocks: `/` where other places write a comma, which separates settings here.
 fn block_list(text: &str) -> Result<Vec<usize>, WrongUse> {
-    const MOST: usize = 1000;
-    parse_blocks(&text.replace('/', ","), MOST)
+    parse_blocks(&text.replace('/', ","), MOST_BLOCKS)
         .map_err(|_| WrongUse(format!("\"{text}\" is no list of blocks: write for example 0-5/9/12")))
 }
 

@@ -10,9 +10,10 @@ pub mod file;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::caching::{Cell, ForwardCost, StepPlan, StrategyConfig, hit_rate};
+use crate::sampling::ClipSettings;
 
 use super::{Event, Seconds};
 
@@ -32,22 +33,12 @@ pub struct RunInfo {
     pub prompt: String,
     /// What not to show.
     pub negative_prompt: String,
-    /// Seed of the noise, and what turns it into noise.
-    pub seed: u64,
+    /// The clip. The shift is the one that was used; the guidance is 1 where there was no uncond branch. Steps are those
+    /// that were asked for, or 0 in a capture of before, which did not say: see [`RunInfo::requested_steps`].
+    #[serde(flatten, deserialize_with = "recorded_clip")]
+    pub clip: ClipSettings,
     /// Generator of the initial noise.
     pub noise: String,
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Frames of the clip.
-    pub num_frames: usize,
-    /// Frames a second.
-    pub fps: u32,
-    /// Guidance; 1 means that there is no uncond branch.
-    pub guidance_scale: f64,
-    /// Shift of the sigmas.
-    pub flow_shift: f64,
     /// The solver.
     pub scheduler: String,
     /// Noise level of each step, and 0 after the last.
@@ -69,15 +60,41 @@ pub struct RunInfo {
     pub signal_changes: Vec<[f64; 2]>,
 }
 
+/// Reads a clip's settings, with 0 for steps that a capture of before does not say.
+fn recorded_clip<'de, D: Deserializer<'de>>(from: D) -> Result<ClipSettings, D::Error> {
+    #[derive(Deserialize)]
+    struct Recorded {
+        #[serde(default)]
+        num_inference_steps: usize,
+        #[serde(flatten)]
+        clip: ClipSettings,
+    }
+    let Recorded { num_inference_steps, clip } = Recorded::deserialize(from)?;
+    Ok(ClipSettings { num_inference_steps, ..clip })
+}
+
 impl RunInfo {
-    /// Denoising steps.
+    /// Denoising steps of the run.
     pub fn steps(&self) -> usize {
         self.sigmas.len().saturating_sub(1)
     }
 
+    /// Denoising steps that were asked for: more than those of the run where the strategy takes fewer.
+    pub fn requested_steps(&self) -> usize {
+        match self.clip.num_inference_steps {
+            0 => self.steps(),
+            steps => steps,
+        }
+    }
+
+    /// Shift of the sigmas; 1 where none is recorded.
+    pub fn flow_shift(&self) -> f64 {
+        self.clip.flow_shift.unwrap_or(1.0)
+    }
+
     /// Whether there is an uncond branch.
     pub fn guided(&self) -> bool {
-        self.guidance_scale != 1.0
+        self.clip.guided()
     }
 
     /// Number of tokens.
@@ -93,14 +110,14 @@ impl RunInfo {
             "model_id": self.model_id,
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
-            "seed": self.seed,
+            "seed": self.clip.seed,
             "noise": self.noise,
-            "size": [self.width, self.height],
-            "frames": self.num_frames,
+            "size": [self.clip.width, self.clip.height],
+            "frames": self.clip.num_frames,
             "steps": self.steps(),
             "sigmas": self.sigmas,
-            "guidance_scale": self.guidance_scale,
-            "flow_shift": self.flow_shift,
+            "guidance_scale": self.clip.guidance_scale,
+            "flow_shift": self.flow_shift(),
             "scheduler": self.scheduler,
             "strategy": self.strategy.name(),
             "strategy_settings": self.strategy,
@@ -296,10 +313,12 @@ impl Capture {
         hit_rate(&self.plans(), self.run.blocks, self.run.guided())
     }
 
-    /// FLOP speed-up of the denoising so far.
+    /// FLOP speed-up of the denoising so far, against the steps that were asked for.
     pub fn flop_speedup(&self) -> Option<f64> {
-        let plans = self.plans();
+        let (plans, cost) = (self.plans(), self.run.cost.as_ref()?);
         (!plans.is_empty()).then_some(())?;
-        self.run.cost.map(|cost| cost.speedup(&plans, self.run.guided()))
+        // While the run goes on, its share of the steps that were asked for.
+        let share = self.run.requested_steps() as f64 / self.run.steps() as f64;
+        Some(cost.speedup_to(plans.len(), &plans, self.run.guided()) * share)
     }
 }

@@ -5,7 +5,7 @@ pub mod byte_frames {
     use serde::de::{Error, SeqAccess, Visitor};
     use serde::{Deserializer, Serialize, Serializer};
 
-    use crate::engine::capture::check::MOST_FRAMES;
+    use crate::sampling::limits::MOST_FRAMES;
 
     /// Writes each frame as one byte string.
     pub fn serialize<S: Serializer>(frames: &[Vec<u8>], to: S) -> Result<S::Ok, S::Error> {

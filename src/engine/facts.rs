@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
-        let cost = ForwardCost { block: 1.0, outside: 0.0, blocks: 4 };
+        let cost = ForwardCost::even(1.0, 0.0, 4);
         let facts = Facts {
             blocks: 4,
             token_grid: [1; 3],

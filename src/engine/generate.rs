@@ -14,7 +14,7 @@ use crate::model::wan::files::ModelFiles;
 use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
 use crate::model::wan::transformer::{TimeEmbeddings, WanTransformer};
 use crate::model::wan::vae::{Tiling, Vae};
-use crate::sampling::{CpuSampler, Guidance, noise};
+use crate::sampling::{ClipSettings, CpuSampler, Guidance, noise};
 
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
@@ -23,7 +23,7 @@ use super::kept::{Features, Kept};
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
-    Control, Defaults, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
+    Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
     estimate_masks, subject_of,
 };
 
@@ -64,7 +64,6 @@ struct Setup {
     model: OpenModel,
     guidance: Guidance,
     preview: PreviewMap,
-    fps: u32,
 }
 
 /// Adds the time that `work` takes to a counter.
@@ -110,8 +109,8 @@ impl Job<'_> {
         let frames = self.decode(&vae, &latents, model.shape)?;
         self.seconds.decode = watch.seconds();
         Ok(Generated {
-            width: self.request.width,
-            height: self.request.height,
+            width: self.request.clip.width,
+            height: self.request.clip.height,
             frames,
             initial_latents: initial,
             latent_shape: model.shape,
@@ -125,9 +124,8 @@ impl Job<'_> {
         let model = OpenModel::of(self.request)?;
         self.check_strategy(&model)?;
         Ok(Setup {
-            guidance: Guidance::new(self.request.guidance_scale)?,
+            guidance: Guidance::new(self.request.clip.guidance_scale)?,
             preview: PreviewMap::of_model(&model.files.folder, model.shape[0])?,
-            fps: Defaults::of_model(&model.files.folder)?.fps,
             model,
         })
     }
@@ -172,7 +170,7 @@ impl Job<'_> {
     fn initial_latents(&self, shape: [usize; 4]) -> Vec<f32> {
         match &self.request.latents {
             Some(latents) => latents.values.clone(),
-            None => noise::randn(self.request.seed, shape.iter().product()),
+            None => noise::randn(self.request.clip.seed, shape.iter().product()),
         }
     }
 
@@ -285,14 +283,12 @@ impl Job<'_> {
             model_id: weights.fingerprint(),
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
-            seed: request.seed,
+            clip: ClipSettings {
+                guidance_scale: if request.clip.guided() { request.clip.guidance_scale } else { 1.0 },
+                flow_shift: Some(request.shift(&model.scheduler_config)),
+                ..request.clip
+            },
             noise: if request.latents.is_some() { "given".into() } else { noise::GENERATOR.into() },
-            width: request.width,
-            height: request.height,
-            num_frames: request.num_frames,
-            fps: setup.fps,
-            guidance_scale: if setup.guidance.needs_uncond() { request.guidance_scale } else { 1.0 },
-            flow_shift: request.shift(&model.scheduler_config),
             scheduler: request.scheduler_choice(&model.scheduler_config).name().into(),
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             strategy: request.strategy.clone(),
@@ -323,7 +319,7 @@ impl Job<'_> {
     /// denoising that came before must not be lost.
     fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
         let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
-        let tiling = vae.needed_tiling(caps, memory, self.request.height, self.request.width);
+        let tiling = vae.needed_tiling(caps, memory, self.request.clip.height, self.request.clip.width);
         let decoded = self.decode_with(vae, tiling, latents, shape);
         match decoded {
             Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. }))
@@ -386,9 +382,6 @@ pub(super) fn forward_cost(config: &TransformerConfig, tokens: usize, text: usiz
     let (dim, tokens, text) = (config.dim() as f64, tokens as f64, text as f64);
     let products = 6.0 * dim * dim + 2.0 * dim * config.ffn_dim as f64; // self q, k, v, o; cross q, o; feed-forward
     let patch = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
-    ForwardCost {
-        block: 2.0 * tokens * (products + 2.0 * dim * (tokens + text)),
-        outside: 2.0 * tokens * dim * patch as f64,
-        blocks: config.num_layers,
-    }
+    let block = 2.0 * tokens * (products + 2.0 * dim * (tokens + text));
+    ForwardCost::even(block, 2.0 * tokens * dim * patch as f64, config.num_layers)
 }

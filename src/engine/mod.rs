@@ -33,9 +33,10 @@ use crate::gpu::Gpu;
 use kept::Kept;
 
 pub use crate::ops::Received;
+pub use crate::sampling::{ClipSettings, limits};
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
-pub use defaults::Defaults;
+pub use defaults::clip_settings_of;
 pub use error::EngineError;
 pub use facts::Facts;
 pub use masks::{MeanPaid, estimate_masks};

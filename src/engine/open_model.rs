@@ -71,7 +71,7 @@ impl OpenModel {
 
     fn decoding_memory(&self, request: &GenerateRequest) -> u64 {
         let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
-        weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.height, request.width)
+        weight_bytes(&self.vae.1, decoder) + self.vae.0.decode_memory(request.clip.height, request.clip.width)
     }
 
     /// Whether the transformer can stay on an adapter of so much memory while the VAE decodes, for the next job. Others need memory too,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::caching::StrategyConfig;
 use crate::model::wan::config::{SchedulerClass, SchedulerConfig, TransformerConfig, VaeConfig};
 use crate::ops::Received;
-use crate::sampling::{Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
+use crate::sampling::limits::{LARGEST_SIDE, MOST_FPS, MOST_FRAMES};
+use crate::sampling::{ClipSettings, Euler, Grid, Schedule, Scheduler, SolverOrder, UniPc};
 
-use super::capture::check::MOST_FRAMES;
-use super::{Defaults, EngineError};
+use super::{EngineError, clip_settings_of};
 
 /// The solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -59,24 +59,12 @@ pub struct GenerateRequest {
     pub prompt: String,
     /// What not to show; encoded even if empty, as diffusers does.
     pub negative_prompt: String,
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Frames: 4 n + 1 for a VAE that compresses time by 4.
-    pub num_frames: usize,
-    /// Denoising steps.
-    pub num_inference_steps: usize,
-    /// Guidance; 1 means none.
-    pub guidance_scale: f64,
-    /// Shift of the sigma schedule; the model's own if `None`.
-    pub flow_shift: Option<f64>,
+    /// Size, frames, steps and the like.
+    pub clip: ClipSettings,
     /// The solver; the model's own if `None`.
     pub scheduler: Option<SchedulerChoice>,
     /// Where the sigmas lie; diffusers' grid of the solver if `None`.
     pub grid: Option<Grid>,
-    /// Seed of the initial noise.
-    pub seed: u64,
     /// The initial noise itself; made from the seed if `None`.
     pub latents: Option<Latents>,
     /// Which features are reused when.
@@ -89,22 +77,15 @@ impl GenerateRequest {
     /// A request for a prompt with the model's own settings, without reuse and measurements.
     ///
     /// # Errors
-    /// As [`Defaults::of_model`].
+    /// As [`clip_settings_of`].
     pub fn of_model(model: &Path, prompt: &str) -> Result<Self, EngineError> {
-        let defaults = Defaults::of_model(model)?;
         Ok(Self {
             model: model.to_owned(),
             prompt: prompt.into(),
             negative_prompt: String::new(),
-            width: defaults.width,
-            height: defaults.height,
-            num_frames: defaults.num_frames,
-            num_inference_steps: defaults.num_inference_steps,
-            guidance_scale: defaults.guidance_scale,
-            flow_shift: None,
+            clip: clip_settings_of(model)?,
             scheduler: None,
             grid: None,
-            seed: 0,
             latents: None,
             strategy: StrategyConfig::Off,
             observe: Observe::default(),
@@ -119,18 +100,20 @@ impl GenerateRequest {
     ) -> Result<[usize; 4], EngineError> {
         let [pt, ph, pw] = transformer.patch_size;
         let (time, space) = (vae.temporal_compression(), vae.spatial_compression());
-        check_multiple("width", self.width, space * pw)?;
-        check_multiple("height", self.height, space * ph)?;
-        if self.num_frames > MOST_FRAMES {
-            let message = format!("{} frames cannot be made: at most {MOST_FRAMES}", self.num_frames);
-            return Err(EngineError::Request(message));
+        let ClipSettings { width, height, num_frames, fps, .. } = self.clip;
+        check_multiple("width", width, space * pw)?;
+        check_multiple("height", height, space * ph)?;
+        if num_frames > MOST_FRAMES {
+            return Err(EngineError::Request(format!("{num_frames} frames cannot be made: at most {MOST_FRAMES}")));
         }
-        let frames = match self.num_frames.checked_sub(1) {
+        if !(1..=MOST_FPS).contains(&fps) {
+            return Err(EngineError::Request(format!("{fps} frames a second cannot be shown: use 1 to {MOST_FPS}")));
+        }
+        let frames = match num_frames.checked_sub(1) {
             Some(rest) if rest % time == 0 && (rest / time + 1) % pt == 0 => rest / time + 1,
             _ => {
-                let nearest = self.num_frames.saturating_sub(1) / time * time + 1;
-                let message =
-                    format!("{} frames cannot be made: use {time} n + 1, for example {nearest}", self.num_frames);
+                let nearest = num_frames.saturating_sub(1) / time * time + 1;
+                let message = format!("{num_frames} frames cannot be made: use {time} n + 1, for example {nearest}");
                 return Err(EngineError::Request(message));
             }
         };
@@ -141,7 +124,7 @@ impl GenerateRequest {
             );
             return Err(EngineError::Request(message));
         }
-        let shape = [vae.z_dim, frames, self.height / space, self.width / space];
+        let shape = [vae.z_dim, frames, height / space, width / space];
         match &self.latents {
             Some(given) if given.shape != shape || given.values.len() != shape.iter().product::<usize>() => {
                 let message = format!("the given latents are {:?}, this size needs {shape:?}", given.shape);
@@ -161,13 +144,13 @@ impl GenerateRequest {
 
     /// The shift of the sigmas: the request's, or the model's own.
     pub(super) fn shift(&self, config: &SchedulerConfig) -> f64 {
-        self.flow_shift.unwrap_or(config.flow_shift)
+        self.clip.flow_shift.unwrap_or(config.flow_shift)
     }
 
     /// The solver with its schedule.
     pub(super) fn scheduler(&self, config: &SchedulerConfig) -> Result<Box<dyn Scheduler>, EngineError> {
         let shift = self.shift(config);
-        let steps = self.strategy.steps(self.num_inference_steps);
+        let steps = self.strategy.steps(self.clip.num_inference_steps);
         Ok(match self.scheduler_choice(config) {
             SchedulerChoice::UniPc => {
                 let order = if config.solver_order == 1 && config.class == SchedulerClass::UniPc {
@@ -183,9 +166,6 @@ impl GenerateRequest {
         })
     }
 }
-
-/// Largest side in pixels: beyond it no model was trained, and sizes could overflow 32-bit indices in shaders.
-const LARGEST_SIDE: usize = 4096;
 
 fn check_multiple(what: &str, value: usize, unit: usize) -> Result<(), EngineError> {
     if value > 0 && value.is_multiple_of(unit) && value <= LARGEST_SIDE {

@@ -38,15 +38,17 @@ mod y4m;
 
 use std::path::{Path, PathBuf};
 
+use crate::sampling::limits;
 pub use colormap::Colormap;
 pub use read::{GrayFrame, read_gray};
+
 pub use settings::read_settings;
 pub use sheet::{check_grid, grid, strip};
 
 /// The largest width and height, in pixels. MP4 also limits the area to 9.4 million pixels.
-pub const MAX_SIDE: u32 = 8192;
+pub const MAX_SIDE: u32 = limits::LARGEST_STORED_SIDE as u32;
 /// The highest frame rate, in frames per second.
-pub const MAX_FPS: u32 = 240;
+pub const MAX_FPS: u32 = limits::MOST_FPS;
 
 /// Why a picture or video file cannot be written or read.
 #[derive(Debug, thiserror::Error)]

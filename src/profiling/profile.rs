@@ -43,6 +43,8 @@ use super::ProfilingError;
 use super::mask::Estimator;
 use super::partition::Partition;
 use crate::caching::Calibration;
+use crate::sampling::ClipSettings;
+use crate::sampling::limits::{MOST_BLOCKS, MOST_STORED_STEPS};
 
 /// The value of [`Profile::format`].
 pub const FORMAT: &str = "ditscope-profile";
@@ -52,8 +54,6 @@ pub const VERSION: u32 = 1;
 /// Largest size of a profile, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 // The following limits are far beyond any model.
-const MOST_BLOCKS: usize = 1024;
-const MOST_STEPS: usize = 2000;
 const MOST_PROMPTS: usize = 10_000;
 const MOST_TEXT: usize = 20_000;
 
@@ -71,22 +71,61 @@ pub struct ModelId {
 
 /// The settings of the profiled videos.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "StoredSettings", into = "StoredSettings")]
 pub struct RunSettings {
-    /// Denoising steps.
-    pub steps: usize,
+    /// The clips. Seeds are in [`Profile::seeds`]; a profile does not hold the frames a second.
+    pub clip: ClipSettings,
     /// Name of the scheduler.
     pub scheduler: String,
-    /// Shift of the sigma schedule.
-    pub flow_shift: f64,
-    /// Guidance scale.
-    pub guidance_scale: f64,
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Video frames.
-    pub frames: usize,
+}
+
+impl RunSettings {
+    /// Denoising steps.
+    pub fn steps(&self) -> usize {
+        self.clip.num_inference_steps
+    }
+}
+
+/// [`RunSettings`] in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSettings {
+    steps: usize,
+    scheduler: String,
+    flow_shift: f64,
+    guidance_scale: f64,
+    width: usize,
+    height: usize,
+    frames: usize,
+}
+
+impl From<StoredSettings> for RunSettings {
+    fn from(stored: StoredSettings) -> Self {
+        let clip = ClipSettings {
+            width: stored.width,
+            height: stored.height,
+            num_frames: stored.frames,
+            num_inference_steps: stored.steps,
+            guidance_scale: stored.guidance_scale,
+            flow_shift: Some(stored.flow_shift),
+            ..ClipSettings::default()
+        };
+        Self { clip, scheduler: stored.scheduler }
+    }
+}
+
+impl From<RunSettings> for StoredSettings {
+    fn from(RunSettings { clip, scheduler }: RunSettings) -> Self {
+        Self {
+            steps: clip.num_inference_steps,
+            scheduler,
+            flow_shift: clip.flow_shift.unwrap_or(1.0),
+            guidance_scale: clip.guidance_scale,
+            width: clip.width,
+            height: clip.height,
+            frames: clip.num_frames,
+        }
+    }
 }
 
 /// The queries whose attention is measured.
@@ -315,9 +354,11 @@ impl Profile {
 
     /// Checks every rule of the format.
     fn check(&self) -> Result<(), ProfilingError> {
-        let (steps, blocks) = (self.settings.steps, self.model.blocks);
-        if !(1..=MOST_BLOCKS).contains(&blocks) || !(1..=MOST_STEPS).contains(&steps) {
-            return invalid(format!("{blocks} blocks and {steps} steps; at most {MOST_BLOCKS} and {MOST_STEPS}"));
+        let (steps, blocks) = (self.settings.steps(), self.model.blocks);
+        if !(1..=MOST_BLOCKS).contains(&blocks) || !(1..=MOST_STORED_STEPS).contains(&steps) {
+            return invalid(format!(
+                "{blocks} blocks and {steps} steps; at most {MOST_BLOCKS} and {MOST_STORED_STEPS}"
+            ));
         }
         self.check_words()?;
         self.check_numbers()?;
@@ -359,8 +400,8 @@ impl Profile {
         if !tokens.is_some_and(|tokens| (1..=1 << 31).contains(&tokens)) {
             return invalid(format!("a token grid of {:?}", self.token_grid));
         }
-        let RunSettings { flow_shift, guidance_scale, .. } = self.settings;
-        if !flow_shift.is_finite() || !guidance_scale.is_finite() {
+        let ClipSettings { flow_shift, guidance_scale, .. } = self.settings.clip;
+        if !flow_shift.is_none_or(f64::is_finite) || !guidance_scale.is_finite() {
             return invalid("flow_shift and guidance_scale must be finite");
         }
         let unit = 0.0..=1.0;

@@ -124,7 +124,7 @@ impl Recorder {
     /// # Errors
     /// [`ProfilingError::Nothing`] without blocks, steps or tokens.
     pub fn new(setup: Setup) -> Result<Self, ProfilingError> {
-        let (steps, blocks) = (setup.settings.steps, setup.model.blocks);
+        let (steps, blocks) = (setup.settings.steps(), setup.model.blocks);
         let [frames, height, width] = setup.token_grid;
         if steps == 0 || blocks == 0 || setup.token_grid.contains(&0) {
             return Err(ProfilingError::Nothing("there are no steps, no blocks or no tokens"));
@@ -168,7 +168,7 @@ impl Recorder {
         let [frames, height, width] = self.setup.token_grid;
         ProfilingError::check_size("attention received", frames * height * width, map.len())?;
         let blocks = self.setup.model.blocks;
-        let places = self.setup.settings.steps * blocks;
+        let places = self.setup.settings.steps() * blocks;
         let Some(run) = &mut self.run else {
             return Err(ProfilingError::Nothing("a map came outside a run"));
         };
@@ -289,7 +289,7 @@ impl Recorder {
     }
 
     fn score_map(&self, value: fn(&Score) -> Option<f64>) -> ScoreMap {
-        let (steps, blocks) = (self.setup.settings.steps, self.setup.model.blocks);
+        let (steps, blocks) = (self.setup.settings.steps(), self.setup.model.blocks);
         let at = |step: usize, block: usize| {
             let scores = self.samples.iter().filter_map(move |sample| sample.scores[step * blocks + block].as_ref());
             mean_and_spread(scores.filter_map(value))
@@ -306,7 +306,7 @@ impl Recorder {
         let blocks = self.setup.model.blocks;
         let of_block = |block: usize| {
             let places =
-                self.samples.iter().flat_map(|sample| (0..self.setup.settings.steps).map(move |step| (sample, step)));
+                self.samples.iter().flat_map(|sample| (0..self.setup.settings.steps()).map(move |step| (sample, step)));
             let mut mean = Mean::default();
             for (sample, step) in places.filter(|(sample, step)| chosen(sample, *step)) {
                 if let Some(score) = &sample.scores[step * blocks + block] {
@@ -323,7 +323,7 @@ impl Recorder {
             let keys: BTreeSet<u64> = self.samples.iter().map(key).collect();
             self.agreement(keys.into_iter().filter_map(|value| self.lifts(|sample, _| key(sample) == value)).collect())
         };
-        let steps = (0..self.setup.settings.steps).filter_map(|step| self.lifts(|_, at| at == step)).collect();
+        let steps = (0..self.setup.settings.steps()).filter_map(|step| self.lifts(|_, at| at == step)).collect();
         Stability {
             steps: self.agreement(steps),
             prompts: by(|sample| sample.prompt as u64),
@@ -343,7 +343,7 @@ impl Recorder {
     }
 
     fn check_place(&self, step: usize, block: usize) -> Result<(), ProfilingError> {
-        let (steps, blocks) = (self.setup.settings.steps, self.setup.model.blocks);
+        let (steps, blocks) = (self.setup.settings.steps(), self.setup.model.blocks);
         if step < steps && block < blocks {
             return Ok(());
         }

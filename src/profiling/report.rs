@@ -65,7 +65,7 @@ fn subtitle(profile: &Profile) -> String {
     format!(
         "{}, {} steps of {}, {}, {}, mask {} (confidence {:.2})",
         profile.model.id,
-        profile.settings.steps,
+        profile.settings.steps(),
         profile.settings.scheduler,
         plural(profile.prompts.len(), "prompt"),
         plural(profile.seeds.len(), "seed"),
@@ -88,7 +88,7 @@ fn heatmap(profile: &Profile, title: &str, value_label: &str, matrix: &StepBlock
         x_label: "step (0 is the noisiest)".into(),
         y_label: "block".into(),
         value_label: value_label.into(),
-        columns: profile.settings.steps,
+        columns: profile.settings.steps(),
         values: by_block(matrix, blocks),
         row_marks: (0..blocks).map(|block| class(block).into()).collect(),
         marks_label: format!("F: foreground block, B: background block (tau = {:.3})", profile.partition.tau),
@@ -225,7 +225,7 @@ fn scores_csv(profile: &Profile) -> String {
         let _ = write!(csv, ",{name}_mean,{name}_spread");
     }
     csv.push_str(",delta_change\n");
-    for step in 0..profile.settings.steps {
+    for step in 0..profile.settings.steps() {
         for block in 0..profile.model.blocks {
             let _ = write!(csv, "{step},{block}");
             for (_, map) in profile.scores.all() {
@@ -256,7 +256,7 @@ fn blocks_csv(profile: &Profile) -> String {
 
 fn steps_csv(profile: &Profile) -> String {
     let mut csv = "step,prediction_l1,residual_change\n".to_owned();
-    for step in 0..profile.settings.steps {
+    for step in 0..profile.settings.steps() {
         let (l1, change) = (field(profile.prediction_l1[step]), field(profile.residual_change[step]));
         let _ = writeln!(csv, "{step},{l1},{change}");
     }

@@ -11,23 +11,26 @@
 
 mod euler;
 mod guidance;
+pub mod limits;
 mod linear;
 pub mod noise;
 mod schedule;
+mod settings;
 mod unipc;
 
 pub use euler::Euler;
 pub use guidance::Guidance;
 pub use linear::{Buffer, Buffers, CpuSampler, LinearCombination, MAX_TERMS, StepUpdate};
-pub use schedule::{Grid, MAX_INFERENCE_STEPS, NUM_TRAIN_TIMESTEPS, Schedule};
+pub use schedule::{Grid, NUM_TRAIN_TIMESTEPS, Schedule};
+pub use settings::ClipSettings;
 pub use unipc::{SolverOrder, UniPc};
 
 /// Why sampling is impossible.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The number of steps is zero or beyond [`MAX_INFERENCE_STEPS`].
-    #[error("num_inference_steps is {0}: choose 1 to {MAX_INFERENCE_STEPS}")]
+    /// The number of steps is zero or beyond [`limits::MOST_STEPS`].
+    #[error("num_inference_steps is {0}: choose 1 to {most}", most = limits::MOST_STEPS)]
     Steps(usize),
     /// The shift is not a positive finite number.
     #[error("flow_shift is {0}: choose a positive number, for example 3 for 480p or 5 for 720p")]

@@ -1,12 +1,10 @@
 //! Sigma and timestep schedules.
 
 use super::Error;
+use super::limits::MOST_STEPS;
 
 /// Length of the noise schedule in training. A timestep is sigma times this number.
 pub const NUM_TRAIN_TIMESTEPS: f64 = 1000.0;
-
-/// The largest number of steps in a schedule: one for each training timestep.
-pub const MAX_INFERENCE_STEPS: usize = 1000;
 
 /// Keeps the first sigma of the diffusers grid below 1, because UniPC's half log-SNR is infinite at
 /// 1.
@@ -44,12 +42,12 @@ impl Schedule {
     /// `sigma = s b / (1 + (s - 1) b)` for an evenly spaced `b`.
     ///
     /// # Errors
-    /// [`Error::Steps`] for a number of steps outside 1 to [`MAX_INFERENCE_STEPS`].
+    /// [`Error::Steps`] for a number of steps outside 1 to [`MOST_STEPS`].
     /// [`Error::Shift`] for a shift that is not positive and finite. [`Error::Degenerate`] for a
     /// shift so extreme that the sigmas do not fall strictly.
     pub fn new(grid: Grid, num_inference_steps: usize, flow_shift: f64) -> Result<Self, Error> {
         let steps = num_inference_steps;
-        if !(1..=MAX_INFERENCE_STEPS).contains(&steps) {
+        if !(1..=MOST_STEPS).contains(&steps) {
             return Err(Error::Steps(steps));
         }
         if !(flow_shift.is_finite() && flow_shift > 0.0) {
@@ -219,7 +217,7 @@ mod tests {
     #[test]
     fn every_length_is_strictly_falling() {
         for grid in [Grid::Diffusers, Grid::Reference, Grid::FlowMatchEuler] {
-            for steps in 1..=MAX_INFERENCE_STEPS {
+            for steps in 1..=MOST_STEPS {
                 let schedule = Schedule::new(grid, steps, 5.0).unwrap();
                 assert_eq!(schedule.num_inference_steps(), steps);
                 assert!(schedule.timesteps().iter().all(|t| (0.0..=1000.0).contains(t)));
@@ -229,7 +227,7 @@ mod tests {
 
     #[test]
     fn bad_requests_are_errors() {
-        for steps in [0, MAX_INFERENCE_STEPS + 1, usize::MAX] {
+        for steps in [0, MOST_STEPS + 1, usize::MAX] {
             assert_eq!(Schedule::new(Grid::Diffusers, steps, 5.0), Err(Error::Steps(steps)));
         }
         for shift in [0.0, -1.0, f64::INFINITY, f64::NAN] {

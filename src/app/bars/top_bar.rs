@@ -5,6 +5,8 @@ use std::time::Duration;
 use egui::accesskit::Role;
 use egui::{Button, DragValue, Key, KeyboardShortcut, Modifiers, RichText, Ui};
 
+use crate::engine::{ClipSettings, limits};
+
 use crate::app::data::state::{Action, Job, State, Wish};
 use crate::app::draw::theme::{self, Palette};
 use crate::app::layout::{Layout, Pane};
@@ -192,39 +194,46 @@ fn typed(value: DragValue<'_>) -> DragValue<'_> {
 }
 
 fn seed(ui: &mut Ui, state: &mut State) {
-    let response = ui.add(typed(DragValue::new(&mut state.form.seed)).prefix("seed ").speed(1.0));
+    let response = ui.add(typed(DragValue::new(&mut state.form.clip.seed)).prefix("seed ").speed(1.0));
     response.on_hover_text("The same seed and settings give the same clip");
 }
 
 fn steps(ui: &mut Ui, state: &mut State) {
-    let response = ui.add(typed(DragValue::new(&mut state.form.steps)).prefix("steps ").range(1..=200));
+    let response = ui.add(
+        typed(DragValue::new(&mut state.form.clip.num_inference_steps)).prefix("steps ").range(1..=limits::MOST_STEPS),
+    );
     response.on_hover_text("Denoising steps");
 }
 
 fn size(ui: &mut Ui, state: &mut State) {
-    let [width, height] = state.form.size;
-    let text = format!("{width} x {height}, {} frames", state.form.frames);
+    let (width, height) = state.form.clip.size();
+    let text = format!("{width} x {height}, {} frames", state.form.clip.num_frames);
     let response = ui.menu_button(text, |ui| {
         for (width, height, frames) in [(64, 64, 17), (128, 128, 17), (832, 480, 33), (832, 480, 81), (1280, 720, 81)] {
             if ui.button(format!("{width} x {height}, {frames} frames")).clicked() {
-                (state.form.size, state.form.frames) = ([width, height], frames);
+                state.form.clip = ClipSettings { width, height, num_frames: frames, ..state.form.clip };
             }
         }
         ui.separator();
         egui::Grid::new("size").num_columns(2).show(ui, |ui| {
-            for (index, name) in ["width", "height"].into_iter().enumerate() {
+            let clip = &mut state.form.clip;
+            for (side, name) in [(&mut clip.width, "width"), (&mut clip.height, "height")] {
                 let label = ui.label(name);
-                let value =
-                    typed(DragValue::new(&mut state.form.size[index])).range(16..=4096).speed(16.0).suffix(" px");
-                ui.add(value).labelled_by(label.id);
+                let sides = limits::SMALLEST_SIDE..=limits::LARGEST_SIDE;
+                ui.add(typed(DragValue::new(side)).range(sides).speed(16.0).suffix(" px")).labelled_by(label.id);
                 ui.end_row();
             }
             let label = ui.label("frames");
-            ui.add(typed(DragValue::new(&mut state.form.frames)).range(1..=1001).speed(4.0)).labelled_by(label.id);
+            let frames = typed(DragValue::new(&mut clip.num_frames)).range(1..=limits::MOST_FRAMES).speed(4.0);
+            ui.add(frames).labelled_by(label.id);
             ui.end_row();
         });
     });
-    theme::named(&response.response, Role::Button, format!("Size: {width} x {height}, {} frames", state.form.frames));
+    theme::named(
+        &response.response,
+        Role::Button,
+        format!("Size: {width} x {height}, {} frames", state.form.clip.num_frames),
+    );
 }
 
 /// What the engine does, and for how many seconds: long stages are seen to go on.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::caching::{StepPlan, StrategyConfig, StrategyInputs, hit_rate};
-use crate::engine::{Defaults, Facts, GenerateRequest, Observe, Received};
+use crate::engine::{ClipSettings, Facts, GenerateRequest, Observe, Received, clip_settings_of, limits};
+use serde::{Deserialize, Deserializer};
 
 use crate::app::panes::strategy::target::{Goal, TITLE, is_planner};
 
@@ -17,16 +18,9 @@ pub struct Form {
     pub prompt: String,
     /// What not to show.
     pub negative_prompt: String,
-    /// Seed of the noise.
-    pub seed: u64,
-    /// Denoising steps.
-    pub steps: usize,
-    /// Width and height in pixels.
-    pub size: [usize; 2],
-    /// Frames.
-    pub frames: usize,
-    /// Guidance.
-    pub guidance: f64,
+    /// Size, frames, steps and the like.
+    #[serde(flatten, deserialize_with = "stored_clip")]
+    pub clip: ClipSettings,
     /// All strategies with their settings, so that none is lost by looking at another.
     pub strategies: Vec<StrategyConfig>,
     /// The chosen one.
@@ -49,17 +43,13 @@ pub struct Form {
 
 impl Default for Form {
     fn default() -> Self {
-        let defaults = Defaults::default();
+        let clip = ClipSettings::default();
         Self {
             model: PathBuf::new(),
             prompt: "a cat walking on grass".into(),
             negative_prompt: String::new(),
-            seed: 0,
-            steps: defaults.num_inference_steps,
-            size: [defaults.width, defaults.height],
-            frames: defaults.num_frames,
-            guidance: defaults.guidance_scale,
-            strategies: StrategyConfig::defaults(defaults.num_inference_steps),
+            clip,
+            strategies: StrategyConfig::defaults(clip.num_inference_steps),
             chosen: 0,
             own_ratios: false,
             own_coefficients: false,
@@ -74,12 +64,9 @@ impl Default for Form {
 
 impl Form {
     /// Takes over a model with the settings that suit it.
-    pub fn use_model(&mut self, model: PathBuf, defaults: &Defaults) {
+    pub fn use_model(&mut self, model: PathBuf, defaults: &ClipSettings) {
         self.model = model;
-        self.steps = defaults.num_inference_steps;
-        self.size = [defaults.width, defaults.height];
-        self.frames = defaults.num_frames;
-        self.guidance = defaults.guidance_scale;
+        self.clip = ClipSettings { seed: self.clip.seed, ..*defaults };
         let planned = is_planner(self.strategy());
         self.reset_strategies();
         if planned {
@@ -90,7 +77,8 @@ impl Form {
 
     /// Gives every strategy its default settings. Plans have none: they stay.
     pub fn reset_strategies(&mut self) {
-        let mut before = std::mem::replace(&mut self.strategies, StrategyConfig::defaults(self.steps));
+        let mut before =
+            std::mem::replace(&mut self.strategies, StrategyConfig::defaults(self.clip.num_inference_steps));
         let chosen = before.get(self.chosen).cloned();
         before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
         self.strategies.append(&mut before);
@@ -109,7 +97,7 @@ impl Form {
     pub fn take_back(&mut self, mut before: Self) {
         std::mem::swap(&mut before.prompt, &mut self.prompt);
         std::mem::swap(&mut before.negative_prompt, &mut self.negative_prompt);
-        before.seed = self.seed;
+        before.clip.seed = self.clip.seed;
         let chosen = before.chosen;
         for plan in self.strategies.drain(..).filter(|each| matches!(each, StrategyConfig::Plan { .. })) {
             if !is_planner(&plan) && !before.strategies.contains(&plan) {
@@ -123,12 +111,14 @@ impl Form {
     /// Mends what a damaged or older settings file may hold.
     pub fn mend(&mut self) {
         // First: settings of strategies hang on it.
-        self.steps = self.steps.clamp(1, 1000);
-        let names: Vec<_> = StrategyConfig::defaults(self.steps).iter().map(std::mem::discriminant).collect();
+        let clip = &mut self.clip;
+        clip.num_inference_steps = clip.num_inference_steps.clamp(1, limits::MOST_STEPS);
+        let names: Vec<_> =
+            StrategyConfig::defaults(self.clip.num_inference_steps).iter().map(std::mem::discriminant).collect();
         let known = self.strategies.len() >= names.len()
             && names.iter().zip(&self.strategies).all(|(name, each)| *name == std::mem::discriminant(each));
         if !known {
-            self.strategies = StrategyConfig::defaults(self.steps);
+            self.strategies = StrategyConfig::defaults(self.clip.num_inference_steps);
         }
         if let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1)
             && settings.blocks.is_empty()
@@ -136,10 +126,15 @@ impl Form {
             settings.blocks.push(Vec::new());
         }
         self.chosen = self.chosen.min(self.strategies.len() - 1);
-        self.size = self.size.map(|side| side.clamp(8, 4096));
-        self.frames = self.frames.clamp(1, 1001);
-        if !self.guidance.is_finite() {
-            self.guidance = Defaults::default().guidance_scale;
+        let clip = &mut self.clip;
+        clip.width = clip.width.clamp(limits::SMALLEST_SIDE, limits::LARGEST_SIDE);
+        clip.height = clip.height.clamp(limits::SMALLEST_SIDE, limits::LARGEST_SIDE);
+        clip.num_frames = clip.num_frames.clamp(1, limits::MOST_FRAMES);
+        if !clip.guidance_scale.is_finite() {
+            clip.guidance_scale = ClipSettings::default().guidance_scale;
+        }
+        if !(1..=limits::MOST_FPS).contains(&clip.fps) {
+            clip.fps = clip_settings_of(&self.model).unwrap_or_default().fps;
         }
     }
 
@@ -209,26 +204,15 @@ impl Form {
         self.chosen = 1;
     }
 
-    /// Whether there is an uncond branch.
-    pub fn guided(&self) -> bool {
-        self.guidance != 1.0
-    }
-
     /// The request.
     pub fn request(&self) -> GenerateRequest {
         GenerateRequest {
             model: self.model.clone(),
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
-            width: self.size[0],
-            height: self.size[1],
-            num_frames: self.frames,
-            num_inference_steps: self.steps,
-            guidance_scale: self.guidance,
-            flow_shift: None,
+            clip: self.clip,
             scheduler: None,
             grid: None,
-            seed: self.seed,
             latents: None,
             strategy: self.strategy().clone(),
             observe: Observe {
@@ -238,6 +222,22 @@ impl Form {
             },
         }
     }
+}
+
+/// Reads the clip's settings of a stored form. Forms of before have the size as a pair, and no rate: 0 here, which
+/// [`Form::mend`] mends.
+fn stored_clip<'de, D: Deserializer<'de>>(from: D) -> Result<ClipSettings, D::Error> {
+    #[derive(Deserialize)]
+    struct Stored {
+        size: Option<[usize; 2]>,
+        #[serde(default)]
+        fps: u32,
+        #[serde(flatten)]
+        clip: ClipSettings,
+    }
+    let Stored { size, fps, clip } = Stored::deserialize(from)?;
+    let [width, height] = size.unwrap_or([clip.width, clip.height]);
+    Ok(ClipSettings { width, height, fps, ..clip })
 }
 
 /// What a strategy is expected to do, before it runs.
@@ -260,7 +260,7 @@ pub struct Prediction {
 impl Prediction {
     /// For a form, and for its model where that is known.
     pub fn of(form: &Form, facts: Option<&Facts>, blocks: usize) -> Self {
-        let steps = form.strategy().steps(form.steps).min(1000);
+        let steps = form.strategy().steps(form.clip.num_inference_steps).min(limits::MOST_STEPS);
         let inputs = StrategyInputs { steps, blocks, signal_changes: Vec::new() };
         let plans = match form.strategy().build(&inputs) {
             Err(error) => return Self { error: Some(error.to_string()), ..Self::default() },
@@ -268,15 +268,14 @@ impl Prediction {
             Ok(_) if matches!(form.strategy(), StrategyConfig::TeaCache { .. }) => Vec::new(),
             Ok(strategy) => strategy.preview().unwrap_or_default(),
         };
-        let guided = form.guided();
-        let full = form.steps as f64 / steps.max(1) as f64;
+        let guided = form.clip.guided();
         // A capture tells the cost of a model, not the sizes of its tensors.
         let sizes = facts.filter(|facts| facts.delta_bytes > 0);
         let delta_memory = sizes.map(|facts| facts.strategy_memory(form.strategy(), steps, guided));
         let known = facts.filter(|_| !plans.is_empty());
         Self {
             error: None,
-            flop_speedup: known.map(|facts| facts.cost.speedup(&plans, guided) * full),
+            flop_speedup: known.map(|facts| facts.cost.speedup_to(form.clip.num_inference_steps, &plans, guided)),
             hit_rate: hit_rate(&plans, blocks, guided),
             delta_memory,
             gpu_memory: sizes
@@ -309,13 +308,37 @@ mod tests {
 
     #[test]
     fn damaged_settings_are_mended() {
-        let mut form = Form { strategies: Vec::new(), chosen: 99, steps: 0, guidance: f64::NAN, ..Form::default() };
+        let clip = ClipSettings { num_inference_steps: 0, guidance_scale: f64::NAN, ..ClipSettings::default() };
+        let mut form = Form { strategies: Vec::new(), chosen: 99, clip, ..Form::default() };
         form.mend();
-        assert_eq!((form.strategies.len(), form.steps), (10, 1));
+        assert_eq!((form.strategies.len(), form.clip.num_inference_steps), (10, 1));
         form.strategies.swap(0, 4);
         form.mend();
         assert_eq!(form.strategies[0], StrategyConfig::Off);
         form.request();
+    }
+
+    #[test]
+    fn forms_of_before_are_read() {
+        let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo-model");
+        let text = serde_json::json!({
+            "model": demo, "prompt": "a dog", "seed": 9, "steps": 21, "size": [96, 64], "frames": 13, "guidance": 2.5,
+        });
+        let mut form: Form = serde_json::from_value(text).unwrap();
+        form.mend();
+        let clip = ClipSettings {
+            width: 96,
+            height: 64,
+            num_frames: 13,
+            num_inference_steps: 21,
+            guidance_scale: 2.5,
+            flow_shift: None,
+            seed: 9,
+            fps: 8,
+        };
+        assert_eq!((form.clip, form.prompt.as_str()), (clip, "a dog"));
+        let again: Form = serde_json::from_str(&serde_json::to_string(&form).unwrap()).unwrap();
+        assert_eq!(again, form);
     }
 
     #[test]
@@ -340,7 +363,7 @@ mod tests {
         form.use_strategy(StrategyConfig::FewerSteps { steps: 7 });
         assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9));
         assert_eq!((form.strategy().steps(30), form.strategy().steps(5)), (7, 5), "never more than asked for");
-        form.use_model("another".into(), &Defaults::default());
+        form.use_model("another".into(), &ClipSettings::default());
         assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9), "the user's plans stay");
         form.chosen = 10;
         assert!(matches!(form.strategy(), StrategyConfig::Plan { plans, .. } if plans.len() == 3));
@@ -369,16 +392,20 @@ mod tests {
 
     #[test]
     fn settings_come_back_without_taking_anything() {
-        let mut form = Form { steps: 30, guidance: 3.0, ..Form::default() };
+        let clip = ClipSettings { num_inference_steps: 30, guidance_scale: 3.0, ..ClipSettings::default() };
+        let mut form = Form { clip, ..Form::default() };
         form.use_plan("mine", vec![StepPlan::compute(8); 30]);
         form.cache_block(3, true);
         let before = form.clone();
-        form.use_model("another".into(), &Defaults::default());
-        (form.prompt, form.seed) = ("a dog".into(), 7);
+        form.use_model("another".into(), &ClipSettings::default());
+        (form.prompt, form.clip.seed) = ("a dog".into(), 7);
         form.use_plan("mine", vec![StepPlan::compute(8); 50]);
         form.use_plan(TITLE, Vec::new());
         form.take_back(before.clone());
-        assert_eq!((form.prompt.as_str(), form.seed, form.steps, form.cached_blocks()), ("a dog", 7, 30, &[3][..]));
+        assert_eq!(
+            (form.prompt.as_str(), form.clip.seed, form.clip.num_inference_steps, form.cached_blocks()),
+            ("a dog", 7, 30, &[3][..])
+        );
         assert_eq!((&form.model, form.chosen, form.own_blocks), (&before.model, 1, true));
         let names: Vec<&str> = form.strategies[10..].iter().map(StrategyConfig::name).collect();
         assert_eq!(names, ["mine", "mine 2"]);

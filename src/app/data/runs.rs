@@ -134,8 +134,11 @@ impl Run {
             return None;
         }
         let work = |plan: &StepPlan| -> f64 {
-            let outside = run.cost.map_or(1.0, |cost| cost.outside / cost.block);
-            plan.branches(run.guided()).map(|branch| outside + branch.computed(run.blocks) as f64).sum()
+            let branches = plan.branches(run.guided());
+            match &run.cost {
+                Some(cost) => branches.map(|branch| cost.of(branch)).sum(),
+                None => branches.map(|branch| 1.0 + branch.computed(run.blocks) as f64).sum(),
+            }
         };
         let seconds = self.steady_seconds();
         if run.expected.len() == run.steps() {
@@ -352,7 +355,7 @@ impl Closed {
 pub fn same_clip(a: &Run, b: &Run) -> bool {
     let key = |run: &Run| {
         let info = &run.capture.run;
-        (info.width, info.height, info.num_frames, info.latent_shape)
+        (info.clip.size(), info.clip.num_frames, info.latent_shape)
     };
     key(a) == key(b)
 }
@@ -366,9 +369,9 @@ pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
         ("size", same_clip(a, b)),
         ("prompt", x.prompt == y.prompt),
         ("negative prompt", x.negative_prompt == y.negative_prompt),
-        ("seed", x.seed == y.seed && x.noise == y.noise),
-        ("guidance", x.guidance_scale == y.guidance_scale),
-        ("sampler", x.scheduler == y.scheduler && x.flow_shift == y.flow_shift),
+        ("seed", x.clip.seed == y.clip.seed && x.noise == y.noise),
+        ("guidance", x.clip.guidance_scale == y.clip.guidance_scale),
+        ("sampler", x.scheduler == y.scheduler && x.flow_shift() == y.flow_shift()),
         // Fewer of them are a strategy.
         ("number of steps", x.steps() == y.steps() || fewer(a) || fewer(b)),
     ];
@@ -445,7 +448,7 @@ mod tests {
         let off = runs.add(sample::capture(sample::Kind::Off), false, None);
         assert!(runs.promote(off) && !runs.promote(off));
         let mut other = sample::capture(sample::Kind::Off);
-        other.run.seed = 7;
+        other.run.clip.seed = 7;
         let other = runs.add(other, false, None);
         let referred = |runs: &Runs| runs.current().is_some_and(|run| runs.reference_of(run).is_some());
         assert!(runs.comparable().is_some() && !referred(&runs));

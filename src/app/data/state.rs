@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Facts, Stage};
+use crate::engine::{ClipSettings, Facts, Stage};
 
 use crate::app::data::form::{Form, Prediction};
 use crate::app::data::runs::{Closed, Run, Runs};
@@ -388,9 +388,8 @@ pub struct Likeness {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FactsKey {
     model: PathBuf,
-    size: [usize; 2],
-    frames: usize,
-    steps: usize,
+    /// Without what no answer hangs on.
+    clip: ClipSettings,
     /// The prompt's words: work hangs on them, plans do not.
     words: usize,
     /// Whether changes are measured: memory hangs on it, plans do not.
@@ -401,8 +400,8 @@ impl FactsKey {
     /// For what a form asks.
     pub fn of(form: &Form) -> Self {
         let words = form.prompt.split_whitespace().count();
-        let (size, frames, steps, changes) = (form.size, form.frames, form.steps, form.changes);
-        Self { model: form.model.clone(), size, frames, steps, words, changes }
+        let clip = ClipSettings { guidance_scale: 1.0, seed: 0, fps: 1, ..form.clip };
+        Self { model: form.model.clone(), clip, words, changes: form.changes }
     }
 
     /// The model's folder.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Capture, Defaults, EngineError};
+use crate::engine::{Capture, EngineError, clip_settings_of};
 use crate::media::Clip;
 
 use crate::app::App;
@@ -83,14 +83,14 @@ fn is_mask(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let picture = |path: PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
     entries.flatten().any(|entry| picture(entry.path()))
-        && matches!(Defaults::of_model(folder), Err(EngineError::Model(_)))
+        && matches!(clip_settings_of(folder), Err(EngineError::Model(_)))
 }
 
 /// A run's clip, to be written.
 pub(in crate::app) fn clip(capture: &Capture) -> Result<Clip, String> {
     let frames = capture.clip.as_ref().ok_or("This run has no clip yet.")?;
     let (width, height) = (frames.width as u32, frames.height as u32);
-    Clip::new(width, height, capture.run.fps, frames.frames.clone()).map_err(|error| error.to_string())
+    Clip::new(width, height, capture.run.clip.fps, frames.frames.clone()).map_err(|error| error.to_string())
 }
 
 /// Says what a drop will do while something is dragged over the window.

@@ -123,7 +123,7 @@ pub fn figure(state: &State, which: Figure) -> Result<(Svg, &'static str), Strin
 /// What was run, in a line.
 pub(in crate::app) fn subtitle(run: &Run) -> String {
     let info = &run.capture.run;
-    format!("\"{}\", seed {}, {} steps, {}", info.prompt, info.seed, info.steps(), info.strategy.name())
+    format!("\"{}\", seed {}, {} steps, {}", info.prompt, info.clip.seed, info.steps(), info.strategy.name())
 }
 
 fn series(name: &str, run: &Run, value: impl Fn(&crate::engine::StepRecord) -> Option<f64>) -> Series {

@@ -34,7 +34,7 @@ pub enum Told {
     /// The engine of this number has ended: it was closed, or it broke.
     Ended(u64),
     /// What is known of a request, and what the model's profile says for it.
-    Facts(FactsKey, Result<Facts, String>, Known),
+    Facts(Box<FactsKey>, Result<Facts, String>, Known),
     /// How alike two clips are, where they can be compared.
     Likeness(LikenessOf, Option<Likeness>),
     /// A capture was read, or why not.
@@ -251,12 +251,12 @@ impl Link {
     pub fn facts(&self, key: FactsKey, request: GenerateRequest, known: Known) {
         let of = key.clone();
         self.teller.answer(
-            move || Told::Facts(of, Err(BROKEN.into()), None),
+            move || Told::Facts(Box::new(of), Err(BROKEN.into()), None),
             move || {
                 let facts = Facts::of(&request).map_err(|error| error.to_string());
                 let plan = || facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
                 let known = known.or_else(plan);
-                Told::Facts(key, facts, known)
+                Told::Facts(Box::new(key), facts, known)
             },
         );
     }

@@ -153,18 +153,18 @@ fn settings_beyond_a_slider_stay_as_they_are() {
 #[test]
 fn a_number_counts_once_it_is_written() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let before = harness.state().state.form.steps;
+    let before = harness.state().state.form.clip.num_inference_steps;
     harness.get_by_role_and_label(Role::SpinButton, "steps").click();
     harness.run_steps(2);
     harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
     harness.event(egui::Event::Text("30".into()));
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.steps, before);
+    assert_eq!(harness.state().state.form.clip.num_inference_steps, before);
     // What is being written is generated with.
     harness.state_mut().state.form.model = PathBuf::new();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.steps, 30);
+    assert_eq!(harness.state().state.form.clip.num_inference_steps, 30);
     assert!(told(&harness.state().state, "Choose a model first"));
 }
 

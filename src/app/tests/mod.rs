@@ -64,14 +64,14 @@ pub(in crate::app) fn fill(app: &mut App, dark: bool) {
     state.runs.add(run, false, None);
     app.take_over_run();
     let info = sample::capture(Kind::Off).run;
-    let cost = info.cost.unwrap();
+    let cost = info.cost.clone().unwrap();
     app.state.facts = Some(Ok(Facts {
         blocks: 8,
         token_grid: info.token_grid,
         delta_bytes: 320 * 256 * 4,
+        flow_shift: info.flow_shift(),
         sigmas: info.sigmas,
         scheduler: info.scheduler,
-        flow_shift: info.flow_shift,
         model_id: info.model_id,
         vae_id: String::new(),
         gpu_memory: 0,
@@ -447,12 +447,12 @@ fn a_missing_gpu_is_told_and_the_window_stays() {
 fn the_window_lasts() {
     let mut harness = filled([1100.0, 700.0], 1.0, false);
     harness.state_mut().layout.set_open(Pane::Steps, false);
-    harness.state_mut().state.form.seed = 42;
+    harness.state_mut().state.form.clip.seed = 42;
     let mut stored = Stored::default();
     eframe::App::save(harness.state_mut(), &mut stored);
     let layout: Layout = serde_json::from_str(&stored.0[layout::KEY]).unwrap();
     assert!(layout.is_valid() && !layout.is_open(Pane::Steps));
-    assert_eq!(serde_json::from_str::<Form>(&stored.0[FORM_KEY]).unwrap().seed, 42);
+    assert_eq!(serde_json::from_str::<Form>(&stored.0[FORM_KEY]).unwrap().clip.seed, 42);
     assert_eq!(serde_json::from_str::<Prefs>(&stored.0[PREFS_KEY]).unwrap(), harness.state().state.prefs);
     let view: View = serde_json::from_str(&stored.0[VIEW_KEY]).unwrap();
     assert_eq!((view.step, view.opacity), (None, harness.state().state.view.opacity));
@@ -508,7 +508,7 @@ fn an_unguided_run_shows_its_only_branch() {
     harness.run_steps(2);
     assert!(harness.state().state.view.uncond);
     let mut capture = sample::capture(Kind::Uniform);
-    capture.run.guidance_scale = 1.0;
+    capture.run.clip.guidance_scale = 1.0;
     harness.state_mut().state.runs.add(capture, false, None);
     harness.run_steps(2);
     assert!(!harness.state().state.view.uncond && harness.query_by_label("Negative").is_none());
@@ -528,7 +528,7 @@ fn odd_captures_are_drawn() {
         odd(|c| c.run.sigmas.clear()),
         odd(|c| (c.run.blocks, c.run.cost) = (0, None)),
         odd(|c| c.steps.iter_mut().for_each(|step| (step.cond.clear(), step.plan = None).1)),
-        odd(|c| (c.run.num_frames, c.run.fps) = (0, 0)),
+        odd(|c| (c.run.clip.num_frames, c.run.clip.fps) = (0, 0)),
         odd(|c| c.run.sigmas = vec![0.5; 900]),
         odd(|c| c.clip.as_mut().unwrap().frames.clear()),
         odd(|c| c.masks[0].tokens.clear()),

@@ -5,7 +5,7 @@ use crate::caching::{
     BranchPlan, Cell, ForwardCost, Intervals, StepPlan, StepSchedule, StrategyConfig, StrategyInputs,
 };
 use crate::engine::capture::{BlockRecord, KernelRecord, RunInfo, StepRecord};
-use crate::engine::{Capture, Frames, MaskRecord, Outcome, Seconds};
+use crate::engine::{Capture, ClipSettings, Frames, MaskRecord, Outcome, Seconds};
 
 /// Which run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +49,16 @@ fn run(strategy: StrategyConfig, expected: Vec<StepPlan>) -> RunInfo {
         adapter: "Example GPU".into(),
         model: "demo-model".into(),
         prompt: "a cat walking on grass".into(),
-        width: 64,
-        height: 64,
-        num_frames: 17,
-        fps: 8,
-        guidance_scale: 4.0,
-        flow_shift: 3.0,
+        clip: ClipSettings {
+            width: 64,
+            height: 64,
+            num_frames: 17,
+            num_inference_steps: STEPS,
+            guidance_scale: 4.0,
+            flow_shift: Some(3.0),
+            seed: 0,
+            fps: 8,
+        },
         scheduler: "unipc".into(),
         sigmas: (0..=STEPS).map(|step| 1.0 - step as f64 / STEPS as f64).collect(),
         strategy,
@@ -62,7 +66,7 @@ fn run(strategy: StrategyConfig, expected: Vec<StepPlan>) -> RunInfo {
         blocks: BLOCKS,
         token_grid: GRID,
         latent_shape: [16, 5, 16, 16],
-        cost: Some(ForwardCost { block: 4e9, outside: 1e9, blocks: BLOCKS }),
+        cost: Some(ForwardCost::even(4e9, 1e9, BLOCKS)),
         ..RunInfo::default()
     }
 }

@@ -59,7 +59,7 @@ fn a_target_is_planned_and_its_price_told_before_it_runs() {
     let (_, kept, _) = told(&harness);
     assert!(kept >= 30.0, "{kept}");
     // More steps: another plan for them, as soon as the profile was asked again.
-    harness.state_mut().state.form.steps = 20;
+    harness.state_mut().state.form.clip.num_inference_steps = 20;
     wait(&mut harness, |state| state.prediction.plans.len() == 20 && state.prediction.error.is_none());
     assert!(target::is_planner(harness.state().state.form.strategy()));
     check("window-target", &mut harness);
@@ -125,7 +125,7 @@ fn a_calibration_stays_with_its_model() {
     for (folder, fits) in [(bare.path(), None), (foreign.path(), Some(false))] {
         harness.state_mut().state.ask(Action::UseModel(folder.into()));
         harness.run_steps(1);
-        harness.state_mut().told(Told::Facts(late.0.clone(), Err("late".into()), late.1.clone()));
+        harness.state_mut().told(Told::Facts(Box::new(late.0.clone()), Err("late".into()), late.1.clone()));
         assert!(harness.state().state.profiled.is_none() && harness.state().state.facts.is_none());
         wait(&mut harness, |state| !state.reading());
         let state = &harness.state().state;
@@ -151,7 +151,7 @@ fn another_model_takes_no_settings_away() {
     let mut harness = with_demo_model([1360.0, 1300.0]);
     assert!(harness.state().state.undo.is_none(), "the first model replaces none");
     let form = &mut harness.state_mut().state.form;
-    (form.steps, form.guidance) = (21, 2.5);
+    (form.clip.num_inference_steps, form.clip.guidance_scale) = (21, 2.5);
     form.cache_block(4, true);
     harness.run_steps(2);
     wait(&mut harness, |state| !state.reading());
@@ -165,7 +165,7 @@ fn another_model_takes_no_settings_away() {
     other_model(folder.path(), Some);
     harness.state_mut().state.ask(Action::UseModel(folder.path().into()));
     harness.run_steps(2);
-    assert_ne!(harness.state().state.form.steps, 21);
+    assert_ne!(harness.state().state.form.clip.num_inference_steps, 21);
     harness.get_by_label("Undo: use another model").click();
     harness.run_steps(2);
     // What the profile knows comes when it has been read again.
@@ -181,14 +181,14 @@ fn another_model_takes_no_settings_away() {
 fn a_model_that_is_gone_is_told_and_its_settings_come_back() {
     let mut harness = with_demo_model([1360.0, 860.0]);
     let app = harness.state_mut();
-    (app.state.form.model, app.state.form.steps) = ("gone/model".into(), 21);
+    (app.state.form.model, app.state.form.clip.num_inference_steps) = ("gone/model".into(), 21);
     app.choose_first_model();
-    assert!(app.state.form.model.ends_with("demo-model") && app.state.form.steps != 21);
+    assert!(app.state.form.model.ends_with("demo-model") && app.state.form.clip.num_inference_steps != 21);
     assert!(app.state.log.iter().any(|(_, text)| text.contains("gone/model is not there any more: the built-in")));
     harness.run_steps(2);
     harness.get_by_label("Undo: use another model").click();
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.steps, 21);
+    assert_eq!(harness.state().state.form.clip.num_inference_steps, 21);
 }
 
 /// While the plan is for other steps nothing is generated.
@@ -199,7 +199,7 @@ fn generating_waits_for_the_profile() {
     harness.run_steps(3);
     let state = &mut harness.state_mut().state;
     assert!(!state.waits_for_profile());
-    state.form.steps = 20;
+    state.form.clip.num_inference_steps = 20;
     assert!(state.waits_for_profile());
     state.ask(Action::Generate);
     harness.run_steps(1);
@@ -214,7 +214,7 @@ fn a_target_after_fewer_steps_is_for_all_steps() {
     let mut harness = with_demo_model([1360.0, 860.0]);
     harness.get_by_label("Fewer steps").click();
     harness.run_steps(2);
-    harness.state_mut().state.form.steps = 20;
+    harness.state_mut().state.form.clip.num_inference_steps = 20;
     harness.run_steps(2);
     wait(&mut harness, |state| !state.reading());
     harness.get_by_label("Target").click();
@@ -306,7 +306,7 @@ fn what_is_paid_to_the_subject_lies_over_the_frame() {
 fn plans_of_the_user_have_names_and_live_in_files() {
     let mut harness = with_demo_model([1360.0, 860.0]);
     let blocks = harness.state().state.blocks();
-    let steps = harness.state().state.form.steps;
+    let steps = harness.state().state.form.clip.num_inference_steps;
     let edit = crate::app::data::plan_edit::toggle(&vec![StepPlan::compute(blocks); steps], blocks, 4..6, 2..4);
     harness.state_mut().state.form.use_plan(crate::app::data::plan_edit::TITLE, edit.plans);
     harness.run_steps(3);

@@ -54,7 +54,7 @@ pub fn check(
     facts: &Facts,
     profile: Option<&Profile>,
 ) -> anyhow::Result<u64> {
-    let (steps, guided) = (request.num_inference_steps, request.guidance_scale != 1.0);
+    let (steps, guided) = (request.clip.num_inference_steps, request.clip.guided());
     let mut kept = 0;
     if let Some(wrong) = speedups.iter().find(|speedup| !(1.0..=steps as f64).contains(*speedup)) {
         return Err(WrongUse(format!("--speedups {wrong}: choose 1 to {steps} for {steps} steps")).into());
@@ -141,7 +141,7 @@ impl<'a> Tuner<'a> {
     }
 
     fn steps(&self) -> usize {
-        self.request.num_inference_steps
+        self.request.clip.num_inference_steps
     }
 
     fn tuned(&self, text: &str, speedup: f64) -> anyhow::Result<Tuned> {
@@ -274,9 +274,7 @@ impl<'a> Tuner<'a> {
                 run_job(self.engine, &request, |_| {})?.capture.plans()
             }
         };
-        let (cost, guided) = (self.facts.cost, self.request.guidance_scale != 1.0);
-        let full = vec![StepPlan::compute(self.facts.blocks); self.steps()];
-        Ok(cost.of_steps(&full, guided) / cost.of_steps(&plans, guided).max(1.0))
+        Ok(self.facts.cost.speedup_to(self.steps(), &plans, self.request.clip.guided()))
     }
 }
 

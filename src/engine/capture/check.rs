@@ -2,15 +2,11 @@
 
 use crate::caching::{Action, BranchPlan, StepPlan, StrategyConfig};
 
+use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
+
 use super::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 
-/// Most steps of a run.
-pub(crate) const MOST_STEPS: usize = 10_000;
-/// Most blocks of a model.
-pub(crate) const MOST_BLOCKS: usize = 1_000;
 const MOST_TOKENS: usize = 1 << 24;
-pub(crate) const MOST_FRAMES: usize = 10_000;
-const LARGEST_SIDE: usize = 8192;
 const MOST_FORECAST: usize = 16;
 const MOST_LISTS: usize = 16;
 /// Warnings, masks, kernels.
@@ -33,33 +29,40 @@ fn positive(value: f64) -> bool {
 /// The description of a run.
 pub(super) fn run(run: &RunInfo) -> Checked {
     ensure(run.blocks <= MOST_BLOCKS, || format!("it claims {} blocks", run.blocks))?;
-    ensure(run.steps() <= MOST_STEPS, || format!("it claims {} steps", run.steps()))?;
+    let steps = run.steps().max(run.clip.num_inference_steps);
+    ensure(steps <= MOST_STORED_STEPS, || format!("it claims {steps} steps"))?;
     ensure(run.sigmas.iter().all(|sigma| sigma.is_finite()), || "a sigma is not a number".into())?;
     ensure(product(&run.token_grid, MOST_TOKENS).is_some(), || format!("it claims {:?} tokens", run.token_grid))?;
     let latents = product(&run.latent_shape, MOST_TOKENS * 256);
     ensure(latents.is_some(), || format!("it claims latents of {:?}", run.latent_shape))?;
-    let sides = run.width <= LARGEST_SIDE && run.height <= LARGEST_SIDE && run.num_frames <= MOST_FRAMES;
-    ensure(sides, || format!("it claims {} frames of {}x{}", run.num_frames, run.width, run.height))?;
-    ensure(run.guidance_scale.is_finite() && run.flow_shift.is_finite(), || "a setting is not a number".into())?;
-    if let Some(cost) = run.cost {
-        let sane = positive(cost.block) && positive(cost.outside) && cost.blocks == run.blocks;
+    let clip = &run.clip;
+    let side = |side| side <= LARGEST_STORED_SIDE;
+    let sizes = side(clip.width) && side(clip.height) && clip.num_frames <= MOST_FRAMES;
+    ensure(sizes, || format!("it claims {} frames of {}x{}", clip.num_frames, clip.width, clip.height))?;
+    let numbers = clip.guidance_scale.is_finite() && clip.flow_shift.is_none_or(f64::is_finite);
+    ensure(numbers, || "a setting is not a number".into())?;
+    if let Some(cost) = &run.cost {
+        let costs = cost.blocks.iter().chain([&cost.outside]).all(|cost| positive(*cost));
+        let sane = costs && cost.blocks.len() == run.blocks;
         ensure(sane, || "its cost is not that of its model".into())?;
     }
-    ensure(run.expected.len() <= MOST_STEPS, || "its plan is too long".into())?;
+    ensure(run.expected.len() <= MOST_STORED_STEPS, || "its plan is too long".into())?;
     run.expected.iter().try_for_each(|expected| plan(expected, run.blocks))?;
     strategy(&run.strategy)
 }
 
 fn strategy(config: &StrategyConfig) -> Checked {
     match config {
-        StrategyConfig::FewerSteps { steps } => ensure(*steps <= MOST_STEPS, || format!("it claims {steps} steps")),
+        StrategyConfig::FewerSteps { steps } => {
+            ensure(*steps <= MOST_STORED_STEPS, || format!("it claims {steps} steps"))
+        }
         StrategyConfig::Profiling(settings) => {
             let lists = &settings.blocks;
             let sane = lists.len() <= MOST_LISTS && lists.iter().all(|list| list.len() <= MOST_BLOCKS);
             ensure(sane, || "its lists of blocks are too long".into())
         }
         StrategyConfig::Plan { plans, .. } => {
-            ensure(plans.len() <= MOST_STEPS, || "its plan is too long".into())?;
+            ensure(plans.len() <= MOST_STORED_STEPS, || "its plan is too long".into())?;
             // For whatever number of blocks, the segments must follow each other.
             let blocks = |plan: &BranchPlan| match plan {
                 BranchPlan::Blocks(segments) => segments.last().map_or(0, |segment| segment.blocks.end),
@@ -82,10 +85,9 @@ fn plan(plan: &StepPlan, blocks: usize) -> Checked {
         };
         shallow && blocks <= MOST_BLOCKS && branch.fits(blocks)
     };
-    let corrected = plan
-        .correction
-        .as_ref()
-        .is_none_or(|correction| correction.expected.depth() <= MOST_FORECAST && correction.shares.len() <= MOST_STEPS);
+    let corrected = plan.correction.as_ref().is_none_or(|correction| {
+        correction.expected.depth() <= MOST_FORECAST && correction.shares.len() <= MOST_STORED_STEPS
+    });
     ensure(corrected && plan.branches(true).all(sane), || "a plan is not for its model".into())
 }
 
@@ -137,7 +139,9 @@ fn mask(so_far: &Capture, mask: &MaskRecord) -> Checked {
 }
 
 fn frames(frames: &Frames) -> Checked {
-    let sides = frames.width <= LARGEST_SIDE && frames.height <= LARGEST_SIDE && frames.frames.len() <= MOST_FRAMES;
+    let sides = frames.width <= LARGEST_STORED_SIDE
+        && frames.height <= LARGEST_STORED_SIDE
+        && frames.frames.len() <= MOST_FRAMES;
     let bytes = frames.width.saturating_mul(frames.height).saturating_mul(3);
     let whole = sides && bytes > 0 && frames.frames.iter().all(|frame| frame.len() == bytes);
     ensure(whole, || "its frames are not as large as they claim".into())

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::file::{CaptureError, Writer, open, read, save};
 use super::*;
 use crate::caching::{Action, BranchPlan, Forecast};
+use crate::sampling::ClipSettings;
+use crate::sampling::limits::MOST_FRAMES;
 
 /// A guided run of 3 steps, 2 blocks and 2 x 2 x 2 tokens, with everything that a capture can hold.
 pub(crate) fn small() -> Capture {
@@ -17,17 +19,22 @@ pub(crate) fn small() -> Capture {
     let mut capture = Capture {
         run: RunInfo {
             prompt: "a cat walking on grass".into(),
-            width: 4,
-            height: 4,
-            num_frames: 5,
-            fps: 8,
-            guidance_scale: 4.0,
+            clip: ClipSettings {
+                width: 4,
+                height: 4,
+                num_frames: 5,
+                num_inference_steps: 3,
+                guidance_scale: 4.0,
+                flow_shift: Some(3.0),
+                seed: 7,
+                fps: 8,
+            },
             sigmas: vec![1.0, 0.6, 0.3, 0.0],
             expected: plans.to_vec(),
             blocks: 2,
             token_grid: [2, 2, 2],
             latent_shape: [4, 2, 4, 4],
-            cost: Some(ForwardCost { block: 10.0, outside: 1.0, blocks: 2 }),
+            cost: Some(ForwardCost::even(10.0, 1.0, 2)),
             ..RunInfo::default()
         },
         ..Capture::default()
@@ -65,6 +72,28 @@ fn a_capture_survives_its_file() {
     let loaded = read_bytes(&BYTES).unwrap();
     assert_eq!(loaded.capture, small());
     assert_eq!(loaded.damage, None);
+}
+
+/// Captures of before did not say how many steps were asked for, and had the settings of the clip under the same keys.
+#[test]
+fn runs_without_requested_steps_are_read() {
+    let mut run = serde_json::to_value(small().run).unwrap();
+    assert_eq!((&run["width"], &run["flow_shift"], &run["num_inference_steps"]), (&4.into(), &3.0.into(), &3.into()));
+    run.as_object_mut().unwrap().remove("num_inference_steps");
+    let run: RunInfo = serde_json::from_value(run).unwrap();
+    assert_eq!((run.clip.num_inference_steps, run.requested_steps()), (0, 3));
+    let clip = ClipSettings { num_inference_steps: 0, ..small().run.clip };
+    assert_eq!(run, RunInfo { clip, ..small().run });
+}
+
+#[test]
+fn fewer_steps_than_requested_are_less_work() {
+    let mut capture = small();
+    let whole = capture.flop_speedup().unwrap();
+    capture.run.clip.num_inference_steps = 6;
+    assert_eq!(capture.flop_speedup().unwrap(), 2.0 * whole);
+    capture.steps.truncate(1);
+    assert_eq!(capture.flop_speedup().unwrap(), 2.0, "one full step of three in place of six");
 }
 
 #[test]
@@ -161,8 +190,8 @@ fn frames_are_counted_while_they_are_read() {
         ciborium::into_writer(&frames, &mut bytes).unwrap();
         ciborium::from_reader::<Frames, _>(&bytes[..])
     };
-    assert_eq!(frames(check::MOST_FRAMES).unwrap().frames.len(), check::MOST_FRAMES);
-    assert!(frames(check::MOST_FRAMES + 1).unwrap_err().to_string().contains("at most 10000 frames"));
+    assert_eq!(frames(MOST_FRAMES).unwrap().frames.len(), MOST_FRAMES);
+    assert!(frames(MOST_FRAMES + 1).unwrap_err().to_string().contains("at most 10000 frames"));
 }
 
 #[test]
@@ -201,7 +230,7 @@ fn runs_with_absurd_sizes_are_refused() {
         |run| run.blocks = usize::MAX,
         |run| run.token_grid = [usize::MAX; 3],
         |run| run.latent_shape = [1 << 40; 4],
-        |run| run.width = 1 << 20,
+        |run| run.clip.width = 1 << 20,
         |run| run.expected = vec![StepPlan::compute(3)],
     ];
     let dir = tempfile::tempdir().unwrap();

@@ -19,13 +19,16 @@ pub(crate) fn sample() -> Profile {
         version: VERSION,
         model: ModelId { id: "demo".into(), hash: "0123456789abcdef".into(), blocks },
         settings: RunSettings {
-            steps,
+            clip: ClipSettings {
+                width: 64,
+                height: 64,
+                num_frames: 17,
+                num_inference_steps: steps,
+                guidance_scale: 4.0,
+                flow_shift: Some(3.0),
+                ..ClipSettings::default()
+            },
             scheduler: "unipc".into(),
-            flow_shift: 3.0,
-            guidance_scale: 4.0,
-            width: 64,
-            height: 64,
-            frames: 17,
         },
         prompts: vec!["a cat walking on grass".into()],
         seeds: vec![1, u64::MAX],
@@ -89,7 +92,7 @@ fn broken_rules_are_named_in_one_line() {
     let breaks: [(&str, Break); 16] = [
         ("format", |p| p.format = "other".into()),
         ("version", |p| p.version = 2),
-        ("steps", |p| p.settings.steps = 5),
+        ("steps", |p| p.settings.clip.num_inference_steps = 5),
         ("partition", |p| p.partition.background.clear()),
         ("partition", |p| p.partition.foreground.push(99)),
         ("block_lift", |p| p.block_lift.push(1.0)),
@@ -150,7 +153,7 @@ proptest! {
         if let Ok(profile) = Profile::from_json(json.as_bytes()) {
             let blocks = profile.model.blocks;
             prop_assert_eq!(profile.partition.foreground.len() + profile.partition.background.len(), blocks);
-            prop_assert_eq!(profile.delta_change.len(), profile.settings.steps);
+            prop_assert_eq!(profile.delta_change.len(), profile.settings.steps());
             prop_assert!(profile.to_json().is_ok());
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ops::testing::random;
 use crate::profiling::mask::painted;
+use crate::sampling::ClipSettings;
 
 const STEPS: usize = 8;
 const BLOCKS: usize = 6;
@@ -12,13 +13,16 @@ fn setup() -> Setup {
     Setup {
         model: ModelId { id: "demo".into(), hash: "abc".into(), blocks: BLOCKS },
         settings: RunSettings {
-            steps: STEPS,
+            clip: ClipSettings {
+                width: 160,
+                height: 128,
+                num_frames: 9,
+                num_inference_steps: STEPS,
+                guidance_scale: 4.0,
+                flow_shift: Some(3.0),
+                ..ClipSettings::default()
+            },
             scheduler: "unipc".into(),
-            flow_shift: 3.0,
-            guidance_scale: 4.0,
-            width: 160,
-            height: 128,
-            frames: 9,
         },
         token_grid: GRID,
         queries: Queries::Exact,

@@ -11,6 +11,7 @@ use egui::{
 };
 
 use crate::caching::{Cell, StrategyConfig};
+use crate::engine::limits;
 use crate::media::Colormap;
 
 use crate::app::data::plan_edit;
@@ -395,9 +396,12 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
     }
     let blocks = state.blocks();
     let mut plans = state.prediction.plans.clone();
-    if plans.len() != state.form.steps || blocks != cells.blocks {
+    if plans.len() != state.form.clip.num_inference_steps || blocks != cells.blocks {
         // The strategy decides on the way, or makes fewer steps: the plan starts from nothing reused.
-        plans = vec![crate::caching::StepPlan::compute(blocks); state.form.steps.min(1000)];
+        plans = vec![
+            crate::caching::StepPlan::compute(blocks);
+            state.form.clip.num_inference_steps.min(limits::MOST_STEPS)
+        ];
     }
     let edit = plan_edit::toggle(&plans, blocks, s0..s1 + 1, b0..b1 + 1);
     if let Some(text) = edit.simplified() {

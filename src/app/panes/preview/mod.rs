@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use egui::accesskit::Role;
 use egui::{Color32, ColorImage, Pos2, Rect, Sense, TextureHandle, TextureOptions, Ui, Vec2, pos2, vec2};
 
-use crate::engine::Frames;
+use crate::engine::{Frames, limits};
 
 use crate::app::data::runs::Run;
 use crate::app::data::state::{Action, Compare, Job, State, View};
@@ -97,8 +97,8 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         return;
     };
     let count = shown.frames.len();
-    let fps =
-        f64::from(run.capture.run.fps.clamp(1, 240)) * count as f64 / run.capture.run.num_frames.max(count) as f64;
+    let fps = f64::from(run.capture.run.clip.fps.clamp(1, limits::MOST_FPS)) * count as f64
+        / run.capture.run.clip.num_frames.max(count) as f64;
     state.view.frame = state.view.frame.min(count - 1);
     controls(ui, state, step);
     if state.brush.on && compare::mode(state) == Compare::Single {

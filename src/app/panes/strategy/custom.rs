@@ -22,7 +22,7 @@ pub fn is_own(strategy: &StrategyConfig) -> bool {
 /// Name and length of the chosen plan.
 pub fn plan_ui(ui: &mut Ui, state: &mut State) {
     let form = &mut state.form;
-    let (chosen, steps) = (form.chosen, form.steps);
+    let (chosen, steps) = (form.chosen, form.clip.num_inference_steps);
     let others: Vec<String> =
         form.strategies.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(_, each)| each.name().into()).collect();
     let Some(StrategyConfig::Plan { title, plans }) = form.strategies.get_mut(chosen) else { return };
@@ -46,7 +46,7 @@ pub fn plan_ui(ui: &mut Ui, state: &mut State) {
     });
     ui.horizontal_wrapped(|ui| {
         if made_for != steps && made_for > 0 && ui.button(format!("Use {made_for} steps")).clicked() {
-            form.steps = made_for;
+            form.clip.num_inference_steps = made_for;
         }
         if ui.button("Remove this plan").clicked() {
             state.undo = Some(Undo::Plan(form.strategies.remove(chosen)));

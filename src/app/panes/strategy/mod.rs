@@ -24,7 +24,7 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
         choice(ui, state);
         let blocks = state.blocks();
-        let steps = state.form.steps;
+        let steps = state.form.clip.num_inference_steps;
         if let StrategyConfig::Profiling(_) = state.form.strategy() {
             profile_blocks(ui, state);
         }
@@ -422,7 +422,7 @@ fn measure(ui: &mut Ui, state: &mut State) {
     section(ui, "GUIDANCE");
     ui.horizontal(|ui| {
         let label = ui.label("scale");
-        let scale = DragValue::new(&mut state.form.guidance).range(1.0..=20.0).speed(0.1).fixed_decimals(1);
+        let scale = DragValue::new(&mut state.form.clip.guidance_scale).range(1.0..=20.0).speed(0.1).fixed_decimals(1);
         ui.add(scale).labelled_by(label.id).on_hover_text("1 for none: then only the prompt's branch runs");
     });
     let label = ui.label("Negative prompt");

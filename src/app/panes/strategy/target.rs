@@ -7,7 +7,7 @@ use std::sync::Arc;
 use egui::{RichText, Slider, Ui};
 
 use crate::caching::{Calibration, Planned, Planner, StepPlan, StrategyConfig};
-use crate::engine::Facts;
+use crate::engine::{Facts, limits};
 use crate::profiling::profile::Profile;
 
 use crate::app::data::form::Form;
@@ -126,7 +126,7 @@ pub fn fill(form: &mut Form, profiled: Option<&Profiled>, blocks: usize) {
 /// Chooses the planner. Its plan comes from the profile with the next frame of the window; until then nothing is reused.
 pub fn choose(state: &mut State) {
     let blocks = state.blocks();
-    let steps = state.form.steps.min(1000);
+    let steps = state.form.clip.num_inference_steps.min(limits::MOST_STEPS);
     let plans = match &state.profiled {
         Some(Ok(profiled)) => profiled.plans(state.form.goal, blocks),
         _ => None,
@@ -311,7 +311,7 @@ mod tests {
     fn the_plan_follows_the_goal_and_its_expectation_is_told() {
         let mut state = State { profiled: Some(Ok(Arc::new(profiled(30)))), ..State::default() };
         assert_eq!(expected(&state), Expected::Identical);
-        state.form.steps = 30;
+        state.form.clip.num_inference_steps = 30;
         choose(&mut state);
         assert!(is_planner(state.form.strategy()));
         assert_eq!(expected(&state), Expected::Psnr(25.0));
