@@ -1,4 +1,5 @@
-//! What a plan costs: FLOPs of one forward pass, the speed-up of plans, and the share of blocks that they avoid.
+//! What a plan costs: FLOPs of one forward pass, the speed-up of plans, and the share of blocks
+//! that they avoid.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,8 @@ impl ForwardCost {
         }
     }
 
-    /// FLOPs of steps. A correction makes the head once more; what is outside the blocks is more than that.
+    /// FLOPs of steps. A correction makes the head once more; what is outside the blocks is more
+    /// than that.
     pub fn of_steps(&self, plans: &[StepPlan], guided: bool) -> f64 {
         let of_step = |plan: &StepPlan| {
             let correction = if plan.correction.is_some() { self.outside } else { 0.0 };
@@ -45,8 +47,8 @@ impl ForwardCost {
         plans.iter().map(of_step).sum()
     }
 
-    /// The FLOP speed-up: work of `requested_steps` uncached steps, divided by the work of the plans. Steps that a
-    /// strategy leaves out count as saved.
+    /// The FLOP speed-up: work of `requested_steps` uncached steps, divided by the work of the
+    /// plans. Steps that a strategy leaves out count as saved.
     pub fn speedup_to(&self, requested_steps: usize, plans: &[StepPlan], guided: bool) -> f64 {
         let full = self.of_steps(&[StepPlan::compute(self.blocks.len())], guided);
         full * requested_steps as f64 / self.of_steps(plans, guided).max(f64::MIN_POSITIVE)
@@ -106,7 +108,8 @@ mod tests {
     use super::*;
     use crate::caching::{Action, Forecast};
 
-    /// The paper's own arithmetic (Wan2.1-14B): 14 of 50 steps full, 28 of 40 blocks cached in the others: 2.016x.
+    /// The paper's own arithmetic (Wan2.1-14B): 14 of 50 steps full, 28 of 40 blocks cached in the
+    /// others: 2.016x.
     #[test]
     fn flop_speedup_of_the_paper() {
         let cost = ForwardCost::even(1.0, 0.0, 40);

@@ -1,4 +1,5 @@
-//! The one table of limits on what a clip may be. Everything that checks a size or a count uses a name from here.
+//! The one table of limits on what a clip may be. Everything that checks a size or a count uses a
+//! name from here.
 //!
 //! | name | value | limits | why |
 //! |---|---|---|---|

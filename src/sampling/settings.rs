@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a clip is: its size, its length, and the numbers of its sampling. Requests, captures, profiles and the window's
-/// form hold one of these. [`super::limits`] lists the limits.
+/// What a clip is: its size, its length, and the numbers of its sampling. Requests, captures,
+/// profiles and the window's form hold one of these. [`super::limits`] lists the limits.
 ///
-/// Fields that a file leaves out have the values of [`ClipSettings::default`]. The second names are those of older files.
+/// Fields that a file leaves out have the values of [`ClipSettings::default`]. The second names are
+/// those of older files.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipSettings {
