@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::kernel::CompiledKernel;
 use super::pool::{MemoryUse, Pool};
-use super::{Choices, DType, GpuError, Kernel, Result, Tensor};
+use super::{Choices, ElementType, GpuError, Kernel, Result, Tensor};
 
 /// How much of the adapter to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -366,17 +366,26 @@ impl Gpu {
     }
 
     /// A weight tensor, written from little-endian `bytes`, whose length must be that of the tensor in whole `u32`s.
-    pub fn upload_weight(&self, what: &str, bytes: &[u8], shape: &[usize], dtype: DType) -> Result<Tensor> {
+    pub fn upload_weight(
+        &self,
+        what: &str,
+        bytes: &[u8],
+        shape: &[usize],
+        element_type: ElementType,
+    ) -> Result<Tensor> {
         /// Staging memory held at most before the driver is made to drain it; many undrained writes have been seen to
         /// corrupt early tensors.
         const DRAIN: u64 = 32 << 20;
-        let length = shape.iter().product::<usize>() as u64 * dtype.size();
+        let length = shape.iter().product::<usize>() as u64 * element_type.size();
         if bytes.len() as u64 != length.next_multiple_of(4) {
-            return Err(GpuError::shape("upload_weight", format!("{} bytes for {shape:?} {dtype:?}", bytes.len())));
+            return Err(GpuError::shape(
+                "upload_weight",
+                format!("{} bytes for {shape:?} {element_type:?}", bytes.len()),
+            ));
         }
         self.pass_gate()?;
         let allocation = self.inner.pool.allocate_fresh(&self.inner.device, length, what)?;
-        let tensor = Tensor::new(allocation, shape, dtype);
+        let tensor = Tensor::new(allocation, shape, element_type);
         for (i, chunk) in bytes.chunks(DRAIN as usize).enumerate() {
             self.inner.queue.write_buffer(tensor.buffer(), i as u64 * DRAIN, chunk);
             // Small writes count too: it is their number that hurt.
@@ -404,10 +413,10 @@ impl Gpu {
         self.inner.caps.memory.unwrap_or(unknown)
     }
 
-    pub(super) fn empty(&self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let bytes = shape.iter().product::<usize>() as u64 * dtype.size();
+    pub(super) fn empty(&self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
+        let bytes = shape.iter().product::<usize>() as u64 * element_type.size();
         let allocation = self.inner.pool.allocate(&self.inner.device, bytes.next_multiple_of(4), what)?;
-        Ok(Tensor::new(allocation, shape, dtype))
+        Ok(Tensor::new(allocation, shape, element_type))
     }
 
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {

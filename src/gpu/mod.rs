@@ -25,7 +25,7 @@ pub use error::GpuError;
 pub use kernel::{Dispatch, Kernel, fold_groups};
 pub use pool::MemoryUse;
 pub use stream::{Stream, StreamOptions};
-pub use tensor::{DType, Tensor};
+pub use tensor::{ElementType, Tensor};
 pub use timing::{KernelTime, KernelTimes};
 
 /// Result of anything that touches the GPU.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::timing::SubmitTimer;
-use super::{DType, Dispatch, Gpu, GpuError, KernelTimes, Result, Tensor};
+use super::{Dispatch, ElementType, Gpu, GpuError, KernelTimes, Result, Tensor};
 
 /// How a stream submits.
 #[derive(Clone, Debug)]
@@ -104,8 +104,8 @@ impl Stream {
     }
 
     /// A tensor with undefined contents (NaN under [`super::GpuOptions::poison`]).
-    pub fn empty(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let tensor = self.allocate(what, shape, dtype)?;
+    pub fn empty(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
+        let tensor = self.allocate(what, shape, element_type)?;
         if self.gpu.options().poison {
             self.write_bytes(&tensor, &vec![0xff; tensor.bytes() as usize])?;
         }
@@ -113,8 +113,8 @@ impl Stream {
     }
 
     /// A tensor of zeros.
-    pub fn zeros(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let tensor = self.allocate(what, shape, dtype)?;
+    pub fn zeros(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
+        let tensor = self.allocate(what, shape, element_type)?;
         self.clear(&tensor);
         Ok(tensor)
     }
@@ -124,19 +124,19 @@ impl Stream {
         if values.len() != shape.iter().product::<usize>() {
             return Err(GpuError::shape("upload", format!("{} values for shape {shape:?}", values.len())));
         }
-        let tensor = self.allocate(what, shape, DType::F32)?;
+        let tensor = self.allocate(what, shape, ElementType::F32)?;
         self.write_bytes(&tensor, bytemuck::cast_slice(values))?;
         Ok(tensor)
     }
 
     /// Memory for a tensor. Where there is none, what is recorded may hold buffers that nobody needs any more: they are free once it
     /// has run.
-    fn allocate(&mut self, what: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        match self.gpu.empty(what, shape, dtype) {
+    fn allocate(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
+        match self.gpu.empty(what, shape, element_type) {
             Err(GpuError::OutOfMemory { .. }) => {
                 self.finish()?;
                 self.gpu.release_free_memory();
-                self.gpu.empty(what, shape, dtype)
+                self.gpu.empty(what, shape, element_type)
             }
             allocated => allocated,
         }
@@ -174,14 +174,14 @@ impl Stream {
 
     /// A copy of a tensor as it is at this point of the stream.
     pub fn copy_of(&mut self, tensor: &Tensor) -> Result<Tensor> {
-        let copy = self.empty("copy", tensor.shape(), tensor.dtype())?;
+        let copy = self.empty("copy", tensor.shape(), tensor.element_type())?;
         self.copy(tensor, &copy)?;
         Ok(copy)
     }
 
     /// Copies a tensor's bytes into another of the same size.
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) -> Result<()> {
-        if from.bytes() != to.bytes() || from.dtype() != to.dtype() {
+        if from.bytes() != to.bytes() || from.element_type() != to.element_type() {
             return Err(GpuError::shape("copy", format!("{:?} into {:?}", from.shape(), to.shape())));
         }
         self.encoder().copy_buffer_to_buffer(from.buffer(), from.offset(), to.buffer(), to.offset(), from.bytes());
@@ -250,7 +250,7 @@ impl Stream {
 
     /// Reads several f32 tensors back with one wait, which is what makes reading slow.
     pub fn read_all(&mut self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
-        if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
+        if tensors.iter().any(|tensor| tensor.element_type() != ElementType::F32) {
             return Err(GpuError::shape("read", "only f32 tensors are read back"));
         }
         let values = self.read_joined(tensors)?;

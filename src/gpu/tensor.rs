@@ -6,7 +6,7 @@ use super::pool::Allocation;
 
 /// Element types that live on the GPU. 16-bit types are packed two to a `u32`, first element in the low half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
+pub enum ElementType {
     /// 32-bit float.
     F32,
     /// IEEE half.
@@ -15,7 +15,7 @@ pub enum DType {
     BF16,
 }
 
-impl DType {
+impl ElementType {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
@@ -33,12 +33,12 @@ pub struct Tensor {
     /// First byte of this view.
     offset: u64,
     shape: Vec<usize>,
-    dtype: DType,
+    element_type: ElementType,
 }
 
 impl Tensor {
-    pub(super) fn new(allocation: Allocation, shape: &[usize], dtype: DType) -> Self {
-        Self { allocation: Arc::new(allocation), offset: 0, shape: shape.to_vec(), dtype }
+    pub(super) fn new(allocation: Allocation, shape: &[usize], element_type: ElementType) -> Self {
+        Self { allocation: Arc::new(allocation), offset: 0, shape: shape.to_vec(), element_type }
     }
 
     /// Extents, slowest first.
@@ -47,8 +47,8 @@ impl Tensor {
     }
 
     /// Element type.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    pub fn element_type(&self) -> ElementType {
+        self.element_type
     }
 
     /// Number of elements.
@@ -63,7 +63,7 @@ impl Tensor {
 
     /// Size in bytes of this view.
     pub fn bytes(&self) -> u64 {
-        self.len() as u64 * self.dtype.size()
+        self.len() as u64 * self.element_type.size()
     }
 
     /// Elements of one row: the last extent.
@@ -88,7 +88,7 @@ impl Tensor {
         let stride: usize = self.shape[1..].iter().product();
         let mut shape = self.shape.clone();
         shape[0] = count;
-        Self { offset: self.offset + (start * stride) as u64 * self.dtype.size(), shape, ..self.clone() }
+        Self { offset: self.offset + (start * stride) as u64 * self.element_type.size(), shape, ..self.clone() }
     }
 
     /// Whether two tensors share memory: such a pair cannot be bound for reading and writing in one dispatch.

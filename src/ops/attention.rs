@@ -1,7 +1,7 @@
 //! Attention without a score matrix: softmax(q k^T scale + bias) v by online softmax (Milakov and Gimelshein 2018; Dao et al. 2022,
 //! FlashAttention), f32 throughout.
 
-use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::split::{fitting, ranges, window};
 use super::tune::{self, Choice, Named, extent_class};
@@ -178,7 +178,7 @@ pub(super) fn attention_choice<'a>(
 /// [`attention`] by a given variant.
 pub fn attention_with(cx: &mut Stream, variant: AttentionVariant, call: &Attention) -> Result<Tensor> {
     let [heads, n_q, n_k, d] = call.extents()?;
-    let out = cx.empty("attention", &[n_q, heads * d], DType::F32)?;
+    let out = cx.empty("attention", &[n_q, heads * d], ElementType::F32)?;
     let kernel = variant.kernel(d).flag_if(call.bias.is_some(), "BIAS").flag_if(call.log_sum.is_some(), "LOG_SUM");
     let n_k4 = n_k.next_multiple_of(4);
     let row_flops = 4.0 * n_k as f64 * d as f64;
@@ -242,7 +242,7 @@ impl Attention<'_> {
         if self.q.is_empty() || self.v.is_empty() || d % 4 != 0 {
             return wrong("no rows, no keys or a head dimension that is no multiple of 4");
         }
-        if [self.q, self.k, self.v].iter().any(|tensor| tensor.dtype() != DType::F32) {
+        if [self.q, self.k, self.v].iter().any(|tensor| tensor.element_type() != ElementType::F32) {
             return wrong("operands are f32");
         }
         if self.log_sum.is_some_and(|log_sum| log_sum.shape() != [heads, n_q]) {
@@ -376,7 +376,7 @@ mod tests {
         let bias = (bias != Bias::None).then_some(AttentionBias { tensor: &table, head_stride, query_stride, offset });
         let (want, want_sums) = attention_twin(&case, &host, scale);
         for &variant in variants {
-            let log_sum = cx.empty("log-sum", &[heads, n_q], DType::F32).unwrap();
+            let log_sum = cx.empty("log-sum", &[heads, n_q], ElementType::F32).unwrap();
             let call = Attention { q: &q, k: &k, v: &v, scale, bias, log_sum: Some(&log_sum) };
             let out = attention_with(cx, variant, &call).unwrap();
             let what = format!("{case:?} {variant:?}");
@@ -473,7 +473,7 @@ mod tests {
     fn wrong_shapes_are_refused() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        let mut tensor = |shape: &[usize]| cx.zeros("zeros", shape, DType::F32).unwrap();
+        let mut tensor = |shape: &[usize]| cx.zeros("zeros", shape, ElementType::F32).unwrap();
         let (q, k, v, table) = (tensor(&[2, 5, 4]), tensor(&[2, 4, 8]), tensor(&[2, 7, 4]), tensor(&[11]));
         let right = Attention { q: &q, k: &k, v: &v, scale: 1.0, bias: None, log_sum: None };
         attention(&mut cx, &right).unwrap();

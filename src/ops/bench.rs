@@ -1,6 +1,6 @@
 //! Speeds of kernels, for `ditscope bench`: every variant on the shapes of real models, beside what the device can do at most.
 
-use crate::gpu::{DType, Dispatch, Gpu, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, Gpu, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::attention::attention_choice;
 use super::conv::conv_choice;
@@ -48,7 +48,7 @@ const OTHER: &str = "other models";
 #[derive(Clone, Copy, Debug)]
 enum Case {
     /// Rows, inner extent, columns.
-    Matmul(DType, [usize; 3]),
+    Matmul(ElementType, [usize; 3]),
     /// Heads, tokens, head dimension.
     Attention([usize; 3]),
     /// Height and width, input and output channels of a causal 3 x 3 x 3 convolution of 4 frames.
@@ -58,7 +58,7 @@ enum Case {
 /// The shapes of the demo model's and Wan2.1-1.3B's heavy operations; the larger model's with fewer tokens and heads on a CPU.
 fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
     let (tokens, attended, heads, side) = if gpu.is_cpu() { (128, 4000, 2, 16) } else { (4096, 4096, 12, 104) };
-    let matmul = |m, k, n| Case::Matmul(DType::F16, [m, k, n]);
+    let matmul = |m, k, n| Case::Matmul(ElementType::F16, [m, k, n]);
     vec![
         (DEMO, matmul(80, 192, 576)),
         (DEMO, matmul(80, 192, 768)),
@@ -66,7 +66,7 @@ fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
         (WAN, matmul(tokens, 1536, 4608)),
         (WAN, matmul(tokens, 1536, 1536)),
         (WAN, matmul(tokens, 8960, 1536)),
-        (WAN, Case::Matmul(DType::BF16, [tokens, 1536, 8960])),
+        (WAN, Case::Matmul(ElementType::BF16, [tokens, 1536, 8960])),
         (DEMO, Case::Attention([6, 80, 32])),
         (DEMO, Case::Attention([6, 1000, 32])),
         (DEMO, Case::Attention([heads, attended, 32])),
@@ -91,7 +91,7 @@ fn peak_gflops(cx: &mut Stream) -> Result<f64> {
     const FLOPS: f64 = 3.0 * 4.0 * 8.0 * 2.0;
     let (groups, turns) = if cx.gpu().is_cpu() { (512_u32, 256_u32) } else { (16_384, 1024) };
     let threads = groups as usize * 64;
-    let out = cx.empty("sums", &[threads, 4], DType::F32)?;
+    let out = cx.empty("sums", &[threads, 4], ElementType::F32)?;
     let params: Vec<u8> =
         [turns.to_le_bytes(), 0.999_f32.to_le_bytes(), 0.001_f32.to_le_bytes()].as_flattened().to_vec();
     let flops = FLOPS * f64::from(turns) * threads as f64;
@@ -110,7 +110,7 @@ fn peak_gflops(cx: &mut Stream) -> Result<f64> {
 fn peak_gigabytes(cx: &mut Stream) -> Result<f64> {
     let bytes = cx.gpu().caps().max_binding.min(64 << 20);
     let count = bytes as usize / 4;
-    let (from, to) = (cx.zeros("from", &[count], DType::F32)?, cx.empty("to", &[count], DType::F32)?);
+    let (from, to) = (cx.zeros("from", &[count], ElementType::F32)?, cx.empty("to", &[count], ElementType::F32)?);
     let seconds = seconds(cx, &mut |cx| {
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("peak_copy"),
@@ -128,7 +128,7 @@ fn peak_gigabytes(cx: &mut Stream) -> Result<f64> {
 pub fn kernels(cx: &mut Stream, peak: &Peak, report: &mut dyn FnMut(&[KernelSpeed])) -> Result<()> {
     for (model, case) in cases(&cx.gpu().clone()) {
         let speeds = match case {
-            Case::Matmul(dtype, extents) => matmul_speeds(cx, dtype, extents)?,
+            Case::Matmul(element_type, extents) => matmul_speeds(cx, element_type, extents)?,
             Case::Attention(extents) => attention_speeds(cx, extents)?,
             Case::Conv(extents) => conv_speeds(cx, extents)?,
         };
@@ -141,21 +141,21 @@ pub fn kernels(cx: &mut Stream, peak: &Peak, report: &mut dyn FnMut(&[KernelSpee
     Ok(())
 }
 
-fn matmul_speeds(cx: &mut Stream, dtype: DType, [m, k, n]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
+fn matmul_speeds(cx: &mut Stream, element_type: ElementType, [m, k, n]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
     let gpu = cx.gpu().clone();
     let x = random(cx, &[m, k])?;
     let values = noise(k * n);
-    let bytes = match dtype {
-        DType::F32 => bytemuck::cast_slice(&values).to_vec(),
-        DType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        DType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+    let bytes = match element_type {
+        ElementType::F32 => bytemuck::cast_slice(&values).to_vec(),
+        ElementType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        ElementType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
     };
-    let w = Weight::linear(&gpu, "w", &HostWeight { bytes: bytes.into(), dtype, scale: 1.0 }, [n, k], None)?;
+    let w = Weight::linear(&gpu, "w", &HostWeight { bytes: bytes.into(), element_type, scale: 1.0 }, [n, k], None)?;
     let variants = Variant::available(&gpu);
     let tried = without_tiles(&gpu, &variants, |variant| matches!(variant, Variant::Tile { .. }));
     let candidates = Variant::candidates(&gpu);
     let choice = product_choice(&variants, &candidates, m, &w);
-    let name = format!("matmul {dtype:?} {m} x {k} x {n}");
+    let name = format!("matmul {element_type:?} {m} x {k} x {n}");
     speeds(cx, &name, &tried, &choice, |cx, variant| {
         matmul_with(cx, variant, &x, &w, Activation::None, Then::Store).map(drop)
     })
@@ -165,7 +165,7 @@ fn attention_speeds(cx: &mut Stream, [heads, n, d]: [usize; 3]) -> Result<Vec<Ke
     let gpu = cx.gpu().clone();
     let (q, k, v) = (random(cx, &[heads, n, d])?, random(cx, &[heads, d, n])?, random(cx, &[heads, n, d])?);
     // As the transformer calls it.
-    let log_sum = cx.empty("log-sum", &[heads, n], DType::F32)?;
+    let log_sum = cx.empty("log-sum", &[heads, n], ElementType::F32)?;
     let call = Attention { q: &q, k: &k, v: &v, scale: 1.0 / (d as f32).sqrt(), bias: None, log_sum: Some(&log_sum) };
     let variants = AttentionVariant::available(&gpu);
     let tried = without_tiles(&gpu, &variants, |variant| matches!(variant, AttentionVariant::Tile { .. }));
@@ -182,7 +182,7 @@ fn conv_speeds(cx: &mut Stream, [height, width, inputs, outputs]: [usize; 4]) ->
     let geometry = Conv::causal(2);
     let values: Vec<u8> =
         noise(27 * inputs * outputs).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
-    let source = HostWeight { bytes: values.into(), dtype: DType::F16, scale: 1.0 };
+    let source = HostWeight { bytes: values.into(), element_type: ElementType::F16, scale: 1.0 };
     let w = geometry.weight(&gpu, "w", &source, [outputs, inputs], [0, outputs], None)?;
     let x = random(cx, &[FRAMES + 2, height, width, inputs])?;
     let variants = conv_variants(&gpu, w.n());
@@ -251,7 +251,7 @@ mod tests {
         let mut cx = testing::stream(&gpu);
         let peak = peak(&mut cx).unwrap();
         assert!(peak.gflops.is_finite() && peak.gigabytes.is_finite(), "{peak:?}");
-        let speeds = matmul_speeds(&mut cx, DType::BF16, [16, 64, 64]).unwrap();
+        let speeds = matmul_speeds(&mut cx, ElementType::BF16, [16, 64, 64]).unwrap();
         assert!(speeds.iter().filter(|speed| speed.chosen).count() == 1, "{speeds:?}");
         assert!(
             speeds.iter().all(|speed| speed.gflops > 0.0 && speed.gflops < 2.0 * peak.gflops),

@@ -1,6 +1,6 @@
 //! Convolutions as matrix products whose left side is gathered tap by tap.
 
-use crate::gpu::{DType, Dispatch, Gpu, GpuError, Result, Stream, Tensor};
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Result, Stream, Tensor};
 
 use super::matmul::{after, after_bits};
 use super::split::window_from;
@@ -65,7 +65,7 @@ impl Conv {
         bias: Option<&[f32]>,
     ) -> Result<Weight> {
         let taps: usize = self.kernel.iter().product();
-        let size = source.dtype.size() as usize;
+        let size = source.element_type.size() as usize;
         if source.bytes.len() != outputs * inputs * taps * size || first + count > outputs {
             let message = format!("{what} has {} bytes for [{outputs}, {inputs}, {taps}]", source.bytes.len());
             return Err(GpuError::shape("conv weight", message));
@@ -178,7 +178,7 @@ pub(super) fn conv_choice<'a>(
     // Where lanes of a subgroup share their loads (CPUs), the first won all shapes, and others take half a second to compile.
     let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
     Ok(Choice {
-        class: format!("conv {:?} {m}x{k}x{n}", w.matrix.dtype()),
+        class: format!("conv {:?} {m}x{k}x{n}", w.matrix.element_type()),
         available: variants,
         candidates: &variants[..tried.min(variants.len())],
         flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,
@@ -199,11 +199,11 @@ pub fn conv_with(
     let [t, height, width] = plan.output;
     let shape = [t, height, width, w.n()];
     let out = match target {
-        Target::New => cx.empty("convolved", &shape, DType::F32)?,
+        Target::New => cx.empty("convolved", &shape, ElementType::F32)?,
         Target::AddTo(tensor) | Target::Frames { tensor, .. } => tensor.clone(),
     };
     plan.check_target(&out, target)?;
-    let kernel = variant.kernel(w.matrix.dtype()).flag("CONV");
+    let kernel = variant.kernel(w.matrix.element_type()).flag("CONV");
     let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
     let after = after_bits(w, activation) | residual;
     let [tile_rows, tile_columns4] = variant.tile();
@@ -251,7 +251,7 @@ impl<'a> Plan<'a> {
         let input = [t, height, width];
         let output = geometry.output(input).ok_or_else(fail)?;
         let taps: usize = geometry.kernel.iter().product();
-        if taps * channels != w.k() || channels % 4 != 0 || x.is_empty() || x.dtype() != DType::F32 {
+        if taps * channels != w.k() || channels % 4 != 0 || x.is_empty() || x.element_type() != ElementType::F32 {
             return Err(fail());
         }
         let frames = match target {

@@ -108,7 +108,7 @@ fn check(cx: &mut Stream, case: &Case, variant: Variant, seed: u64) {
     // Into every second frame, and added to what is there.
     let [ot, oh, ow] = case.geometry.output(case.extents).unwrap();
     let n = outputs.next_multiple_of(4);
-    let wide = cx.zeros("wide", &[2 * ot, oh, ow, n], DType::F32).unwrap();
+    let wide = cx.zeros("wide", &[2 * ot, oh, ow, n], ElementType::F32).unwrap();
     let frames = Target::Frames { tensor: &wide, stride: 2, offset: 1 };
     conv_with(cx, variant, &tensor, &weight, &case.geometry, Activation::Silu, frames).unwrap();
     conv_with(cx, variant, &tensor, &weight, &case.geometry, Activation::Silu, Target::AddTo(&got)).unwrap();
@@ -171,7 +171,7 @@ fn splits_are_seamless() {
     check(&mut cx, &case, Variant::Rows { rows: 4, columns4: 2 }, 2);
     let case = Case { geometry: Conv::causal(2), extents: [3, 30, 20], channels: [12, 8] };
     let (weight, ..) = weights(&gpu, &case, 3);
-    let x = cx.zeros("x", &[3, 30, 20, 12], DType::F32).unwrap();
+    let x = cx.zeros("x", &[3, 30, 20, 12], ElementType::F32).unwrap();
     let error = conv(&mut cx, &x, &weight, &case.geometry, Activation::None, Target::New).unwrap_err();
     assert!(matches!(error, GpuError::BindingTooLarge { .. }), "{error}");
 }
@@ -183,7 +183,7 @@ fn misfits_are_errors() {
     let case = Case { geometry: Conv::causal(0), extents: [1, 4, 4], channels: [4, 4] };
     let (weight, ..) = weights(&gpu, &case, 1);
     let mut run = |shape: &[usize], geometry: &Conv, target: Target| {
-        let x = cx.zeros("x", shape, DType::F32).unwrap();
+        let x = cx.zeros("x", shape, ElementType::F32).unwrap();
         conv(&mut cx, &x, &weight, geometry, Activation::None, target).is_err()
     };
     assert!(run(&[1, 4, 8], &case.geometry, Target::New), "no video");
@@ -191,9 +191,9 @@ fn misfits_are_errors() {
     assert!(run(&[1, 0, 4, 4], &case.geometry, Target::New), "no pixels");
     let valid = Conv { before: [0; 3], ..case.geometry };
     assert!(run(&[2, 4, 4, 4], &valid, Target::New), "smaller than the kernel");
-    let small = stream(&gpu).zeros("small", &[1, 4, 3, 4], DType::F32).unwrap();
+    let small = stream(&gpu).zeros("small", &[1, 4, 3, 4], ElementType::F32).unwrap();
     assert!(run(&[1, 4, 4, 4], &case.geometry, Target::AddTo(&small)), "residual of another shape");
-    let one = stream(&gpu).zeros("one", &[1, 4, 4, 4], DType::F32).unwrap();
+    let one = stream(&gpu).zeros("one", &[1, 4, 4, 4], ElementType::F32).unwrap();
     let beyond = Target::Frames { tensor: &one, stride: 2, offset: 1 };
     assert!(run(&[1, 4, 4, 4], &case.geometry, beyond), "frame beyond the target");
     let host = HostWeight::from_f32(&[0.0; 4 * 4 * 27]);

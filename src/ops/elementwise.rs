@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
 
@@ -19,7 +19,7 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Ran
         return Err(GpuError::shape("add_rows", message));
     }
     let shape: Vec<usize> = std::iter::once(indices.len()).chain(stack.shape().iter().copied()).collect();
-    let out = cx.empty("sums", &shape, DType::F32)?;
+    let out = cx.empty("sums", &shape, ElementType::F32)?;
     let (matrices, first4) = window(matrices, indices.start * period, indices.len() * period);
     let params = [out.len(), stack.len(), period].map(|n| n as u32 / 4);
     cx.dispatch(&Dispatch {
@@ -35,10 +35,10 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Ran
 /// Rows 0, `stride`, `2 stride` and so on of a matrix.
 pub fn sample_rows(cx: &mut Stream, matrix: &Tensor, stride: usize) -> Result<Tensor> {
     let (rows, columns) = (matrix.rows().div_ceil(stride.max(1)), matrix.columns());
-    if stride == 0 || !columns.is_multiple_of(4) || columns == 0 || matrix.dtype() != DType::F32 {
+    if stride == 0 || !columns.is_multiple_of(4) || columns == 0 || matrix.element_type() != ElementType::F32 {
         return Err(GpuError::shape("sample_rows", format!("every {stride}th row of {:?}", matrix.shape())));
     }
-    let sample = cx.empty("sample", &[rows, columns], DType::F32)?;
+    let sample = cx.empty("sample", &[rows, columns], ElementType::F32)?;
     let most = fitting(cx.gpu().caps().max_binding, size_of::<f32>() * columns * stride);
     for some in ranges(rows, most, 1) {
         let spanned = (some.len() - 1) * stride + 1;
@@ -61,7 +61,7 @@ pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
     if !x.len().is_multiple_of(4) {
         return Err(GpuError::shape("silu", format!("{:?}", x.shape())));
     }
-    let out = cx.empty("silu", x.shape(), DType::F32)?;
+    let out = cx.empty("silu", x.shape(), ElementType::F32)?;
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("activate"),
         tensors: &[(1, x), (2, &out)],
@@ -93,8 +93,10 @@ struct CombineParams {
 /// `y = sum of weight * x + y_weight * y`.
 fn combine(cx: &mut Stream, xs: [(&Tensor, f32); 2], (y, y_weight): (&Tensor, f32)) -> Result<()> {
     for (x, _) in xs {
-        let fits =
-            x.shape() == y.shape() && x.len().is_multiple_of(4) && x.dtype() == DType::F32 && y.dtype() == DType::F32;
+        let fits = x.shape() == y.shape()
+            && x.len().is_multiple_of(4)
+            && x.element_type() == ElementType::F32
+            && y.element_type() == ElementType::F32;
         if !fits || x.shares_memory(y) {
             return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.shape())));
         }

@@ -1,6 +1,6 @@
 //! From projections to the layouts of [`attention`](super::attention): norm across heads, rotary positions, split by heads.
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::matmul::{Activation, Then, matmul};
 use super::norm::{check_vector, inverse_rms};
@@ -139,7 +139,8 @@ impl<'a> HeadsSplit<'a> {
             part.check([n, heads, d])?;
         }
         let shape = |part: &HeadsPart| if part.transposed { [heads, d, n.next_multiple_of(4)] } else { [heads, n, d] };
-        let outputs = parts.iter().map(|part| cx.empty("heads", &shape(part), DType::F32)).collect::<Result<_>>()?;
+        let outputs =
+            parts.iter().map(|part| cx.empty("heads", &shape(part), ElementType::F32)).collect::<Result<_>>()?;
         Ok(Self { parts, extents: [n, heads, d], outputs })
     }
 
@@ -389,7 +390,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let (gpu, _turn) = gpu();
         let mut cx = stream(&gpu);
-        let x = cx.zeros("x", &[6, 24], DType::F32).unwrap();
+        let x = cx.zeros("x", &[6, 24], ElementType::F32).unwrap();
         let rope = RopeTable::new(&mut cx, [1, 2, 3], 4).unwrap();
         assert_eq!(rope.tokens(), 6);
         split_heads(&mut cx, &x, 2, &[HeadsPart { rope: Some(&rope), ..Default::default() }; 3], 6).unwrap();

@@ -1,6 +1,6 @@
 //! What image decoders need beside convolutions: the channel norm, and transposition and softmax for their attention.
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::window_from;
 
@@ -70,7 +70,7 @@ pub fn transpose(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
         return Err(GpuError::shape("transpose", format!("{:?} is no matrix", x.shape())));
     };
     let padded = rows.next_multiple_of(4);
-    let out = cx.empty("transposed", &[columns, padded], DType::F32)?;
+    let out = cx.empty("transposed", &[columns, padded], ElementType::F32)?;
     let params = [rows as u32, columns as u32 / 4, padded as u32 / 4];
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("transpose"),
@@ -123,7 +123,7 @@ mod tests {
         let zero_pixel = cx.upload("x", &values, &[t, h, w, c]).unwrap();
         drop(x);
         let (gamma, gammas) = random_tensor(cx, 2, &[c]);
-        let out = cx.zeros("out", &[offset + t, h, w, c], DType::F32).unwrap();
+        let out = cx.zeros("out", &[offset + t, h, w, c], ElementType::F32).unwrap();
         channel_norm(cx, &zero_pixel, &gamma, silu, &out, offset).unwrap();
         let mut want = vec![0.0; offset * h * w * c];
         want.extend(channel_norm_cpu(&values, &gammas, silu));

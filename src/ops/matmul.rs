@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor};
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::Weight;
 use super::split::ranges;
@@ -117,7 +117,7 @@ impl Variant {
     }
 
     /// The kernel of a product with weights of this type.
-    pub(super) fn kernel(self, weights: DType) -> Kernel {
+    pub(super) fn kernel(self, weights: ElementType) -> Kernel {
         let kernel = match self {
             Self::Tile { rows } => Kernel::new("matmul_tile").set("TM", rows),
             Self::Subgroup { row_groups, lane_columns } => {
@@ -126,9 +126,9 @@ impl Variant {
             Self::Rows { rows, columns4 } => Kernel::new("matmul_rows").set("ROWS", rows).set("COLUMNS4", columns4),
         };
         kernel.flag(match weights {
-            DType::F32 => "WEIGHT_F32",
-            DType::F16 => "WEIGHT_F16",
-            DType::BF16 => "WEIGHT_BF16",
+            ElementType::F32 => "WEIGHT_F32",
+            ElementType::F16 => "WEIGHT_F16",
+            ElementType::BF16 => "WEIGHT_BF16",
         })
     }
 
@@ -199,7 +199,7 @@ pub(super) fn product_choice<'a>(
 ) -> Choice<'a, Variant> {
     let [rows, k, n] = [m, w.k(), w.n()].map(extent_class);
     Choice {
-        class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.dtype()),
+        class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.element_type()),
         available,
         candidates,
         flops: 2.0 * m as f64 * w.k() as f64 * w.n() as f64,
@@ -216,12 +216,12 @@ pub fn matmul_with(
     then: Then,
 ) -> Result<Tensor> {
     let mut shape = x.shape().to_vec();
-    if x.columns() != w.k() || x.dtype() != DType::F32 {
+    if x.columns() != w.k() || x.element_type() != ElementType::F32 {
         return Err(GpuError::shape("matmul", format!("{shape:?} times [{}, {}]", w.k(), w.n())));
     }
     *shape.last_mut().expect("a matrix has columns") = w.n();
     let out = match then {
-        Then::Store | Then::Times(_) => cx.empty("product", &shape, DType::F32)?,
+        Then::Store | Then::Times(_) => cx.empty("product", &shape, ElementType::F32)?,
         Then::AddTo(residual) | Then::AddGated { residual, .. } => residual.clone(),
     };
     if out.shape() != shape {
@@ -242,7 +242,7 @@ pub fn matmul_with(
             (gates, gate_row) = (matrix, row);
         }
     }
-    let kernel = variant.kernel(w.matrix.dtype());
+    let kernel = variant.kernel(w.matrix.element_type());
     let (most, step) = variant.most_rows(cx, [k, n]);
     for rows in ranges(m, most, step) {
         let times = if let Then::Times(other) = then { part(other, &rows) } else { w.matrix.clone() };
@@ -307,17 +307,17 @@ mod tests {
     }
 
     /// Every activation and everything that may follow, with and without bias; m and n are no multiples of any tile.
-    fn check(cx: &mut Stream, variant: Variant, dtype: DType) {
+    fn check(cx: &mut Stream, variant: Variant, element_type: ElementType) {
         let [m, k, n] = [37, 20, 76];
         let gpu = cx.gpu().clone();
         let (x, values) = random_tensor(cx, 1, &[m, k]);
         let weights: Vec<f32> = random(2, n * k).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
-        let bytes: Vec<u8> = match dtype {
-            DType::F32 => bytemuck::cast_slice(&weights).to_vec(),
-            DType::F16 => weights.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-            DType::BF16 => weights.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        let bytes: Vec<u8> = match element_type {
+            ElementType::F32 => bytemuck::cast_slice(&weights).to_vec(),
+            ElementType::F16 => weights.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            ElementType::BF16 => weights.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
         };
-        let host = HostWeight { bytes: bytes.into(), dtype, scale: 0.5 };
+        let host = HostWeight { bytes: bytes.into(), element_type, scale: 0.5 };
         let bias_values = random(3, n);
         let (factors, f) = random_tensor(cx, 4, &[m, n]);
         let (gates, g) = random_tensor(cx, 5, &[3, n]);
@@ -329,7 +329,7 @@ mod tests {
                 let mut compare = |then: Then, what: &str, want: &mut dyn Iterator<Item = f64>| {
                     let got = matmul_with(cx, variant, &x, &w, activation, then).unwrap();
                     let want: Vec<f32> = want.map(|v| v as f32).collect();
-                    let what = format!("{variant} {dtype:?} {activation:?} {what}, bias {}", bias.is_some());
+                    let what = format!("{variant} {element_type:?} {activation:?} {what}, bias {}", bias.is_some());
                     assert_close(&cx.read(&got).unwrap(), &want, 2e-6, &what);
                 };
                 compare(Then::Store, "stored", &mut want.iter().copied());
@@ -354,16 +354,16 @@ mod tests {
         let mut cx = stream(&gpu);
         // The tiles compile slowly on CPU drivers: one of them, below.
         for variant in Variant::available(&gpu).into_iter().filter(|variant| !matches!(variant, Variant::Tile { .. })) {
-            check(&mut cx, variant, DType::BF16);
+            check(&mut cx, variant, ElementType::BF16);
         }
-        check(&mut cx, Variant::candidates(&gpu)[0], DType::F16);
-        check(&mut cx, Variant::candidates(&gpu)[0], DType::F32);
+        check(&mut cx, Variant::candidates(&gpu)[0], ElementType::F16);
+        check(&mut cx, Variant::candidates(&gpu)[0], ElementType::F32);
     }
 
     #[test]
     fn whatever_follows_a_tile_agrees_with_the_twin() {
         let (gpu, _turn) = base_gpu();
-        check(&mut stream(&gpu), Variant::Tile { rows: 4 }, DType::F32);
+        check(&mut stream(&gpu), Variant::Tile { rows: 4 }, ElementType::F32);
     }
 
     /// Products that neither fit a binding nor a submit are made in parts, with the same bits.

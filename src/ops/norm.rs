@@ -1,6 +1,6 @@
 //! Normalisation of rows, with f32 statistics over all columns.
 
-use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
 
@@ -54,7 +54,7 @@ pub fn layer_norm(cx: &mut Stream, x: &Tensor, epsilon: f32, then: LayerNormThen
             call.tensors = vec![(3, weight), (4, bias)];
         }
         LayerNormThen::Modulate { rows, scale, shift } => {
-            if rows.columns() != n || rows.rows() <= scale.max(shift) || rows.dtype() != DType::F32 {
+            if rows.columns() != n || rows.rows() <= scale.max(shift) || rows.element_type() != ElementType::F32 {
                 let message = format!("rows {scale} and {shift} of {:?} for {n} columns", rows.shape());
                 return Err(GpuError::shape("layer_norm", message));
             }
@@ -77,7 +77,7 @@ pub fn rms_norm(cx: &mut Stream, x: &Tensor, weight: &Tensor, epsilon: f32) -> R
 /// `rsqrt(mean(x^2) + epsilon)` over columns `first .. first + count` of every row of x, as `[1, rows]` (padded to a multiple
 /// of 4 with undefined values).
 pub fn inverse_rms(cx: &mut Stream, x: &Tensor, [first, count]: [usize; 2], epsilon: f32) -> Result<Tensor> {
-    let out = cx.empty("inverse rms", &[1, x.rows().next_multiple_of(4)], DType::F32)?;
+    let out = cx.empty("inverse rms", &[1, x.rows().next_multiple_of(4)], ElementType::F32)?;
     let kernel = kernel(cx.gpu()).flag("RMS").flag("INVERSE");
     let call = Call { kernel, columns: [first, count], ..Call::new(x, epsilon)? };
     call.run(cx, &out)?;
@@ -85,7 +85,7 @@ pub fn inverse_rms(cx: &mut Stream, x: &Tensor, [first, count]: [usize; 2], epsi
 }
 
 pub(super) fn check_vector(op: &'static str, vector: &Tensor, n: usize) -> Result<()> {
-    if vector.len() != n || vector.dtype() != DType::F32 {
+    if vector.len() != n || vector.element_type() != ElementType::F32 {
         return Err(GpuError::shape(op, format!("a vector {:?} for {n} columns", vector.shape())));
     }
     Ok(())
@@ -111,7 +111,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(x: &'a Tensor, epsilon: f32) -> Result<Self> {
         let n = x.columns();
-        if n == 0 || !n.is_multiple_of(4) || x.dtype() != DType::F32 {
+        if n == 0 || !n.is_multiple_of(4) || x.element_type() != ElementType::F32 {
             return Err(GpuError::shape("norm", format!("{:?}: rows are f32, a multiple of 4 long", x.shape())));
         }
         let params = Params { epsilon, ..Default::default() };
@@ -119,7 +119,7 @@ impl<'a> Call<'a> {
     }
 
     fn run_into_rows(&self, cx: &mut Stream) -> Result<Tensor> {
-        let out = cx.empty("norm", self.x.shape(), DType::F32)?;
+        let out = cx.empty("norm", self.x.shape(), ElementType::F32)?;
         self.run(cx, &out)?;
         Ok(out)
     }

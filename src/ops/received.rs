@@ -4,7 +4,7 @@
 //! exp(q k^T scale - log-sum) again, tile by tile, and keeps one sum a key. What is summed by whom follows from the shapes alone, so
 //! a result is the same on every run of one device.
 
-use crate::gpu::{DType, Dispatch, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::attention::{Attention, AttentionVariant};
 use super::split::{fitting, ranges, window};
@@ -143,7 +143,7 @@ pub fn attention_received_with(
     let part_rows = count.div_ceil(most_parts).next_multiple_of(8).max(LEAST_PART).min(count);
     let part_rows = part_rows.min(fitting(max_binding, 4 * d).max(1));
     let part_count = count.div_ceil(part_rows);
-    let parts = cx.empty("received, parts", &[part_count * heads, n_k4], DType::F32)?;
+    let parts = cx.empty("received, parts", &[part_count * heads, n_k4], ElementType::F32)?;
     let kernel = variant.receiving_kernel(d, sample.is_some());
     let key_flops = 2.0 * (part_rows * (d + 4)) as f64;
     for part in 0..part_count {
@@ -220,7 +220,7 @@ pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<
         return Err(GpuError::shape("attention_paid", message));
     };
     let n_k4 = n_k.next_multiple_of(4);
-    let parts = cx.empty("paid, heads", &[heads, n_q], DType::F32)?;
+    let parts = cx.empty("paid, heads", &[heads, n_q], ElementType::F32)?;
     let kernel = Kernel::new("attention_paid").set("HEAD_DIM", d).flag_if(call.bias.is_some(), "BIAS");
     let row_flops = (2 * d * keys.count()) as f64;
     let max_binding = cx.gpu().caps().max_binding;
@@ -272,7 +272,7 @@ fn sum_rows(cx: &mut Stream, x: &Tensor, columns: usize, factor: f32) -> Result<
         y_start: u32,
         factor: f32,
     }
-    let out = cx.empty("sums of rows", &[columns], DType::F32)?;
+    let out = cx.empty("sums of rows", &[columns], ElementType::F32)?;
     let params =
         Params { rows: x.rows() as u32, columns: columns as u32, stride: x.columns() as u32, y_start: 0, factor };
     cx.dispatch(&Dispatch {

@@ -61,7 +61,7 @@ impl Operands {
 
     /// The log-sum that the attention with a bias leaves behind.
     fn log_sum(&self, cx: &mut Stream, case: &Case, bias: Option<AttentionBias>) -> Tensor {
-        let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], DType::F32).unwrap();
+        let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], ElementType::F32).unwrap();
         attention(cx, &Attention { bias, log_sum: Some(&log_sum), ..self.call(case) }).unwrap();
         log_sum
     }
@@ -252,7 +252,7 @@ fn wrong_keys_rows_and_biases_are_refused() {
     assert!(matches!(attention_paid(&mut cx, &with, &others), Err(GpuError::Shape { .. })), "keys of another text");
     assert!(matches!(attention_paid(&mut cx, &call, &keys), Err(GpuError::Shape { .. })), "no log-sum");
     assert!(matches!(attention_received(&mut cx, &call, None), Err(GpuError::Shape { .. })), "no log-sum");
-    let table = cx.zeros("bias", &[31], DType::F32).unwrap();
+    let table = cx.zeros("bias", &[31], ElementType::F32).unwrap();
     let bias = Some(AttentionBias { tensor: &table, head_stride: 0, query_stride: 0, offset: 0 });
     let biased = attention_received(&mut cx, &Attention { bias, ..with }, None);
     assert!(matches!(biased, Err(GpuError::Shape { .. })));
@@ -295,7 +295,7 @@ fn cost_beside_the_attention() {
         let n = grid.iter().product();
         let case = Case { heads, n_q: n, n_k: n, d, sharpness: 1.0 };
         let operands = Operands::new(&mut cx, &case);
-        let log_sum = cx.empty("log-sum", &[heads, n], DType::F32).unwrap();
+        let log_sum = cx.empty("log-sum", &[heads, n], ElementType::F32).unwrap();
         let call = Attention { log_sum: Some(&log_sum), ..operands.call(&case) };
         let sampled = Rows::receiving(&mut cx, Received::Sampled(256), grid).unwrap();
         let mut seconds = |what: &str, run: &mut dyn FnMut(&mut Stream)| {

@@ -1,6 +1,6 @@
 //! How much tensors differ, reduced to two numbers for each pair on the GPU.
 
-use crate::gpu::{DType, Dispatch, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
 
@@ -40,7 +40,7 @@ impl Changes {
             return Err(GpuError::shape("change", format!("{slots} slots for {len} elements")));
         }
         let parts = len.div_ceil(PART).next_multiple_of(PAIRS);
-        Ok(Self { len, pairs: cx.empty("changes, parts", &[slots, parts, 2], DType::F32)? })
+        Ok(Self { len, pairs: cx.empty("changes, parts", &[slots, parts, 2], ElementType::F32)? })
     }
 
     /// Measures the change from `b` to `a` into a slot.
@@ -63,7 +63,11 @@ impl Changes {
         old: &Tensor,
     ) -> Result<()> {
         let shared = before.shares_memory(after) || before.shares_memory(old);
-        if before.len() != self.len || !self.len.is_multiple_of(4) || before.dtype() != DType::F32 || shared {
+        if before.len() != self.len
+            || !self.len.is_multiple_of(4)
+            || before.element_type() != ElementType::F32
+            || shared
+        {
             let message = format!("a delta {:?} of {} elements, shared memory: {shared}", before.shape(), self.len);
             return Err(GpuError::shape("change", message));
         }
@@ -71,7 +75,7 @@ impl Changes {
     }
 
     fn dispatch(&self, cx: &mut Stream, slot: usize, (a, b): (&Tensor, &Tensor), delta: Option<&Tensor>) -> Result<()> {
-        let fits = |tensor: &Tensor| tensor.len() == self.len && tensor.dtype() == DType::F32;
+        let fits = |tensor: &Tensor| tensor.len() == self.len && tensor.element_type() == ElementType::F32;
         if !fits(a) || !fits(b) || slot >= self.pairs.shape()[0] {
             let message =
                 format!("{:?} against {:?} into slot {slot} of {:?}", a.shape(), b.shape(), self.pairs.shape());
@@ -108,7 +112,7 @@ impl Changes {
     /// What the GPU reports.
     pub fn sums(&self, cx: &mut Stream) -> Result<Tensor> {
         let [slots, stride] = [0, 1].map(|axis| self.pairs.shape()[axis]);
-        let sums = cx.empty("changes", &[slots, 2], DType::F32)?;
+        let sums = cx.empty("changes", &[slots, 2], ElementType::F32)?;
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("change").flag("LAST"),
             tensors: &[(1, &self.pairs), (2, &sums)],
@@ -186,7 +190,7 @@ mod tests {
         let count = 4 * PART + 17;
         let (a, a_values) = random_tensor(&mut cx, 1, &[count]);
         let (b, b_values) = random_tensor(&mut cx, 2, &[count]);
-        let pairs = cx.empty("pairs", &[5, 2], DType::F32).unwrap();
+        let pairs = cx.empty("pairs", &[5, 2], ElementType::F32).unwrap();
         let params = Params { count: count as u32, a4: 0, b4: 0, delta4: 0, first_pair: 0 };
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("change"),
@@ -249,7 +253,7 @@ mod tests {
         let mut cx = stream(&gpu);
         assert!(Changes::new(&mut cx, 1, 0).is_err() && Changes::new(&mut cx, 0, 8).is_err());
         let changes = Changes::new(&mut cx, 3, 8).unwrap();
-        let mut tensor = |len: usize| cx.zeros("zeros", &[len], DType::F32).unwrap();
+        let mut tensor = |len: usize| cx.zeros("zeros", &[len], ElementType::F32).unwrap();
         let (a, b, short) = (tensor(8), tensor(8), tensor(4));
         for (x, y, slot) in [(&a, &short, 0), (&short, &a, 0), (&a, &b, 3)] {
             assert!(matches!(changes.measure(&mut cx, slot, x, y), Err(GpuError::Shape { .. })), "{slot}");
@@ -258,7 +262,7 @@ mod tests {
             assert!(matches!(changes.measure_delta(&mut cx, 0, (before, &a), old), Err(GpuError::Shape { .. })));
         }
         let ragged = Changes::new(&mut cx, 1, 3).unwrap();
-        let mut three = || cx.zeros("zeros", &[3], DType::F32).unwrap();
+        let mut three = || cx.zeros("zeros", &[3], ElementType::F32).unwrap();
         let (x, y, z) = (three(), three(), three());
         assert!(ragged.measure_delta(&mut cx, 0, (&x, &y), &z).is_err());
         let nan = cx.upload("nan", &[1.0, f32::NAN, 0.0], &[3]).unwrap();

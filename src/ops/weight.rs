@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::gpu::{DType, Gpu, GpuError, Result, Tensor};
+use crate::gpu::{ElementType, Gpu, GpuError, Result, Tensor};
 
 /// The elements of a matrix as a checkpoint stores them.
 #[derive(Clone, Debug)]
@@ -10,7 +10,7 @@ pub struct HostWeight<'a> {
     /// Little-endian elements.
     pub bytes: Cow<'a, [u8]>,
     /// Their type; stays so on the GPU.
-    pub dtype: DType,
+    pub element_type: ElementType,
     /// Factor to multiply every element with (1 unless the checkpoint is fp8 with scales).
     pub scale: f32,
 }
@@ -18,7 +18,11 @@ pub struct HostWeight<'a> {
 impl HostWeight<'_> {
     /// f32 elements.
     pub fn from_f32(values: &[f32]) -> HostWeight<'static> {
-        HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(values).to_vec()), dtype: DType::F32, scale: 1.0 }
+        HostWeight {
+            bytes: Cow::Owned(bytemuck::cast_slice(values).to_vec()),
+            element_type: ElementType::F32,
+            scale: 1.0,
+        }
     }
 }
 
@@ -43,14 +47,14 @@ impl Weight {
         index: impl Fn(usize, usize) -> usize,
     ) -> Result<Self> {
         let shape = [k.next_multiple_of(4), n.next_multiple_of(4)];
-        let bytes = match source.dtype {
-            DType::F32 => gather::<4>(&source.bytes, [k, n], shape, index),
-            DType::F16 | DType::BF16 => gather::<2>(&source.bytes, [k, n], shape, index),
+        let bytes = match source.element_type {
+            ElementType::F32 => gather::<4>(&source.bytes, [k, n], shape, index),
+            ElementType::F16 | ElementType::BF16 => gather::<2>(&source.bytes, [k, n], shape, index),
         };
         let bytes = bytes.ok_or_else(|| {
             GpuError::shape("weight", format!("{what} has {} bytes, too few for {k} x {n}", source.bytes.len()))
         })?;
-        let matrix = gpu.upload_weight(what, &bytes, &shape, source.dtype)?;
+        let matrix = gpu.upload_weight(what, &bytes, &shape, source.element_type)?;
         let bias = bias.map(|values| vector(gpu, what, values, shape[1])).transpose()?;
         Ok(Self { matrix, scale: source.scale, bias })
     }
@@ -94,7 +98,7 @@ impl Weight {
 pub fn vector(gpu: &Gpu, what: &str, values: &[f32], length: usize) -> Result<Tensor> {
     let mut padded = values.to_vec();
     padded.resize(length.max(values.len()), 0.0);
-    gpu.upload_weight(what, bytemuck::cast_slice(&padded), &[padded.len()], DType::F32)
+    gpu.upload_weight(what, bytemuck::cast_slice(&padded), &[padded.len()], ElementType::F32)
 }
 
 /// Writes elements of `SIZE` bytes into a zero-padded `[k, n]` matrix; `None` if an index is outside the source.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::gpu::{DType, Gpu, Tensor};
+use crate::gpu::{ElementType, Gpu, Tensor};
 use crate::model::ModelError;
 use crate::ops::{HostWeight, Weight, vector};
 use crate::weights::{self, Checkpoint, TensorView, WeightsError};
@@ -67,14 +67,14 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
         return host_weight(view);
     }
     let parts = views.iter().map(host_weight).collect::<Result<Vec<_>, _>>()?;
-    let HostWeight { dtype, scale, .. } = parts[0];
-    if parts.iter().any(|part| part.dtype != dtype) {
+    let HostWeight { element_type, scale, .. } = parts[0];
+    if parts.iter().any(|part| part.element_type != element_type) {
         let values = views.iter().map(TensorView::to_f32).collect::<Result<Vec<_>, _>>()?.concat();
         return Ok(HostWeight::from_f32(&values));
     }
     if parts.iter().all(|part| part.scale == scale) {
         let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
-        return Ok(HostWeight { bytes: Cow::Owned(bytes), dtype, scale });
+        return Ok(HostWeight { bytes: Cow::Owned(bytes), element_type, scale });
     }
     // 8-bit floats with a scale each: in halves, by the largest scale. What their eleven bits round, three would not show.
     let scale = parts.iter().map(|part| part.scale.abs()).fold(f32::MIN_POSITIVE, f32::max);
@@ -83,26 +83,30 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
         let unscaled = TensorView { scale: None, ..*view }.to_f32()?;
         halves.extend(unscaled.into_iter().map(|value| half::f16::from_f32(value * (part.scale / scale))));
     }
-    Ok(HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(&halves).to_vec()), dtype: DType::F16, scale })
+    Ok(HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(&halves).to_vec()), element_type: ElementType::F16, scale })
 }
 
 /// A tensor as the GPU keeps it: 32- and 16-bit floats as they are, but those in f32 that bf16 holds too (checkpoints are published
 /// so) in half the memory; 8-bit floats widened to bf16, which holds them exactly, with their scale beside them.
 pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelError> {
     let scale = view.scale.unwrap_or(1.0);
-    let stored = |dtype| HostWeight { bytes: Cow::Borrowed(view.bytes), dtype, scale };
+    let stored = |element_type| HostWeight { bytes: Cow::Borrowed(view.bytes), element_type, scale };
     Ok(match view.dtype {
         weights::DType::F32 if fits_bf16(view.bytes) => {
             let halves = view.bytes.as_chunks::<4>().0.iter().flat_map(|value| [value[2], value[3]]).collect();
-            HostWeight { bytes: Cow::Owned(halves), dtype: DType::BF16, scale }
+            HostWeight { bytes: Cow::Owned(halves), element_type: ElementType::BF16, scale }
         }
-        weights::DType::F32 => stored(DType::F32),
-        weights::DType::F16 => stored(DType::F16),
-        weights::DType::BF16 => stored(DType::BF16),
+        weights::DType::F32 => stored(ElementType::F32),
+        weights::DType::F16 => stored(ElementType::F16),
+        weights::DType::BF16 => stored(ElementType::BF16),
         weights::DType::F8E4M3 | weights::DType::F8E5M2 => {
             let unscaled = TensorView { scale: None, ..*view }.to_f32()?;
             let wide: Vec<half::bf16> = unscaled.into_iter().map(half::bf16::from_f32).collect();
-            HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(&wide).to_vec()), dtype: DType::BF16, scale }
+            HostWeight {
+                bytes: Cow::Owned(bytemuck::cast_slice(&wide).to_vec()),
+                element_type: ElementType::BF16,
+                scale,
+            }
         }
         _ => HostWeight::from_f32(&view.to_f32()?),
     })
@@ -123,11 +127,11 @@ mod tests {
 
     #[test]
     fn values_of_bf16_take_half_the_memory() {
-        for (values, wanted) in [([1.5, -0.375, 0.0], DType::BF16), ([1.5, 0.1, 0.0], DType::F32)] {
+        for (values, wanted) in [([1.5, -0.375, 0.0], ElementType::BF16), ([1.5, 0.1, 0.0], ElementType::F32)] {
             let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
             let kept = host_weight(&view(weights::DType::F32, &bytes, None)).unwrap();
-            assert_eq!(kept.dtype, wanted);
-            if wanted == DType::BF16 {
+            assert_eq!(kept.element_type, wanted);
+            if wanted == ElementType::BF16 {
                 let back = kept.bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32());
                 assert_eq!(back.collect::<Vec<_>>(), values);
             }
@@ -141,13 +145,13 @@ mod tests {
         let bytes = [0x38, 0xbe, 0x7e];
         let parts = [3.1e-3, 0.4, 0.07].map(|scale| view(weights::DType::F8E4M3, &bytes, Some(scale)));
         let kept = joined(&parts).unwrap();
-        assert_eq!((kept.dtype, kept.scale), (DType::F16, 0.4));
+        assert_eq!((kept.element_type, kept.scale), (ElementType::F16, 0.4));
         let found = kept.bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32() * kept.scale);
         let wanted = parts.iter().flat_map(|part| part.to_f32().unwrap());
         for (found, wanted) in found.zip(wanted) {
             assert!((found - wanted).abs() <= 5e-4 * wanted.abs(), "{found} {wanted}");
         }
         let same = joined(&[parts[0], parts[0]]).unwrap();
-        assert_eq!((same.dtype, same.scale, same.bytes.len()), (DType::BF16, 3.1e-3, 12));
+        assert_eq!((same.element_type, same.scale, same.bytes.len()), (ElementType::BF16, 3.1e-3, 12));
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use crate::gpu::{DType, Gpu, Stream, Tensor};
+use crate::gpu::{ElementType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
     Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows, attention,
@@ -398,7 +398,7 @@ impl WanTransformer {
         let heads = project_heads(cx, &normed, &block.self_qkv, self.config.num_attention_heads, &parts)?;
         drop(normed);
         // Left behind whether anybody watches or not: one kernel for both, so that watching cannot change a bit.
-        let log_sum = cx.empty("log-sum", &heads[0].shape()[..2], DType::F32)?;
+        let log_sum = cx.empty("log-sum", &heads[0].shape()[..2], ElementType::F32)?;
         let [q, k, v] = [0, 1, 2].map(|part| &heads[part]);
         let call = Attention { q, k, v, scale: self.scale(), bias: None, log_sum: Some(&log_sum) };
         let attended = attention(cx, &call)?;
@@ -426,7 +426,7 @@ impl WanTransformer {
         drop(normed);
         let (q, (k, v)) = (&heads[0], &pass.context.keys_values[index]);
         let bias = AttentionBias { tensor: &pass.context.bias, head_stride: 0, query_stride: 0, offset: 0 };
-        let log_sum = cx.empty("log-sum", &q.shape()[..2], DType::F32)?;
+        let log_sum = cx.empty("log-sum", &q.shape()[..2], ElementType::F32)?;
         let call = Attention { q, k, v, scale: self.scale(), bias: Some(bias), log_sum: Some(&log_sum) };
         let attended = attention(cx, &call)?;
         if let Some(AttentionWatch { paid_to: Some(words), paid, .. }) = watch {

@@ -1,7 +1,7 @@
 //! The blocks that encoder and decoder share. Activations are `[frames, height, width, channels]`.
 
 use super::load::Loader;
-use crate::gpu::{DType, Result, Stream, Tensor};
+use crate::gpu::{ElementType, Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
     Activation, Conv, Target, Then, Weight, channel_norm, conv, conv_variants, matmul_with, row_softmax, transpose,
@@ -53,13 +53,13 @@ impl Cache {
         let history = past.as_ref().map_or(0, |past| past.shape()[0]);
         let frames = history + shape[0];
         let with_frames = |frames: usize| [&[frames], &shape[1..]].concat();
-        let all = cx.empty("frames", &with_frames(frames), DType::F32)?;
+        let all = cx.empty("frames", &with_frames(frames), ElementType::F32)?;
         if let Some(past) = past {
             cx.copy(&past, &all.slice(0, history))?;
         }
         write(cx, &all, history)?;
         let kept = keep.min(frames);
-        let tail = cx.empty("history", &with_frames(kept), DType::F32)?;
+        let tail = cx.empty("history", &with_frames(kept), ElementType::F32)?;
         cx.copy(&all.slice(frames - kept, kept), &tail)?;
         *slot = Some(tail);
         Ok((all, history))
@@ -161,12 +161,12 @@ impl AttentionBlock {
 
     /// Adds to `x` in place.
     fn forward(&self, cx: &mut Stream, x: &Tensor) -> Result<()> {
-        let normed = cx.empty("normed", x.shape(), DType::F32)?;
+        let normed = cx.empty("normed", x.shape(), ElementType::F32)?;
         channel_norm(cx, x, &self.gamma, false, &normed, 0)?;
-        let attended = cx.empty("attended", x.shape(), DType::F32)?;
+        let attended = cx.empty("attended", x.shape(), ElementType::F32)?;
         for t in 0..x.shape()[0] {
             // A copy, because a frame inside a tensor need not start where it may be bound.
-            let frame = cx.empty("frame", &[&[1], &x.shape()[1..]].concat(), DType::F32)?;
+            let frame = cx.empty("frame", &[&[1], &x.shape()[1..]].concat(), ElementType::F32)?;
             cx.copy(&normed.slice(t, 1), &frame)?;
             let mut project = |weight| conv(cx, &frame, weight, &Conv::POINT, Activation::None, Target::New);
             let [query, key, value] = &self.query_key_value;
@@ -188,7 +188,7 @@ impl AttentionBlock {
         let out = out.reshape(&[positions, channels]);
         let key = transpose(cx, &key)?;
         let padded = key.columns();
-        let rows_of_value = cx.zeros("value", &[padded, channels], DType::F32)?;
+        let rows_of_value = cx.zeros("value", &[padded, channels], ElementType::F32)?;
         cx.copy(&value, &rows_of_value.slice(0, positions))?;
         let key = Weight::view(&key, 1.0 / (self.dim as f32).sqrt())?;
         let value = Weight::view(&rows_of_value, 1.0)?;

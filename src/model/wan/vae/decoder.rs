@@ -2,7 +2,7 @@
 
 use super::blocks::{Cache, HISTORY, MidBlock, NormConv, ResidualBlock, causal};
 use super::load::Loader;
-use crate::gpu::{DType, Result, Stream, Tensor};
+use crate::gpu::{ElementType, Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::model::wan::config::{UpBlock as UpBlockConfig, VaeConfig};
 use crate::ops::{Activation, Conv, Target, Weight, conv};
@@ -124,7 +124,7 @@ impl Upsampler {
         let (all, history) = cache.append(cx, &x, HISTORY)?;
         let shape = [&[2 * x.shape()[0]], &x.shape()[1..]].concat();
         drop(x);
-        let doubled = cx.empty("doubled", &shape, DType::F32)?;
+        let doubled = cx.empty("doubled", &shape, ElementType::F32)?;
         for (offset, weight) in halves.iter().enumerate() {
             let target = Target::Frames { tensor: &doubled, stride: 2, offset };
             conv(cx, &all, weight, &over_time(history), Activation::None, target)?;
