@@ -1,4 +1,4 @@
-// y = SiLU(x). One invocation does four elements.
+// y = SiLU(x). One invocation computes four elements.
 #import linear_index
 #import activation
 

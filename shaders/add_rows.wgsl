@@ -1,12 +1,13 @@
-// y[m, s] = a[s] + b[m]: adds each matrix of b to every matrix of a stack. One invocation adds four elements.
+// y[m, s] = a[s] + b[m]: adds each matrix of b to every matrix of a stack. One invocation computes
+// four elements.
 #import linear_index
 
 struct Params {
-    // Groups of four elements of y, of the stack and of a matrix.
+    // Groups of four elements of y, of the stack, and of a matrix.
     count4: u32,
     stack4: u32,
     period4: u32,
-    // Where the first matrix lies in b, in groups of four.
+    // Position of the first matrix in b, in groups of four.
     first4: u32,
 }
 

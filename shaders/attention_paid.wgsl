@@ -1,15 +1,17 @@
-// Attention paid: of each query row and head, the sum of the softmax weights of chosen keys. A thread a query row; few keys are
-// chosen (the words of a subject), so the work is in reading q once a key, which caches serve.
+// Attention paid: the sum of the softmax weights of chosen keys, for each query row and head. A
+// thread has one query row. Only few keys are chosen (the words of a subject). q is read once for
+// each of them, mostly from the cache.
 
 struct Params {
     n_q: u32,
     n_k4: u32,
-    // First query row of this dispatch, and the one after its last.
+    // First query row of this dispatch, and the row after its last one.
     first_query: u32,
     end_query: u32,
     first_head: u32,
+    // Number of chosen keys.
     chosen: u32,
-    // Where the first head's first row lies in the bound part of q and k, in groups of four.
+    // Position of the first head's first row in the bound part of q and k, in groups of four.
     q4: u32,
     k4: u32,
     // log2 e times the factor of the scores.

@@ -1,10 +1,12 @@
-// Attention for devices without fast workgroup memory (CPU rasterisers): one subgroup of 8 lanes makes 8 ROW_GROUPS query rows.
-// In q k^T the lanes lie along the keys (32 KEY_GROUPS of them a turn), in p v along the columns of v; what the other operand
-// brings is spread by broadcast, so every load is wide and feeds many multiply-adds. Needs subgroups of at least 8 lanes.
+// Attention for devices without fast workgroup memory (CPU devices). One subgroup of 8 lanes
+// computes 8 ROW_GROUPS query rows. In q k^T the lanes lie along the keys, 32 KEY_GROUPS of them a
+// turn. In p v the lanes lie along the columns of v. The lanes share the other operand by
+// broadcast, so that every load is wide and serves many multiply-adds. Needs subgroups of at least
+// 8 lanes.
 #import attention
 
 const ROWS = 8u * u32(ROW_GROUPS);
-// Keys a turn.
+// Keys of a turn.
 const KEYS = 32u * u32(KEY_GROUPS);
 // Elements of VALUE in a row of v.
 const COLUMNS = u32(HEAD_DIM) / u32(WIDTH);
@@ -22,7 +24,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let q_row_$G = q_row(head, first + u32(G) * 8u + lane);
 #end
     var results: array<array<VALUE, LANE_COLUMNS>, 8 * ROW_GROUPS>;
-    // Of each row: the largest score so far, the same in all lanes, and this lane's share of the sum of 2^(score - largest).
+    // For each row: the largest score so far, which is the same in all lanes, and this lane's share
+    // of the sum of 2^(score - largest).
     var largest: array<f32, 8 * ROW_GROUPS>;
     var sums: array<f32, 8 * ROW_GROUPS>;
 #repeat G ROW_GROUPS
@@ -37,7 +40,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         let k_column_$C = k_head(head) + min(key / 4u + u32(C) * 8u + lane, params.n_k4 - 1u);
 #end
 #import query_key_subgroup
-        // Online softmax: scores become 2^(score - largest), and what was summed before is rescaled to the new largest.
+        // Online softmax: scores become 2^(score - largest), and earlier sums are rescaled to the
+        // new largest score.
 #repeat G ROW_GROUPS
 #repeat R 8
         {
@@ -62,7 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         }
 #end
 #end
-        // p v: key after key, a lane holds some columns.
+        // p v, key after key. A lane holds some columns.
 #repeat C KEY_GROUPS
         for (var l = 0u; l < 8u; l++) {
 #repeat KK 4

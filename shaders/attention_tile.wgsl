@@ -1,10 +1,11 @@
-// Attention for GPUs: a workgroup of 8 x 16 threads makes 16 TM query rows, 32 keys a turn. Both products are small matrix
-// products of a [16 TM, 32] and a [32, 32] tile in workgroup memory, TM x 4 results a thread: q k^T sums over chunks of 32
-// coordinates, p v makes chunks of 32 columns. Needs nothing beyond WebGPU's defaults (at most 15 KiB of workgroup memory).
+// Attention for GPUs. A workgroup of 8 x 16 threads computes 16 TM query rows, with 32 keys a turn.
+// Both products are small matrix products of a [16 TM, 32] and a [32, 32] tile in workgroup memory,
+// with TM x 4 results for each thread. q k^T sums over chunks of 32 coordinates, and p v computes
+// chunks of 32 columns. WebGPU's default limits are enough (at most 15 KiB of workgroup memory).
 #import attention
 #import tile_product
 
-// Of p v `left` holds the weights p, `right` a chunk of v.
+// In the product p v, `left` holds the weights p and `right` a chunk of v.
 
 // The largest score of each row among four keys.
 var<workgroup> tops: array<f32, ROWS * 8u>;
@@ -19,7 +20,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #repeat CHUNK CHUNKS
     var results_$CHUNK: array<vec4<f32>, TM>;
 #end
-    // Of each row: the largest score so far, and this thread's share of the sum of 2^(score - largest).
+    // For each row: the largest score so far, and this thread's share of the sum of 2^(score -
+    // largest).
     var largest: array<f32, TM>;
     var sums: array<f32, TM>;
 #repeat ROW TM
@@ -34,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
         tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = max_of(scores[ROW]);
 #end
         workgroupBarrier();
-        // Online softmax: what was summed before is rescaled to the new largest score.
+        // Online softmax: earlier sums are rescaled to the new largest score.
 #repeat ROW TM
         {
             let row = local.y * u32(TM) + u32(ROW);
@@ -54,7 +56,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #end
 #repeat CHUNK CHUNKS
         {
-            // Keys past the end have weight 0, columns past the end are not stored.
+            // Keys past the end have weight 0. Columns past the end are not stored.
             let column4 = min(u32(CHUNK) * 8u + local.x, D4 - 1u);
             for (var row = local.y; row < 32u; row += 16u) {
                 right[row * 8u + local.x] = v[v_head + min(key + row, params.n_k - 1u) * D4 + column4];
@@ -65,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
         }
 #end
     }
-    // The shares of a row's sum lie in 8 threads.
+    // 8 threads hold the shares of a row's sum.
 #repeat ROW TM
     tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = sums[ROW];
 #end

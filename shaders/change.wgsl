@@ -1,11 +1,13 @@
-// sum |a - b| and sum |b|, in two stages: a workgroup sums 1024 groups of four into one pair, then (LAST) one workgroup for each slot
-// sums its pairs. Who sums what follows from the sizes alone, so the result is the same on every run. With DELTA, a is what came after
-// `delta`, which becomes the difference of the two, and that is held against b.
+// The sums of |a - b| and of |b|, in two stages. In the first stage a workgroup sums 1024 groups of
+// four into one pair. In the second one (LAST) a workgroup sums the pairs of a slot. The order of
+// additions follows from the sizes alone, so that the result is the same on every run. With DELTA,
+// `delta` first becomes a - delta, and the sums are those of |delta - b| and |b|.
 
 #ifdef LAST
 struct Params {
-    // Pairs to sum for a slot, and those that it has room for.
+    // Pairs of a slot.
     count: u32,
+    // Pairs from one slot to the next.
     stride: u32,
 }
 
@@ -15,7 +17,7 @@ struct Params {
 struct Params {
     // Elements of a and b in this dispatch.
     count: u32,
-    // Where they begin in the bound parts, in groups of four.
+    // Their positions in the bound parts, in groups of four.
     a4: u32,
     b4: u32,
     delta4: u32,
@@ -38,7 +40,7 @@ const TURNS = 16u;
 
 var<workgroup> shares: array<vec2<f32>, THREADS>;
 
-// The sum of all threads' shares, in thread 0.
+// The sum of all threads' shares, valid in thread 0.
 fn total(thread: u32, share: vec2<f32>) -> vec2<f32> {
     shares[thread] = share;
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -85,7 +87,7 @@ fn main(
         }
     }
     let sum = total(thread, share);
-    // Folded groups past the end have nothing to store.
+    // Folded workgroups past the end store nothing.
     if thread == 0u && index * TURNS * THREADS < count4 {
         pairs[params.first_pair + index] = sum;
     }

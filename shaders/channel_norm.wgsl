@@ -1,16 +1,18 @@
-// RMS norm over the channels of each pixel, y = x / max(|x|, 1e-12) * gamma (gamma holds sqrt(C)), then SiLU if asked. A thread a pixel.
+// RMS norm over the channels of each pixel: y = x / max(|x|, 1e-12) * gamma, where gamma contains
+// the square root of the number of channels. Then SiLU, with SILU. A thread computes one pixel.
 #import activation
 
 struct Params {
-    // Pixels end here; the first one of this dispatch.
+    // The pixel after the last one of this dispatch.
     pixels: u32,
+    // First pixel of this dispatch.
     first: u32,
     // Channels, in groups of four.
     c4: u32,
-    // Where the bound parts start, in groups of four.
+    // First elements of the bound parts, in groups of four.
     x_start4: u32,
     y_start4: u32,
-    // First pixel of the output that is written.
+    // Pixel of the output that pixel 0 of x is written to.
     y_pixel: u32,
 }
 

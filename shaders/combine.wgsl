@@ -1,10 +1,11 @@
-// y[i] = a_weight * a[i] + b_weight * b[i] + y_weight * y[i], in place. One invocation handles four elements.
+// y[i] = a_weight * a[i] + b_weight * b[i] + y_weight * y[i], in place. One invocation computes
+// four elements.
 #import linear_index
 
 struct Params {
     // Groups of four elements.
     count4: u32,
-    // Where the first one lies in the views of a, b and y, in groups of four.
+    // Position of the first element in the views of a, b and y, in groups of four.
     a4: u32,
     b4: u32,
     y4: u32,

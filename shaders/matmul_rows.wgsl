@@ -1,21 +1,22 @@
-// Matrix product y[m, n] = x[m, k] w[k, n] with few columns, for devices without fast workgroup memory (CPU rasterisers): one
-// subgroup of 8 lanes makes 8 ROWS x 4 COLUMNS4 results. A lane has ROWS rows and all their columns, so that none idles; the
-// weights of a group of four are loaded once, spread over the lanes, and broadcast. Needs subgroups of at least 8 lanes.
+// Matrix product y[m, n] = x[m, k] w[k, n] with few columns, for devices without fast workgroup
+// memory (CPU devices). One subgroup of 8 lanes computes 8 ROWS x 4 COLUMNS4 results. A lane
+// computes ROWS whole rows, so that no lane idles. Each weight is loaded by one lane and broadcast
+// to the others. Needs subgroups of at least 8 lanes.
 #import product_input
 #import weight
 #import product_store
 
-// Weight loads of a lane for a group of four of the inner extent.
+// Loads of weights by a lane, for a group of four of the inner extent.
 const LOADS = (4u * u32(COLUMNS4) + 7u) / 8u;
 
-// Groups of four results of a lane, and what they pass through: see matmul_subgroup.
+// Groups of four results of a lane, and the memory that they pass through: see matmul_subgroup.
 const RESULTS = u32(ROWS) * u32(COLUMNS4);
 var<workgroup> staged: array<vec4<f32>, RESULTS * 8u>;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    // Neighbouring groups share columns, so that these weights stay in the cache.
+    // Neighbouring workgroups share columns, so that these weights stay in the cache.
     let first_row = rows_from() + group.x * (8u * u32(ROWS));
     let first_column4 = group.y * u32(COLUMNS4);
     var w_offset: array<u32, LOADS>;
@@ -59,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     staged[(u32(R) * u32(COLUMNS4) + u32(C)) * 8u + lane] = sums[R][C];
 #end
 #end
-    // From where to where is unknown to the compiler, so that it does not unroll these loops again.
+    // The compiler does not know these bounds, so it cannot unroll the loops again.
     let end_row = min(first_row + 8u * u32(ROWS), params.m);
     let end_column4 = min(first_column4 + u32(COLUMNS4), params.n4);
     for (var turn = first_row; turn < end_row; turn += 8u) {

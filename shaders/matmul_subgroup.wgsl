@@ -1,6 +1,7 @@
-// Matrix product y[m, n] = x[m, k] w[k, n] for devices without fast workgroup memory (CPU rasterisers): one subgroup of 8 lanes makes
-// 8 ROW_GROUPS x 32 LANE_COLUMNS results. Lane l loads x of rows l, l + 8, ... and spreads it by broadcast; loads are dear there,
-// and each one made here feeds many multiply-adds. Needs subgroups of at least 8 lanes.
+// Matrix product y[m, n] = x[m, k] w[k, n] for devices without fast workgroup memory (CPU devices).
+// One subgroup of 8 lanes computes 8 ROW_GROUPS x 32 LANE_COLUMNS results. Lane l loads x of rows
+// l, l + 8, ... and broadcasts it. Loads are slow on such devices, and here each load serves many
+// multiply-adds. Needs subgroups of at least 8 lanes.
 #import product_input
 #import weight
 #import product_store
@@ -8,14 +9,15 @@
 // Groups of four results of a lane.
 const RESULTS = 8u * u32(ROW_GROUPS) * u32(LANE_COLUMNS);
 
-// Results on their way from registers, which cannot be indexed by a loop, to what follows a product. A lane reads what it wrote
-// itself, so there is no barrier. Following them up in a loop instead of one by one makes the driver's compilation 3 to 10 times shorter.
+// The results, between their registers and the operations after a product. A loop cannot index
+// registers. A lane only reads what it wrote itself, so no barrier is needed. Storing results in a
+// loop, instead of in unrolled code, makes the driver's compilation 3 to 10 times shorter.
 var<workgroup> staged: array<vec4<f32>, RESULTS * 8u>;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let lane = local.x;
-    // Neighbouring groups share columns, so that these weights stay in the cache.
+    // Neighbouring workgroups share columns, so that these weights stay in the cache.
     let first_row = rows_from() + group.x * (8u * u32(ROW_GROUPS));
     let column4 = group.y * (8u * u32(LANE_COLUMNS)) + lane;
     var sums: array<array<vec4<f32>, LANE_COLUMNS>, 8 * ROW_GROUPS>;
@@ -59,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
 #end
 #end
 #end
-    // From where to where is unknown to the compiler, so that it does not unroll these loops again.
+    // The compiler does not know these bounds, so it cannot unroll the loops again.
     let first_block = group.y * u32(LANE_COLUMNS);
     let end_row = min(first_row + 8u * u32(ROW_GROUPS), params.m);
     let end_block = min(first_block + u32(LANE_COLUMNS), (params.n4 + 7u) / 8u);

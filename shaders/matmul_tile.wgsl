@@ -1,5 +1,6 @@
-// Matrix product y[m, n] = x[m, k] w[k, n] for GPUs: a workgroup of 16 x 16 threads makes a tile of 16 TM x 64 results from
-// tiles of x and w in workgroup memory; a thread makes TM x 4 of them. Needs nothing beyond WebGPU's defaults.
+// Matrix product y[m, n] = x[m, k] w[k, n] for GPUs. A workgroup of 16 x 16 threads computes a tile
+// of 16 TM x 64 results from tiles of x and w in workgroup memory. A thread computes TM x 4
+// results. WebGPU's default limits are enough.
 #import product_input
 #import weight
 #import product_store
@@ -7,7 +8,7 @@
 const ROWS = 16u * u32(TM);
 // Groups of four of the inner extent that are staged at a time.
 const DEPTH4 = 4u;
-// Padded row of the x tile, against bank conflicts.
+// Groups of four in a row of the x tile. One is padding against bank conflicts.
 const STRIDE = DEPTH4 + 1u;
 const TURNS = ROWS / 64u;
 
@@ -19,7 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let thread = local.y * 16u + local.x;
     let first_row = rows_from() + group.y * ROWS;
     let column4 = group.x * 16u + local.x;
-    // x is loaded by DEPTH4 threads a row, so 256 threads fill 64 rows a turn.
+    // DEPTH4 threads load a row of x, so 256 threads load 64 rows a turn.
     let depth4 = thread % DEPTH4;
     var origins: array<Origin, TURNS>;
     for (var turn = 0u; turn < TURNS; turn++) {
@@ -42,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
                 }
                 x_tile[(turn * 64u + thread / DEPTH4) * STRIDE + depth4] = value;
             }
-            // w: one group of four columns a thread.
+            // A thread loads one group of four columns of w.
             let depth = k4 * 4u + local.y;
             var value = vec4(0.0);
             if depth < params.k4 * 4u && column4 < params.n4 {

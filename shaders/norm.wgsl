@@ -1,16 +1,18 @@
-// Normalisation of rows, one row a workgroup of LANES threads: LayerNorm, or RMSNorm (RMS). What follows it is nothing, a weight
-// and a bias per column (WEIGHT, SHIFT), or the modulation y (1 + scale) + shift (MODULATED). INVERSE stores the factor only.
-// SUBGROUP sums across the lanes of one subgroup, which must have at least LANES of them.
+// Normalisation of rows: LayerNorm, or RMSNorm with RMS. A workgroup of LANES threads has one row.
+// After the norm come a weight (WEIGHT) and a bias (SHIFT) for each column, or a modulation
+// (MODULATED): y (1 + scale) + shift. INVERSE stores the factor only. SUBGROUP sums across the lanes
+// of one subgroup, which must have at least LANES lanes.
 
 struct Params {
     rows: u32,
-    // Groups of four in a row of x, and how many of them are normalised.
+    // Groups of four in a row of x, and the number of normalised ones.
     row4: u32,
     n4: u32,
-    // Where row 0 lies in the bound parts of x and the output, in groups of four; for INVERSE the output's in elements.
+    // Position of row 0 in the bound parts of x and the output, in groups of four. With INVERSE the
+    // output's position is in elements.
     x4: u32,
     output4: u32,
-    // Where the modulation's rows lie in their table, in groups of four.
+    // Positions of the modulation's rows in their table, in groups of four.
     scale4: u32,
     shift4: u32,
     epsilon: f32,
@@ -40,7 +42,8 @@ fn total(value: f32, lane: u32) -> f32 {
 #else
 var<workgroup> shares: array<f32, LANES>;
 
-// Every thread adds up all shares: reads of one address by all threads are cheaper than a tree's barriers.
+// Every thread adds up all shares. Reads of one address by all threads are cheaper than the
+// barriers of a tree.
 fn total(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
     shares[lane] = value;
@@ -82,7 +85,8 @@ fn main(
         sums += x[start + i];
     }
     let rough = total(sum_of(sums), lane) / count;
-    // The squares are of small numbers whatever the mean, and what the mean lost to rounding is found again.
+    // With the mean subtracted, the squares are small. `rest` corrects the rounding error of the
+    // mean.
     var squares = vec4(0.0);
     sums = vec4(0.0);
     for (var i = lane; i < params.n4; i += u32(LANES)) {

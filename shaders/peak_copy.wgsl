@@ -1,4 +1,4 @@
-// A copy, a group of four floats a thread: how fast memory can be at most.
+// A copy, for the highest speed of memory. A thread copies a group of four floats.
 
 struct Params {
     count4: u32,

@@ -1,4 +1,5 @@
-// Multiply-adds without memory: how fast a device can be at most. 12 chains a thread keep the units busy and fit 16 registers.
+// Multiply-adds without memory, for the highest speed of a device. A thread has 12 independent
+// chains, which keep the units busy and fit 16 registers.
 
 struct Params {
     turns: u32,

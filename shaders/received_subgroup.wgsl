@@ -1,6 +1,7 @@
-// Attention received, for devices without fast workgroup memory: one subgroup of 8 lanes makes the sums of 32 KEY_GROUPS keys of a
-// head, 8 ROW_GROUPS query rows a turn. The lanes lie along the keys; the rows of q are spread by broadcast (see
-// attention_subgroup). Needs subgroups of at least 8 lanes.
+// Attention received, for devices without fast workgroup memory. One subgroup of 8 lanes computes
+// the sums of 32 KEY_GROUPS keys of a head, with 8 ROW_GROUPS query rows a turn. The lanes lie
+// along the keys, and share the rows of q by broadcast (see attention_subgroup). Needs subgroups of
+// at least 8 lanes.
 #import received
 
 const ROWS = 8u * u32(ROW_GROUPS);
@@ -21,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         let log2_$G = row_log2(head, query + u32(G) * 8u + lane);
 #end
 #import query_key_subgroup
-        // A turn's rows are summed first: long sums of small numbers lose less so.
+        // The rows of a turn are summed first, which keeps the rounding error of long sums small.
 #repeat C KEY_GROUPS
         var turn_$C = vec4(0.0);
 #end

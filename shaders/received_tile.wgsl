@@ -1,5 +1,6 @@
-// Attention received, for GPUs: a workgroup of 8 x 16 threads makes the sums of 32 keys of a head, 16 TM query rows a turn, by
-// the small matrix products of attention_tile. Needs nothing beyond WebGPU's defaults.
+// Attention received, for GPUs. A workgroup of 8 x 16 threads computes the sums of 32 keys of a
+// head, with 16 TM query rows a turn, by the small matrix products of attention_tile. WebGPU's
+// default limits are enough.
 #import received
 #import tile_product
 
@@ -20,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #end
         sums += turn;
     }
-    // The shares of a key's sum lie in 16 threads.
+    // 16 threads hold the shares of a key's sum.
     workgroupBarrier();
     left[local.y * STRIDE + local.x] = sums;
     workgroupBarrier();

@@ -1,4 +1,5 @@
-// Softmax of each row in place over its first columns; the rest of the row becomes zero. A workgroup a row.
+// Softmax of each row in place over its first columns. The rest of the row becomes zero. A
+// workgroup has one row.
 
 struct Params {
     // Columns that take part.
@@ -15,7 +16,8 @@ const THREADS = 64u;
 
 var<workgroup> parts: array<f32, THREADS>;
 
-// -inf stand-in for columns that do not take part: the exponential of it is zero.
+// Four values of a row. Columns that do not take part get a finite stand-in for minus infinity,
+// whose exponential is zero.
 fn value(row: u32, c4: u32) -> vec4<f32> {
     let columns = c4 * 4u + vec4(0u, 1u, 2u, 3u);
     return select(vec4(-3e38), x[row * params.n4 + c4], columns < vec4(params.columns));
@@ -27,7 +29,8 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-    // Folded groups past the end work on the last row again, but do not store: barriers want all threads.
+    // Folded workgroups past the end read the last row and store nothing. They cannot return here,
+    // because all threads must reach the barriers.
     let index = group.y * groups.x + group.x;
     let row = min(index, params.rows - 1u);
     var most = vec4(-3e38);

@@ -1,4 +1,4 @@
-// y[r, c] = x[r * stride, c]: some rows of a matrix, evenly spread. One invocation copies four elements.
+// y[r, c] = x[r * stride, c]: evenly spread rows of a matrix. One invocation copies four elements.
 #import linear_index
 
 struct Params {
@@ -7,7 +7,7 @@ struct Params {
     columns4: u32,
     // Groups of four from one copied row to the next.
     stride4: u32,
-    // Where the first rows lie in the views of x and y, in groups of four.
+    // Positions of the first rows in the views of x and y, in groups of four.
     x4: u32,
     y4: u32,
 }

@@ -1,25 +1,28 @@
-// One column block of a projection, [n, heads * d], by heads: as [heads, n, d], or TRANSPOSED as [heads, d, n] with n padded by
-// zeros to a multiple of 4. On the way it may be normalised by each row's factor and a weight per column (NORM), and turned by the
-// angles of rotary position embedding (ROPE). A thread moves a block of 4 rows x 4 columns.
+// Splits one column block of a projection, [n, heads * d], into heads: [heads, n, d], or with
+// TRANSPOSED [heads, d, n], where n is padded by zeros to a multiple of 4. NORM multiplies by a
+// factor for each row and a weight for each column. ROPE then turns by the angles of rotary
+// position embedding. A thread moves a block of 4 rows x 4 columns.
 
 struct Params {
-    // Rows of the whole tensors, and those padded, in groups of four.
+    // Rows of the whole tensors, and the padded rows in groups of four.
     n: u32,
     n4: u32,
-    // First row of this dispatch, a multiple of 4, and groups of four rows from there on.
+    // First row of this dispatch, a multiple of 4, and its number of groups of four rows.
     first_row: u32,
     row_groups: u32,
-    // First head of this dispatch, and how many.
+    // First head of this dispatch, and its number of heads.
     first_head: u32,
     heads: u32,
     // Groups of four columns of a head.
     d4: u32,
-    // Where the bound parts begin, and a row of x, in groups of four.
+    // Position of the first row in the bound part of x, and the length of a row, in groups of four.
     x4: u32,
     x_row4: u32,
+    // Positions of the first row in the bound parts of the rotations and the output, in groups of
+    // four.
     rope4: u32,
     output4: u32,
-    // Where the factor of the first row of this dispatch is, and how far those of the next ones.
+    // Position of the first row's factor, and the distance from one row's factor to the next.
     factor_first: u32,
     factor_stride: u32,
 }
@@ -28,12 +31,12 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
 #ifdef NORM
-// One factor a row, one weight a column of the block.
+// One factor for each row, and one weight for each column of the block.
 @group(0) @binding(3) var<storage, read> factors: array<f32>;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 #endif
 #ifdef ROPE
-// [n, d]: cosine and sine of every pair of columns, in turn.
+// [n, d]: the cosine and the sine of every pair of columns, one pair after another.
 @group(0) @binding(5) var<storage, read> rotations: array<vec4<f32>>;
 #endif
 

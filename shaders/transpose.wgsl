@@ -1,4 +1,5 @@
-// y[c, r] = x[r, c]; columns of y past the rows of x are zero. A thread makes a 4 x 4 block.
+// y[c, r] = x[r, c]. Columns of y past the rows of x are zero. A thread transposes a block of 4 x
+// 4.
 
 struct Params {
     // Rows of x.

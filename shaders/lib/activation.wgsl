@@ -1,6 +1,6 @@
 // Activation functions.
 
-// tanh by exp of a negative number: never overflows, on any driver.
+// tanh by the exp of a negative number, which overflows on no driver.
 fn tanh4(x: vec4<f32>) -> vec4<f32> {
     let e = exp(-2.0 * abs(x));
     return sign(x) * (1.0 - e) / (1.0 + e);

@@ -1,18 +1,20 @@
-// What the attention kernels share: softmax(q k^T scale + bias) v of some heads and query rows, in powers of two
-// (2^x is what the hardware has; `scale` and the bias are multiplied by log2 e).
+// Shared by the attention kernels: softmax(q k^T scale + bias) v of some heads and query rows.
+// Scores are exponents of two, because GPUs compute 2^x directly: `scale` and the bias are
+// multiplied by log2 e.
 
 struct Params {
     // Query rows and keys of the whole tensors.
     n_q: u32,
     n_k: u32,
-    // Keys in groups of four, as the rows of k are padded.
+    // Groups of four keys, as the rows of k are padded.
     n_k4: u32,
-    // First query row of this dispatch, and the one after its last.
+    // First query row of this dispatch, and the row after its last one.
     first_query: u32,
     end_query: u32,
     // First head of this dispatch.
     first_head: u32,
-    // Where the first head's first row lies in the bound part of q, k, v and the output, in groups of four.
+    // Position of the first head's first row in the bound part of q, k, v and the output, in groups
+    // of four.
     q4: u32,
     k4: u32,
     v4: u32,
@@ -28,7 +30,7 @@ struct Params {
 
 const LOG2_E = 1.4426950408889634;
 const LN_2 = 0.6931471805599453;
-// Stands for minus infinity: far below any score, and sums of two of them are finite.
+// A finite stand-in for minus infinity: far below any score, and the sum of two is still finite.
 const LOWEST = -1e30;
 // Groups of four in a row of q and a column of k.
 const D4 = u32(HEAD_DIM) / 4u;
@@ -50,7 +52,7 @@ const D4 = u32(HEAD_DIM) / 4u;
 @group(0) @binding(6) var<storage, read_write> log_sum: array<f32>;
 #endif
 
-// First group of four of a query row; rows past the end repeat the last.
+// First group of four of a query row. Rows past the end read the last one.
 fn q_row(head: u32, query: u32) -> u32 {
     return params.q4 + (head * params.n_q + min(query, params.end_query - 1u) - params.first_query) * D4;
 }
@@ -60,7 +62,7 @@ fn k_head(head: u32) -> u32 {
     return params.k4 + head * u32(HEAD_DIM) * params.n_k4;
 }
 
-// Scores of four neighbouring keys for a query, in powers of two; keys past the end get LOWEST.
+// Scores of four neighbouring keys for a query, as exponents of two. Keys past the end get LOWEST.
 fn score4(product: vec4<f32>, head: u32, query: u32, key: u32) -> vec4<f32> {
     let keys = vec4(key) + vec4(0u, 1u, 2u, 3u);
     var score = product * params.scale;

@@ -1,6 +1,8 @@
-// What a matrix product does with a finished group of four columns: y = f(x w * scale + bias), then nothing, times another matrix,
-// or added to what is there, weighted per column. Which of these is said by the bits of `params.after`, not by permutations: the
-// branches are the same for all threads and cost nothing beside the product, while every permutation more is one more to compile.
+// The operations after a matrix product, on a finished group of four columns:
+// y = f(x w * scale + bias). Then y may be multiplied by another matrix, or be added to the output
+// with a gate for each column. The bits of `params.after` choose, and not permutations: all threads
+// take the same branches, which cost nothing beside the product, while every further permutation
+// takes time to compile.
 #import activation
 
 struct Params {
@@ -8,35 +10,36 @@ struct Params {
     m: u32,
     // Columns of the result, in groups of four.
     n4: u32,
-    // Inner extent, in groups of four (of a convolution: of one tap).
+    // Inner extent in groups of four. For a convolution, that of one tap.
     k4: u32,
     // First group of four of the gate vector.
     gate4: u32,
-    // Scale of the weights (fp8 checkpoints have one per matrix).
+    // Factor of the weights. fp8 checkpoints have one for each matrix.
     scale: f32,
-    // What follows: the bits below.
+    // The operations: bits of the constants below.
     after: u32,
 #ifdef CONV
-    // First row to compute; rows end at m.
+    // First row to compute. Rows end at m.
     first_row: u32,
-    // Where the bound parts of input and output start, in groups of four.
+    // First elements of the bound parts of input and output, in groups of four.
     x_start4: u32,
     y_start4: u32,
-    // Extents (t, y, x): input after upsampling, with the number of doublings in w; output.
+    // Extents (t, y, x) of the input after upsampling. w is the number of doublings.
     input: vec4<u32>,
+    // Extents (t, y, x) of the output.
     output: vec4<u32>,
     kernel: vec4<u32>,
     stride: vec4<u32>,
-    // Zeros in front of the input.
+    // Zeros before the input.
     before: vec4<u32>,
-    // Frame t of the result is frame x t + y of the output.
+    // Frame t of the result becomes frame x t + y of the output.
     frames: vec2<u32>,
 #endif
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(3) var<storage, read_write> y_out: array<vec4<f32>>;
-// Those of the following that `after` does not ask for are never read; any other tensor may be bound in their place.
+// Without their bits in `after` the following are never read. Any tensor may then be bound.
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> gate: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> gated_by: array<vec4<f32>>;

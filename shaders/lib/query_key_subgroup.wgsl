@@ -1,5 +1,6 @@
-// Part of a function: adds q k^T to `scores`, an array<array<vec4<f32>, KEY_GROUPS>, 8 * ROW_GROUPS>. A lane has the groups of four keys
-// whose coordinate 0 is at k_column_0, ... and loads the rows q_row_0, ..., which all lanes get by broadcast.
+// Part of a function: adds q k^T to `scores`, an array<array<vec4<f32>, KEY_GROUPS>, 8 *
+// ROW_GROUPS>. A lane has the groups of four keys whose coordinate 0 is at k_column_0, k_column_1,
+// ... It loads the query rows at q_row_0, q_row_1, ... and broadcasts them to all lanes.
         for (var d4 = 0u; d4 < D4; d4++) {
 #repeat G ROW_GROUPS
             let q_$G = q[q_row_$G + d4];

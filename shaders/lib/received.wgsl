@@ -1,23 +1,26 @@
-// What the kernels of attention received share: each key's sum of softmax weights over some query rows of a head, from the
-// logarithms of the rows' sums that the attention left behind. In powers of two; `scale` is multiplied by log2 e. SAMPLED: queries
-// count through the list of those that take part.
+// Shared by the kernels of attention received: each key's sum of softmax weights over some query
+// rows of a head. The attention stored the logarithms of the rows' sums. Scores are exponents of
+// two: `scale` is multiplied by log2 e. With SAMPLED, queries are positions in a list of query
+// rows.
 
 struct Params {
     // Query rows of the whole tensors.
     n_q: u32,
-    // Keys in groups of four, as the rows of k are padded.
+    // Groups of four keys, as the rows of k are padded.
     n_k4: u32,
-    // First query of this dispatch, and the one after its last: every workgroup sums over all of them.
+    // First query of this dispatch, and the query after its last one. Every workgroup sums over all
+    // of them.
     first_query: u32,
     end_query: u32,
-    // Query row at which the bound part of q begins.
+    // First query row of the bound part of q.
     bound_row: u32,
-    // First group of four keys of this dispatch, and the one after its last.
+    // First group of four keys of this dispatch, and the group after its last one.
     first_key4: u32,
     end_key4: u32,
     // First head of this dispatch.
     first_head: u32,
-    // Where the first head's first row lies in the bound part of q and k, and its sums in that of the result, in groups of four.
+    // Position of the first head's first row in the bound part of q and k, and of its first sum in
+    // the bound part of the result, in groups of four.
     q4: u32,
     k4: u32,
     parts4: u32,
@@ -38,11 +41,11 @@ const D4 = u32(HEAD_DIM) / 4u;
 // [heads, n_k] of one part of the query rows
 @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>;
 #ifdef SAMPLED
-// Query rows
+// Sorted query rows
 @group(0) @binding(5) var<storage, read> rows: array<u32>;
 #endif
 
-// The row of a query; those past the end repeat the last.
+// The row of a query. Queries past the end repeat the last one.
 fn row_of(query: u32) -> u32 {
     let last = min(query, params.end_query - 1u);
 #ifdef SAMPLED
@@ -62,7 +65,7 @@ fn k_head(head: u32) -> u32 {
     return params.k4 + head * u32(HEAD_DIM) * params.n_k4;
 }
 
-// log2 of a query row's sum; so large for queries past the end that their weights become 0.
+// log2 of a query row's sum. Queries past the end get a value so large that their weights become 0.
 fn row_log2(head: u32, query: u32) -> f32 {
     let row = (params.first_head + head) * params.n_q + row_of(query);
     return select(1e30, LOG2_E * log_sum[row], query < params.end_query);

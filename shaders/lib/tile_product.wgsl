@@ -1,7 +1,8 @@
-// A small matrix product of a [16 TM, 32] and a [32, 32] tile in workgroup memory by 8 x 16 threads, TM x 4 results each.
+// A small matrix product of a [16 TM, 32] and a [32, 32] tile in workgroup memory. 8 x 16 threads
+// compute TM x 4 results each.
 
 const ROWS = 16u * u32(TM);
-// Padded row of the left tile, against bank conflicts.
+// Groups of four in a row of the left tile. One is padding against bank conflicts.
 const STRIDE = 9u;
 
 var<workgroup> left: array<vec4<f32>, ROWS * STRIDE>;

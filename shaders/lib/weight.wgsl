@@ -1,5 +1,5 @@
 // The right-hand matrix of a product: [k, n] row-major, read four neighbouring columns at a time.
-// 16-bit weights stay packed in memory; they are widened in registers.
+// 16-bit weights stay packed in memory, and are widened in registers.
 #ifdef WEIGHT_F32
 @group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
 
