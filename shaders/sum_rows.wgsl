@@ -1,13 +1,12 @@
-// y[c] = factor * (sum over rows of x[r, c]), rows in order. A thread a column.
+// y[c] = factor * (sum over rows of x[r, c]), with rows in order. A thread sums one column.
 #import linear_index
 
 struct Params {
     rows: u32,
-    // Columns of y, and of a row of x in memory.
+    // Columns of y.
     columns: u32,
+    // Columns of x in memory.
     stride: u32,
-    // Where y begins in the bound part, in elements.
-    y_start: u32,
     factor: f32,
 }
 
@@ -25,7 +24,7 @@ fn main(
     if column >= params.columns {
         return;
     }
-    // Runs of 16 rows are summed first: long sums lose less so.
+    // Runs of 16 rows are summed first, which keeps the rounding error of long sums small.
     var sum = 0.0;
     for (var first = 0u; first < params.rows; first += 16u) {
         var run = 0.0;
@@ -34,5 +33,5 @@ fn main(
         }
         sum += run;
     }
-    y[params.y_start + column] = sum * params.factor;
+    y[column] = sum * params.factor;
 }

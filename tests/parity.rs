@@ -18,7 +18,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 fn open(tier: Tier) -> Gpu {
-    let options = GpuOptions { tier, poison: true, checked_shaders: true, ..Default::default() };
+    let options = GpuOptions::checked().with_tier(tier);
     Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
 }
 
@@ -87,10 +87,10 @@ fn transformer_in_parts_is_the_same() {
     let (_dir, files) = folder(&golden, Dtype::F32);
     let (config, weights) = files.transformer().expect("transformer");
     let run = |max_binding, budget| {
-        let options = GpuOptions { max_binding, poison: true, checked_shaders: true, ..Default::default() };
+        let options = GpuOptions::checked().with_max_binding(max_binding);
         let gpu = Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter");
         let model = WanTransformer::load(&gpu, &config, &weights).expect("loads");
-        let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
+        let mut cx = Stream::new(&gpu, StreamOptions::default().with_budget(budget));
         velocity_of(&model, &mut cx, &latents, &golden, case)
     };
     let budget = StreamOptions::default().budget;

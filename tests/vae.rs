@@ -82,7 +82,7 @@ fn check(gpu: &Gpu, name: &str, dtypes: &[Dtype]) {
 /// A device with the options of the crate's unit tests, so that the driver can reuse compiled
 /// kernels.
 fn open(tier: Tier) -> Gpu {
-    let options = GpuOptions { tier, poison: true, checked_shaders: true, ..Default::default() };
+    let options = GpuOptions::checked().with_tier(tier);
     Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
 }
 

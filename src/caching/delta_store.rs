@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{CacheError, Forecast};
 use crate::gpu::{Stream, Tensor};
-use crate::ops;
+use crate::ops::{self, Term};
 
 /// The stored deltas of one branch: for every run of blocks, output minus input (eq. 8 and 9), newest first. Each new delta replaces
 /// the oldest kept one; they are never added up (eq. 10 taken literally would count them twice).
@@ -70,7 +70,7 @@ impl DeltaStore {
         if kept.len() < forecast.depth() || forecast.depth() == 0 {
             return Err(CacheError::NothingStored(format!("{} deltas of blocks {blocks:?}", forecast.depth())));
         }
-        let terms: Vec<_> = kept.iter().zip(forecast.0.iter().copied()).collect();
+        let terms: Vec<Term> = kept.iter().zip(&forecast.0).map(|(tensor, &weight)| Term { tensor, weight }).collect();
         Ok(ops::add_scaled(cx, x, &terms)?)
     }
 

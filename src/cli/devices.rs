@@ -26,10 +26,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let caps = &adapter.caps;
         let subgroups = caps.subgroup_min.map_or("no subgroups".into(), |size| format!("subgroups of {size}"));
         let memory = caps.memory.map_or(String::new(), |bytes| format!("{:.1} GB of memory, ", bytes as f64 / 1e9));
-        let half = if caps.f16 { "f16" } else { "no f16" };
         println!("{number}  {} ({}, {}, {})", adapter.name, adapter.kind, adapter.backend, adapter.driver);
         println!(
-            "   {memory}{subgroups}, {half}, bindings of {} MiB, buffers of {} MiB, {} KiB of workgroup memory",
+            "   {memory}{subgroups}, bindings of {} MiB, buffers of {} MiB, {} KiB of workgroup memory",
             caps.max_binding >> 20,
             caps.max_buffer >> 20,
             caps.workgroup_memory >> 10

@@ -72,7 +72,6 @@ pub fn translate(permutation: &Permutation, language: Language) -> anyhow::Resul
     // Packing halves into u32s is part of WebGPU itself; naga counts it as a capability.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, permutation.subgroups);
-    capabilities.set(Capabilities::SHADER_FLOAT16, permutation.f16);
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());

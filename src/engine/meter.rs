@@ -107,7 +107,7 @@ impl<'a> Meter<'a> {
     ) -> Result<()> {
         match (&measured.changes, &self.deltas[slot]) {
             (Some(changes), Some(old)) => {
-                changes.measure_delta(cx, slot, (&before, after), old)?;
+                changes.measure_delta(cx, slot, &before, after, old)?;
                 measured.changed.push(slot);
             }
             _ => ops::subtract_from(cx, after, &before)?,
@@ -150,7 +150,7 @@ impl<'a> Meter<'a> {
         let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
         self.keep(cx, stack, (before, after), measured)?;
-        let factors = ops::inverse_rms(cx, &residual, [0, residual.columns()], 0.0)?;
+        let factors = ops::inverse_rms(cx, &residual, 0..residual.columns(), 0.0)?;
         measured.stack = Some(Stack { factors, sample: sampled(cx, &residual)? });
         Ok(())
     }

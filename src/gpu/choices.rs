@@ -1,8 +1,8 @@
-//! Which variant of a kernel suits an adapter, remembered on disk.
+//! Measured choices among kernel variants, remembered on disk for each adapter.
 //!
-//! A choice decides how sums are rounded, and the same seed must give the same clip, so a choice is made once: the first to be written
-//! stays until the adapter, its driver or this program change. Where choices cannot be kept there are none, and the callers' fixed
-//! rule holds.
+//! Variants round sums differently, and the same seed must give the same clip. So a choice is made
+//! once: the first one written stays until the adapter, its driver or this program change. If the
+//! file cannot be written there are no choices, and callers follow a fixed rule.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,14 +21,15 @@ type Adapters = BTreeMap<String, Table>;
 /// The choices of one adapter.
 #[derive(Debug)]
 pub struct Choices {
-    /// `None` where choices are not to be measured.
+    /// `None` if choices are not to be measured.
     path: Option<PathBuf>,
     adapter: String,
     table: Mutex<Table>,
 }
 
 impl Choices {
-    /// Those in a file for an adapter: none if the file is missing or broken, and none are ever made without a file.
+    /// The choices in a file for an adapter: none if the file is missing or broken. Without a file
+    /// no choice is ever made.
     pub(super) fn new(path: Option<PathBuf>, adapter: String) -> Self {
         let table = path.as_deref().map(read).unwrap_or_default().remove(&adapter).unwrap_or_default();
         Self { path, adapter, table: Mutex::new(table) }
@@ -44,8 +45,8 @@ impl Choices {
         self.lock().get(class).cloned()
     }
 
-    /// Remembers a choice, and says which one holds: an earlier one that another process wrote meanwhile, or none if the file cannot
-    /// be written.
+    /// Remembers a choice, and returns the one that holds: `variant`, or the variant that another
+    /// process wrote meanwhile, or `None` if the file cannot be written.
     pub fn remember(&self, class: &str, variant: &str) -> Option<String> {
         let path = self.path.as_deref()?;
         let mut adapters = read(path);
@@ -73,12 +74,13 @@ impl Choices {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
-        // Every change is a single call: the table is whole after any panic.
+        // A panic leaves the table whole: every change is a single call.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where choices are kept: `ditscope/kernels.json` in the user's cache folder; `None` if there is no such folder.
+/// The file for choices: `ditscope/kernels.json` in the user's cache folder. `None` if there is no
+/// such folder.
 pub fn choices_path() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = if cfg!(windows) {
@@ -91,14 +93,14 @@ pub fn choices_path() -> Option<PathBuf> {
     cache.map(|cache| cache.join("ditscope").join("kernels.json"))
 }
 
-/// The file's tables; none if it is missing, too large or not what this program wrote.
+/// The file's tables: empty if the file is missing, too large or not in this program's format.
 fn read(path: &Path) -> Adapters {
     let small = std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() <= MAX_BYTES);
     let text = if small { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// Replaces the file; it appears whole or not at all.
+/// Replaces the file. The new file appears whole or not at all.
 fn write(path: &Path, adapters: &Adapters) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
@@ -122,7 +124,7 @@ mod tests {
         let path = folder.path().join("new/kernels.json");
         let (first, second) = (at(&path, "a"), at(&path, "a"));
         assert_eq!(first.remember("class", "x").as_deref(), Some("x"));
-        assert_eq!(second.get("class"), None, "read when it was opened");
+        assert_eq!(second.get("class"), None, "a table is read once, on opening");
         assert_eq!(second.remember("class", "y").as_deref(), Some("x"));
         assert_eq!(second.get("class").as_deref(), Some("x"));
         assert_eq!(at(&path, "b").remember("class", "z").as_deref(), Some("z"));

@@ -1,98 +1,17 @@
-//! Opening a device, and what it can do.
+//! An opened device.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::adapter::{self, vulkan_memory};
 use super::kernel::CompiledKernel;
 use super::pool::{MemoryUse, Pool};
-use super::{Choices, ElementType, GpuError, Kernel, Result, Tensor};
+use super::{Caps, Choices, ElementType, GpuError, GpuOptions, Kernel, Result, Tensor};
 
-/// How much of the adapter to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tier {
-    /// Everything that helps and that the adapter has.
-    #[default]
-    Full,
-    /// WebGPU's default limits and no optional feature: what every adapter has. For tests and for bisecting.
-    Base,
-}
-
-/// How to open a device.
-#[derive(Clone, Debug, Default)]
-pub struct GpuOptions {
-    /// Part of an adapter's name, or its number in [`list_adapters`]; the strongest one if `None`.
-    pub adapter: Option<String>,
-    /// How much of the adapter to use.
-    pub tier: Tier,
-    /// Pretend that bindings are limited to this many bytes (tests force the splitting of large tensors with it).
-    pub max_binding: Option<u64>,
-    /// Fill every new tensor with NaN, so that reading memory before writing it shows (tests).
-    pub poison: bool,
-    /// Compile shaders with bounds and loop checks (slower; for finding bugs).
-    pub checked_shaders: bool,
-    /// Choose among the variants of kernels by measuring them, and remember the choices in this file (see
-    /// [`choices_path`](super::choices_path)); a fixed rule if `None`.
-    pub choices: Option<std::path::PathBuf>,
-}
-
-/// What a device can do, after [`GpuOptions`] had their say.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Caps {
-    /// Whether it is a CPU that plays GPU (lavapipe, WARP).
-    pub cpu: bool,
-    /// Smallest subgroup size if subgroup operations may be used.
-    pub subgroup_min: Option<u32>,
-    /// Whether the adapter has `f16` arithmetic in shaders: told, not used so far.
-    pub f16: bool,
-    /// Whether passes can be timed on the GPU.
-    pub timestamps: bool,
-    /// Largest binding in bytes.
-    pub max_binding: u64,
-    /// Largest buffer in bytes.
-    pub max_buffer: u64,
-    /// Workgroup memory in bytes.
-    pub workgroup_memory: u32,
-    /// The adapter's own memory in bytes, where the driver tells (Vulkan).
-    pub memory: Option<u64>,
-}
-
-/// The largest heap of device-local memory behind an adapter or a device of Vulkan.
-macro_rules! vulkan_memory {
-    ($handle:expr) => {{
-        // SAFETY: the handle is only asked for properties, and not kept.
-        #[cfg(not(target_vendor = "apple"))]
-        let largest = unsafe { $handle.as_hal::<wgpu::hal::api::Vulkan>() }.and_then(|vulkan| {
-            let instance = vulkan.shared_instance().raw_instance();
-            // SAFETY: instance and physical device are those of a living handle.
-            let properties = unsafe { instance.get_physical_device_memory_properties(vulkan.raw_physical_device()) };
-            // Bit 0 is VK_MEMORY_HEAP_DEVICE_LOCAL_BIT.
-            let heaps = properties.memory_heaps_as_slice().iter().filter(|heap| heap.flags.as_raw() & 1 != 0);
-            heaps.map(|heap| heap.size).max()
-        });
-        #[cfg(target_vendor = "apple")]
-        let largest = None::<u64>;
-        largest
-    }};
-}
-
-/// One adapter in a list.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct AdapterSummary {
-    /// Marketing name.
-    pub name: String,
-    /// Vulkan, Metal or DX12.
-    pub backend: String,
-    /// Discrete, integrated, CPU ...
-    pub kind: String,
-    /// Driver name and version.
-    pub driver: String,
-    /// What it can do in the full tier.
-    pub caps: Caps,
-}
-
-/// Asked before weights are written, a kernel is compiled, or work is submitted: it may block (pause) or fail (cancel).
+/// A callback before weights are written, a kernel is compiled, or work is submitted. It may block
+/// (pause) or fail (cancel).
 pub type Gate = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// An opened device. Cheap to clone; all clones are the same device.
@@ -113,7 +32,7 @@ struct Inner {
     kernels: Mutex<HashMap<Kernel, Arc<CompiledKernel>>>,
     params: Mutex<HashMap<Vec<u8>, wgpu::Buffer>>,
     failure: Arc<Mutex<Option<GpuError>>>,
-    /// Bytes of weights written since the last submit.
+    /// Bytes of weights written since the driver was last made to drain its staging memory.
     pending_upload: AtomicU64,
 }
 
@@ -123,133 +42,36 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// Size of the blocks of memory that small tensors share; the least that wgpu's allocator knows.
+/// Size in bytes of the memory blocks that small tensors share: the smallest that wgpu's allocator
+/// has.
 const BLOCK: u64 = 4 << 20;
-
-/// Features that are used, or told of, where present; nothing depends on them.
-fn wanted_features() -> wgpu::Features {
-    wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
-}
-
-fn instance() -> wgpu::Instance {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY;
-    descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
-    wgpu::Instance::new(descriptor)
-}
-
-/// Adapters, strongest first: discrete, integrated, virtual, CPU; Metal's own before MoltenVK's of the same kind.
-fn sorted_adapters() -> Vec<wgpu::Adapter> {
-    let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    let kind = |info: &wgpu::AdapterInfo| match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    };
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let translated = cfg!(target_vendor = "apple") && info.backend != wgpu::Backend::Metal;
-        (kind(&info), translated)
-    });
-    adapters
-}
 
 /// Waits for a device.
 ///
 /// # Errors
-/// It is lost, or refuses.
+/// The device is lost, or refuses to wait.
 pub(super) fn poll(device: &wgpu::Device, poll: wgpu::PollType) -> Result<()> {
-    // wgpu panics where Vulkan reports a lost device to who waits for it.
+    // wgpu panics when Vulkan reports a lost device to the thread that waits.
     match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
         Ok(polled) => polled.map(drop).map_err(|error| GpuError::Device(error.to_string())),
         Err(_) => Err(GpuError::Lost("while the program waited for it".into())),
     }
 }
 
-/// Name and version of an adapter's driver.
-fn driver(info: &wgpu::AdapterInfo) -> String {
-    format!("{} {}", info.driver, info.driver_info).trim().to_owned()
-}
-
-/// All adapters of this machine, strongest first.
-pub fn list_adapters() -> Vec<AdapterSummary> {
-    let summary = |adapter: &wgpu::Adapter| {
-        let info = adapter.get_info();
-        AdapterSummary {
-            name: info.name.clone(),
-            backend: format!("{:?}", info.backend),
-            kind: format!("{:?}", info.device_type),
-            driver: driver(&info),
-            caps: Caps {
-                memory: vulkan_memory!(adapter),
-                ..caps(adapter.features() & wanted_features(), &adapter.limits(), &info, &GpuOptions::default())
-            },
-        }
-    };
-    sorted_adapters().iter().map(summary).collect()
-}
-
-fn pick_adapter(wanted: Option<&str>) -> Result<wgpu::Adapter> {
-    let adapters = sorted_adapters();
-    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
-    if adapters.is_empty() {
-        return Err(GpuError::NoAdapter);
-    }
-    let index = match wanted {
-        None => 0,
-        Some(text) => match text.parse::<usize>() {
-            Ok(number) => number,
-            Err(_) => {
-                let text = text.to_lowercase();
-                names.iter().position(|name| name.to_lowercase().contains(&text)).unwrap_or(usize::MAX)
-            }
-        },
-    };
-    let numbered = || names.iter().enumerate().map(|(number, name)| format!("{number} {name}")).collect::<Vec<_>>();
-    adapters.into_iter().nth(index).ok_or_else(|| GpuError::OtherAdapters {
-        wanted: wanted.unwrap_or_default().into(),
-        found: numbered().join(", "),
-    })
-}
-
-fn caps(features: wgpu::Features, limits: &wgpu::Limits, info: &wgpu::AdapterInfo, options: &GpuOptions) -> Caps {
-    let has = |feature| features.contains(feature);
-    Caps {
-        cpu: info.device_type == wgpu::DeviceType::Cpu,
-        subgroup_min: has(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
-        f16: has(wgpu::Features::SHADER_F16),
-        timestamps: has(wgpu::Features::TIMESTAMP_QUERY),
-        max_binding: options
-            .max_binding
-            .map_or(limits.max_storage_buffer_binding_size, |cap| cap.min(limits.max_storage_buffer_binding_size)),
-        max_buffer: limits.max_buffer_size,
-        workgroup_memory: limits.max_compute_workgroup_storage_size,
-        memory: None,
-    }
-}
-
-/// A key that changes whenever measured timings of an adapter may change: name, backend, driver, tier and this program's version.
-fn adapter_key(info: &wgpu::AdapterInfo, tier: Tier) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!("{} {:?} {} {} {tier:?} {version}", info.name, info.backend, info.driver, info.driver_info)
-}
-
 impl Gpu {
     /// Opens the adapter that the options name.
+    ///
+    /// # Errors
+    /// There is no such adapter, or it refuses.
     pub fn open(options: &GpuOptions) -> Result<Self> {
-        let adapter = pick_adapter(options.adapter.as_deref())?;
-        let (features, limits) = match options.tier {
-            Tier::Full => (adapter.features() & wanted_features(), adapter.limits()),
-            Tier::Base => (wgpu::Features::empty(), wgpu::Limits::default()),
-        };
+        let adapter = adapter::pick(options.adapter.as_deref())?;
+        let (features, limits) = adapter::requested(&adapter, options.tier);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ditscope"),
             required_features: features,
             required_limits: limits,
-            // Tensors above the least block size get memory of their own: weights of a size packed into larger blocks leave gaps
-            // (a sixth of all memory with Wan2.1-1.3B).
+            // Tensors larger than the smallest block get memory of their own. Larger blocks would
+            // leave gaps between weights of equal size: a sixth of all memory with Wan2.1-1.3B.
             memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCK..BLOCK },
             ..Default::default()
         };
@@ -258,9 +80,10 @@ impl Gpu {
         Ok(Self::from_wgpu(device, queue, options.clone()))
     }
 
-    /// Uses a device that somebody else opened. Ask for it with the adapter's own limits and, where present, SUBGROUP and
-    /// TIMESTAMP_QUERY; the options' adapter does not count, and their tier changes no limits. Replaces the device's handlers of errors and
-    /// of its loss.
+    /// Uses a device that the caller opened. The device should have the adapter's own limits and,
+    /// where present, the features SUBGROUP and TIMESTAMP_QUERY. `options.adapter` is ignored, and
+    /// `options.tier` changes no limits. Replaces the device's error handler and its device-lost
+    /// callback.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
         let failure: Arc<Mutex<Option<GpuError>>> = Arc::default();
         let first = failure.clone();
@@ -277,8 +100,8 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| lost(GpuError::Lost(format!("{reason:?} {message}"))));
         let info = device.adapter_info();
         let memory = vulkan_memory!(device);
-        let caps = Caps { memory, ..caps(device.features(), &device.limits(), &info, &options) };
-        let choices = Choices::new(options.choices.clone(), adapter_key(&info, options.tier));
+        let caps = Caps { memory, ..Caps::new(device.features(), &device.limits(), &info, &options) };
+        let choices = Choices::new(options.choices.clone(), adapter::key(&info, options.tier));
         let inner = Inner {
             device,
             queue,
@@ -295,7 +118,7 @@ impl Gpu {
         Self { inner: Arc::new(inner), gate: None }
     }
 
-    /// The same device, for work that `gate` may hold or end; other handles are not touched.
+    /// The same device for work that `gate` may pause or cancel. Other handles keep their gates.
     pub fn gated(&self, gate: Gate) -> Self {
         Self { inner: self.inner.clone(), gate: Some(gate) }
     }
@@ -305,12 +128,12 @@ impl Gpu {
         Self { inner: self.inner.clone(), gate: None }
     }
 
-    /// What the gate says; without one all may go on.
+    /// Asks the gate. Without a gate everything may go on.
     pub(super) fn pass_gate(&self) -> Result<()> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate())
     }
 
-    /// What the device can do.
+    /// The abilities of the device.
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
     }
@@ -322,15 +145,10 @@ impl Gpu {
 
     /// Name and version of the driver.
     pub fn driver(&self) -> String {
-        driver(&self.inner.info)
+        adapter::driver(&self.inner.info)
     }
 
-    /// Whether the adapter is a CPU that rasterises: workgroup memory and barriers are dear there.
-    pub fn is_cpu(&self) -> bool {
-        self.inner.info.device_type == wgpu::DeviceType::Cpu
-    }
-
-    /// Which variants of kernels suit the adapter.
+    /// The remembered choices among kernel variants.
     pub fn choices(&self) -> &Choices {
         &self.inner.choices
     }
@@ -340,7 +158,7 @@ impl Gpu {
         self.inner.pool.usage()
     }
 
-    /// Counts the peak anew: of a job, not of all before it.
+    /// Restarts the count of the peak, so that it belongs to one job.
     pub fn reset_peak_memory(&self) {
         self.inner.pool.reset_peak();
     }
@@ -350,8 +168,10 @@ impl Gpu {
         self.inner.pool.release_free();
     }
 
-    /// The first error that the driver reported outside any call, device loss included. Taking it clears it, except that a
-    /// lost device stays lost.
+    /// Returns and clears the first error that the driver reported outside any call.
+    ///
+    /// # Errors
+    /// That error. A lost device stays lost: [`GpuError::Lost`] is never cleared.
     pub fn check(&self) -> Result<()> {
         let mut failure = lock(&self.inner.failure);
         if let Some(GpuError::Lost(reason)) = &*failure {
@@ -360,12 +180,17 @@ impl Gpu {
         failure.take().map_or(Ok(()), Err)
     }
 
-    /// Destroys the device, as a driver reset would; everything after it fails with [`GpuError::Lost`] (tests).
+    /// Destroys the device, as a driver reset would. All later work fails with [`GpuError::Lost`].
+    /// For tests.
     pub fn destroy(&self) {
         self.inner.device.destroy();
     }
 
-    /// A weight tensor, written from little-endian `bytes`, whose length must be that of the tensor in whole `u32`s.
+    /// A weight tensor with these little-endian elements. The length of `bytes` is the tensor's,
+    /// rounded up to whole `u32`s.
+    ///
+    /// # Errors
+    /// `bytes` has another length, the gate ends the work, or the device fails.
     pub fn upload_weight(
         &self,
         what: &str,
@@ -373,8 +198,8 @@ impl Gpu {
         shape: &[usize],
         element_type: ElementType,
     ) -> Result<Tensor> {
-        /// Staging memory held at most before the driver is made to drain it; many undrained writes have been seen to
-        /// corrupt early tensors.
+        /// Most bytes of staging memory before the driver is made to drain it. Many undrained
+        /// writes have been seen to corrupt the first tensors.
         const DRAIN: u64 = 32 << 20;
         let length = shape.iter().product::<usize>() as u64 * element_type.size();
         if bytes.len() as u64 != length.next_multiple_of(4) {
@@ -388,7 +213,7 @@ impl Gpu {
         let tensor = Tensor::new(allocation, shape, element_type);
         for (i, chunk) in bytes.chunks(DRAIN as usize).enumerate() {
             self.inner.queue.write_buffer(tensor.buffer(), i as u64 * DRAIN, chunk);
-            // Small writes count too: it is their number that hurt.
+            // The number of writes matters too, so that small ones count as more than their bytes.
             let cost = (chunk.len() as u64).max(DRAIN / 64);
             if self.inner.pending_upload.fetch_add(cost, Ordering::Relaxed) + cost >= DRAIN {
                 self.inner.pending_upload.store(0, Ordering::Relaxed);
@@ -399,14 +224,19 @@ impl Gpu {
     }
 
     /// Waits until everything submitted, uploads included, is done.
+    ///
+    /// # Errors
+    /// The device is lost, or reported an error before.
     pub fn wait(&self) -> Result<()> {
         self.inner.queue.submit([]);
         self.poll(wgpu::PollType::wait_indefinitely())?;
         self.check()
     }
 
-    /// The memory in bytes that a job may count on: the adapter's own; where no driver tells, all that it asks for, as too much is
-    /// refused. Metal neither tells nor refuses, it swaps or fails much later: there it is what the smallest machines have.
+    /// The memory in bytes that a job may count on: the adapter's own, where the driver tells it.
+    /// Other drivers refuse what they cannot give, so a job may ask for any amount. Metal neither
+    /// tells nor refuses, but swaps or fails much later: there the answer is the memory of the
+    /// smallest machines.
     pub fn memory_to_count_on(&self) -> u64 {
         const SMALLEST_MAC: u64 = 4 << 30;
         let unknown = if self.inner.info.backend == wgpu::Backend::Metal { SMALLEST_MAC } else { u64::MAX };
@@ -420,7 +250,7 @@ impl Gpu {
     }
 
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        // Where the reason is known it is worth more than that waiting failed.
+        // A reported reason says more than the failure to wait.
         self::poll(&self.inner.device, poll).map_err(|error| self.check().err().unwrap_or(error))
     }
 
@@ -436,7 +266,7 @@ impl Gpu {
         &self.inner.options
     }
 
-    /// The compiled form of a kernel; compiled on first use.
+    /// The compiled form of a kernel, made on first use.
     pub(super) fn compiled(&self, kernel: &Kernel) -> Result<Arc<CompiledKernel>> {
         if let Some(compiled) = lock(&self.inner.kernels).get(kernel) {
             return Ok(compiled.clone());
@@ -447,8 +277,8 @@ impl Gpu {
         Ok(compiled)
     }
 
-    /// A uniform buffer with these contents. Equal contents share one buffer, so a model whose shapes do not change
-    /// uploads its parameters once.
+    /// A uniform buffer with these contents. Equal contents share one buffer, so that a model whose
+    /// shapes do not change uploads its parameters once.
     pub(super) fn params(&self, bytes: &[u8]) -> wgpu::Buffer {
         const KEPT: usize = 4096;
         let mut cache = lock(&self.inner.params);
@@ -475,6 +305,6 @@ impl Gpu {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // These maps are valid after any panic: every insertion is a single call.
+    // A panic leaves these values whole: every change is a single call.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,18 @@
-//! What can go wrong on a GPU, and what to try.
+//! Errors of the GPU, with advice for the user.
 
 /// Errors of room `gpu`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GpuError {
     /// No adapter at all.
     #[error(
         "no GPU adapter was found; install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
     )]
     NoAdapter,
-    /// No adapter of the wanted name or number.
+    /// No adapter has the wanted name or number.
     #[error("no GPU adapter matches \"{wanted}\"; found: {found}")]
     OtherAdapters {
-        /// What was asked for.
+        /// The name or number that was asked for.
         wanted: String,
         /// The adapters that exist.
         found: String,
@@ -28,31 +29,31 @@ pub enum GpuError {
     /// The device ran out of memory.
     #[error("the GPU is out of memory while allocating {bytes} bytes for {what}; try a smaller size or fewer frames")]
     OutOfMemory {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
-        /// How much was asked for.
+        /// Bytes that were asked for.
         bytes: u64,
     },
     /// One buffer would exceed what the adapter allows.
     #[error("{what} needs one buffer of {bytes} bytes, the adapter allows {limit}; try a smaller size or fewer frames")]
     BufferTooLarge {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
-        /// How much was asked for.
+        /// Bytes that were asked for.
         bytes: u64,
-        /// The adapter's limit.
+        /// The adapter's limit in bytes.
         limit: u64,
     },
-    /// One binding would exceed what the adapter allows, and the kernel cannot be split further.
+    /// One binding would exceed what the adapter allows, and the work cannot be split further.
     #[error(
         "kernel {kernel}: a binding of {bytes} bytes exceeds the adapter's {limit}; try a smaller size or fewer frames"
     )]
     BindingTooLarge {
         /// The kernel.
         kernel: String,
-        /// The binding's size.
+        /// The binding's size in bytes.
         bytes: u64,
-        /// The adapter's limit.
+        /// The adapter's limit in bytes.
         limit: u64,
     },
     /// The device is gone (driver reset, sleep, unplugged, watchdog).
@@ -60,7 +61,7 @@ pub enum GpuError {
         "the GPU device was lost: {0}; start again, and if it is lost again update the driver or try a smaller size"
     )]
     Lost(String),
-    /// wgpu reported an error outside the cases above; a bug in this program or its driver.
+    /// wgpu reported another error: a bug in this program or in the driver.
     #[error("the GPU driver reported an error: {0}")]
     Device(String),
     /// A shader could not be composed or compiled.
@@ -71,7 +72,7 @@ pub enum GpuError {
     Shape {
         /// The operation.
         op: &'static str,
-        /// What does not fit.
+        /// The reason.
         message: String,
     },
     /// The caller asked to stop.

@@ -1,10 +1,12 @@
 //! Kernels: a shader permutation, compiled once per device, and one call of it.
 
+use super::arguments::Arguments;
 use super::shader::{self, Defines, ShaderError};
-use super::{Gpu, Result, Tensor};
+use super::{Gpu, Result};
 
-/// A shader permutation by name: which file, with which definitions. Every shader has one entry point `main`, a uniform
-/// `Params` at binding 0 and its tensors at bindings from 1 of group 0.
+/// A shader permutation: the name of a shader file, and definitions. Every shader has one entry
+/// point `main`. In group 0 it has a uniform `Params` at binding 0, and its tensors at bindings
+/// from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kernel {
     shader: &'static str,
@@ -23,7 +25,7 @@ impl Kernel {
         self
     }
 
-    /// With a flag where the condition holds.
+    /// With a flag if the condition holds.
     pub fn flag_if(self, condition: bool, name: &str) -> Self {
         if condition { self.flag(name) } else { self }
     }
@@ -58,20 +60,19 @@ impl std::fmt::Display for Kernel {
 /// One call of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Dispatch<'a> {
-    /// What to run.
+    /// The kernel.
     pub kernel: &'a Kernel,
-    /// Tensors by binding number, from 1. Their views must start at multiples of 256 bytes.
-    pub tensors: &'a [(u32, &'a Tensor)],
-    /// The bytes of the shader's `Params`.
-    pub params: &'a [u8],
+    /// Its parameters and tensors. Views of tensors must start at multiples of 256 bytes.
+    pub arguments: &'a dyn Arguments,
     /// Workgroups; see [`fold_groups`].
     pub groups: [u32; 3],
     /// Floating-point operations, for timing and for splitting work into submits.
     pub flops: f64,
 }
 
-/// Spreads `count` workgroups over two dimensions where they exceed WebGPU's limit for one. Shaders read the index as
-/// `workgroup_id.x + workgroup_id.y * num_workgroups.x` and ignore those past their end.
+/// Spreads `count` workgroups over two dimensions if they exceed WebGPU's limit for one. Shaders
+/// compute their index as `workgroup_id.x + workgroup_id.y * num_workgroups.x`, and do nothing for
+/// indices past their end.
 pub fn fold_groups(count: usize) -> [u32; 3] {
     const LIMIT: usize = 65_535;
     let rows = count.div_ceil(LIMIT).max(1);
@@ -97,9 +98,9 @@ impl CompiledKernel {
         let module = if gpu.options().checked_shaders {
             device.create_shader_module(descriptor)
         } else {
-            // SAFETY: only shaders that ship with the program get here; each keeps its indices inside its tensors for the
-            // parameters that `ops` passes, its loops end, its divisors are checked on the host, and the tests run
-            // them with checks on as well.
+            // SAFETY: only shaders that ship with the program get here. For the parameters that
+            // `ops` passes they keep indices inside their tensors, and their loops end. The host
+            // checks divisors. The tests run the same shaders with checks.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -108,7 +109,7 @@ impl CompiledKernel {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                // Every kernel writes its workgroup memory before it reads it.
+                // Every kernel writes workgroup memory before reading it.
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },

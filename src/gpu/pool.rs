@@ -8,12 +8,14 @@ use super::{GpuError, Result};
 
 /// How much GPU memory the program holds, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MemoryUse {
     /// Held by live tensors, weights included.
     pub used: u64,
     /// Free, kept for reuse.
     pub pooled: u64,
-    /// The highest `used + pooled` since the device was opened, or since [`Gpu::reset_peak_memory`](super::Gpu::reset_peak_memory).
+    /// The highest `used + pooled` since the device was opened, or since
+    /// [`Gpu::reset_peak_memory`](super::Gpu::reset_peak_memory).
     pub peak: u64,
 }
 
@@ -30,7 +32,7 @@ pub(super) struct Pool {
     state: Mutex<State>,
 }
 
-/// One buffer taken from the pool; it goes back when dropped.
+/// One buffer taken from the pool. Dropping it returns the buffer.
 #[derive(Debug)]
 pub(super) struct Allocation {
     buffer: Option<wgpu::Buffer>,
@@ -54,8 +56,9 @@ impl Drop for Allocation {
     }
 }
 
-/// Rounds a size up so that tensors of nearly equal size share buffers: to a multiple of an eighth of its power of two,
-/// which wastes at most an eighth, and never to less than 256 bytes.
+/// Rounds a size up so that tensors of nearly equal size share buffers. The result is a multiple of
+/// an eighth of the largest power of two below it, so that at most an eighth is wasted, and of 256
+/// bytes.
 fn size_class(bytes: u64) -> u64 {
     let step = (bytes.max(1).next_power_of_two() / 16).max(256);
     bytes.max(1).next_multiple_of(step)
@@ -63,14 +66,14 @@ fn size_class(bytes: u64) -> u64 {
 
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere cannot leave these plain counters half-written.
+        // A panic elsewhere leaves these counters usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A buffer of at least `bytes`, with undefined contents.
     pub(super) fn allocate(self: &Arc<Self>, device: &wgpu::Device, bytes: u64, what: &str) -> Result<Allocation> {
         let limit = device.limits().max_buffer_size;
-        // The largest tensors that there can be have no class of their own.
+        // The class of the largest possible tensors would exceed the limit.
         let size = if bytes <= limit { size_class(bytes).min(limit & !3) } else { bytes };
         let reused = self.lock().free.get_mut(&size).and_then(Vec::pop);
         match reused {
@@ -82,8 +85,9 @@ impl Pool {
         }
     }
 
-    /// Like [`Pool::allocate`], but never a reused buffer: for contents written by the queue, whose writes overtake
-    /// recorded commands that may still use a reused one. Weights, which stay, waste no memory on size classes either.
+    /// A buffer of at least `bytes` that was never used before. The queue's own writes need one:
+    /// they overtake recorded commands, which may still use a returned buffer. Size classes are not
+    /// applied, because weights are kept and would only waste the rounding.
     pub(super) fn allocate_fresh(
         self: &Arc<Self>,
         device: &wgpu::Device,
@@ -97,7 +101,8 @@ impl Pool {
         let size = bytes.next_multiple_of(256).min(limit & !3);
         let buffer = match create_buffer(device, size, what) {
             Ok(buffer) => buffer,
-            // Free buffers of other sizes may be what is in the way; work in flight holds them until it is done.
+            // Free buffers of other sizes may take the memory. Work in flight holds them until it
+            // is done.
             Err(_) => {
                 self.release_free();
                 poll(device, wgpu::PollType::wait_indefinitely())?;
@@ -121,7 +126,7 @@ impl Pool {
         state.usage.pooled = 0;
     }
 
-    /// The peak begins anew, from what is held now.
+    /// Sets the peak to what is held now.
     pub(super) fn reset_peak(&self) {
         let mut state = self.lock();
         state.usage.peak = state.usage.used + state.usage.pooled;

@@ -1,13 +1,14 @@
-//! The shader resolver: composes `shaders/*.wgsl` from parts, for the program and for the tests alike.
+//! The shader resolver: composes the parts of `shaders/*.wgsl`, for the program and for the tests.
 //!
-//! Directives, each on a line of its own:
+//! Every directive is on a line of its own:
 //! - `#import NAME` inserts `shaders/lib/NAME.wgsl` once;
 //! - `#ifdef FLAG`, `#ifndef FLAG`, `#else`, `#endif` keep or drop lines;
-//! - `#repeat INDEX COUNT`, `#end` write the lines between them COUNT times with INDEX replaced by 0, 1, ...
-//!   (`subgroupBroadcast` wants constant lanes, so some loops must be unrolled in the text).
+//! - `#repeat INDEX COUNT`, `#end` repeat the lines between them COUNT times, with INDEX replaced
+//!   by 0, 1, ... Some loops must be unrolled in the text, because `subgroupBroadcast` takes
+//!   constant lanes only.
 //!
-//! Definitions are ALL_CAPS words with a value; every whole word equal to one is replaced by it. `$NAME` pastes the value into a
-//! longer word: `x_$I` becomes `x_3`.
+//! A definition is an ALL_CAPS word with a value, which replaces every such whole word. `$NAME`
+//! pastes the value into a longer word: `x_$I` becomes `x_3`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,8 @@ macro_rules! sources {
     };
 }
 
-/// Every shader file, by its path below `shaders/` without the ending. A test holds this list against the folder.
+/// Every shader file, by its path below `shaders/` without the ending. A test compares this list
+/// with the folder.
 pub const SOURCES: &[(&str, &str)] = sources![
     "activate",
     "add_rows",
@@ -61,26 +63,27 @@ const PERMUTATIONS: &str = include_str!("../../shaders/permutations.toml");
 
 /// Errors of composing a shader.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShaderError {
     /// No such file.
     #[error("there is no shader \"{0}\"")]
     Unknown(String),
-    /// A directive that does not parse or does not close.
+    /// A directive does not parse, or has no end.
     #[error("shaders/{file}.wgsl:{line}: {message}")]
     Directive {
         /// File below `shaders/`, without ending.
         file: String,
         /// Line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
-    /// The composed text is refused by the WGSL front end or the driver.
+    /// The WGSL front end or the driver refuses the composed text.
     #[error("shader {kernel} does not compile: {message}")]
     Compile {
         /// The permutation.
         kernel: String,
-        /// The compiler's words.
+        /// The compiler's message.
         message: String,
     },
     /// `permutations.toml` does not parse.
@@ -98,7 +101,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Where line `line` (from 1) of the composed text comes from, as `file.wgsl:line`.
+    /// The origin of line `line` (from 1) of the composed text, as `file.wgsl:line`.
     pub fn origin(&self, line: usize) -> String {
         match self.lines.get(line.wrapping_sub(1)) {
             Some((file, line)) => format!("shaders/{file}.wgsl:{line}"),
@@ -108,11 +111,11 @@ impl Resolved {
 }
 
 /// Composes shader `name` under `defines`.
+///
+/// # Errors
+/// There is no such shader, or a directive is wrong.
 pub fn resolve(name: &str, defines: &Defines) -> Result<Resolved, ShaderError> {
     let mut resolver = Resolver { defines, imported: BTreeSet::new(), out: Resolved::default() };
-    if defines.contains_key("ENABLE_F16") {
-        resolver.emit("enable f16;", "permutation", 1);
-    }
     resolver.file(name)?;
     Ok(resolver.out)
 }
@@ -180,7 +183,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// One turn of a `#repeat`: `index` is replaced by `i` in every line, directives included.
+    /// One turn of a `#repeat`. `index` is replaced by `i` in every line, directives included.
     fn repeat(&mut self, file: &str, body: &[Line], index: &str, i: usize) -> Result<(), ShaderError> {
         let index: Defines = [(index.to_owned(), i.to_string())].into();
         let texts: Vec<String> = body.iter().map(|(_, line)| substitute(line, &index)).collect();
@@ -189,7 +192,7 @@ impl Resolver<'_> {
     }
 }
 
-/// Splits at the `close` that matches an already consumed opening line.
+/// Splits at the `close` that belongs to an opening line before these lines.
 fn split_block<'a, 'b>(lines: &'b [Line<'a>], opens: &[&str], close: &str) -> Option<(&'b [Line<'a>], &'b [Line<'a>])> {
     let mut depth = 0;
     for (i, (_, line)) in lines.iter().enumerate() {
@@ -220,7 +223,7 @@ fn split_else<'a, 'b>(body: &'b [Line<'a>]) -> (&'b [Line<'a>], &'b [Line<'a>]) 
     (body, &[])
 }
 
-/// Replaces whole ALL_CAPS words that are defined with a value.
+/// Replaces whole words that are defined with a value.
 fn substitute(line: &str, defines: &Defines) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = String::with_capacity(line.len());
@@ -254,8 +257,6 @@ pub struct Permutation {
     pub defines: Defines,
     /// Needs subgroup operations.
     pub subgroups: bool,
-    /// Needs `f16` in shaders.
-    pub f16: bool,
 }
 
 impl Permutation {
@@ -271,32 +272,39 @@ impl Permutation {
     }
 }
 
+/// An optional feature of devices.
+#[derive(PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Feature {
+    Subgroups,
+}
+
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Family {
-    /// "subgroups" and "f16".
+    /// Optional features that the permutations need.
     #[serde(default)]
-    requires: Vec<String>,
-    /// One choice is taken from each axis; a choice is "" or definitions "FLAG" or "NAME=VALUE", separated by spaces.
+    requires: Vec<Feature>,
+    /// A permutation takes one choice from each axis. A choice is "" or definitions "FLAG" or
+    /// "NAME=VALUE", separated by spaces.
     #[serde(default)]
     axes: Vec<Vec<String>>,
 }
 
-/// Every shipped permutation, from `shaders/permutations.toml`: the product of the axes of each shader.
+/// Every shipped permutation, from `shaders/permutations.toml`: the product of the axes of each
+/// shader.
+///
+/// # Errors
+/// The file does not parse.
 pub fn permutations() -> Result<Vec<Permutation>, ShaderError> {
     let families: BTreeMap<String, Vec<Family>> =
         toml::from_str(PERMUTATIONS).map_err(|error| ShaderError::Permutations(error.to_string()))?;
     let mut all = Vec::new();
     for (shader, families) in &families {
         for family in families {
-            let requires = |what: &str| family.requires.iter().any(|word| word == what);
-            for defines in product(&family.axes) {
-                all.push(Permutation {
-                    shader: shader.clone(),
-                    f16: requires("f16"),
-                    subgroups: requires("subgroups"),
-                    defines,
-                });
-            }
+            let subgroups = family.requires.contains(&Feature::Subgroups);
+            let permutation = |defines| Permutation { shader: shader.clone(), defines, subgroups };
+            all.extend(product(&family.axes).into_iter().map(permutation));
         }
     }
     Ok(all)

@@ -1,39 +1,27 @@
 //! Dispatches in order, split into short submits.
 //!
-//! A submit that holds the GPU for long freezes the desktop and, past two seconds, makes Windows reset the driver. So the
-//! stream estimates what it has recorded from the measured speed of what ran before, submits when a time budget is
-//! reached, and keeps few submits in flight, which is also what makes pausing and cancelling quick.
+//! A long submit freezes the desktop, and after two seconds Windows resets the driver. So the
+//! stream estimates the GPU time of the recorded work from the speed of earlier submits, and
+//! submits when a time budget is reached. It keeps few submits in flight, so that pausing and
+//! cancelling are quick.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::arguments::Bound;
 use super::timing::SubmitTimer;
-use super::{Dispatch, ElementType, Gpu, GpuError, KernelTimes, Result, Tensor};
+use super::{Dispatch, Element, ElementType, Gpu, GpuError, Kernel, KernelTimes, Result, StreamOptions, Tensor};
 
-/// How a stream submits.
-#[derive(Clone, Debug)]
-pub struct StreamOptions {
-    /// Longest GPU time of one submit: 8 to 16 ms beside a window, 100 ms without one.
-    pub budget: Duration,
-    /// Time every dispatch on the GPU (where the device can).
-    pub timed: bool,
-}
-
-impl Default for StreamOptions {
-    fn default() -> Self {
-        Self { budget: Duration::from_millis(100), timed: false }
-    }
-}
-
-/// Submits in flight at most: one running, one waiting, so that the GPU never idles between them.
+/// Most submits in flight: one running and one waiting, so that the GPU never idles between them.
 const IN_FLIGHT: usize = 2;
-/// Every dispatch costs at least this, in floating-point operations: launching is not free.
+/// The cost of launching a dispatch, in floating-point operations.
 const LAUNCH_FLOPS: f64 = 1e5;
-/// Speed assumed before anything was measured, in FLOP/s: slow, so that the first submits are short.
+/// Speed in FLOP/s that is assumed before the first measurement: slow, so that the first submits
+/// are short.
 const FIRST_RATE: f64 = 5e9;
 /// Weight of the newest speed measurement.
 const RATE_SMOOTHING: f64 = 0.2;
-/// How many times the known speed one submit may seem to reach.
+/// The most that one measurement counts for, as a multiple of the known speed.
 const MOST_GROWTH: f64 = 2.0;
 
 struct InFlight {
@@ -42,7 +30,7 @@ struct InFlight {
     timer: Option<SubmitTimer>,
 }
 
-/// An ordered stream of GPU work. Dropping it drops what was not submitted.
+/// An ordered stream of GPU work. Dropping it drops the work that was not submitted.
 pub struct Stream {
     gpu: Gpu,
     options: StreamOptions,
@@ -80,10 +68,11 @@ impl Stream {
         }
     }
 
-    /// Does work that is timed: the gate is asked before it, and does not hold it within.
+    /// Does work whose time is measured. The gate is asked once before the work, and cannot pause
+    /// it halfway.
     ///
     /// # Errors
-    /// Those of the gate and of the work.
+    /// The errors of the gate and of the work.
     pub fn in_one_go<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.gpu.pass_gate()?;
         let ungated = self.gpu.ungated();
@@ -98,12 +87,15 @@ impl Stream {
         &self.gpu
     }
 
-    /// Floating-point operations that one dispatch may hold so that it fits a submit's budget at the measured speed.
+    /// Floating-point operations of a dispatch that fills a submit's budget at the measured speed.
     pub fn dispatch_budget(&self) -> f64 {
         (self.rate * self.options.budget.as_secs_f64()).max(LAUNCH_FLOPS)
     }
 
     /// A tensor with undefined contents (NaN under [`super::GpuOptions::poison`]).
+    ///
+    /// # Errors
+    /// There is not enough memory, or the device failed.
     pub fn empty(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
         let tensor = self.allocate(what, shape, element_type)?;
         if self.gpu.options().poison {
@@ -113,24 +105,30 @@ impl Stream {
     }
 
     /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// There is not enough memory, or the device failed.
     pub fn zeros(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
         let tensor = self.allocate(what, shape, element_type)?;
         self.clear(&tensor);
         Ok(tensor)
     }
 
-    /// An f32 tensor with these values.
-    pub fn upload(&mut self, what: &str, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+    /// A tensor with these values, of their type.
+    ///
+    /// # Errors
+    /// The number of values is not the shape's, there is not enough memory, or the device failed.
+    pub fn upload<T: Element>(&mut self, what: &str, values: &[T], shape: &[usize]) -> Result<Tensor> {
         if values.len() != shape.iter().product::<usize>() {
             return Err(GpuError::shape("upload", format!("{} values for shape {shape:?}", values.len())));
         }
-        let tensor = self.allocate(what, shape, ElementType::F32)?;
+        let tensor = self.allocate(what, shape, T::TYPE)?;
         self.write_bytes(&tensor, bytemuck::cast_slice(values))?;
         Ok(tensor)
     }
 
-    /// Memory for a tensor. Where there is none, what is recorded may hold buffers that nobody needs any more: they are free once it
-    /// has run.
+    /// Memory for a tensor. If there is not enough, the recorded work runs first: it may hold
+    /// buffers that are free after it.
     fn allocate(&mut self, what: &str, shape: &[usize], element_type: ElementType) -> Result<Tensor> {
         match self.gpu.empty(what, shape, element_type) {
             Err(GpuError::OutOfMemory { .. }) => {
@@ -142,8 +140,8 @@ impl Stream {
         }
     }
 
-    /// Writes bytes in stream order: through a staging buffer, because the queue's own writes would overtake what is
-    /// recorded but not submitted.
+    /// Writes bytes in stream order. They go through a staging buffer, because the queue's own
+    /// writes would overtake recorded work.
     fn write_bytes(&mut self, tensor: &Tensor, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -173,13 +171,19 @@ impl Stream {
     }
 
     /// A copy of a tensor as it is at this point of the stream.
+    ///
+    /// # Errors
+    /// There is not enough memory, or the device failed.
     pub fn copy_of(&mut self, tensor: &Tensor) -> Result<Tensor> {
         let copy = self.empty("copy", tensor.shape(), tensor.element_type())?;
         self.copy(tensor, &copy)?;
         Ok(copy)
     }
 
-    /// Copies a tensor's bytes into another of the same size.
+    /// Copies the elements of a tensor into another of the same type and size.
+    ///
+    /// # Errors
+    /// Types or sizes differ.
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) -> Result<()> {
         if from.bytes() != to.bytes() || from.element_type() != to.element_type() {
             return Err(GpuError::shape("copy", format!("{:?} into {:?}", from.shape(), to.shape())));
@@ -189,28 +193,21 @@ impl Stream {
     }
 
     /// Records one dispatch.
+    ///
+    /// # Errors
+    /// The arguments do not fit the kernel, a binding is larger than the device allows, the gate
+    /// ends the work, or the device failed.
     pub fn dispatch(&mut self, call: &Dispatch) -> Result<()> {
+        if !call.arguments.interface().serves(call.kernel.shader(), call.kernel.defines()) {
+            let message = format!("{} does not take {:?}", call.kernel, call.arguments);
+            return Err(GpuError::shape("dispatch", message));
+        }
         let compiled = self.gpu.compiled(call.kernel)?;
-        let params = self.gpu.params(call.params);
+        let params = self.gpu.params(call.arguments.params());
+        let bound = call.arguments.bound();
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
-        for &(binding, tensor) in call.tensors {
-            let bytes = tensor.bytes().next_multiple_of(16).min(tensor.buffer().size() - tensor.offset());
-            let limit = self.gpu.caps().max_binding;
-            if tensor.offset() % 256 != 0 {
-                let message = format!("binding {binding} of {} starts at byte {}", call.kernel, tensor.offset());
-                return Err(GpuError::shape("dispatch", message));
-            }
-            if bytes > limit {
-                return Err(GpuError::BindingTooLarge { kernel: call.kernel.to_string(), bytes, limit });
-            }
-            entries.push(wgpu::BindGroupEntry {
-                binding,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: tensor.buffer(),
-                    offset: tensor.offset(),
-                    size: std::num::NonZeroU64::new(bytes),
-                }),
-            });
+        for bound in &bound {
+            entries.push(self.entry(call.kernel, bound)?);
         }
         let group = self.gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(call.kernel.shader()),
@@ -234,7 +231,36 @@ impl Stream {
         Ok(())
     }
 
-    /// Submits what is recorded and waits until all of it is done.
+    /// The binding of a tensor.
+    fn entry<'a>(&self, kernel: &Kernel, bound: &Bound<'a>) -> Result<wgpu::BindGroupEntry<'a>> {
+        let (tensor, slot) = (bound.tensor, bound.slot);
+        let bytes = tensor.bytes().next_multiple_of(16).min(tensor.buffer().size() - tensor.offset());
+        let limit = self.gpu.caps().max_binding;
+        if tensor.offset() % 256 != 0 {
+            let message = format!("{} of {kernel} starts at byte {}", slot.name, tensor.offset());
+            return Err(GpuError::shape("dispatch", message));
+        }
+        if !bound.stand_in && !slot.elements.take(tensor.element_type()) {
+            let message = format!("{} of {kernel} cannot be {:?}", slot.name, tensor.element_type());
+            return Err(GpuError::shape("dispatch", message));
+        }
+        if bytes > limit {
+            return Err(GpuError::BindingTooLarge { kernel: kernel.to_string(), bytes, limit });
+        }
+        Ok(wgpu::BindGroupEntry {
+            binding: slot.binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: tensor.buffer(),
+                offset: tensor.offset(),
+                size: std::num::NonZeroU64::new(bytes),
+            }),
+        })
+    }
+
+    /// Submits the recorded work, and waits until all of it is done.
+    ///
+    /// # Errors
+    /// The gate ends the work, or the device failed.
     pub fn finish(&mut self) -> Result<()> {
         self.submit()?;
         while !self.in_flight.is_empty() {
@@ -243,23 +269,29 @@ impl Stream {
         self.gpu.check()
     }
 
-    /// Reads an f32 tensor back; waits for everything recorded before.
+    /// Reads an f32 tensor back, after everything recorded before.
+    ///
+    /// # Errors
+    /// The tensor is of another type, the gate ends the work, or the device failed.
     pub fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>> {
         Ok(self.read_all(&[tensor])?.swap_remove(0))
     }
 
-    /// Reads several f32 tensors back with one wait, which is what makes reading slow.
-    pub fn read_all(&mut self, tensors: &[&Tensor]) -> Result<Vec<Vec<f32>>> {
-        if tensors.iter().any(|tensor| tensor.element_type() != ElementType::F32) {
-            return Err(GpuError::shape("read", "only f32 tensors are read back"));
+    /// Reads several tensors of one type back with a single wait, which costs more than the copies.
+    ///
+    /// # Errors
+    /// A tensor is of another type, the gate ends the work, or the device failed.
+    pub fn read_all<T: Element>(&mut self, tensors: &[&Tensor]) -> Result<Vec<Vec<T>>> {
+        if let Some(other) = tensors.iter().find(|tensor| tensor.element_type() != T::TYPE) {
+            return Err(GpuError::shape("read", format!("{:?} as {:?}", other.element_type(), T::TYPE)));
         }
         let values = self.read_joined(tensors)?;
         let mut rest = values.as_slice();
-        Ok(tensors.iter().filter_map(|tensor| rest.split_off(..tensor.len())).map(<[f32]>::to_vec).collect())
+        Ok(tensors.iter().filter_map(|tensor| rest.split_off(..tensor.len())).map(<[T]>::to_vec).collect())
     }
 
-    /// The values of f32 tensors, one after another.
-    fn read_joined(&mut self, tensors: &[&Tensor]) -> Result<Vec<f32>> {
+    /// The values of tensors, one tensor after another.
+    fn read_joined<T: Element>(&mut self, tensors: &[&Tensor]) -> Result<Vec<T>> {
         let size = tensors.iter().map(|tensor| tensor.bytes()).sum();
         if size == 0 {
             return Ok(Vec::new());
@@ -277,7 +309,7 @@ impl Stream {
         }
         self.finish()?;
         readable.map_async(wgpu::MapMode::Read, .., |_| {});
-        // DirectX tells of a lost device at a submit only, and until then all waiting succeeds.
+        // DirectX reports a lost device at the next submit only. Until then all waiting succeeds.
         self.gpu.queue().submit([]);
         self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
         self.gpu.check()?;
@@ -285,7 +317,11 @@ impl Stream {
         Ok(bytemuck::pod_collect_to_vec(&view[..]))
     }
 
-    /// GPU time by kernel since the last call; waits for everything recorded before. Empty unless timed.
+    /// GPU time by kernel since the last call. Waits for everything recorded before. Empty unless
+    /// the stream is timed.
+    ///
+    /// # Errors
+    /// The gate ends the work, or the device failed.
     pub fn take_times(&mut self) -> Result<KernelTimes> {
         self.finish()?;
         Ok(std::mem::take(&mut self.times))
@@ -320,7 +356,8 @@ impl Stream {
         self.gpu.check()?;
         let seconds = self.last_completion.elapsed().as_secs_f64();
         self.last_completion = Instant::now();
-        // Tiny submits measure the driver's latency, not the GPU's speed.
+        // The time of a tiny submit is the driver's latency, and says nothing about the GPU's
+        // speed.
         if done.flops > 10.0 * LAUNCH_FLOPS && seconds > 0.0 {
             self.rate = learned(self.rate, done.flops / seconds);
         }
@@ -348,8 +385,9 @@ impl Stream {
     }
 }
 
-/// The speed to count on after a submit that seemed to run at `measured`. What was done before anybody waited for it (the host
-/// compiled, or paused) seems infinitely fast: believed, it would make submits that a watchdog ends.
+/// The speed to assume after a submit that seemed to run at `measured`. While the host compiles or
+/// pauses, a submit may end before anybody waits for it, and then seems infinitely fast. A speed
+/// learned from that would make submits so long that a watchdog ends them.
 fn learned(rate: f64, measured: f64) -> f64 {
     rate + RATE_SMOOTHING * (measured.min(MOST_GROWTH * rate) - rate)
 }
@@ -361,13 +399,13 @@ mod tests {
     #[test]
     fn the_learned_speed_follows_but_does_not_leap() {
         assert_eq!(learned(1e12, 1e12), 1e12);
-        assert!(learned(1e12, 1e15) <= 1.2e12, "one submit that was long done");
+        assert!(learned(1e12, 1e15) <= 1.2e12, "a submit that ended before the wait");
         let mut rate = FIRST_RATE;
         let submits = (1..).find(|_| {
             rate = learned(rate, 1e13);
             rate > 5e12
         });
         assert!(submits < Some(50), "a fast device is known after {submits:?} submits");
-        assert!(learned(1e12, 1e10) < 0.81e12, "a slow one at once");
+        assert!(learned(1e12, 1e10) < 0.81e12, "a slow device is known at once");
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::pool::Allocation;
 
-/// Element types that live on the GPU. 16-bit types are packed two to a `u32`, first element in the low half.
+/// Element types that live on the GPU. 16-bit types are packed two to a `u32`, first element in the
+/// low half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ElementType {
     /// 32-bit float.
     F32,
@@ -13,20 +15,37 @@ pub enum ElementType {
     F16,
     /// bfloat16: the upper half of an f32.
     BF16,
+    /// Unsigned 32-bit integer.
+    U32,
 }
 
 impl ElementType {
     /// Bytes of one element.
     pub fn size(self) -> u64 {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::U32 => 4,
             Self::F16 | Self::BF16 => 2,
         }
     }
 }
 
-/// A dense row-major tensor on the GPU. Cloning shares the memory; when the last clone is dropped the memory
-/// returns to the pool (the GPU runs dispatches in order, so later ones may reuse it at once).
+/// A Rust type that tensors are written from and read into.
+pub trait Element: bytemuck::Pod {
+    /// The element type of such a tensor.
+    const TYPE: ElementType;
+}
+
+impl Element for f32 {
+    const TYPE: ElementType = ElementType::F32;
+}
+
+impl Element for u32 {
+    const TYPE: ElementType = ElementType::U32;
+}
+
+/// A dense row-major tensor on the GPU. Clones share the memory. The memory returns to the pool
+/// when the last clone is dropped; later dispatches may reuse it at once, because the GPU runs
+/// dispatches in order.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     allocation: Arc<Allocation>,
@@ -82,7 +101,10 @@ impl Tensor {
         Self { shape: shape.to_vec(), ..self.clone() }
     }
 
-    /// A view of `count` slices from `start` along the first axis. Panics outside the tensor, like a slice.
+    /// A view of `count` slices from `start` along the first axis.
+    ///
+    /// # Panics
+    /// The slices are not all inside the tensor.
     pub fn slice(&self, start: usize, count: usize) -> Self {
         assert!(start + count <= self.shape[0], "slice {start}+{count} of {:?}", self.shape);
         let stride: usize = self.shape[1..].iter().product();
@@ -91,7 +113,8 @@ impl Tensor {
         Self { offset: self.offset + (start * stride) as u64 * self.element_type.size(), shape, ..self.clone() }
     }
 
-    /// Whether two tensors share memory: such a pair cannot be bound for reading and writing in one dispatch.
+    /// Whether two tensors share memory. WebGPU cannot bind such a pair for reading and writing in
+    /// one dispatch.
     pub fn shares_memory(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.allocation, &other.allocation)
     }

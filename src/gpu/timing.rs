@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Gpu, Kernel};
 
-/// What one kernel cost so far.
+/// The cost of one kernel so far.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct KernelTime {
     /// Number of dispatches.
     pub calls: u64,
@@ -18,8 +19,8 @@ pub struct KernelTime {
 /// GPU time by kernel.
 pub type KernelTimes = BTreeMap<Kernel, KernelTime>;
 
-/// Dispatches that one submit can time; more are left untimed. Metal allows few query sets per device, so there is one per
-/// submit in flight, each of this size.
+/// Most dispatches of one submit that are timed; later ones are not. Metal allows few query sets
+/// per device, so every submit in flight has one of this size.
 const CAPACITY: u32 = 512;
 
 /// The timestamps of one submit.
@@ -53,7 +54,7 @@ impl SubmitTimer {
         }
     }
 
-    /// Where the next pass shall write its times, if there is room.
+    /// The queries for the next pass, if there is room.
     pub(super) fn writes(&mut self, kernel: &Kernel, flops: f64) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         let index = self.timed.len() as u32;
         if index >= CAPACITY {

@@ -1,6 +1,8 @@
-//! Speeds of kernels, for `ditscope bench`: every variant on the shapes of real models, beside what the device can do at most.
+//! Speeds of kernels, for `ditscope bench`: every variant on the shapes of real models, and the
+//! device's peak.
 
-use crate::gpu::{Dispatch, ElementType, Gpu, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::arguments::arguments;
+use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::attention::attention_choice;
 use super::conv::conv_choice;
@@ -11,8 +13,9 @@ use super::{
     conv_variants, conv_with, matmul_with,
 };
 
-/// What a device can do at most, as measured.
+/// The highest speed of a device, as measured.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct Peak {
     /// Multiply-adds in f32, in 10^9 floating-point operations a second.
     pub gflops: f64,
@@ -22,6 +25,7 @@ pub struct Peak {
 
 /// The speed of one variant on one shape.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct KernelSpeed {
     /// Family, operands and shape.
     pub kernel: String,
@@ -33,13 +37,13 @@ pub struct KernelSpeed {
     pub seconds: f64,
     /// 10^9 floating-point operations a second.
     pub gflops: f64,
-    /// Of the device's peak.
+    /// `gflops` as a fraction of the device's peak.
     pub peak_fraction: f64,
     /// Whether the program uses this variant for the shape.
     pub chosen: bool,
 }
 
-/// Whose shapes a benchmark takes.
+/// Models whose shapes are measured.
 const DEMO: &str = "demo";
 const WAN: &str = "Wan2.1-1.3B";
 const OTHER: &str = "other models";
@@ -55,9 +59,10 @@ enum Case {
     Conv([usize; 4]),
 }
 
-/// The shapes of the demo model's and Wan2.1-1.3B's heavy operations; the larger model's with fewer tokens and heads on a CPU.
+/// The shapes of the heavy operations of the demo model and of Wan2.1-1.3B. On a CPU the larger
+/// model has fewer tokens and heads.
 fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
-    let (tokens, attended, heads, side) = if gpu.is_cpu() { (128, 4000, 2, 16) } else { (4096, 4096, 12, 104) };
+    let (tokens, attended, heads, side) = if gpu.caps().cpu { (128, 4000, 2, 16) } else { (4096, 4096, 12, 104) };
     let matmul = |m, k, n| Case::Matmul(ElementType::F16, [m, k, n]);
     vec![
         (DEMO, matmul(80, 192, 576)),
@@ -81,25 +86,52 @@ fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
     ]
 }
 
+arguments! {
+    /// Arguments of `peak_fma.wgsl`.
+    PeakFma => ["peak_fma"];
+    params PeakFmaParams {
+        turns: u32,
+        factor: f32,
+        summand: f32,
+    }
+    tensors {
+        output @ 1: ReadWrite F32,
+    }
+}
+
+arguments! {
+    /// Arguments of `peak_copy.wgsl`.
+    PeakCopy => ["peak_copy"];
+    params PeakCopyParams {
+        count4: u32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        y_out @ 2: ReadWrite F32,
+    }
+}
+
 /// Measures the device's peak.
+///
+/// # Errors
+/// An error of the GPU.
 pub fn peak(cx: &mut Stream) -> Result<Peak> {
     Ok(Peak { gflops: peak_gflops(cx)?, gigabytes: peak_gigabytes(cx)? })
 }
 
 fn peak_gflops(cx: &mut Stream) -> Result<f64> {
-    /// As in `peak_fma.wgsl`: chains of vectors of four, times the unrolling, times a multiplication and an addition.
+    /// Operations of a turn in `peak_fma.wgsl`: 3 chains of vectors of four, unrolled 8 times, with
+    /// a multiplication and an addition each.
     const FLOPS: f64 = 3.0 * 4.0 * 8.0 * 2.0;
-    let (groups, turns) = if cx.gpu().is_cpu() { (512_u32, 256_u32) } else { (16_384, 1024) };
+    let (groups, turns) = if cx.gpu().caps().cpu { (512_u32, 256_u32) } else { (16_384, 1024) };
     let threads = groups as usize * 64;
     let out = cx.empty("sums", &[threads, 4], ElementType::F32)?;
-    let params: Vec<u8> =
-        [turns.to_le_bytes(), 0.999_f32.to_le_bytes(), 0.001_f32.to_le_bytes()].as_flattened().to_vec();
+    let params = PeakFmaParams { turns, factor: 0.999, summand: 0.001 };
     let flops = FLOPS * f64::from(turns) * threads as f64;
     let seconds = seconds(cx, &mut |cx| {
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("peak_fma"),
-            tensors: &[(1, &out)],
-            params: &params,
+            arguments: &PeakFma { params, output: &out },
             groups: [groups, 1, 1],
             flops,
         })
@@ -114,8 +146,7 @@ fn peak_gigabytes(cx: &mut Stream) -> Result<f64> {
     let seconds = seconds(cx, &mut |cx| {
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("peak_copy"),
-            tensors: &[(1, &from), (2, &to)],
-            params: &(count as u32 / 4).to_le_bytes(),
+            arguments: &PeakCopy { params: PeakCopyParams { count4: count as u32 / 4 }, x: &from, y_out: &to },
             groups: fold_groups((count / 4).div_ceil(64)),
             flops: count as f64,
         })
@@ -123,8 +154,11 @@ fn peak_gigabytes(cx: &mut Stream) -> Result<f64> {
     Ok(2.0 * bytes as f64 / seconds / 1e9)
 }
 
-/// Measures every variant of the heavy kernels, remembers the fastest where nothing was chosen yet, and reports them all, one shape
-/// after the other.
+/// Measures every variant of the heavy kernels, and reports them, one shape after the other. The
+/// fastest variant of a shape is remembered, unless a choice was made before.
+///
+/// # Errors
+/// An error of the GPU.
 pub fn kernels(cx: &mut Stream, peak: &Peak, report: &mut dyn FnMut(&[KernelSpeed])) -> Result<()> {
     for (model, case) in cases(&cx.gpu().clone()) {
         let speeds = match case {
@@ -149,6 +183,7 @@ fn matmul_speeds(cx: &mut Stream, element_type: ElementType, [m, k, n]: [usize; 
         ElementType::F32 => bytemuck::cast_slice(&values).to_vec(),
         ElementType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
         ElementType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        ElementType::U32 => return Err(GpuError::shape("bench", "products of integers")),
     };
     let w = Weight::linear(&gpu, "w", &HostWeight { bytes: bytes.into(), element_type, scale: 1.0 }, [n, k], None)?;
     let variants = Variant::available(&gpu);
@@ -164,7 +199,7 @@ fn matmul_speeds(cx: &mut Stream, element_type: ElementType, [m, k, n]: [usize; 
 fn attention_speeds(cx: &mut Stream, [heads, n, d]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
     let gpu = cx.gpu().clone();
     let (q, k, v) = (random(cx, &[heads, n, d])?, random(cx, &[heads, d, n])?, random(cx, &[heads, n, d])?);
-    // As the transformer calls it.
+    // The transformer asks for the log-sum too.
     let log_sum = cx.empty("log-sum", &[heads, n], ElementType::F32)?;
     let call = Attention { q: &q, k: &k, v: &v, scale: 1.0 / (d as f32).sqrt(), bias: None, log_sum: Some(&log_sum) };
     let variants = AttentionVariant::available(&gpu);
@@ -176,14 +211,14 @@ fn attention_speeds(cx: &mut Stream, [heads, n, d]: [usize; 3]) -> Result<Vec<Ke
 }
 
 fn conv_speeds(cx: &mut Stream, [height, width, inputs, outputs]: [usize; 4]) -> Result<Vec<KernelSpeed>> {
-    /// Frames of the output; two more are context.
+    /// Frames of the output. The input has two more as context.
     const FRAMES: usize = 4;
     let gpu = cx.gpu().clone();
     let geometry = Conv::causal(2);
     let values: Vec<u8> =
         noise(27 * inputs * outputs).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
     let source = HostWeight { bytes: values.into(), element_type: ElementType::F16, scale: 1.0 };
-    let w = geometry.weight(&gpu, "w", &source, [outputs, inputs], [0, outputs], None)?;
+    let w = geometry.weight(&gpu, "w", &source, [outputs, inputs], 0..outputs, None)?;
     let x = random(cx, &[FRAMES + 2, height, width, inputs])?;
     let variants = conv_variants(&gpu, w.n());
     let tried = without_tiles(&gpu, &variants, |variant| matches!(variant, Variant::Tile { .. }));
@@ -194,13 +229,15 @@ fn conv_speeds(cx: &mut Stream, [height, width, inputs, outputs]: [usize; 4]) ->
     })
 }
 
-/// On a CPU with subgroups, tiles are hopeless and take seconds to compile.
+/// The variants to measure. On a CPU with subgroups tiles are left out, because they are hopelessly
+/// slow there and take seconds to compile.
 fn without_tiles<V: Copy>(gpu: &Gpu, variants: &[V], is_tile: impl Fn(V) -> bool) -> Vec<V> {
     let others: Vec<V> = variants.iter().copied().filter(|variant| !is_tile(*variant)).collect();
-    if gpu.is_cpu() && !others.is_empty() { others } else { variants.to_vec() }
+    if gpu.caps().cpu && !others.is_empty() { others } else { variants.to_vec() }
 }
 
-/// Measures variants, and what is used where nothing was chosen before: the fastest, if choices can be kept.
+/// Measures variants, and chooses the fastest unless a choice was made before. If choices cannot be
+/// remembered, the fixed rule chooses.
 fn speeds<V: Named>(
     cx: &mut Stream,
     kernel: &str,
@@ -229,7 +266,8 @@ fn random(cx: &mut Stream, shape: &[usize]) -> Result<Tensor> {
     cx.upload("random", &noise(shape.iter().product()), shape)
 }
 
-/// Values in [-1, 1) that no compiler or cache can guess (a linear congruential generator's upper bits; Knuth's MMIX constants).
+/// Values in [-1, 1) that no compiler or cache can guess: the upper bits of a linear congruential
+/// generator with Knuth's MMIX constants.
 fn noise(count: usize) -> Vec<f32> {
     let mut state = 1_u64;
     let mut next = || {
@@ -244,7 +282,7 @@ mod tests {
     use super::*;
     use crate::ops::testing;
 
-    /// The peak is a bound on every kernel, within the noise of a busy machine.
+    /// The peak bounds every kernel, within the noise of a busy machine.
     #[test]
     fn peaks_are_finite_and_above_a_product() {
         let (gpu, _turns) = testing::alone();

@@ -1,5 +1,8 @@
-//! Convolutions as matrix products whose left side is gathered tap by tap.
+//! Convolutions as matrix products. The left side is gathered tap by tap.
 
+use std::ops::Range;
+
+use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Result, Stream, Tensor};
 
 use super::matmul::{after, after_bits};
@@ -7,7 +10,7 @@ use super::split::window_from;
 use super::tune::{Choice, extent_class};
 use super::{Activation, HostWeight, Variant, Weight};
 
-/// The geometry of a convolution; extents are (time, height, width).
+/// The geometry of a convolution. Extents are (time, height, width).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
     /// Kernel.
@@ -29,8 +32,8 @@ impl Conv {
     /// 3 x 3 in the image plane, extents kept.
     pub const PLANE: Self = Self { kernel: [1, 3, 3], before: [0, 1, 1], after: [0, 1, 1], ..Self::POINT };
 
-    /// 3 x 3 x 3, extents kept; no frame sees a later one. `history` (at most 2) of the input's first frames are context that
-    /// has no output of its own; what is missing to 2 is zero.
+    /// 3 x 3 x 3, extents kept, where no frame sees a later one. The first `history` frames of the
+    /// input (at most 2) are context without outputs of their own. Zeros stand for missing context.
     pub const fn causal(history: usize) -> Self {
         Self { kernel: [3, 3, 3], before: [2 - history, 1, 1], after: [0, 1, 1], ..Self::POINT }
     }
@@ -41,7 +44,7 @@ impl Conv {
         [t, h * scale, w * scale]
     }
 
-    /// Output extents for an input of extents `input`; `None` if the kernel does not fit.
+    /// Output extents for an input of extents `input`. `None` if the kernel does not fit.
     pub fn output(&self, input: [usize; 3]) -> Option<[usize; 3]> {
         let input = self.virtual_input(input);
         let mut output = [0; 3];
@@ -52,8 +55,12 @@ impl Conv {
         Some(output)
     }
 
-    /// The weight of this convolution from a checkpoint's `[out, in, kernel..]` elements; only the output channels from `first`
-    /// on, `count` of them (all: `0, out`). Taps are the slower part of the inner extent, channels the faster.
+    /// The weight of this convolution from a checkpoint's `[outputs, inputs, kernel..]` elements,
+    /// for the output channels `some`. Taps are the slower part of the inner extent, channels the
+    /// faster.
+    ///
+    /// # Errors
+    /// The number of elements is another one, a channel does not exist, or an error of the GPU.
     #[allow(clippy::too_many_arguments)]
     pub fn weight(
         &self,
@@ -61,25 +68,25 @@ impl Conv {
         what: &str,
         source: &HostWeight,
         [outputs, inputs]: [usize; 2],
-        [first, count]: [usize; 2],
+        some: Range<usize>,
         bias: Option<&[f32]>,
     ) -> Result<Weight> {
         let taps: usize = self.kernel.iter().product();
         let size = source.element_type.size() as usize;
-        if source.bytes.len() != outputs * inputs * taps * size || first + count > outputs {
+        if source.bytes.len() != outputs * inputs * taps * size || some.end > outputs {
             let message = format!("{what} has {} bytes for [{outputs}, {inputs}, {taps}]", source.bytes.len());
             return Err(GpuError::shape("conv weight", message));
         }
         let padded = inputs.next_multiple_of(4);
         let source = pad_inputs(source, inputs * taps * size, padded * taps * size);
-        let bias = bias.map(|bias| bias.get(first..first + count).unwrap_or(bias));
-        Weight::pack(gpu, what, &source, [taps * padded, count], bias, |k, n| {
-            ((first + n) * padded + k % padded) * taps + k / padded
+        let bias = bias.map(|bias| bias.get(some.clone()).unwrap_or(bias));
+        Weight::pack(gpu, what, &source, [taps * padded, some.len()], bias, |k, n| {
+            ((some.start + n) * padded + k % padded) * taps + k / padded
         })
     }
 }
 
-/// The same elements with each output's inputs padded with zeros from `from` to `to` bytes.
+/// The same elements, with the inputs of each output padded with zeros from `from` to `to` bytes.
 fn pad_inputs<'a>(source: &'a HostWeight, from: usize, to: usize) -> HostWeight<'a> {
     if from == to {
         return HostWeight { bytes: source.bytes[..].into(), ..*source };
@@ -92,7 +99,7 @@ fn pad_inputs<'a>(source: &'a HostWeight, from: usize, to: usize) -> HostWeight<
     HostWeight { bytes: bytes.into(), ..*source }
 }
 
-/// Where a convolution's result goes.
+/// The destination of a convolution's result.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Target<'a> {
     /// A new tensor.
@@ -111,46 +118,60 @@ pub enum Target<'a> {
     },
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
-    m: u32,
-    n4: u32,
-    k4: u32,
-    gate4: u32,
-    scale: f32,
-    after: u32,
-    first_row: u32,
-    x_start4: u32,
-    y_start4: u32,
-    padding: [u32; 3],
-    input: [u32; 4],
-    output: [u32; 4],
-    kernel: [u32; 4],
-    stride: [u32; 4],
-    before: [u32; 4],
-    frames: [u32; 4],
+arguments! {
+    /// Arguments of a convolution, as in `shaders/lib/product_store.wgsl`.
+    ConvProduct => ["matmul_tile", "matmul_subgroup", "matmul_rows"] with "CONV";
+    params ConvParams {
+        m: u32,
+        n4: u32,
+        k4: u32,
+        gate4: u32,
+        scale: f32,
+        after: u32,
+        first_row: u32,
+        x_start4: u32,
+        y_start4: u32,
+        padding_0: [u32; 3],
+        input: [u32; 4],
+        output: [u32; 4],
+        kernel: [u32; 4],
+        stride: [u32; 4],
+        before: [u32; 4],
+        frames: [u32; 2],
+        padding_1: [u32; 2],
+    }
+    tensors {
+        x @ 1: Read F32,
+        weights @ 2: Read Weight,
+        y_out @ 3: ReadWrite F32,
+    }
+    replaceable {
+        bias @ 4: Read F32 else weights,
+        gate @ 5: Read F32 else weights,
+        gated_by @ 6: Read F32 else weights,
+    }
 }
 
-/// The ways to compute a convolution of `n` output channels that are worth measuring, the likeliest first.
+/// The variants for a convolution of `n` output channels, the likeliest first.
 pub fn conv_variants(gpu: &Gpu, n: usize) -> Vec<Variant> {
     let (mut tiles, mut others): (Vec<_>, Vec<_>) =
         Variant::available(gpu).into_iter().partition(|variant| matches!(variant, Variant::Tile { .. }));
-    // Idle columns, then loads a column: on a CPU whole rows a lane win from 8 to 48 channels, and lose little beyond.
+    // Fewest idle columns first, then fewest loads for a column. On a CPU, `Rows` wins from 8 to 48
+    // channels, and loses little beyond.
     others.sort_by_key(|variant| match *variant {
         Variant::Rows { columns4, .. } => ((n / 4).next_multiple_of(columns4 as usize), 4 - columns4 as usize),
         _ => (n.next_multiple_of(32) / 4, 4),
     });
-    // Workgroup memory is so slow on a CPU that tiles are its last resort.
-    let order = if gpu.is_cpu() { [&mut others, &mut tiles] } else { [&mut tiles, &mut others] };
+    // Workgroup memory is slow on a CPU, so that tiles come last there.
+    let order = if gpu.caps().cpu { [&mut others, &mut tiles] } else { [&mut tiles, &mut others] };
     order.into_iter().flat_map(std::mem::take).collect()
 }
 
 /// Convolves `x` `[t, h, w, c]` with a weight from [`Conv::weight`] and applies the activation.
 ///
 /// # Errors
-/// [`GpuError::Shape`] if extents do not agree, [`GpuError::BindingTooLarge`] if the frames that one output frame sees exceed
-/// the device's binding limit.
+/// [`GpuError::Shape`] if extents do not agree, [`GpuError::BindingTooLarge`] if the input frames
+/// of one output frame exceed the largest binding, or an error of the GPU.
 pub fn conv(
     cx: &mut Stream,
     x: &Tensor,
@@ -166,7 +187,7 @@ pub fn conv(
     conv_with(cx, variant, x, w, geometry, activation, target)
 }
 
-/// What [`conv`] chooses among: the first of the variants that suit its columns.
+/// The choice in [`conv`], among the first of the `variants`.
 pub(super) fn conv_choice<'a>(
     variants: &'a [Variant],
     x: &Tensor,
@@ -175,7 +196,7 @@ pub(super) fn conv_choice<'a>(
 ) -> Result<Choice<'a, Variant>> {
     let rows = Plan::new(x, w, geometry, Target::New)?.rows();
     let [m, k, n] = [rows, w.k(), w.n()].map(extent_class);
-    // Where lanes of a subgroup share their loads (CPUs), the first won all shapes, and others take half a second to compile.
+    // On CPUs the first variant won for all shapes, and another one takes half a second to compile.
     let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
     Ok(Choice {
         class: format!("conv {:?} {m}x{k}x{n}", w.matrix.element_type()),
@@ -186,6 +207,9 @@ pub(super) fn conv_choice<'a>(
 }
 
 /// [`conv`] by a given variant.
+///
+/// # Errors
+/// As [`conv`].
 pub fn conv_with(
     cx: &mut Stream,
     variant: Variant,
@@ -203,26 +227,34 @@ pub fn conv_with(
         Target::AddTo(tensor) | Target::Frames { tensor, .. } => tensor.clone(),
     };
     plan.check_target(&out, target)?;
-    let kernel = variant.kernel(w.matrix.element_type()).flag("CONV");
+    let kernel = variant.kernel(w.matrix.element_type())?.flag("CONV");
     let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
     let after = after_bits(w, activation) | residual;
     let [tile_rows, tile_columns4] = variant.tile();
-    // Whole tiles run: three colours cost as much as all of a tile's columns.
+    // Whole tiles run, so that three colours cost as much as all columns of a tile.
     let columns = w.n().next_multiple_of(4 * tile_columns4);
     let row_flops = 2.0 * plan.taps() as f64 * x.columns() as f64 * columns as f64;
     let mut first = 0;
     while first < plan.rows() {
-        // WebGPU's limit on workgroups of one dimension, and the time limit.
+        // The time limit, and WebGPU's limit on workgroups of one dimension.
         let most = (cx.dispatch_budget() / row_flops / tile_rows as f64).clamp(1.0, 65_535.0) as usize * tile_rows;
         let end = plan.end_of_dispatch(first, most, cx.gpu().caps().max_binding);
-        let [read, written] = [plan.window_in(x, first, end), plan.window_out(&out, first, end)];
-        let params = Params { after, ..plan.params(w, first, end, [read.1, written.1]) };
-        // No gates and no factors follow: the weights stand in for them.
-        let bias = w.bias.as_ref().unwrap_or(&w.matrix);
+        let ((read, x_start4), (written, y_start4)) =
+            (plan.window_in(x, first, end), plan.window_out(&out, first, end));
+        let params = ConvParams {
+            m: end as u32,
+            first_row: first as u32,
+            scale: w.scale,
+            after,
+            x_start4,
+            y_start4,
+            ..plan.params()
+        };
+        let bias = w.bias.as_ref();
+        let weights = &w.matrix;
         cx.dispatch(&Dispatch {
             kernel: &kernel,
-            tensors: &[(1, &read.0), (2, &w.matrix), (3, &written.0), (4, bias), (5, &w.matrix), (6, &w.matrix)],
-            params: bytemuck::bytes_of(&params),
+            arguments: &ConvProduct { params, x: &read, weights, y_out: &written, bias, gate: None, gated_by: None },
             groups: variant.groups(end - first, w.n() / 4),
             flops: row_flops * (end - first) as f64,
         })?;
@@ -234,8 +266,11 @@ pub fn conv_with(
 /// A convolution with all its extents.
 struct Plan<'a> {
     geometry: &'a Conv,
+    /// Time, height, width.
     input: [usize; 3],
+    /// Time, height, width.
     output: [usize; 3],
+    /// Of the input and of the output.
     channels: [usize; 2],
     /// Distance and offset of output frames.
     frames: [usize; 2],
@@ -289,14 +324,15 @@ impl<'a> Plan<'a> {
     }
 
     /// Frames of the input that output frames `first..=last` see.
-    fn frames_seen(&self, first: usize, last: usize) -> std::ops::Range<usize> {
+    fn frames_seen(&self, first: usize, last: usize) -> Range<usize> {
         let [stride, before] = [self.geometry.stride[0], self.geometry.before[0]];
         let end = (last * stride + self.geometry.kernel[0]).saturating_sub(before).clamp(1, self.input[0]);
         (first * stride).saturating_sub(before).min(end - 1)..end
     }
 
-    /// Where a dispatch from row `first` must end: at most `most` rows on, and where its bindings would exceed `limit` bytes. At
-    /// least some rows of one frame are always taken; the stream refuses them if they are too much.
+    /// The end of a dispatch that starts at row `first`: after at most `most` rows, and before its
+    /// bindings exceed `limit` bytes. A dispatch never ends before some rows of one frame, even if
+    /// these exceed the limit: the stream refuses such a dispatch.
     fn end_of_dispatch(&self, first: usize, most: usize, limit: u64) -> usize {
         /// Views start up to this many bytes early.
         const SLACK: u64 = 512;
@@ -326,29 +362,22 @@ impl<'a> Plan<'a> {
         window_from(out, place(first)..place(end - 1) + self.channels[1])
     }
 
-    fn params(&self, w: &Weight, first: usize, end: usize, [x_start4, y_start4]: [u32; 2]) -> Params {
+    /// The parameters that are the same for all dispatches.
+    fn params(&self) -> ConvParams {
         let extents = |[t, h, w]: [usize; 3], last: usize| [t as u32, h as u32, w as u32, last as u32];
-        Params {
-            m: end as u32,
+        ConvParams {
             n4: self.channels[1] as u32 / 4,
             k4: self.channels[0] as u32 / 4,
-            gate4: 0,
-            scale: w.scale,
-            after: 0,
-            first_row: first as u32,
-            x_start4,
-            y_start4,
-            padding: [0; 3],
             input: extents(self.geometry.virtual_input(self.input), self.geometry.upsample.into()),
             output: extents(self.output, 0),
             kernel: extents(self.geometry.kernel, 0),
             stride: extents(self.geometry.stride, 0),
             before: extents(self.geometry.before, 0),
-            frames: [self.frames[0] as u32, self.frames[1] as u32, 0, 0],
+            frames: self.frames.map(|n| n as u32),
+            ..Default::default()
         }
     }
 }
 
 #[cfg(test)]
-#[path = "conv_tests.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
@@ -9,8 +10,74 @@ use super::split::{fitting, ranges, window};
 /// Invocations of a workgroup in these kernels.
 const GROUP: usize = 64;
 
-/// `stack + matrices[i]` for every `i` of `indices`: `[indices, stack's extents]`. A matrix is added to every slice of the stack; the two
-/// differ in the first extent only.
+arguments! {
+    /// Arguments of `add_rows.wgsl`.
+    AddRows => ["add_rows"];
+    params AddRowsParams {
+        count4: u32,
+        stack4: u32,
+        period4: u32,
+        first4: u32,
+    }
+    tensors {
+        a @ 1: Read F32,
+        b @ 2: Read F32,
+        y @ 3: ReadWrite F32,
+    }
+}
+
+arguments! {
+    /// Arguments of `sample_rows.wgsl`.
+    SampleRows => ["sample_rows"];
+    params SampleRowsParams {
+        count4: u32,
+        columns4: u32,
+        stride4: u32,
+        x4: u32,
+        y4: u32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        y @ 2: ReadWrite F32,
+    }
+}
+
+arguments! {
+    /// Arguments of `activate.wgsl`.
+    Activate => ["activate"];
+    params ActivateParams {
+        count4: u32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        y @ 2: ReadWrite F32,
+    }
+}
+
+arguments! {
+    /// Arguments of `combine.wgsl`.
+    Combine => ["combine"];
+    params CombineParams {
+        count4: u32,
+        a4: u32,
+        b4: u32,
+        y4: u32,
+        a_weight: f32,
+        b_weight: f32,
+        y_weight: f32,
+    }
+    tensors {
+        a @ 1: Read F32,
+        b @ 2: Read F32,
+        y @ 3: ReadWrite F32,
+    }
+}
+
+/// `stack + matrices[i]` for every `i` of `indices`: `[indices, stack's extents]`. Every slice of
+/// the stack gets the matrix added, so all extents but the first must agree.
+///
+/// # Errors
+/// Shapes that do not fit, an index that does not exist, or an error of the GPU.
 pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Range<usize>) -> Result<Tensor> {
     let period: usize = stack.shape()[1..].iter().product();
     let fits = stack.shape()[1..] == matrices.shape()[1..] && indices.end <= matrices.shape()[0];
@@ -21,11 +88,15 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Ran
     let shape: Vec<usize> = std::iter::once(indices.len()).chain(stack.shape().iter().copied()).collect();
     let out = cx.empty("sums", &shape, ElementType::F32)?;
     let (matrices, first4) = window(matrices, indices.start * period, indices.len() * period);
-    let params = [out.len(), stack.len(), period].map(|n| n as u32 / 4);
+    let [count4, stack4, period4] = [out.len(), stack.len(), period].map(|n| n as u32 / 4);
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("add_rows"),
-        tensors: &[(1, stack), (2, &matrices), (3, &out)],
-        params: bytemuck::bytes_of(&[params[0], params[1], params[2], first4]),
+        arguments: &AddRows {
+            params: AddRowsParams { count4, stack4, period4, first4 },
+            a: stack,
+            b: &matrices,
+            y: &out,
+        },
         groups: fold_groups((out.len() / 4).div_ceil(GROUP)),
         flops: out.len() as f64,
     })?;
@@ -33,6 +104,9 @@ pub fn add_rows(cx: &mut Stream, stack: &Tensor, matrices: &Tensor, indices: Ran
 }
 
 /// Rows 0, `stride`, `2 stride` and so on of a matrix.
+///
+/// # Errors
+/// A stride of 0, rows that are no multiple of 4 long, or an error of the GPU.
 pub fn sample_rows(cx: &mut Stream, matrix: &Tensor, stride: usize) -> Result<Tensor> {
     let (rows, columns) = (matrix.rows().div_ceil(stride.max(1)), matrix.columns());
     if stride == 0 || !columns.is_multiple_of(4) || columns == 0 || matrix.element_type() != ElementType::F32 {
@@ -44,19 +118,22 @@ pub fn sample_rows(cx: &mut Stream, matrix: &Tensor, stride: usize) -> Result<Te
         let spanned = (some.len() - 1) * stride + 1;
         let (x, x4) = window(matrix, some.start * stride * columns, spanned * columns);
         let (y, y4) = window(&sample, some.start * columns, some.len() * columns);
-        let params = [some.len() * columns / 4, columns / 4, stride * columns / 4].map(|n| n as u32);
+        let count = some.len() * columns;
+        let [count4, columns4, stride4] = [count, columns, stride * columns].map(|n| n as u32 / 4);
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("sample_rows"),
-            tensors: &[(1, &x), (2, &y)],
-            params: bytemuck::bytes_of(&[params[0], params[1], params[2], x4, y4]),
-            groups: fold_groups((some.len() * columns / 4).div_ceil(GROUP)),
-            flops: (some.len() * columns) as f64,
+            arguments: &SampleRows { params: SampleRowsParams { count4, columns4, stride4, x4, y4 }, x: &x, y: &y },
+            groups: fold_groups((count / 4).div_ceil(GROUP)),
+            flops: count as f64,
         })?;
     }
     Ok(sample)
 }
 
 /// `x / (1 + exp(-x))`.
+///
+/// # Errors
+/// A number of elements that is no multiple of 4, or an error of the GPU.
 pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
     if !x.len().is_multiple_of(4) {
         return Err(GpuError::shape("silu", format!("{:?}", x.shape())));
@@ -64,52 +141,66 @@ pub fn silu(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
     let out = cx.empty("silu", x.shape(), ElementType::F32)?;
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("activate"),
-        tensors: &[(1, x), (2, &out)],
-        params: bytemuck::bytes_of(&(x.len() as u32 / 4)),
+        arguments: &Activate { params: ActivateParams { count4: x.len() as u32 / 4 }, x, y: &out },
         groups: fold_groups((x.len() / 4).div_ceil(GROUP)),
         flops: 4.0 * x.len() as f64,
     })?;
     Ok(out)
 }
 
-/// `before = after - before`, in place on `before`: what was done to a tensor since it was copied.
+/// A tensor and its factor in a sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Term<'a> {
+    /// The tensor, f32.
+    pub tensor: &'a Tensor,
+    /// Its factor.
+    pub weight: f32,
+}
+
+/// `before = after - before`, in place on `before`: the change of a tensor since it was copied.
+///
+/// # Errors
+/// As [`add_scaled`].
 pub fn subtract_from(cx: &mut Stream, after: &Tensor, before: &Tensor) -> Result<()> {
-    combine(cx, [(after, 1.0), (after, 0.0)], (before, -1.0))
+    let term = |weight| Term { tensor: after, weight };
+    combine(cx, [term(1.0), term(0.0)], Term { tensor: before, weight: -1.0 })
 }
 
-/// `y += sum of weight * x`, in place on `y`.
-pub fn add_scaled(cx: &mut Stream, y: &Tensor, terms: &[(&Tensor, f32)]) -> Result<()> {
-    terms.chunks(2).try_for_each(|pair| combine(cx, [pair[0], *pair.get(1).unwrap_or(&(pair[0].0, 0.0))], (y, 1.0)))
+/// `y += sum of weight * tensor` over the terms, in place on `y`.
+///
+/// # Errors
+/// Tensors of other shapes or types than `y`, a term that shares memory with `y`, or an error of
+/// the GPU.
+pub fn add_scaled(cx: &mut Stream, y: &Tensor, terms: &[Term]) -> Result<()> {
+    terms.chunks(2).try_for_each(|pair| {
+        let second = pair.get(1).copied().unwrap_or(Term { weight: 0.0, ..pair[0] });
+        combine(cx, [pair[0], second], Term { tensor: y, weight: 1.0 })
+    })
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct CombineParams {
-    count4: u32,
-    first4: [u32; 3],
-    weights: [f32; 3],
-}
-
-/// `y = sum of weight * x + y_weight * y`.
-fn combine(cx: &mut Stream, xs: [(&Tensor, f32); 2], (y, y_weight): (&Tensor, f32)) -> Result<()> {
-    for (x, _) in xs {
-        let fits = x.shape() == y.shape()
-            && x.len().is_multiple_of(4)
-            && x.element_type() == ElementType::F32
-            && y.element_type() == ElementType::F32;
-        if !fits || x.shares_memory(y) {
-            return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.shape())));
+/// `y = sum of weight * tensor` over the terms and `y` itself, in place.
+fn combine(cx: &mut Stream, terms: [Term; 2], y: Term) -> Result<()> {
+    for Term { tensor: x, .. } in terms {
+        let floats = [x, y.tensor].iter().all(|tensor| tensor.element_type() == ElementType::F32);
+        let fits = x.shape() == y.tensor.shape() && x.len().is_multiple_of(4) && floats;
+        if !fits || x.shares_memory(y.tensor) {
+            return Err(GpuError::shape("combine", format!("{:?} with {:?}", x.shape(), y.tensor.shape())));
         }
     }
+    let [a_weight, b_weight, y_weight] = [terms[0], terms[1], y].map(|term| term.weight);
     let most = fitting(cx.gpu().caps().max_binding, size_of::<f32>());
-    for range in ranges(y.len(), most, 4) {
-        let [(a, a4), (b, b4), (y, y4)] = [xs[0].0, xs[1].0, y].map(|t| window(t, range.start, range.len()));
+    for range in ranges(y.tensor.len(), most, 4) {
+        let part = |term: Term| window(term.tensor, range.start, range.len());
+        let [(a, a4), (b, b4), (y, y4)] = [terms[0], terms[1], y].map(part);
         let count4 = range.len() as u32 / 4;
-        let params = CombineParams { count4, first4: [a4, b4, y4], weights: [xs[0].1, xs[1].1, y_weight] };
         cx.dispatch(&Dispatch {
             kernel: &Kernel::new("combine"),
-            tensors: &[(1, &a), (2, &b), (3, &y)],
-            params: bytemuck::bytes_of(&params),
+            arguments: &Combine {
+                params: CombineParams { count4, a4, b4, y4, a_weight, b_weight, y_weight },
+                a: &a,
+                b: &b,
+                y: &y,
+            },
             groups: fold_groups((count4 as usize).div_ceil(GROUP)),
             flops: 5.0 * range.len() as f64,
         })?;
@@ -167,14 +258,15 @@ mod tests {
             let (x, xs) = random_tensor(&mut cx, 1, &[37, 36]);
             let (y, ys) = random_tensor(&mut cx, 2, &[37, 36]);
             let (z, zs) = random_tensor(&mut cx, 3, &[37, 36]);
-            add_scaled(&mut cx, &y, &[(&x, -0.25), (&z, 2.0), (&x, 0.5)]).unwrap();
+            let term = |tensor, weight| Term { tensor, weight };
+            add_scaled(&mut cx, &y, &[term(&x, -0.25), term(&z, 2.0), term(&x, 0.5)]).unwrap();
             let want: Vec<f32> = xs.iter().zip(&ys).zip(&zs).map(|((x, y), z)| y + 0.25 * x + 2.0 * z).collect();
             assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "add_scaled");
             subtract_from(&mut cx, &x, &y).unwrap();
             let want: Vec<f32> = xs.iter().zip(&want).map(|(x, y)| x - y).collect();
             assert_close(&cx.read(&y).unwrap(), &want, 1e-7, "subtract_from");
             assert_eq!(cx.read(&x).unwrap(), xs);
-            assert!(add_scaled(&mut cx, &x, &[(&x, 1.0)]).is_err(), "in place on itself");
+            assert!(add_scaled(&mut cx, &x, &[term(&x, 1.0)]).is_err(), "in place on itself");
         }
     }
 

@@ -1,22 +1,62 @@
-//! What image decoders need beside convolutions: the channel norm, and transposition and softmax for their attention.
+//! Operations of image decoders besides convolutions: the channel norm, and transposition and
+//! softmax for their attention.
 
+use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::window_from;
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct NormParams {
-    pixels: u32,
-    first: u32,
-    c4: u32,
-    x_start4: u32,
-    y_start4: u32,
-    y_pixel: u32,
+arguments! {
+    /// Arguments of `channel_norm.wgsl`.
+    ChannelNorm => ["channel_norm"];
+    params ChannelNormParams {
+        pixels: u32,
+        first: u32,
+        c4: u32,
+        x_start4: u32,
+        y_start4: u32,
+        y_pixel: u32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        gamma @ 2: Read F32,
+        y_out @ 3: ReadWrite F32,
+    }
 }
 
-/// RMS norm over the channels of each pixel, `x / max(|x|, 1e-12) * gamma`, then SiLU if `silu`; `gamma` holds the square root of the
-/// number of channels as a factor. `x` is `[t, h, w, c]`; frame `t` is written to frame `t + offset` of `out`.
+arguments! {
+    /// Arguments of `transpose.wgsl`.
+    Transpose => ["transpose"];
+    params TransposeParams {
+        rows: u32,
+        x4: u32,
+        y4: u32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        y_out @ 2: ReadWrite F32,
+    }
+}
+
+arguments! {
+    /// Arguments of `row_softmax.wgsl`.
+    RowSoftmax => ["row_softmax"];
+    params RowSoftmaxParams {
+        columns: u32,
+        n4: u32,
+        rows: u32,
+    }
+    tensors {
+        x @ 1: ReadWrite F32,
+    }
+}
+
+/// RMS norm over the channels of each pixel, `x / max(|x|, 1e-12) * gamma`, then SiLU if `silu`.
+/// `gamma` contains the square root of the number of channels as a factor. `x` is `[t, h, w, c]`;
+/// frame `t` is written to frame `t + offset` of `out`.
+///
+/// # Errors
+/// Shapes that do not fit, or an error of the GPU.
 pub fn channel_norm(
     cx: &mut Stream,
     x: &Tensor,
@@ -25,7 +65,8 @@ pub fn channel_norm(
     out: &Tensor,
     offset: usize,
 ) -> Result<()> {
-    /// Floating-point operations of an element, for the time limit: the work is in loads and stores.
+    /// Cost of an element in floating-point operations, for the time limit: memory limits the
+    /// speed.
     const FLOPS: f64 = 16.0;
     let &[frames, height, width, c] = x.shape() else {
         return Err(GpuError::shape("channel_norm", format!("{:?} is no video", x.shape())));
@@ -44,7 +85,7 @@ pub fn channel_norm(
         let end = (first + most).min(frames * height * width);
         let (read, x_start4) = window_from(x, first * c..end * c);
         let (written, y_start4) = window_from(out, (first + y_pixel) * c..(end + y_pixel) * c);
-        let params = NormParams {
+        let params = ChannelNormParams {
             pixels: end as u32,
             first: first as u32,
             c4: c as u32 / 4,
@@ -54,8 +95,7 @@ pub fn channel_norm(
         };
         cx.dispatch(&Dispatch {
             kernel: &kernel,
-            tensors: &[(1, &read), (2, gamma), (3, &written)],
-            params: bytemuck::bytes_of(&params),
+            arguments: &ChannelNorm { params, x: &read, gamma, y_out: &written },
             groups: fold_groups((end - first).div_ceil(64)),
             flops: FLOPS * ((end - first) * c) as f64,
         })?;
@@ -64,25 +104,32 @@ pub fn channel_norm(
     Ok(())
 }
 
-/// The transpose of `x` `[rows, columns]`: `[columns, rows]`, its rows padded with zeros to a multiple of 4.
+/// The transpose of `x` `[rows, columns]`: `[columns, rows]`, with rows padded with zeros to a
+/// multiple of 4.
+///
+/// # Errors
+/// `x` is no matrix, or an error of the GPU.
 pub fn transpose(cx: &mut Stream, x: &Tensor) -> Result<Tensor> {
     let &[rows, columns] = x.shape() else {
         return Err(GpuError::shape("transpose", format!("{:?} is no matrix", x.shape())));
     };
     let padded = rows.next_multiple_of(4);
     let out = cx.empty("transposed", &[columns, padded], ElementType::F32)?;
-    let params = [rows as u32, columns as u32 / 4, padded as u32 / 4];
+    let params = TransposeParams { rows: rows as u32, x4: columns as u32 / 4, y4: padded as u32 / 4 };
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("transpose"),
-        tensors: &[(1, x), (2, &out)],
-        params: bytemuck::bytes_of(&params),
+        arguments: &Transpose { params, x, y_out: &out },
         groups: [(columns / 4).div_ceil(8) as u32, (padded / 4).div_ceil(8) as u32, 1],
         flops: (columns * padded) as f64,
     })?;
     Ok(out)
 }
 
-/// Softmax of each row of a matrix in place, over its first `columns`; the others become zero.
+/// Softmax of each row of a matrix in place, over its first `columns`. The other columns become
+/// zero.
+///
+/// # Errors
+/// `x` is no matrix, or has no such columns, or an error of the GPU.
 pub fn row_softmax(cx: &mut Stream, x: &Tensor, columns: usize) -> Result<()> {
     let &[rows, n] = x.shape() else {
         return Err(GpuError::shape("row_softmax", format!("{:?} is no matrix", x.shape())));
@@ -90,11 +137,10 @@ pub fn row_softmax(cx: &mut Stream, x: &Tensor, columns: usize) -> Result<()> {
     if columns == 0 || columns > n || n % 4 != 0 {
         return Err(GpuError::shape("row_softmax", format!("{columns} columns of {:?}", x.shape())));
     }
-    let params = [columns as u32, n as u32 / 4, rows as u32];
+    let params = RowSoftmaxParams { columns: columns as u32, n4: n as u32 / 4, rows: rows as u32 };
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("row_softmax"),
-        tensors: &[(1, x)],
-        params: bytemuck::bytes_of(&params),
+        arguments: &RowSoftmax { params, x },
         groups: fold_groups(rows),
         flops: 16.0 * (rows * n) as f64,
     })
@@ -155,7 +201,7 @@ mod tests {
         }
     }
 
-    // Values up to 200: without the maximum subtracted, exponentials overflow.
+    /// Values up to 200: exponentials overflow unless the maximum is subtracted.
     #[test]
     fn row_softmax_is_right() {
         let (gpu, _turn) = gpu();

@@ -1,8 +1,9 @@
 //! Room `ops`: the host side of every kernel, one file per family. Knows `gpu` only.
 //!
-//! An operation takes the [`Stream`](crate::gpu::Stream) and tensors, checks their shapes, splits rows so that no binding
-//! and no dispatch exceeds the device's limits, and returns new tensors. Activations are f32, row-major, and their last
-//! extent is a multiple of 4 (padding holds zeros). Every kernel has a CPU twin of the same name in its file's tests.
+//! An operation takes the [`Stream`](crate::gpu::Stream) and tensors, and checks their shapes. It
+//! splits rows so that no binding and no dispatch exceeds the device's limits, and returns new
+//! tensors. Activations are f32, row-major, and their last extent is a multiple of 4 (padding holds
+//! zeros). Every kernel has a CPU twin in its file's tests.
 
 mod attention;
 pub mod bench;
@@ -20,8 +21,8 @@ mod weight;
 
 pub use attention::{Attention, AttentionBias, AttentionVariant, attention, attention_with};
 pub use conv::{Conv, Target, conv, conv_variants, conv_with};
-pub use elementwise::{add_rows, add_scaled, sample_rows, silu, subtract_from};
-pub use heads::{HeadsPart, RopeTable, project_heads};
+pub use elementwise::{Term, add_rows, add_scaled, sample_rows, silu, subtract_from};
+pub use heads::{HeadsNorm, HeadsPart, RopeTable, project_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, inverse_rms, layer_norm, rms_norm};
@@ -29,6 +30,31 @@ pub use received::{Received, Rows, attention_paid, attention_received, attention
 pub use reduce::Changes;
 pub use split::{LARGEST_PART, row_parts};
 pub use weight::{HostWeight, Weight, vector};
+
+use crate::gpu::arguments::Interface;
+
+/// The declared arguments of all kernels. `tests/shaders.rs` compares them with the shaders.
+pub const INTERFACES: &[&Interface] = &[
+    attention::AttentionArguments::INTERFACE,
+    bench::PeakCopy::INTERFACE,
+    bench::PeakFma::INTERFACE,
+    conv::ConvProduct::INTERFACE,
+    elementwise::Activate::INTERFACE,
+    elementwise::AddRows::INTERFACE,
+    elementwise::Combine::INTERFACE,
+    elementwise::SampleRows::INTERFACE,
+    heads::SplitHeads::INTERFACE,
+    image::ChannelNorm::INTERFACE,
+    image::RowSoftmax::INTERFACE,
+    image::Transpose::INTERFACE,
+    matmul::Product::INTERFACE,
+    norm::Norm::INTERFACE,
+    received::PaidArguments::INTERFACE,
+    received::ReceivedArguments::INTERFACE,
+    received::SumRows::INTERFACE,
+    reduce::Change::INTERFACE,
+    reduce::ChangeSums::INTERFACE,
+];
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,10 +1,13 @@
 //! Normalisation of rows, with f32 statistics over all columns.
 
+use std::ops::Range;
+
+use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::split::{fitting, ranges, window};
 
-/// What follows a LayerNorm.
+/// The operation after a LayerNorm.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum LayerNormThen<'a> {
     /// Nothing.
@@ -17,7 +20,8 @@ pub enum LayerNormThen<'a> {
         /// Summands.
         bias: &'a Tensor,
     },
-    /// `y * (1 + scale) + shift`, both rows of one `[_, columns]` matrix (adaptive layer norm, Peebles and Xie 2023).
+    /// `y * (1 + scale) + shift`, both rows of one `[_, columns]` matrix (adaptive layer norm,
+    /// Peebles and Xie 2023).
     Modulate {
         /// The matrix.
         rows: &'a Tensor,
@@ -28,30 +32,45 @@ pub enum LayerNormThen<'a> {
     },
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
-    rows: u32,
-    row4: u32,
-    n4: u32,
-    x4: u32,
-    output4: u32,
-    scale4: u32,
-    shift4: u32,
-    epsilon: f32,
+arguments! {
+    /// Arguments of `norm.wgsl`.
+    Norm => ["norm"];
+    params NormParams {
+        rows: u32,
+        row4: u32,
+        n4: u32,
+        x4: u32,
+        output4: u32,
+        scale4: u32,
+        shift4: u32,
+        epsilon: f32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        output @ 2: ReadWrite F32,
+    }
+    flagged {
+        weight @ 3: Read F32 if "WEIGHT",
+        shift @ 4: Read F32 if "SHIFT",
+        modulation @ 5: Read F32 if "MODULATED",
+    }
 }
 
-/// LayerNorm of every row of x (biased variance), then what follows: a new tensor of x's shape.
+/// LayerNorm of every row of x (biased variance), and the operation after it. The result is a new
+/// tensor of x's shape.
+///
+/// # Errors
+/// Rows whose length is no multiple of 4, vectors that do not fit them, or an error of the GPU.
 pub fn layer_norm(cx: &mut Stream, x: &Tensor, epsilon: f32, then: LayerNormThen) -> Result<Tensor> {
     let n = x.columns();
-    let mut call = Call { kernel: kernel(cx.gpu()), ..Call::new(x, epsilon)? };
+    let mut call = Call::new(cx.gpu(), x, epsilon)?;
     match then {
         LayerNormThen::Store => {}
         LayerNormThen::Affine { weight, bias } => {
             check_vector("layer_norm", weight, n)?;
             check_vector("layer_norm", bias, n)?;
             call.kernel = call.kernel.flag("WEIGHT").flag("SHIFT");
-            call.tensors = vec![(3, weight), (4, bias)];
+            (call.weight, call.shift) = (Some(weight), Some(bias));
         }
         LayerNormThen::Modulate { rows, scale, shift } => {
             if rows.columns() != n || rows.rows() <= scale.max(shift) || rows.element_type() != ElementType::F32 {
@@ -59,27 +78,36 @@ pub fn layer_norm(cx: &mut Stream, x: &Tensor, epsilon: f32, then: LayerNormThen
                 return Err(GpuError::shape("layer_norm", message));
             }
             call.kernel = call.kernel.flag("MODULATED");
-            call.tensors = vec![(5, rows)];
+            call.modulation = Some(rows);
             (call.params.scale4, call.params.shift4) = ((scale * n / 4) as u32, (shift * n / 4) as u32);
         }
     }
     call.run_into_rows(cx)
 }
 
-/// RMSNorm of every row of x (Zhang and Sennrich 2019): `x * rsqrt(mean(x^2) + epsilon) * weight`, weight `[columns]`; a new
-/// tensor of x's shape.
+/// RMSNorm of every row of x (Zhang and Sennrich 2019): `x * rsqrt(mean(x^2) + epsilon) * weight`,
+/// with a weight `[columns]`. The result is a new tensor of x's shape.
+///
+/// # Errors
+/// As [`layer_norm`].
 pub fn rms_norm(cx: &mut Stream, x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
     check_vector("rms_norm", weight, x.columns())?;
-    let kernel = kernel(cx.gpu()).flag("RMS").flag("WEIGHT");
-    Call { kernel, tensors: vec![(3, weight)], ..Call::new(x, epsilon)? }.run_into_rows(cx)
+    let mut call = Call::new(cx.gpu(), x, epsilon)?;
+    call.kernel = call.kernel.flag("RMS").flag("WEIGHT");
+    call.weight = Some(weight);
+    call.run_into_rows(cx)
 }
 
-/// `rsqrt(mean(x^2) + epsilon)` over columns `first .. first + count` of every row of x, as `[1, rows]` (padded to a multiple
-/// of 4 with undefined values).
-pub fn inverse_rms(cx: &mut Stream, x: &Tensor, [first, count]: [usize; 2], epsilon: f32) -> Result<Tensor> {
+/// `rsqrt(mean(x^2) + epsilon)` over some `columns` of every row of x, as `[1, rows]`. The rows are
+/// padded to a multiple of 4 with undefined values.
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn inverse_rms(cx: &mut Stream, x: &Tensor, columns: Range<usize>, epsilon: f32) -> Result<Tensor> {
     let out = cx.empty("inverse rms", &[1, x.rows().next_multiple_of(4)], ElementType::F32)?;
-    let kernel = kernel(cx.gpu()).flag("RMS").flag("INVERSE");
-    let call = Call { kernel, columns: [first, count], ..Call::new(x, epsilon)? };
+    let mut call = Call::new(cx.gpu(), x, epsilon)?;
+    call.kernel = call.kernel.flag("RMS").flag("INVERSE");
+    call.columns = columns;
     call.run(cx, &out)?;
     Ok(out)
 }
@@ -91,7 +119,7 @@ pub(super) fn check_vector(op: &'static str, vector: &Tensor, n: usize) -> Resul
     Ok(())
 }
 
-/// A row by the lanes of one subgroup where there are subgroups: no barriers.
+/// Devices with subgroups sum a row by the lanes of one subgroup, without barriers.
 fn kernel(gpu: &Gpu) -> Kernel {
     match gpu.caps().subgroup_min {
         Some(size) if size >= 8 => Kernel::new("norm").flag("SUBGROUP").set("LANES", size.min(64)),
@@ -99,23 +127,28 @@ fn kernel(gpu: &Gpu) -> Kernel {
     }
 }
 
+/// A norm of all rows of a tensor.
 struct Call<'a> {
     kernel: Kernel,
     x: &'a Tensor,
-    /// First normalised column, and how many.
-    columns: [usize; 2],
-    tensors: Vec<(u32, &'a Tensor)>,
-    params: Params,
+    /// The columns that are normalised.
+    columns: Range<usize>,
+    weight: Option<&'a Tensor>,
+    shift: Option<&'a Tensor>,
+    modulation: Option<&'a Tensor>,
+    params: NormParams,
 }
 
 impl<'a> Call<'a> {
-    fn new(x: &'a Tensor, epsilon: f32) -> Result<Self> {
+    /// A LayerNorm of all columns, with nothing that follows.
+    fn new(gpu: &Gpu, x: &'a Tensor, epsilon: f32) -> Result<Self> {
         let n = x.columns();
         if n == 0 || !n.is_multiple_of(4) || x.element_type() != ElementType::F32 {
             return Err(GpuError::shape("norm", format!("{:?}: rows are f32, a multiple of 4 long", x.shape())));
         }
-        let params = Params { epsilon, ..Default::default() };
-        Ok(Self { kernel: Kernel::new("norm"), x, columns: [0, n], tensors: Vec::new(), params })
+        let params = NormParams { epsilon, ..Default::default() };
+        let (weight, shift, modulation) = (None, None, None);
+        Ok(Self { kernel: kernel(gpu), x, columns: 0..n, weight, shift, modulation, params })
     }
 
     fn run_into_rows(&self, cx: &mut Stream) -> Result<Tensor> {
@@ -124,12 +157,12 @@ impl<'a> Call<'a> {
         Ok(out)
     }
 
-    /// Normalises as many rows at a time as a binding and a dispatch may hold.
+    /// Normalises in parts of as many rows as a binding and a dispatch may hold.
     fn run(&self, cx: &mut Stream, out: &Tensor) -> Result<()> {
-        /// What an element costs, in multiply-adds of a matrix product: it is memory that counts.
+        /// Cost of an element, in multiply-adds of a matrix product: memory limits the speed.
         const COST: f64 = 16.0;
         let row = self.x.columns();
-        let [first, count] = self.columns;
+        let (first, count) = (self.columns.start, self.columns.len());
         let affordable = (cx.dispatch_budget() / (COST * count as f64)) as usize;
         let most = fitting(cx.gpu().caps().max_binding, 4 * row).min(affordable.max(1));
         for rows in ranges(self.x.rows(), most, 4) {
@@ -140,9 +173,7 @@ impl<'a> Call<'a> {
             } else {
                 (out.clone(), rows.start as u32)
             };
-            let mut tensors = vec![(1, &x), (2, &y)];
-            tensors.extend(&self.tensors);
-            let params = Params {
+            let params = NormParams {
                 rows: rows.len() as u32,
                 row4: (row / 4) as u32,
                 n4: (count / 4) as u32,
@@ -150,10 +181,10 @@ impl<'a> Call<'a> {
                 output4,
                 ..self.params
             };
+            let Self { weight, shift, modulation, .. } = *self;
             cx.dispatch(&Dispatch {
                 kernel: &self.kernel,
-                tensors: &tensors,
-                params: bytemuck::bytes_of(&params),
+                arguments: &Norm { params, x: &x, output: &y, weight, shift, modulation },
                 groups: fold_groups(rows.len()),
                 flops: COST * (rows.len() * count) as f64,
             })?;
@@ -168,7 +199,7 @@ mod tests {
     use crate::gpu::StreamOptions;
     use crate::ops::testing::*;
 
-    /// The CPU twin: normalised rows in f64, before what follows.
+    /// The CPU twin: normalised rows in f64, before anything that follows.
     fn norm_twin(x: &[f32], n: usize, epsilon: f64, centred: bool) -> Vec<f64> {
         let row_twin = |row: &[f32]| {
             let mean = if centred { row.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64 } else { 0.0 };
@@ -216,7 +247,7 @@ mod tests {
         let (base, _turn) = base_gpu();
         for gpu in [full, base] {
             let mut cx = stream(&gpu);
-            // Around 300, what an uncorrected mean loses would show.
+            // Values around 300 would show the rounding error of an uncorrected mean.
             for (rows, n, mean) in [(1, 4, 0.0), (3, 36, 0.5), (17, 192, -2.0), (5, 1536, 0.1), (4, 260, 300.0)] {
                 check(&mut cx, rows, n, mean);
             }
@@ -233,7 +264,7 @@ mod tests {
     fn rows_are_split_at_the_limits() {
         let (_, _turn) = gpu();
         let gpu = narrow_gpu(2_000);
-        let mut cx = Stream::new(&gpu, StreamOptions { budget: std::time::Duration::ZERO, ..Default::default() });
+        let mut cx = Stream::new(&gpu, StreamOptions::default().with_budget(std::time::Duration::ZERO));
         check(&mut cx, 23, 100, 1.0);
     }
 }

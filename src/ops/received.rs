@@ -1,51 +1,54 @@
-//! Attention received and paid, for profiling: column and row sums of the softmax matrix without the matrix.
+//! Attention received and paid, for profiling: column and row sums of the softmax matrix without
+//! the matrix.
 //!
-//! The attention leaves the logarithm of each query row's sum behind ([`Attention::log_sum`]); a second kernel makes the weights
-//! exp(q k^T scale - log-sum) again, tile by tile, and keeps one sum a key. What is summed by whom follows from the shapes alone, so
-//! a result is the same on every run of one device.
+//! The attention stores the logarithm of each query row's sum ([`Attention::log_sum`]). A second
+//! kernel computes the weights exp(q k^T scale - log-sum) again, tile by tile, and keeps one sum
+//! for each key. The order of additions follows from the shapes alone, so the results are the same
+//! on every run of one device.
 
+use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
 
 use super::attention::{Attention, AttentionVariant};
 use super::split::{fitting, ranges, window};
 
-/// How many queries take part in what a key receives.
+/// The queries whose attention to a key is summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// All of them.
+    /// All queries.
     Exact,
-    /// This many, spread by [`sampled_rows`]; all of them if there are no more.
+    /// This many queries, spread by [`sampled_rows`]. All queries if there are no more.
     Sampled(usize),
 }
 
-/// Some rows of a matrix, uploaded once for many uses: distinct and sorted.
+/// Some rows of a matrix, uploaded once for many uses.
 #[derive(Clone, Debug)]
 pub struct Rows {
+    /// Distinct and sorted, u32.
     indices: Tensor,
-    /// Rows of the matrix.
+    /// Rows of the whole matrix.
     of: usize,
 }
 
 impl Rows {
-    /// These rows of the `of` that there are; one named twice counts once.
+    /// These rows of a matrix of `of` rows. A row that is named twice counts once.
     ///
     /// # Errors
-    /// No row, or one that does not exist.
+    /// No row, a row that does not exist, or an error of the GPU.
     pub fn new(cx: &mut Stream, mut rows: Vec<u32>, of: usize) -> Result<Self> {
         rows.sort_unstable();
         rows.dedup();
         if rows.last().is_none_or(|last| *last as usize >= of) {
             return Err(GpuError::shape("rows", format!("{rows:?} of {of}")));
         }
-        // Their bits travel as f32, which nothing on the way computes with.
-        let bits: Vec<f32> = rows.iter().map(|index| f32::from_bits(*index)).collect();
-        Ok(Self { indices: cx.upload("rows", &bits, &[bits.len()])?, of })
+        Ok(Self { indices: cx.upload("rows", &rows, &[rows.len()])?, of })
     }
 
-    /// The queries that take part on a grid (frames, lines, columns) of tokens; `None` for all of them.
+    /// The queries that take part on a grid (frames, rows, columns) of tokens. `None` stands for
+    /// all of them.
     ///
     /// # Errors
-    /// A sample of none.
+    /// A sample of no queries, or an error of the GPU.
     pub fn receiving(cx: &mut Stream, mode: Received, grid: [usize; 3]) -> Result<Option<Self>> {
         let tokens = grid.iter().product();
         match mode {
@@ -60,15 +63,15 @@ impl Rows {
 }
 
 impl AttentionVariant {
-    /// The one for attention received.
+    /// The variant that computes attention received.
     fn receiving(gpu: &Gpu) -> Self {
-        // Measured on the CPU driver, 2000 tokens of 128: 80 ms against 90 and 100 of the other subgroup variants, tiles 780 and 380,
-        // the attention itself 370.
+        // Measured on the CPU driver with 2000 tokens of d 128: 80 ms. The other subgroup variants
+        // take 90 and 100 ms, the tiles 780 and 380 ms, the attention itself 370 ms.
         let broadcast = Self::Subgroup { row_groups: 2, key_groups: 1 };
         if gpu.caps().cpu && Self::available(gpu).contains(&broadcast) { broadcast } else { Self::Tile { rows: 4 } }
     }
 
-    /// Keys of a workgroup that makes attention received.
+    /// Keys of a workgroup that computes attention received.
     fn keys(self) -> usize {
         match self {
             Self::Tile { .. } => 32,
@@ -88,40 +91,99 @@ impl AttentionVariant {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct ReceivedParams {
-    n_q: u32,
-    n_k4: u32,
-    first_query: u32,
-    end_query: u32,
-    bound_row: u32,
-    first_key4: u32,
-    end_key4: u32,
-    first_head: u32,
-    q4: u32,
-    k4: u32,
-    parts4: u32,
-    scale: f32,
+arguments! {
+    /// Arguments of the kernels of attention received, as in `shaders/lib/received.wgsl`.
+    ReceivedArguments => ["received_tile", "received_subgroup"];
+    params ReceivedParams {
+        n_q: u32,
+        n_k4: u32,
+        first_query: u32,
+        end_query: u32,
+        bound_row: u32,
+        first_key4: u32,
+        end_key4: u32,
+        first_head: u32,
+        q4: u32,
+        k4: u32,
+        parts4: u32,
+        scale: f32,
+    }
+    tensors {
+        q @ 1: Read F32,
+        k @ 2: Read F32,
+        log_sum @ 3: Read F32,
+        parts @ 4: ReadWrite F32,
+    }
+    flagged {
+        rows @ 5: Read U32 if "SAMPLED",
+    }
 }
 
-/// Attention received by every key, `[n_k]` f32: `n_k * mean over heads and queries of P[q, k]`, so 1 on average (ProfilingDiT, eq. 5
-/// as meant). `call` is the attention just computed, without a bias, with its log-sum. `queries` are those that take part; all where
-/// there are none.
+arguments! {
+    /// Arguments of `attention_paid.wgsl`.
+    PaidArguments => ["attention_paid"];
+    params PaidParams {
+        n_q: u32,
+        n_k4: u32,
+        first_query: u32,
+        end_query: u32,
+        first_head: u32,
+        chosen: u32,
+        q4: u32,
+        k4: u32,
+        scale: f32,
+        bias_head_stride: u32,
+        bias_query_stride: u32,
+        bias_offset: u32,
+    }
+    tensors {
+        q @ 1: Read F32,
+        k @ 2: Read F32,
+        log_sum @ 3: Read F32,
+        keys @ 4: Read U32,
+        parts @ 5: ReadWrite F32,
+    }
+    flagged {
+        bias @ 6: Read F32 if "BIAS",
+    }
+}
+
+arguments! {
+    /// Arguments of `sum_rows.wgsl`.
+    SumRows => ["sum_rows"];
+    params SumRowsParams {
+        rows: u32,
+        columns: u32,
+        stride: u32,
+        factor: f32,
+    }
+    tensors {
+        x @ 1: Read F32,
+        y @ 2: ReadWrite F32,
+    }
+}
+
+/// Attention received by every key, `[n_k]` f32: `n_k * mean over heads and queries of P[q, k]`, so
+/// 1 on average (ProfilingDiT, eq. 5 as meant). `call` is an attention that was just computed,
+/// without a bias, and with its log-sum. `queries` are the queries that take part: all if `None`.
 ///
 /// # Errors
-/// Shapes that do not fit, a bias, no log-sum, or a device that cannot hold one head's keys (and, with `queries`, one head's queries)
-/// in a binding.
+/// Shapes that do not fit, a bias, no log-sum, or an error of the GPU. One head's keys must fit a
+/// binding, and with `queries` also one head's queries.
 pub fn attention_received(cx: &mut Stream, call: &Attention, queries: Option<&Rows>) -> Result<Tensor> {
     attention_received_with(cx, AttentionVariant::receiving(cx.gpu()), call, queries)
 }
 
-/// Bytes of partial sums at most.
+/// Most bytes of partial sums.
 const MOST_PARTS: u64 = 32 << 20;
-/// Query rows of a part at least: fewer would make more partial sums to write than weights to sum.
+/// Fewest query rows of a part. With fewer, writing the partial sums would cost more than the
+/// weights.
 const LEAST_PART: usize = 256;
 
 /// [`attention_received`] by a given variant.
+///
+/// # Errors
+/// As [`attention_received`].
 pub fn attention_received_with(
     cx: &mut Stream,
     variant: AttentionVariant,
@@ -138,7 +200,8 @@ pub fn attention_received_with(
     };
     let n_k4 = n_k.next_multiple_of(4);
     let max_binding = cx.gpu().caps().max_binding;
-    // How the queries are cut depends on shapes and limits, never on the measured speed: the order of sums must not.
+    // The parts of queries depend on shapes and limits, never on the measured speed. Otherwise the
+    // order of additions would change from run to run.
     let most_parts = fitting(max_binding.min(MOST_PARTS), 4 * heads * n_k4).max(1);
     let part_rows = count.div_ceil(most_parts).next_multiple_of(8).max(LEAST_PART).min(count);
     let part_rows = part_rows.min(fitting(max_binding, 4 * d).max(1));
@@ -148,7 +211,7 @@ pub fn attention_received_with(
     let key_flops = 2.0 * (part_rows * (d + 4)) as f64;
     for part in 0..part_count {
         let queries = part * part_rows..((part + 1) * part_rows).min(count);
-        // A sample's rows lie anywhere.
+        // The rows of a sample may lie anywhere.
         let bound = if sample.is_some() { 0..n_q } else { queries.clone() };
         let affordable = (cx.dispatch_budget() / key_flops) as usize;
         let most_keys = affordable.clamp(variant.keys(), 65_535 * variant.keys());
@@ -176,12 +239,10 @@ pub fn attention_received_with(
                     parts4,
                     scale: call.scale * std::f32::consts::LOG2_E,
                 };
-                let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, &sums)];
-                tensors.extend(sample.map(|sample| (5, &sample.indices)));
+                let rows = sample.map(|sample| &sample.indices);
                 cx.dispatch(&Dispatch {
                     kernel: &kernel,
-                    tensors: &tensors,
-                    params: bytemuck::bytes_of(&params),
+                    arguments: &ReceivedArguments { params, q: &q, k: &k, log_sum, parts: &sums, rows },
                     groups: [keys.len().div_ceil(variant.keys()) as u32, some.len() as u32, 1],
                     flops: key_flops * (keys.len() * some.len()) as f64,
                 })?;
@@ -191,28 +252,12 @@ pub fn attention_received_with(
     sum_rows(cx, &parts, n_k, n_k as f32 / (heads * count) as f32)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PaidParams {
-    n_q: u32,
-    n_k4: u32,
-    first_query: u32,
-    end_query: u32,
-    first_head: u32,
-    chosen: u32,
-    q4: u32,
-    k4: u32,
-    scale: f32,
-    bias_head_stride: u32,
-    bias_query_stride: u32,
-    bias_offset: u32,
-}
-
-/// Attention paid by every query to the chosen `keys`, `[n_q]` f32: the softmax weights of these keys summed, mean over heads, so
-/// between 0 and 1. For masks from the words of a subject: `call` is the cross-attention just computed, with its bias and log-sum.
+/// Attention paid by every query to the chosen `keys`, `[n_q]` f32: the sum of the softmax weights
+/// of these keys, averaged over heads, so between 0 and 1. Masks from the words of a subject use
+/// it: `call` is a cross-attention that was just computed, with its bias and log-sum.
 ///
 /// # Errors
-/// Shapes that do not fit, or no log-sum.
+/// Shapes that do not fit, no log-sum, or an error of the GPU.
 pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<Tensor> {
     let [heads, n_q, n_k, d] = call.extents()?;
     let Some(log_sum) = call.log_sum.filter(|_| keys.of == n_k) else {
@@ -247,12 +292,10 @@ pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<
                 bias_query_stride: call.bias.map_or(0, |bias| bias.query_stride as u32),
                 bias_offset: call.bias.map_or(0, |bias| bias.offset as u32),
             };
-            let mut tensors = vec![(1, &q), (2, &k), (3, log_sum), (4, &keys.indices), (5, &parts)];
-            tensors.extend(call.bias.map(|bias| (6, bias.tensor)));
+            let bias = call.bias.map(|bias| bias.tensor);
             cx.dispatch(&Dispatch {
                 kernel: &kernel,
-                tensors: &tensors,
-                params: bytemuck::bytes_of(&params),
+                arguments: &PaidArguments { params, q: &q, k: &k, log_sum, keys: &keys.indices, parts: &parts, bias },
                 groups: [queries.len().div_ceil(64) as u32, some.len() as u32, 1],
                 flops: row_flops * (queries.len() * some.len()) as f64,
             })?;
@@ -261,32 +304,23 @@ pub fn attention_paid(cx: &mut Stream, call: &Attention, keys: &Rows) -> Result<
     sum_rows(cx, &parts, n_q, 1.0 / heads as f32)
 }
 
-/// `factor` times the sum over the rows of a matrix, of its first `columns`: `[columns]`. The matrix must fit a binding.
+/// `factor` times the sums of the first `columns` columns of a matrix: `[columns]`. The matrix must
+/// fit a binding.
 fn sum_rows(cx: &mut Stream, x: &Tensor, columns: usize, factor: f32) -> Result<Tensor> {
-    #[repr(C)]
-    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-    struct Params {
-        rows: u32,
-        columns: u32,
-        stride: u32,
-        y_start: u32,
-        factor: f32,
-    }
     let out = cx.empty("sums of rows", &[columns], ElementType::F32)?;
-    let params =
-        Params { rows: x.rows() as u32, columns: columns as u32, stride: x.columns() as u32, y_start: 0, factor };
+    let [rows, columns32, stride] = [x.rows(), columns, x.columns()].map(|n| n as u32);
     cx.dispatch(&Dispatch {
         kernel: &Kernel::new("sum_rows"),
-        tensors: &[(1, x), (2, &out)],
-        params: bytemuck::bytes_of(&params),
+        arguments: &SumRows { params: SumRowsParams { rows, columns: columns32, stride, factor }, x, y: &out },
         groups: fold_groups(columns.div_ceil(64)),
         flops: 4.0 * x.len() as f64,
     })?;
     Ok(out)
 }
 
-/// `count` tokens of a grid (frames, lines, columns), spread evenly over all three and always the same: the grid is halved along its
-/// longest axis until each part holds one, which a hash of the part picks. All of them if there are no more; sorted.
+/// `count` tokens of a grid (frames, rows, columns), sorted, and always the same: all tokens if
+/// there are no more. They are spread evenly over all three axes. The grid is halved along its
+/// longest axis until every part gets one token, which a hash of the part picks.
 pub fn sampled_rows(grid: [usize; 3], count: usize) -> Vec<u32> {
     let tokens = grid.iter().product::<usize>();
     let mut rows = Vec::with_capacity(count.min(tokens));
@@ -297,11 +331,13 @@ pub fn sampled_rows(grid: [usize; 3], count: usize) -> Vec<u32> {
     rows
 }
 
-/// Samples `count` (at least one, at most all) tokens of the part of `grid` at `start` with these `extents`.
+/// Samples `count` tokens (at least one, at most all) of the part of `grid` at `start` with these
+/// `extents`.
 fn sample_part(grid: [usize; 3], start: [usize; 3], extents: [usize; 3], count: usize, rows: &mut Vec<u32>) {
     let index = |[t, h, w]: [usize; 3]| (t * grid[1] + h) * grid[2] + w;
     if count == 1 {
-        // Fibonacci hashing of the part's corner; jitter keeps samples from lining up with the columns of the grid.
+        // Fibonacci hashing of the part's corner. Without this jitter, samples would line up with
+        // the columns of the grid.
         let mut hash = (index(start) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let place = [0, 1, 2].map(|axis| {
             hash = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -312,7 +348,7 @@ fn sample_part(grid: [usize; 3], start: [usize; 3], extents: [usize; 3], count: 
     }
     let axis = (0..3).max_by_key(|axis| extents[*axis]).unwrap_or(0);
     let half = extents[axis] / 2;
-    // Rounded to the nearest: neither half gets more samples than it has tokens.
+    // Rounding to the nearest gives neither half more samples than it has tokens.
     let first_count = (2 * count * half + extents[axis]) / (2 * extents[axis]);
     let (mut first, mut second, mut middle) = (extents, extents, start);
     first[axis] = half;
@@ -327,5 +363,4 @@ fn sample_part(grid: [usize; 3], start: [usize; 3], extents: [usize; 3], count: 
 }
 
 #[cfg(test)]
-#[path = "received_tests.rs"]
 mod tests;

@@ -1,11 +1,13 @@
-//! Parts of tensors that are small enough to bind, and parts of work that are small enough to dispatch.
+//! Parts of tensors that are small enough to bind, and parts of work that are small enough to
+//! dispatch.
 
 use std::ops::Range;
 
 use crate::gpu::{Gpu, Tensor};
 
-/// `count` elements of an f32 tensor from `start`, as a view that begins where bindings may begin (a multiple of 256 bytes), and
-/// the position of the first wanted element in that view in groups of four. `start` must be a multiple of four.
+/// A view on `count` elements of an f32 tensor from `start`, which must be a multiple of four. The
+/// view begins at a multiple of 256 bytes, as bindings must. The second value is the position of
+/// element `start` in the view, in groups of four.
 pub(super) fn window(tensor: &Tensor, start: usize, count: usize) -> (Tensor, u32) {
     /// f32 elements in 256 bytes.
     const ALIGNMENT: usize = 64;
@@ -14,32 +16,35 @@ pub(super) fn window(tensor: &Tensor, start: usize, count: usize) -> (Tensor, u3
     (view, ((start - first) / 4) as u32)
 }
 
-/// A [`window`] on the elements `range` for kernels that count from the tensor's first element: with what they must subtract, in
-/// groups of four.
+/// A [`window`] on the elements `range`, for kernels that count from the tensor's first element.
+/// The second value is the position of the view in the tensor, in groups of four: kernels subtract
+/// it.
 pub(super) fn window_from(tensor: &Tensor, range: Range<usize>) -> (Tensor, u32) {
     let (view, lead) = window(tensor, range.start, range.len());
     (view, (range.start / 4) as u32 - lead)
 }
 
-/// Ranges of at most `most` (at least one) that cover `0..count`, all but the last equally long and multiples of `step` where
-/// `most` allows.
+/// Ranges of at most `most` (and at least one) that cover `0..count`. All but the last are equally
+/// long, and multiples of `step` unless `most` is smaller.
 pub(super) fn ranges(count: usize, most: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
     let most = if most > step { most / step * step } else { most.max(1) };
     (0..count).step_by(most).map(move |start| start..(start + most).min(count))
 }
 
-/// How many items of `item_bytes` fit a binding of `max_binding` bytes next to the lead-in of a [`window`].
+/// The number of items of `item_bytes` that fit a binding of `max_binding` bytes. 256 bytes are
+/// reserved, because a [`window`] may begin earlier.
 pub(super) fn fitting(max_binding: u64, item_bytes: usize) -> usize {
     (max_binding.saturating_sub(256) / item_bytes.max(1) as u64) as usize
 }
 
-/// Bytes of a part of [`row_parts`] at most: the largest buffer that every WebGPU device has.
+/// Most bytes of a part of [`row_parts`]: the largest buffer that every WebGPU device has.
 pub const LARGEST_PART: u64 = 256 << 20;
 
-/// Parts of the rows of an f32 tensor too large to be made at once: of nearly equal length, each bindable and of at most
-/// [`LARGEST_PART`], and beginning where bindings may.
+/// Parts of the rows of an f32 tensor that is too large to be made at once. The parts are nearly
+/// equally long, fit a binding and [`LARGEST_PART`], and begin at multiples of 256 bytes.
 pub fn row_parts(gpu: &Gpu, rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    /// Of any tensor, as columns come in fours: 256 bytes.
+    /// Rows that take a multiple of 256 bytes in any tensor, because columns come in groups of
+    /// four.
     const STEP: usize = 16;
     let fit = (gpu.caps().max_binding.min(LARGEST_PART) / (4 * columns.max(1)) as u64) as usize;
     let most = (fit / STEP * STEP).max(STEP);

@@ -1,4 +1,4 @@
-//! What the kernel tests share: devices, random values, and the measure of error.
+//! Shared by the kernel tests: devices, random values, and the measure of error.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,8 +12,9 @@ struct Rig {
     base: OnceLock<Gpu>,
 }
 
-/// All kernel tests share two rigs: a driver that has no GPU compiles and runs what is given to a device on one thread, so a single
-/// device would leave cores idle, and one a test would take minutes.
+/// All kernel tests share two rigs: a driver that has no GPU compiles and runs what is given to a
+/// device on one thread, so a single device would leave cores idle, and one a test would take
+/// minutes.
 static RIGS: [Rig; 2] = [const { Rig { turn: Mutex::new(()), full: OnceLock::new(), base: OnceLock::new() } }; 2];
 
 /// A rig that is free, or the next one in turn once it is.
@@ -26,7 +27,8 @@ fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
     })
 }
 
-/// A device for a kernel test, which holds it as long as the guard: poisoned memory, checked shaders.
+/// A device for a kernel test, which holds it as long as the guard: poisoned memory, checked
+/// shaders.
 pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
     let (rig, turn) = rig();
     (opened(&rig.full, Tier::Full), turn)
@@ -38,7 +40,8 @@ pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
     (opened(&rig.base, Tier::Base), turn)
 }
 
-/// The same as [`gpu`] with all rigs held, for tests that measure time: no other kernel test runs beside them.
+/// The same as [`gpu`] with all rigs held, for tests that measure time: no other kernel test runs
+/// beside them.
 pub fn alone() -> (Gpu, [MutexGuard<'static, ()>; 2]) {
     let turns = RIGS.each_ref().map(|rig| rig.turn.lock().unwrap_or_else(PoisonError::into_inner));
     (opened(&RIGS[0].full, Tier::Full), turns)
@@ -53,7 +56,8 @@ fn opened(device: &OnceLock<Gpu>, tier: Tier) -> Gpu {
     device.get_or_init(|| open(&GpuOptions { tier, ..Default::default() })).clone()
 }
 
-/// Poisoned memory and checked shaders: the same kernels for all, so that a driver compiles each once.
+/// Poisoned memory and checked shaders: the same kernels for all, so that a driver compiles each
+/// once.
 fn open(options: &GpuOptions) -> Gpu {
     let options = GpuOptions { poison: true, checked_shaders: true, ..options.clone() };
     Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
@@ -64,7 +68,7 @@ pub fn stream(gpu: &Gpu) -> Stream {
     Stream::new(gpu, StreamOptions::default())
 }
 
-/// Uniform random values in [-1, 1), the same for the same seed (splitmix64).
+/// Uniform random values in [-1, 1). The same seed gives the same values (splitmix64).
 pub fn random(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
@@ -83,7 +87,7 @@ pub fn random_tensor(cx: &mut Stream, seed: u64, shape: &[usize]) -> (Tensor, Ve
     (cx.upload("random", &values, shape).expect("upload"), values)
 }
 
-/// Asserts ||got - want|| / ||want|| <= limit in f64; NaN fails.
+/// Asserts ||got - want|| / ||want|| <= limit in f64. NaN fails.
 #[track_caller]
 pub fn assert_close(got: &[f32], want: &[f32], limit: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}: length");

@@ -1,56 +1,64 @@
-//! The choice among a kernel's variants: measured on the adapter, once per class of shapes, or a fixed rule.
+//! The choice among the variants of a kernel: measured on the adapter, once for a class of shapes,
+//! or by a fixed rule.
 //!
-//! Tuning costs a job little: classes of small calls follow the rule, and only variants that may win on the kind of device are
-//! tried (`ditscope bench` tries all but what is hopeless there).
+//! Measuring costs a job little. Small calls follow the rule, and only variants that may win on
+//! this kind of device are measured (`ditscope bench` measures nearly all).
 
 use std::time::Instant;
 
 use crate::gpu::{Gpu, Result, Stream};
 
-/// Calls below this many floating-point operations follow the rule: latency hides what could be gained.
+/// Calls of fewer floating-point operations follow the rule: their latency is longer than any gain.
 const WORTH_MEASURING: f64 = 1e7;
-/// Another variant must be this much faster than the rule's to be chosen: less is noise.
+/// Another variant is chosen only if it is faster than the rule's by this factor. Smaller
+/// differences are noise.
 const CLEARLY: f64 = 1.05;
-/// Seconds that a variant is measured for, after its first run.
+/// Seconds of measuring a variant, after its first run.
 const SECONDS: f64 = 0.01;
-/// Measurements of which the best counts.
+/// Measurements of a variant. The best one counts.
 const ROUNDS: usize = 3;
 
-/// A variant, by the name under which it is remembered.
+/// A variant with the name that is remembered.
 pub(super) trait Named: Copy + PartialEq {
     fn name(self) -> String;
 }
 
-/// What is to be chosen.
+/// A choice to make.
 pub(super) struct Choice<'a, V> {
     /// Kernel family and [`extent_class`]es.
     pub class: String,
     /// Every variant that the device can run.
     pub available: &'a [V],
-    /// Those worth measuring; the first is the rule's.
+    /// The variants worth measuring. The fixed rule is the first one.
     pub candidates: &'a [V],
     /// Floating-point operations of the call.
     pub flops: f64,
 }
 
-/// Those of a kernel's variants that are worth measuring on this kind of device, the likeliest first: broadcasts within a subgroup
-/// where workgroup memory is dear, else tiles, and one broadcast (`rival`) to try where its workgroups of eight lanes leave at most
-/// half of a subgroup idle.
-pub(super) fn candidates<V: Copy>(gpu: &Gpu, broadcasts: [V; 2], tiles: [V; 2], rival: V) -> Vec<V> {
+/// The variants of a kernel that are worth measuring on this kind of device, the likeliest first.
+///
+/// Workgroup memory is slow on CPUs, so a CPU with subgroups gets the subgroup variants. GPUs get
+/// the tiles. A GPU with subgroups of at most 16 lanes also gets `rival`, a subgroup variant: its
+/// workgroups of 8 lanes leave at most half of such a subgroup idle.
+pub(super) fn candidates<V: Copy>(gpu: &Gpu, subgroups: [V; 2], tiles: [V; 2], rival: V) -> Vec<V> {
     match gpu.caps().subgroup_min {
-        Some(8..) if gpu.is_cpu() => broadcasts.to_vec(),
+        Some(8..) if gpu.caps().cpu => subgroups.to_vec(),
         Some(8..=16) => vec![tiles[0], tiles[1], rival],
-        _ => tiles[..if gpu.is_cpu() { 1 } else { 2 }].to_vec(),
+        _ => tiles[..if gpu.caps().cpu { 1 } else { 2 }].to_vec(),
     }
 }
 
-/// Extents between powers of two share their choice; small ones, whose remainders leave lanes idle, are a class each.
+/// The class of an extent. Extents up to 64 have a class each, because their remainders leave lanes
+/// idle. Larger ones share the class of the next power of two.
 pub(super) fn extent_class(extent: usize) -> usize {
     if extent <= 64 { extent } else { extent.next_power_of_two() }
 }
 
 impl<V: Named> Choice<'_, V> {
-    /// The variant to use. `run` does the work once by a given variant, without lasting effects.
+    /// The variant to use. `run` does the work once with a given variant, without lasting effects.
+    ///
+    /// # Errors
+    /// The errors of `run`.
     pub(super) fn decide(&self, cx: &mut Stream, run: impl Fn(&mut Stream, V) -> Result<()>) -> Result<V> {
         let rule = self.candidates[0];
         let gpu = cx.gpu().clone();
@@ -67,8 +75,9 @@ impl<V: Named> Choice<'_, V> {
         Ok(self.settle(&gpu, &measured))
     }
 
-    /// The variant that holds after these were measured, in seconds: one remembered before, else the fastest if it can be remembered,
-    /// else the rule's; and the rule's always where it has no rival.
+    /// The variant to use after measurements in seconds. An earlier choice holds. Otherwise the
+    /// fastest variant is chosen if the choice can be remembered, and the rule's variant if not. A
+    /// single candidate is always chosen.
     pub(super) fn settle(&self, gpu: &Gpu, measured: &[(V, f64)]) -> V {
         let rule = self.candidates[0];
         if self.candidates.len() == 1 {
@@ -80,7 +89,7 @@ impl<V: Named> Choice<'_, V> {
         let handicapped = |&(variant, seconds): &(V, f64)| if variant == rule { seconds } else { seconds * CLEARLY };
         let fastest =
             measured.iter().min_by(|a, b| handicapped(a).total_cmp(&handicapped(b))).map_or(rule, |best| best.0);
-        // A small call would follow the rule whatever is remembered.
+        // Small calls follow the rule, so nothing is remembered for them.
         let worth = gpu.choices().measured() && self.flops >= WORTH_MEASURING;
         let held = worth.then(|| gpu.choices().remember(&self.class, &fastest.name())).flatten();
         held.and_then(|name| self.by_name(&name)).unwrap_or(rule)
@@ -95,9 +104,13 @@ impl<V: Named> Choice<'_, V> {
     }
 }
 
-/// Seconds that one call takes: the best of a few rounds, each long enough that submitting and waiting weigh little.
+/// Seconds of one call: the best of a few rounds. A round has many calls if they are short, so that
+/// submitting and waiting weigh little.
+///
+/// # Errors
+/// The errors of `run` and of the device.
 pub(super) fn seconds(cx: &mut Stream, run: &mut dyn FnMut(&mut Stream) -> Result<()>) -> Result<f64> {
-    // Compiles, and is not counted.
+    // The first run compiles the kernel, and is not measured.
     run(cx)?;
     cx.finish()?;
     let mut timed = |cx: &mut Stream, calls: usize| -> Result<f64> {
@@ -107,14 +120,16 @@ pub(super) fn seconds(cx: &mut Stream, run: &mut dyn FnMut(&mut Stream) -> Resul
         }
         cx.finish()?;
         let worked = processor.and_then(|before| Some(processor_seconds(cx.gpu())? - before));
-        // The system counts a thread's time when it stops it: of a short call that may be still to come.
+        // The system adds up a thread's time only when the thread stops, which may come after a
+        // short call.
         let worked = worked.filter(|seconds| *seconds > 0.0);
-        // What other programs take from a CPU is not the kernel's: so its own time counts there, spread over the processors.
+        // On a CPU device the process's own time counts, spread over the processors, so that other
+        // programs do not disturb the measurement.
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let seconds = worked.map_or(start.elapsed().as_secs_f64(), |worked| worked / processors);
         Ok(seconds.max(1e-9) / calls as f64)
     };
-    // A pause is no time of a kernel's.
+    // A pause must not fall into a round.
     let mut round = |cx: &mut Stream, calls| cx.in_one_go(|cx| timed(cx, calls));
     let first = round(cx, 1)?;
     if first > 10.0 * SECONDS {
@@ -128,14 +143,15 @@ pub(super) fn seconds(cx: &mut Stream, run: &mut dyn FnMut(&mut Stream) -> Resul
     Ok(best)
 }
 
-/// Processor time of this process's threads, in seconds, where the device is a CPU and the system tells (Linux).
+/// Processor time of this process's threads, in seconds. `None` unless the device is a CPU and the
+/// system tells (Linux).
 fn processor_seconds(gpu: &Gpu) -> Option<f64> {
-    if !gpu.is_cpu() {
+    if !gpu.caps().cpu {
         return None;
     }
     let mut nanoseconds = 0.0;
     for task in std::fs::read_dir("/proc/self/task").ok()? {
-        // A thread that ended meanwhile has no file any more.
+        // The file of a thread that has just ended does not exist.
         let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).unwrap_or_default();
         nanoseconds += text.split(' ').next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
     }
@@ -162,12 +178,13 @@ mod tests {
         Choice { class: "work".into(), available: &ALL, candidates: &ALL[..3], flops }
     }
 
-    /// A variant works for as many milliseconds; those that ran.
+    /// Decides among variants that work for as many milliseconds as their number. Returns the
+    /// chosen variant, and the variants that ran.
     fn decide(cx: &mut Stream, choice: &Choice<u64>) -> (u64, Vec<u64>) {
         let ran = RefCell::new(Vec::new());
         let run = |cx: &mut Stream, variant: u64| {
             ran.borrow_mut().push(variant);
-            // Work, not sleep: on a CPU it is work that is measured.
+            // A busy loop, because on a CPU processor time is measured.
             let (start, limit) = (processor_seconds(cx.gpu()), std::time::Duration::from_millis(variant));
             let clock = Instant::now();
             let done = |cx: &Stream| match (start, processor_seconds(cx.gpu())) {
@@ -196,8 +213,8 @@ mod tests {
         }
         let gpu = Gpu::open(&options).unwrap();
         let alone = Choice { candidates: &ALL[..1], ..choice(1e9) };
-        assert_eq!(alone.settle(&gpu, &[(6, 6e-3), (1, 1e-3)]), 6, "what is never chosen is not said to be");
-        // A choice that this program does not know is measured again.
+        assert_eq!(alone.settle(&gpu, &[(6, 6e-3), (1, 1e-3)]), 6, "a single candidate wins even if it is slower");
+        // An unknown name counts as no choice.
         let text = std::fs::read_to_string(folder.path().join("kernels.json")).unwrap();
         std::fs::write(folder.path().join("kernels.json"), text.replace("1 ms", "7 ms")).unwrap();
         let mut cx = testing::stream(&Gpu::open(&options).unwrap());

@@ -9,9 +9,9 @@ use crate::gpu::{ElementType, Gpu, GpuError, Result, Tensor};
 pub struct HostWeight<'a> {
     /// Little-endian elements.
     pub bytes: Cow<'a, [u8]>,
-    /// Their type; stays so on the GPU.
+    /// Their type, on the host and on the GPU.
     pub element_type: ElementType,
-    /// Factor to multiply every element with (1 unless the checkpoint is fp8 with scales).
+    /// Factor of every element: 1 unless the checkpoint is fp8 with scales.
     pub scale: f32,
 }
 
@@ -26,8 +26,8 @@ impl HostWeight<'_> {
     }
 }
 
-/// The right-hand side of a matrix product on the GPU: `[k, n]` row-major, both extents padded with zeros to multiples of 4, with
-/// an optional bias per column.
+/// The right-hand side of a matrix product on the GPU: `[k, n]` row-major with an optional bias for
+/// each column. Both extents are padded with zeros to multiples of 4.
 #[derive(Clone, Debug)]
 pub struct Weight {
     pub(super) matrix: Tensor,
@@ -36,8 +36,11 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Packs `k * n` elements: the one at `[k, n]` of the result is the source's element `index(k, n)`. `bias` holds `n` values.
-    /// Fails if the source is shorter than an index says.
+    /// Packs `k * n` elements. Element `[k, n]` of the result is the source's element
+    /// `index(k, n)`. `bias` has `n` values.
+    ///
+    /// # Errors
+    /// An index outside the source, elements that are no floats, or an error of the GPU.
     pub fn pack(
         gpu: &Gpu,
         what: &str,
@@ -50,6 +53,7 @@ impl Weight {
         let bytes = match source.element_type {
             ElementType::F32 => gather::<4>(&source.bytes, [k, n], shape, index),
             ElementType::F16 | ElementType::BF16 => gather::<2>(&source.bytes, [k, n], shape, index),
+            ElementType::U32 => return Err(GpuError::shape("weight", format!("{what} has no floats"))),
         };
         let bytes = bytes.ok_or_else(|| {
             GpuError::shape("weight", format!("{what} has {} bytes, too few for {k} x {n}", source.bytes.len()))
@@ -60,6 +64,9 @@ impl Weight {
     }
 
     /// A linear layer's weight as checkpoints store it: `[n, k]` row-major.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
     pub fn linear(
         gpu: &Gpu,
         what: &str,
@@ -70,7 +77,11 @@ impl Weight {
         Self::pack(gpu, what, source, [k, n], bias, |row, column| column * k + row)
     }
 
-    /// A matrix of activations `[k, n]`, both multiples of 4, as the right-hand side of a product that is also scaled by `scale`.
+    /// A matrix of activations `[k, n]` as the right-hand side of a product with the factor
+    /// `scale`.
+    ///
+    /// # Errors
+    /// `k` or `n` is no multiple of 4.
     pub fn view(matrix: &Tensor, scale: f32) -> Result<Self> {
         match *matrix.shape() {
             [k, n] if k % 4 == 0 && n % 4 == 0 => Ok(Self { matrix: matrix.clone(), scale, bias: None }),
@@ -88,27 +99,32 @@ impl Weight {
         self.matrix.shape()[1]
     }
 
-    /// Bytes on the GPU, bias not counted.
+    /// Bytes on the GPU, without the bias.
     pub fn bytes(&self) -> u64 {
         self.matrix.bytes()
     }
 }
 
 /// A vector of f32 weights on the GPU, padded with zeros to `length`.
+///
+/// # Errors
+/// An error of the GPU.
 pub fn vector(gpu: &Gpu, what: &str, values: &[f32], length: usize) -> Result<Tensor> {
     let mut padded = values.to_vec();
     padded.resize(length.max(values.len()), 0.0);
     gpu.upload_weight(what, bytemuck::cast_slice(&padded), &[padded.len()], ElementType::F32)
 }
 
-/// Writes elements of `SIZE` bytes into a zero-padded `[k, n]` matrix; `None` if an index is outside the source.
+/// Writes elements of `SIZE` bytes into a zero-padded `[k, n]` matrix. `None` if an index is
+/// outside the source.
 fn gather<const SIZE: usize>(
     source: &[u8],
     [k, n]: [usize; 2],
     [padded_k, padded_n]: [usize; 2],
     index: impl Fn(usize, usize) -> usize,
 ) -> Option<Vec<u8>> {
-    /// Columns written per sweep over k: keeps both the reads and the writes of a transposition in cache.
+    /// Columns written in one sweep over k. This number keeps reads and writes of a transposition
+    /// in the cache.
     const BLOCK: usize = 32;
     let (elements, _) = source.as_chunks::<SIZE>();
     let mut out = vec![[0; SIZE]; padded_k * padded_n];

@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::gpu::{ElementType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows, attention,
-    attention_paid, attention_received, layer_norm, matmul, project_heads, row_parts, silu,
+    Activation, Attention, AttentionBias, HeadsNorm, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows,
+    attention, attention_paid, attention_received, layer_norm, matmul, project_heads, row_parts, silu,
 };
 use crate::weights::Checkpoint;
 
@@ -457,7 +457,7 @@ impl WanTransformer {
     }
 
     fn normed<'a>(&self, weight: &'a Tensor) -> HeadsPart<'a> {
-        HeadsPart { norm: Some((weight, self.config.eps)), ..Default::default() }
+        HeadsPart { norm: Some(HeadsNorm { weight, epsilon: self.config.eps }), ..Default::default() }
     }
 
     fn scale(&self) -> f32 {

@@ -150,11 +150,11 @@ struct AttentionBlock {
 impl AttentionBlock {
     fn load(loader: &Loader, name: &str, dim: usize) -> std::result::Result<Self, ModelError> {
         let qkv = format!("{name}.to_qkv");
-        let part = |i: usize| loader.conv(&qkv, &Conv::POINT, &[1; 2], [3 * dim, dim], [i * dim, dim]);
+        let part = |i: usize| loader.conv(&qkv, &Conv::POINT, &[1; 2], [3 * dim, dim], i * dim..(i + 1) * dim);
         Ok(Self {
             gamma: loader.gamma(&format!("{name}.norm.gamma"), dim, 2)?,
             query_key_value: [part(0)?, part(1)?, part(2)?],
-            out: loader.conv(&format!("{name}.proj"), &Conv::POINT, &[1; 2], [dim, dim], [0, dim])?,
+            out: loader.conv(&format!("{name}.proj"), &Conv::POINT, &[1; 2], [dim, dim], 0..dim)?,
             dim,
         })
     }

@@ -99,12 +99,12 @@ impl Upsampler {
     fn load(loader: &Loader, name: &str, dim: usize, temporal: bool) -> std::result::Result<Self, ModelError> {
         let half = |i: usize| {
             let time_conv = format!("{name}.time_conv");
-            loader.conv(&time_conv, &over_time(0), &[3, 1, 1], [2 * dim, dim], [i * dim, dim])
+            loader.conv(&time_conv, &over_time(0), &[3, 1, 1], [2 * dim, dim], i * dim..(i + 1) * dim)
         };
         let channels = [dim / 2, dim];
         Ok(Self {
             time_conv: if temporal { Some([half(0)?, half(1)?]) } else { None },
-            resample: loader.conv(&format!("{name}.resample.1"), &DOUBLE, &[3; 2], channels, [0, channels[0]])?,
+            resample: loader.conv(&format!("{name}.resample.1"), &DOUBLE, &[3; 2], channels, 0..channels[0])?,
         })
     }
 

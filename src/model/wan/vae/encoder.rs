@@ -35,7 +35,7 @@ impl Encoder {
                 .collect::<std::result::Result<_, _>>()?,
             mid_block: MidBlock::load(loader, "encoder.mid_block", top)?,
             out: NormConv::load(loader, ["encoder.norm_out", "encoder.conv_out"], 2 * z, top)?,
-            quant_conv: loader.conv("quant_conv", &Conv::POINT, &[1; 3], [2 * z, 2 * z], [0, z])?,
+            quant_conv: loader.conv("quant_conv", &Conv::POINT, &[1; 3], [2 * z, 2 * z], 0..z)?,
         })
     }
 
@@ -70,7 +70,7 @@ impl DownLayer {
             }
             DownLayerConfig::Downsample { dim, temporal } => {
                 let load = |what: &str, geometry: &Conv, kernel: &[usize]| {
-                    loader.conv(&format!("{name}.{what}"), geometry, kernel, [dim; 2], [0, dim])
+                    loader.conv(&format!("{name}.{what}"), geometry, kernel, [dim; 2], 0..dim)
                 };
                 let time_conv = temporal.then(|| load("time_conv", &HALVE_TIME, &[3, 1, 1]));
                 Ok(Self::Downsample {

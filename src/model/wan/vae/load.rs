@@ -1,5 +1,7 @@
 //! Weights of the autoencoder, from a checkpoint with diffusers' names.
 
+use std::ops::Range;
+
 use crate::gpu::{self, Gpu, Tensor};
 use crate::model::ModelError;
 use crate::model::wan::load::host_weight;
@@ -13,15 +15,15 @@ pub(super) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// `NAME.weight` `[outputs, inputs, kernel..]` and `NAME.bias`. `kernel` is what the checkpoint's shape says (2-D convolutions have
-    /// no time); only output channels `first..first + count` are taken.
+    /// `NAME.weight` `[outputs, inputs, kernel..]` and `NAME.bias`, for the output channels `part`. `kernel` is
+    /// the one of the checkpoint's shape, where 2-D convolutions have no time.
     pub(super) fn conv(
         &self,
         name: &str,
         geometry: &Conv,
         kernel: &[usize],
         channels: [usize; 2],
-        part: [usize; 2],
+        part: Range<usize>,
     ) -> Result<Weight, ModelError> {
         let name_of = |what: &str| format!("{name}.{what}");
         let shape: Vec<usize> = channels.iter().chain(kernel).copied().collect();
@@ -34,12 +36,12 @@ impl Loader<'_> {
 
     /// A causal 3 x 3 x 3 convolution.
     pub(super) fn cube(&self, name: &str, outputs: usize, inputs: usize) -> Result<Weight, ModelError> {
-        self.conv(name, &Conv::causal(0), &[3; 3], [outputs, inputs], [0, outputs])
+        self.conv(name, &Conv::causal(0), &[3; 3], [outputs, inputs], 0..outputs)
     }
 
     /// A 1 x 1 x 1 convolution.
     pub(super) fn point(&self, name: &str, outputs: usize, inputs: usize) -> Result<Weight, ModelError> {
-        self.conv(name, &Conv::POINT, &[1; 3], [outputs, inputs], [0, outputs])
+        self.conv(name, &Conv::POINT, &[1; 3], [outputs, inputs], 0..outputs)
     }
 
     /// A channel norm's gamma `[channels, 1, ..]` times the square root of the channels, padded to a multiple of 4.

@@ -1,11 +1,11 @@
-//! Attention received and paid against twins on the CPU.
+//! Attention received and paid, compared with CPU twins.
 
 use super::*;
 use crate::gpu::{GpuOptions, StreamOptions};
 use crate::ops::testing::*;
 use crate::ops::{AttentionBias, attention};
 
-/// Extents, and the size of q (large: peaked softmax).
+/// Extents, and the size of q (a large one makes a peaked softmax).
 #[derive(Clone, Copy, Debug)]
 struct Case {
     heads: usize,
@@ -59,14 +59,14 @@ impl Operands {
         Attention { q: &self.q, k: &self.k, v: &self.v, scale, bias: None, log_sum: None }
     }
 
-    /// The log-sum that the attention with a bias leaves behind.
+    /// The log-sum of the attention with a bias.
     fn log_sum(&self, cx: &mut Stream, case: &Case, bias: Option<AttentionBias>) -> Tensor {
         let log_sum = cx.empty("log-sum", &[case.heads, case.n_q], ElementType::F32).unwrap();
         attention(cx, &Attention { bias, log_sum: Some(&log_sum), ..self.call(case) }).unwrap();
         log_sum
     }
 
-    /// CPU twin: the softmax matrix `[heads, n_q, n_k]` in f64, with a bias per key.
+    /// The CPU twin: the softmax matrix `[heads, n_q, n_k]` in f64, with one bias for each key.
     fn weights(&self, case: &Case, bias: &[f32]) -> Vec<f64> {
         let Case { heads, n_q, n_k, d, .. } = *case;
         let mut all = Vec::with_capacity(heads * n_q * n_k);
@@ -86,7 +86,7 @@ impl Operands {
     }
 }
 
-/// CPU twin of [`attention_received`] over some query rows.
+/// The CPU twin of [`attention_received`] over some query rows.
 fn received_cpu(case: &Case, weights: &[f64], rows: &[u32]) -> Vec<f32> {
     let Case { heads, n_q, n_k, .. } = *case;
     let weight = |head: usize, row: u32, key: usize| weights[(head * n_q + row as usize) * n_k + key];
@@ -149,7 +149,7 @@ fn splits_at_the_limits_change_no_bit() {
     let case = Case { heads: 6, n_q: 75, n_k: 71, d: 40, sharpness: 1.0 };
     let budgets = [std::time::Duration::from_nanos(20_000), StreamOptions::default().budget];
     let results = budgets.map(|budget| {
-        let mut cx = Stream::new(&gpu, StreamOptions { budget, ..Default::default() });
+        let mut cx = Stream::new(&gpu, StreamOptions::default().with_budget(budget));
         let operands = Operands::new(&mut cx, &case);
         let want = received_cpu(&case, &operands.weights(&case, &[]), &(0..75).collect::<Vec<_>>());
         let log_sum = operands.log_sum(&mut cx, &case, None);
@@ -184,7 +184,7 @@ fn sampled_queries_agree_with_the_twin() {
     assert!(matches!(Rows::receiving(&mut cx, Received::Sampled(0), [4, 5, 6]), Err(GpuError::Shape { .. })));
 }
 
-/// What profiling asks of the attention must not change its result.
+/// Profiling stores log-sums, and must not change the result of the attention.
 #[test]
 fn attention_is_the_same_bit_for_bit_with_a_log_sum() {
     for open in [gpu, base_gpu] {
@@ -206,7 +206,7 @@ fn attention_paid_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
     let small = narrow_gpu(20_000);
     let budget = std::time::Duration::from_nanos(20_000);
-    let streams = [stream(&gpu), Stream::new(&small, StreamOptions { budget, ..Default::default() })];
+    let streams = [stream(&gpu), Stream::new(&small, StreamOptions::default().with_budget(budget))];
     for mut cx in streams {
         for (case, keys) in [(CASES[1], vec![64, 3, 3, 10]), (CASES[2], vec![30]), (CASES[3], (0..103).collect())] {
             let operands = Operands::new(&mut cx, &case);
@@ -268,7 +268,8 @@ fn samples_are_distinct_and_spread_over_the_grid() {
             assert!(rows.windows(2).all(|pair| pair[0] < pair[1]) && (rows[rows.len() - 1] as usize) < tokens);
         }
     }
-    // A Wan grid: every frame has its share, every eighth of the lines and of the columns too.
+    // On a Wan grid every frame, every eighth of the rows and every eighth of the columns has its
+    // share.
     let rows = sampled_rows([21, 30, 52], 256);
     let count = |of: &dyn Fn(u32) -> usize, n: usize| {
         let mut counts = vec![0; n];
@@ -285,7 +286,7 @@ fn samples_are_distinct_and_spread_over_the_grid() {
     }
 }
 
-/// Prints how long attention received takes beside the attention, by the processor time of two cores.
+/// Prints the processor time of attention received and of the attention.
 #[test]
 #[ignore = "a measurement, not a test"]
 fn cost_beside_the_attention() {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ops::testing::*;
 
-/// CPU twin: `[t, h, w, c]` by `[out, in, taps]` in f64, zero outside.
+/// The CPU twin: `[t, h, w, c]` by `[out, in, taps]` in f64, zero outside.
 fn conv_cpu(x: &[f32], extents: [usize; 3], w: &[f32], [outputs, inputs]: [usize; 2], geometry: &Conv) -> Vec<f64> {
     let [_, height, width] = extents;
     let big = geometry.virtual_input(extents);
@@ -85,7 +85,7 @@ fn weights(gpu: &Gpu, case: &Case, seed: u64) -> (Weight, Vec<f32>, Vec<f32>) {
     let values = random(seed, outputs * inputs * taps);
     let bias = random(seed + 1, outputs);
     let host = HostWeight::from_f32(&values);
-    let weight = case.geometry.weight(gpu, "w", &host, [outputs, inputs], [0, outputs], Some(&bias)).expect("weight");
+    let weight = case.geometry.weight(gpu, "w", &host, [outputs, inputs], 0..outputs, Some(&bias)).expect("weight");
     (weight, values, bias)
 }
 
@@ -105,7 +105,7 @@ fn check(cx: &mut Stream, case: &Case, variant: Variant, seed: u64) {
     let got = conv_with(cx, variant, &tensor, &weight, &case.geometry, Activation::Silu, Target::New).unwrap();
     let what = format!("{variant:?} {:?} {:?} {:?}", case.geometry, case.extents, case.channels);
     assert_close(&cx.read(&got).unwrap(), &want, 2e-6, &what);
-    // Into every second frame, and added to what is there.
+    // Into every second frame, and added to the first result.
     let [ot, oh, ow] = case.geometry.output(case.extents).unwrap();
     let n = outputs.next_multiple_of(4);
     let wide = cx.zeros("wide", &[2 * ot, oh, ow, n], ElementType::F32).unwrap();
@@ -135,7 +135,7 @@ fn every_geometry_is_right() {
 fn every_variant_is_right() {
     let (gpu, _turn) = gpu();
     let mut cx = stream(&gpu);
-    // One compilation each: the large ones take seconds.
+    // One compilation for each variant, because the large ones take seconds.
     let case = Case { geometry: Conv::causal(1), extents: [3, 5, 7], channels: [6, 39] };
     let (weight, values, _) = weights(&gpu, &case, 1);
     let x = padded(random(2, 3 * 5 * 7 * 6), 6);
@@ -158,13 +158,14 @@ fn the_base_tier_is_right() {
     }
 }
 
-/// Small bindings and a small time budget: dispatches split inside frames and between them, and views start anywhere.
+/// Small bindings and a small time budget split dispatches inside frames and between them, and make
+/// views start anywhere.
 #[test]
 fn splits_are_seamless() {
     let (_, _turn) = gpu();
     let gpu = narrow_gpu(12 << 10);
     let budget = std::time::Duration::from_micros(30);
-    let mut cx = Stream::new(&gpu, crate::gpu::StreamOptions { budget, ..Default::default() });
+    let mut cx = Stream::new(&gpu, crate::gpu::StreamOptions::default().with_budget(budget));
     let case = Case { geometry: Conv::causal(2), extents: [9, 9, 7], channels: [12, 8] };
     check(&mut cx, &case, Variant::Rows { rows: 4, columns4: 2 }, 1);
     let case = Case { geometry: TIME_DOWN, extents: [9, 5, 7], channels: [12, 8] };
@@ -197,47 +198,6 @@ fn misfits_are_errors() {
     let beyond = Target::Frames { tensor: &one, stride: 2, offset: 1 };
     assert!(run(&[1, 4, 4, 4], &case.geometry, beyond), "frame beyond the target");
     let host = HostWeight::from_f32(&[0.0; 4 * 4 * 27]);
-    assert!(case.geometry.weight(&gpu, "w", &host, [4, 5], [0, 4], None).is_err(), "too few elements");
-    assert!(case.geometry.weight(&gpu, "w", &host, [4, 4], [1, 4], None).is_err(), "channels beyond the last");
-}
-
-/// CPU seconds of this process so far (Linux).
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-/// Prints GFLOP/s of every variant on two otherwise idle cores: per CPU second, times two.
-#[test]
-#[ignore = "prints speeds"]
-fn speed() {
-    let gpu = Gpu::open(&Default::default()).unwrap();
-    let mut cx = stream(&gpu);
-    for [size, inputs, outputs] in
-        [[64, 4, 8], [64, 8, 8], [64, 8, 3], [64, 16, 16], [64, 16, 3], [32, 32, 32], [16, 48, 48], [16, 96, 96]]
-    {
-        let case = Case { geometry: Conv::causal(2), extents: [6, size, size], channels: [inputs, outputs] };
-        let (weight, ..) = weights(&gpu, &case, 1);
-        let (x, _) = random_tensor(&mut cx, 2, &[6, size, size, inputs]);
-        let flops = 2.0 * (4 * size * size * 27 * inputs * outputs) as f64;
-        for variant in conv_variants(&gpu, weight.n()) {
-            let run = |cx: &mut Stream| {
-                conv_with(cx, variant, &x, &weight, &case.geometry, Activation::None, Target::New).unwrap();
-            };
-            let compiling = cpu_seconds();
-            run(&mut cx);
-            cx.finish().unwrap();
-            let compiling = cpu_seconds() - compiling;
-            let turns = (1e9 / flops).ceil() as usize;
-            let start = cpu_seconds();
-            (0..turns).for_each(|_| run(&mut cx));
-            cx.finish().unwrap();
-            let seconds = (cpu_seconds() - start) / 2.0;
-            println!(
-                "{size} {inputs} -> {outputs} {variant:?}: {:.1}, first {compiling:.2} s",
-                turns as f64 * flops / seconds / 1e9
-            );
-        }
-    }
+    assert!(case.geometry.weight(&gpu, "w", &host, [4, 5], 0..4, None).is_err(), "too few elements");
+    assert!(case.geometry.weight(&gpu, "w", &host, [4, 4], 1..5, None).is_err(), "channels beyond the last");
 }
