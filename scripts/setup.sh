@@ -1,5 +1,6 @@
-# Sourced by scripts/run and scripts/test: installs what this machine lacks to build and run ditscope, and nothing else.
-# Debian and Ubuntu, as root or with sudo. Silent when nothing is missing.
+# scripts/run and scripts/test source this file. It installs only the packages that this machine
+# lacks to build and run ditscope, on Debian and Ubuntu, as root or with sudo. It prints nothing if
+# nothing is missing.
 
 say() { printf 'ditscope: %s\n' "$*" >&2; }
 
@@ -7,7 +8,7 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
 }
 
-# Installs the named packages; says what and why nothing happened when it cannot.
+# Installs the named packages. Prints a reason if it cannot.
 install_packages() {
     [ $# -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
@@ -20,12 +21,13 @@ install_packages() {
         say "not all of these could be installed: $*"
 }
 
-# No grep -q in pipes: it may end the pipe early, which pipefail takes for a failure.
+# Pipes do not use grep -q, because it may end the pipe early, which pipefail treats as a failure.
 has_library() { /sbin/ldconfig -p | grep "[[:space:]]$1 " >/dev/null; }
 
 has_gpu() { compgen -G '/dev/dri/renderD*' >/dev/null || compgen -G '/dev/nvidia[0-9]*' >/dev/null; }
 
-# With a GPU any Vulkan driver will do (Mesa's or the vendor's own); without one it has to be Mesa's CPU driver.
+# With a GPU any Vulkan driver is sufficient, of Mesa or of the vendor. Without a GPU the driver
+# must be Mesa's CPU driver.
 has_vulkan_driver() {
     local name='*'
     has_gpu || name='lvp_icd*'
@@ -40,7 +42,7 @@ missing_packages() {
     fi
     has_library libvulkan.so.1 || echo libvulkan1
     has_vulkan_driver || echo mesa-vulkan-drivers
-    # What the window's toolkit (winit) opens at run time, on X11 and on Wayland.
+    # The libraries that winit, the window's toolkit, opens at run time on X11 and on Wayland.
     has_library libX11.so.6 || echo libx11-6
     has_library libX11-xcb.so.1 || echo libx11-xcb1
     has_library libXcursor.so.1 || echo libxcursor1
@@ -50,7 +52,8 @@ missing_packages() {
     has_library libwayland-client.so.0 || echo libwayland-client0
 }
 
-# The distributions' own Rust is older than Cargo.toml's rust-version, so a missing one comes from rustup.
+# The distributions' Rust is older than the rust-version in Cargo.toml, so a missing Rust comes from
+# rustup.
 setup_rust() {
     command -v cargo >/dev/null && return
     local cargo_env="${CARGO_HOME:-$HOME/.cargo}/env"
@@ -63,7 +66,8 @@ setup_rust() {
     . "$cargo_env"
 }
 
-# Without it some Vulkan drivers complain on every start (of an error that is none), in containers for instance.
+# Without a runtime folder, for example in containers, some Vulkan drivers print a harmless error on
+# every start.
 setup_runtime_dir() {
     if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
         export XDG_RUNTIME_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/ditscope/run"
@@ -71,8 +75,9 @@ setup_runtime_dir() {
     fi
 }
 
-# Debian 12's Mesa (22.3) runs the kernels on the CPU 2 to 5 times slower than that of its backports. Where that one can
-# be reached it is unpacked into the user's cache; the system stays as it is. Everything else uses the system's driver.
+# The Mesa of Debian 12 (22.3) runs the kernels on the CPU 2 to 5 times slower than the Mesa of its
+# backports. If the newer Mesa can be downloaded, it is unpacked into the user's cache, and the
+# system is not changed. Otherwise the system's driver is used.
 setup_lavapipe() {
     local cache="${XDG_CACHE_HOME:-$HOME/.cache}/ditscope" mesa log
     if has_gpu || [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then return 0; fi
@@ -87,7 +92,7 @@ setup_lavapipe() {
     fi
     VK_DRIVER_FILES=$(compgen -G "$cache/mesa-*/lvp.json" | sort -V | tail -n 1)
     export VK_DRIVER_FILES
-    # Only a driver that the system's own libraries do not satisfy gets the ones that came with it.
+    # The driver uses its own copies of libraries only if the system's libraries do not satisfy it.
     local folder=${VK_DRIVER_FILES%/*}
     if ldd -r "$folder"/libvulkan_lvp.so 2>&1 | grep -E 'not found|undefined symbol' >/dev/null; then
         export LD_LIBRARY_PATH="$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
