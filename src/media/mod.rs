@@ -11,8 +11,9 @@
 //! | `NAME.y4m` | YUV4MPEG2 4:4:4 | up to rounding | `NAME.settings.json` beside the file |
 //! | `NAME/` | `0000.png`, `0001.png`, ... | yes | every PNG, and `settings.json` in the folder |
 //!
-//! GIF and APNG loop forever. MP4 is H.264 High 4:2:0 with CABAC and a constant quantizer, and starts
-//! to play before it is loaded. Y4M rounds to 8-bit YCbCr; its header has no room for settings.
+//! GIF and APNG loop forever. MP4 is H.264 High 4:2:0 with CABAC and a constant quantizer, and can
+//! start to play before it is loaded. Y4M rounds to 8-bit YCbCr; its header has no room for
+//! settings.
 //!
 //! **Why H.264**: several codecs have an encoder in pure Rust under a permissive licence. Of these
 //! codecs, only H.264 is decoded by every browser and by every system's own player. AV1 does not
