@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a clip is: its size, its length, and the numbers of its sampling. Requests, captures,
-/// profiles and the window's form hold one of these. [`super::limits`] lists the limits.
+/// The size and length of a clip, and the numbers of its sampling. Requests, captures, profiles and
+/// the window's form each hold one value of this type. [`super::limits`] lists the limits.
 ///
-/// Fields that a file leaves out have the values of [`ClipSettings::default`]. The second names are
-/// those of older files.
+/// A field that is missing in a file has its value of [`ClipSettings::default`]. The aliases are
+/// names of older files.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipSettings {
@@ -14,20 +14,20 @@ pub struct ClipSettings {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Frames: `4 n + 1` for a VAE that compresses time by 4.
+    /// Number of frames: `4 n + 1` for a VAE that compresses time by 4.
     #[serde(alias = "frames")]
     pub num_frames: usize,
-    /// Denoising steps that are asked for. A strategy may take fewer.
+    /// Requested number of denoising steps. A strategy may take fewer.
     #[serde(alias = "steps")]
     pub num_inference_steps: usize,
-    /// Scale of classifier-free guidance. At 1 and below there is no unconditional branch.
+    /// Scale of classifier-free guidance. The unconditional branch runs only above 1.
     #[serde(alias = "guidance")]
     pub guidance_scale: f64,
-    /// Shift of the sigma schedule; the model's own if `None`.
+    /// Shift of the sigma schedule. `None` takes the model's own shift.
     pub flow_shift: Option<f64>,
     /// Seed of the initial noise.
     pub seed: u64,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
 }
 
