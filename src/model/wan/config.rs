@@ -1,9 +1,12 @@
-//! What the four `config.json` files of a model say: parsed, checked, and turned into lists of expected tensors.
+//! The four configuration files of a model: parsed, checked, and turned into lists of expected
+//! tensors.
 //!
-//! Field names are diffusers' (transformers' for the text encoder), and so are the defaults for what a file leaves out.
-//! Keys that are not known are ignored; values that make no sense, or that ask for something the program does not do, are
-//! refused with one line. Checkpoints in the original layout have less: an original `config.json` for the transformer, and
-//! nothing for the others, whose configurations are inferred from the shapes of their tensors.
+//! Field names and default values are those of diffusers, or of transformers for the text encoder.
+//! Unknown keys are ignored. Values that make no sense, or that ask for an unsupported option, are
+//! refused with one line.
+//!
+//! Checkpoints in the original layout have only a `config.json` for the transformer. The other
+//! configurations are inferred from the shapes of the tensors.
 
 mod scheduler;
 mod text_encoder;
@@ -21,12 +24,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// Names (diffusers') and shapes of a part's tensors.
+/// Names (in diffusers' form) and shapes of a part's tensors.
 pub type ExpectedTensors = Vec<(String, Vec<usize>)>;
 
-/// Largest size that is believed: four times the largest of any published model (UMT5's vocabulary).
+/// Largest size that is accepted. It is four times the largest size of any published model (UMT5's
+/// vocabulary).
 const LARGEST_SIZE: usize = 1 << 20;
-/// Most layers that are believed.
+/// Largest number of layers that is accepted.
 const MOST_LAYERS: usize = 1000;
 /// Longest configuration file that is read, in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -34,7 +38,8 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// Reads a configuration file as text.
 ///
 /// # Errors
-/// [`ModelError::Io`], or [`ModelError::Config`] for something that is no file or far too long to be a configuration.
+/// [`ModelError::Io`], or [`ModelError::Config`] if the path is not a file or the file is too long
+/// for a configuration.
 pub(super) fn read_text(path: &Path) -> Result<String, ModelError> {
     let io = |source| ModelError::Io { path: path.into(), source };
     let metadata = std::fs::metadata(path).map_err(io)?;
@@ -68,7 +73,7 @@ fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<(), ModelError> {
     }
 }
 
-/// Refuses the configuration unless `holds`.
+/// Refuses the configuration if `holds` is false.
 fn require(path: &Path, holds: bool, problem: impl FnOnce() -> String) -> Result<(), ModelError> {
     if holds { Ok(()) } else { Err(ModelError::config(path, problem())) }
 }
@@ -77,7 +82,8 @@ fn check_epsilon(path: &Path, name: &str, value: f32) -> Result<(), ModelError> 
     require(path, value.is_finite() && value > 0.0, || format!("{name} is {value}; expected a small positive number"))
 }
 
-/// The shape of a tensor that must have `N` dimensions, to infer a configuration from.
+/// The shape of a tensor from which a configuration is inferred. The tensor must have `N`
+/// dimensions.
 fn shape<const N: usize>(checkpoint: &Checkpoint, name: &str) -> Result<[usize; N], ModelError> {
     let path = checkpoint.path();
     let tensor = checkpoint.get(name).ok_or_else(|| {
@@ -88,12 +94,12 @@ fn shape<const N: usize>(checkpoint: &Checkpoint, name: &str) -> Result<[usize; 
     })
 }
 
-/// How many of `{before}0{after}`, `{before}1{after}`, ... the checkpoint has.
+/// The number of tensors `{before}0{after}`, `{before}1{after}`, ... in the checkpoint.
 fn count_layers(checkpoint: &Checkpoint, before: &str, after: &str) -> usize {
     (0..MOST_LAYERS).take_while(|layer| checkpoint.get(&format!("{before}{layer}{after}")).is_some()).count()
 }
 
-/// Adds a weight and a bias of the weight's first size.
+/// Adds a weight, and a bias whose length is the weight's first size.
 fn push_biased(tensors: &mut ExpectedTensors, name: &str, weight: &[usize]) {
     tensors.push((format!("{name}.weight"), weight.to_vec()));
     tensors.push((format!("{name}.bias"), weight.iter().copied().take(1).collect()));

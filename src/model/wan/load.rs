@@ -1,4 +1,4 @@
-//! From a checkpoint's tensors to weights on the GPU.
+//! Loads a checkpoint's tensors as weights on the GPU.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,9 @@ use crate::weights::{self, Checkpoint, TensorView, WeightsError};
 /// Uploads the tensors of one checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Loader<'a> {
-    /// Where to.
+    /// The device that gets the weights.
     pub gpu: &'a Gpu,
-    /// Where from, under diffusers' names.
+    /// The checkpoint, with diffusers' names.
     pub checkpoint: &'a Checkpoint,
 }
 
@@ -33,13 +33,15 @@ impl<'a> Loader<'a> {
         self.linears(&[name.to_owned()])
     }
 
-    /// Several Linear layers with the same input as one: their outputs side by side.
+    /// Several Linear layers with the same input, joined to one layer whose outputs lie side by
+    /// side.
     pub fn linears(&self, names: &[String]) -> Result<Weight, ModelError> {
         let views = names.iter().map(|name| self.view(&format!("{name}.weight"))).collect::<Result<Vec<_>, _>>()?;
         let (mut rows, mut columns) = (0, 0);
         let mut bias = Vec::new();
         for (name, view) in names.iter().zip(&views) {
-            // Everything behind the first axis is the inner extent: a convolution over whole patches is a Linear layer too.
+            // All axes after the first form the inner extent, because a convolution over whole
+            // patches is a Linear layer too.
             let (&outputs, inputs) = view.shape.split_first().unwrap_or((&0, &[]));
             rows += outputs;
             columns = inputs.iter().product();
@@ -61,7 +63,8 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Tensors one behind the other, in the type that they share; in f32 where they differ.
+/// Joins tensors one after another. Tensors of one type keep it, tensors of different types become
+/// f32.
 fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
     if let [view] = views {
         return host_weight(view);
@@ -76,7 +79,8 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
         let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
         return Ok(HostWeight { bytes: Cow::Owned(bytes), element_type, scale });
     }
-    // 8-bit floats with a scale each: in halves, by the largest scale. What their eleven bits round, three would not show.
+    // 8-bit floats with different scales become f16 with the largest scale. The 11 bits of f16
+    // represent the 3 or 4 significant bits of an 8-bit float well after rescaling.
     let scale = parts.iter().map(|part| part.scale.abs()).fold(f32::MIN_POSITIVE, f32::max);
     let mut halves = Vec::new();
     for (view, part) in views.iter().zip(&parts) {
@@ -86,8 +90,11 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
     Ok(HostWeight { bytes: Cow::Owned(bytemuck::cast_slice(&halves).to_vec()), element_type: ElementType::F16, scale })
 }
 
-/// A tensor as the GPU keeps it: 32- and 16-bit floats as they are, but those in f32 that bf16 holds too (checkpoints are published
-/// so) in half the memory; 8-bit floats widened to bf16, which holds them exactly, with their scale beside them.
+/// A tensor in the form in which the GPU stores it.
+///
+/// 32- and 16-bit floats keep their type. An f32 tensor whose values all fit in bf16 becomes bf16,
+/// which halves its memory; some published checkpoints have such tensors. 8-bit floats become bf16,
+/// which represents them exactly, and keep their scale.
 pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelError> {
     let scale = view.scale.unwrap_or(1.0);
     let stored = |element_type| HostWeight { bytes: Cow::Borrowed(view.bytes), element_type, scale };
@@ -112,7 +119,8 @@ pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelErr
     })
 }
 
-/// Whether little-endian f32 values are bf16 values: their lower halves are zero.
+/// Whether all little-endian f32 values are bf16 values, which means that their lower halves are
+/// zero.
 pub fn fits_bf16(values: &[u8]) -> bool {
     values.as_chunks::<4>().0.iter().all(|value| value[..2] == [0, 0])
 }
@@ -138,10 +146,10 @@ mod tests {
         }
     }
 
-    /// Scaled 8-bit floats joined stay in 16 bits, whatever their scales.
+    /// Joined 8-bit floats stay in 16 bits for any scales.
     #[test]
     fn joined_scales_are_kept_in_halves() {
-        // 1.0, -1.75 and the largest, 448, of e4m3.
+        // In e4m3 these bytes are 1.0, -1.75 and the largest value, 448.
         let bytes = [0x38, 0xbe, 0x7e];
         let parts = [3.1e-3, 0.4, 0.07].map(|scale| view(weights::DType::F8E4M3, &bytes, Some(scale)));
         let kept = joined(&parts).unwrap();

@@ -1,8 +1,8 @@
-//! Undoes mojibake: UTF-8 that was once read as a single-byte code page ("cafÃ©" for "café").
+//! Repairs mojibake: UTF-8 that was read as a single-byte code page ("cafÃ©" for "café").
 //!
-//! ftfy decides by a table of unlikely neighbours. Here the structure of UTF-8 decides: characters that stand for a lead
-//! byte and the right number of continuation bytes are rare in real text, and are left alone where a word and its
-//! punctuation may give such a pair ("É…").
+//! ftfy decides by a table of unlikely neighbours. This module decides by the structure of UTF-8.
+//! Characters that stand for a lead byte and the right number of continuation bytes are rare in
+//! real text. A pair that could also be a word and its punctuation ("É…") is kept.
 
 use std::sync::LazyLock;
 
@@ -10,19 +10,21 @@ use encoding_rs::{
     Encoding, ISO_8859_2, MACINTOSH, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257,
 };
 
-/// By far the most frequent code page of mojibake: tried first, and the only one that is repaired in part.
+/// By far the most frequent code page of mojibake. It is tried first, and only this code page is
+/// repaired within a part of a line.
 static WINDOWS: LazyLock<CodePage> = LazyLock::new(|| CodePage::new(WINDOWS_1252));
 
-/// Code pages in which the whole line must make sense.
+/// Code pages that are repaired only if the whole line makes sense.
 static OTHERS: LazyLock<Vec<CodePage>> = LazyLock::new(|| {
     let encodings = [WINDOWS_1251, WINDOWS_1250, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257, ISO_8859_2, MACINTOSH];
     encodings.into_iter().map(CodePage::new).collect()
 });
 
-/// Characters that may follow a capital letter in real text, though their bytes are continuation bytes.
+/// Characters that may follow a capital letter in real text although their bytes are continuation
+/// bytes.
 const CLOSING: &str = "’‘”“…™›‹–—•»«©®°º·´\u{a0}¡¿€£¥¢§¹²³ª";
 
-/// One layer of mojibake taken off `line`, or `None` when it looks right.
+/// Removes one layer of mojibake from `line`. `None` if the line looks right.
 pub(super) fn fix_encoding(line: &str) -> Option<String> {
     if line.is_ascii() {
         return None;
@@ -33,7 +35,8 @@ pub(super) fn fix_encoding(line: &str) -> Option<String> {
 fn fix_windows_1252(line: &str) -> Option<String> {
     let scan = Scan::new(line, &WINDOWS);
     let certain = scan.sequences.iter().any(|sequence| sequence.certain);
-    // Where all of the line decodes and some of it is certain, the doubtful sequences are mojibake too.
+    // If the whole line decodes and a part of it is certain, the doubtful sequences are mojibake
+    // too.
     let all = scan.strays == 0;
     certain.then(|| scan.decode(line, |sequence| all || sequence.certain))
 }
@@ -44,24 +47,25 @@ fn fix_whole_line(line: &str, page: &CodePage) -> Option<String> {
     (convincing && scan.strays == 0).then(|| scan.decode(line, |_| true))
 }
 
-/// Quotes, dashes and dots (the block General Punctuation).
+/// Whether all characters are quotes, dashes or dots (Unicode's block General Punctuation).
 fn is_punctuation(text: &str) -> bool {
     text.chars().all(|c| ('\u{2000}'..='\u{206f}').contains(&c))
 }
 
-/// Characters that together stand for the UTF-8 bytes of one character.
+/// A sequence of characters that together stand for the UTF-8 bytes of one character.
 struct Sequence {
-    /// Where they begin in the line, in bytes.
+    /// Start in the line, in bytes.
     start: usize,
-    /// Where they end.
+    /// End in the line, in bytes.
     end: usize,
-    /// What they stand for.
+    /// The character that the sequence stands for.
     decoded: String,
     /// Whether another sequence touches this one.
     in_run: bool,
-    /// Whether they end in an opening quote, which no real text has within a word.
+    /// Whether the sequence ends in an opening quote, which does not occur within words of real
+    /// text.
     opens: bool,
-    /// Whether no real text is likely to contain them.
+    /// Whether real text is unlikely to contain the sequence.
     certain: bool,
 }
 
@@ -78,7 +82,7 @@ impl Scan {
         let mut rest = chars.as_slice();
         while let Some((&(_, c), after)) = rest.split_first() {
             if let Some(mut sequence) = page.sequence(rest) {
-                // As many characters as the decoded character has bytes.
+                // The sequence has one character for each byte of the decoded character.
                 rest = rest.get(sequence.decoded.len()..).unwrap_or_default();
                 sequence.certain |= rest.first().is_some_and(|&(_, next)| sequence.opens && next.is_alphabetic());
                 scan.push(sequence);
@@ -113,8 +117,8 @@ impl Scan {
     }
 }
 
-/// The upper half of a single-byte code page. Latin-1 needs no page of its own: once its control characters are read as
-/// Windows-1252, it is that.
+/// The upper half of a single-byte code page. Latin-1 needs no code page of its own, because it
+/// equals Windows-1252 once its control characters are read as Windows-1252.
 struct CodePage {
     upper: Vec<char>,
 }
@@ -126,7 +130,8 @@ impl CodePage {
         Self { upper }
     }
 
-    /// The byte that reads as `c`; `None` for ASCII and for what the code page lacks.
+    /// The byte that the code page reads as `c`. `None` for ASCII and for characters that the code
+    /// page lacks.
     fn byte(&self, c: char) -> Option<u8> {
         match u8::try_from(c) {
             Ok(byte) if byte < 0x80 => None,
@@ -135,7 +140,7 @@ impl CodePage {
         }
     }
 
-    /// The sequence at the front of `chars`, if they stand for one character in UTF-8.
+    /// The sequence at the start of `chars`, if it stands for one character in UTF-8.
     fn sequence(&self, chars: &[(usize, char)]) -> Option<Sequence> {
         let &(start, lead) = chars.first()?;
         let length = match self.byte(lead)? {
@@ -149,7 +154,8 @@ impl CodePage {
         let decoded = String::from_utf8(bytes?).ok()?;
         let &(last, c) = chars.last()?;
         let &(_, second) = chars.get(1)?;
-        // "Â" and "Ã" before a symbol, and "â€", are the usual faces of mojibake and nothing else.
+        // "Â" and "Ã" before a symbol, and "â€", are typical of mojibake and do not occur in real
+        // text.
         let certain = matches!(lead, 'Â' | 'Ã') || (lead == 'â' && second == '€') || !CLOSING.contains(second);
         Some(Sequence {
             start,

@@ -1,9 +1,10 @@
-//! Latents as the rows that the transformer works on, one patch a token, and back. On the CPU, where the sampler's latents are: a walk
-//! through memory there, where the GPU would need a dispatch a step and another one a branch.
+//! Converts latents to the rows of the transformer, with one patch for each token, and back. The
+//! conversion runs on the CPU, where the sampler's latents are. There it is one pass through
+//! memory, whereas the GPU would need one dispatch for each step and another for each branch.
 
 use crate::gpu::GpuError;
 
-/// How latents are cut into patches.
+/// The division of latents into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patches {
     /// Extents of the latents: frames, height, width.
@@ -13,10 +14,10 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Patches of latents of these extents (frames, height, width).
+    /// The patches of latents with these extents (frames, height, width).
     ///
     /// # Errors
-    /// The patch does not divide the latents.
+    /// [`GpuError::Shape`] if the patch does not divide the latents.
     pub fn new(extents: [usize; 3], patch: [usize; 3]) -> Result<Self, GpuError> {
         let divides =
             (0..3).all(|axis| patch[axis] > 0 && extents[axis] > 0 && extents[axis].is_multiple_of(patch[axis]));
@@ -24,7 +25,7 @@ impl Patches {
         if divides { Ok(Self { extents, patch }) } else { Err(GpuError::shape("patches", message())) }
     }
 
-    /// Tokens along frames, height and width.
+    /// Number of tokens along frames, height and width.
     pub fn grid(&self) -> [usize; 3] {
         [0, 1, 2].map(|axis| self.extents[axis] / self.patch[axis])
     }
@@ -34,8 +35,9 @@ impl Patches {
         self.grid().iter().product()
     }
 
-    /// Latents `[channels, frames, height, width]` to rows `[tokens, row]`, tokens with frames slowest, then lines. A row is ordered
-    /// (channel, pt, ph, pw), as the weights of the model's patch embedding are, and padded with zeros to a multiple of 4.
+    /// Converts latents `[channels, frames, height, width]` to rows `[tokens, row]`. Tokens are
+    /// ordered by frame, line and column. A row is ordered (channel, pt, ph, pw), like the weights
+    /// of the model's patch embedding, and padded with zeros to a multiple of 4.
     pub fn rows_of(&self, latents: &[f32], channels: usize) -> Result<Vec<f32>, GpuError> {
         self.check("latents", latents.len(), channels * self.extents.iter().product::<usize>())?;
         let volume: usize = self.patch.iter().product();
@@ -47,8 +49,8 @@ impl Patches {
         Ok(rows)
     }
 
-    /// Rows `[tokens, row]`, each ordered (pt, ph, pw, channel) as the model's last layer leaves them, to latents
-    /// `[channels, frames, height, width]`.
+    /// Converts rows `[tokens, row]` to latents `[channels, frames, height, width]`. Each row is
+    /// ordered (pt, ph, pw, channel), as the model's last layer writes it.
     pub fn latents_of(&self, rows: &[f32], channels: usize) -> Result<Vec<f32>, GpuError> {
         let row = (channels * self.patch.iter().product::<usize>()).next_multiple_of(4);
         self.check("rows", rows.len(), self.tokens() * row)?;
@@ -64,7 +66,8 @@ impl Patches {
         if found == wanted { Ok(()) } else { Err(GpuError::shape("patches", message())) }
     }
 
-    /// Calls `visit` with every cell of the latents: its place in them, its token, its channel, and its place within the patch.
+    /// Calls `visit` for every cell of the latents with the cell's index, its token, its channel,
+    /// and its index within the patch.
     fn for_each(&self, channels: usize, mut visit: impl FnMut(usize, usize, usize, usize)) {
         let [frames, height, _] = self.extents;
         let ([pt, ph, pw], [_, grid_height, grid_width]) = (self.patch, self.grid());
@@ -87,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_ordered_as_the_model_wants() {
-        // Two channels of one frame, 2 x 4 cells: two tokens.
+    fn rows_have_the_order_of_the_model() {
+        // Two channels of one frame with 2 x 4 cells make two tokens.
         let patches = Patches::new([1, 2, 4], [1, 2, 2]).unwrap();
         let latents: Vec<f32> = (0..16).map(|v| v as f32).collect();
         let rows = patches.rows_of(&latents, 2).unwrap();
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn wrong_sizes_are_refused() {
         assert!(Patches::new([1, 3, 4], [1, 2, 2]).is_err());
         assert!(Patches::new([1, 0, 4], [1, 2, 2]).is_err());
         assert!(Patches::new([1, 4, 4], [1, 0, 2]).is_err());

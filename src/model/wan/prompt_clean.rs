@@ -1,8 +1,8 @@
-//! Prompt cleaning, as diffusers' `WanPipeline` does it before tokenising.
+//! Cleans prompts like diffusers' `WanPipeline` before tokenising.
 //!
-//! diffusers: `ftfy.fix_text`, `html.unescape` twice, and every run of white space becomes one space. The steps of ftfy
-//! (6.3, settings by default) are done here, to the letter but for mojibake: see [`fix_encoding`] and the differences
-//! listed in `tests/tokenizer.rs`.
+//! diffusers calls `ftfy.fix_text`, calls `html.unescape` twice, and replaces every run of white
+//! space by one space. This module follows the steps of ftfy 6.3 with default settings exactly,
+//! except for mojibake (see [`fix_encoding`]). `tests/tokenizer.rs` lists the differences.
 
 use std::borrow::Cow;
 
@@ -11,21 +11,26 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::mojibake::fix_encoding;
 
-/// ftfy repeats its steps until nothing changes; nested entities can be made to need any number of rounds.
+/// Limit on the rounds of ftfy's steps, which are repeated until nothing changes. A prompt with
+/// nested entities could need any number of rounds.
 const MAX_ROUNDS: usize = 100;
 
-/// The longest entity name that ftfy looks at, and the longest entity: with `&`, `#` and `;`.
+/// The longest entity name that ftfy accepts.
 const MAX_STRICT_NAME: usize = 24;
+/// The longest entity, with `&`, `#` and `;`.
 const MAX_STRICT_LENGTH: usize = MAX_STRICT_NAME + 3;
 
-/// `prompt` as the tokenizer should see it (diffusers' `prompt_clean`): mojibake, HTML entities, curly quotes, ligatures,
-/// full-width forms and control characters made plain, composed (NFC), runs of white space as one space, none at the ends.
+/// Cleans `prompt` for the tokenizer, like diffusers' `prompt_clean`. The function repairs
+/// mojibake, replaces HTML entities, curly quotes, ligatures and full-width forms by plain
+/// characters, removes control characters, composes characters (NFC), and reduces runs of white
+/// space to one space, with none at the ends.
 pub fn prompt_clean(prompt: &str) -> String {
     let text = unescape(&unescape(&fix_text(prompt)));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// ftfy's `fix_text`: line by line. From the first line on that contains `<`, entities are left alone.
+/// ftfy's `fix_text`, which works line by line. From the first line with a `<` on, entities are
+/// kept.
 fn fix_text(text: &str) -> String {
     let mut entities = true;
     let fix = |line: &str| {
@@ -55,7 +60,8 @@ fn fix_line(line: &str, entities: bool) -> String {
     text
 }
 
-/// Ligatures, half- and full-width forms, curly quotes, line breaks, and C1 controls made plain.
+/// Replaces ligatures, half- and full-width forms, curly quotes, line breaks, and C1 control
+/// characters by plain characters.
 fn plain_characters(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -67,7 +73,7 @@ fn plain_characters(text: &str) -> String {
             '\u{201c}'..='\u{201f}' => plain.push('"'),
             '\r' | '\u{2028}' | '\u{2029}' => plain.push('\n'),
             'ﬅ' => plain.push_str("ſt"),
-            // Digraphs that exist for the sake of old encodings, and typographers' ligatures.
+            // Digraphs that exist only for old encodings, and typographic ligatures.
             'Ĳ' | 'ĳ' | 'ŉ' | 'Ǆ'..='ǌ' | 'Ǳ'..='ǳ' | 'ﬀ'..='ﬆ' => plain.extend(std::iter::once(c).nfkc()),
             _ => plain.push(c),
         }
@@ -75,18 +81,20 @@ fn plain_characters(text: &str) -> String {
     plain
 }
 
-/// What a C1 control character was meant for: the byte in Windows-1252.
+/// The Windows-1252 character with the code of a C1 control character.
 fn windows_1252(c: char) -> char {
     let byte = u8::try_from(c).unwrap_or(b'?');
     encoding_rs::WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next().unwrap_or(c)
 }
 
-/// Control characters that have no place in text; white space, joiners and direction marks are not among them.
+/// Whether `c` is a control character that has no meaning in text. White space, joiners and
+/// direction marks have a meaning.
 fn is_control(c: char) -> bool {
     matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}')
 }
 
-/// Removes colour codes of terminals: ESC, `[`, digits and semicolons, a letter.
+/// Removes colour codes of terminals, which consist of ESC, `[`, digits and semicolons, and a
+/// letter.
 fn remove_terminal_escapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -105,8 +113,8 @@ fn remove_terminal_escapes(text: &str) -> String {
     kept + rest
 }
 
-/// Replaces each `&...` for which `entity` knows an expansion. `entity` gets the text from `&` on and gives the expansion
-/// and the number of bytes that it stands for.
+/// Replaces each `&...` for which `entity` returns an expansion. `entity` gets the text from `&` on
+/// and returns the expansion and the number of bytes that it replaces.
 fn replace_entities(text: &str, entity: impl Fn(&str) -> Option<(Cow<'static, str>, usize)>) -> String {
     let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
@@ -120,7 +128,8 @@ fn replace_entities(text: &str, entity: impl Fn(&str) -> Option<(Cow<'static, st
     replaced + rest
 }
 
-/// ftfy's cautious unescaping: only what ends in a semicolon; letters may be all in capitals (`&EACUTE;`).
+/// ftfy's cautious unescaping. An entity must end in a semicolon, and its letters may all be
+/// capitals (`&EACUTE;`).
 fn unescape_strictly(text: &str) -> String {
     replace_entities(text, |text| {
         let end = text.bytes().take(MAX_STRICT_LENGTH).position(|byte| byte == b';')?;
@@ -137,32 +146,32 @@ fn unescape_strictly(text: &str) -> String {
     })
 }
 
-/// The expansion of an entity in capitals, when only its small form exists: in capitals too.
+/// The expansion, in capitals, of an entity in capitals that exists only in small letters.
 fn in_capitals(entity: &str) -> Option<Cow<'static, str>> {
     let capitals = entity == entity.to_ascii_uppercase() && longest_named(entity).is_none();
     let small = capitals.then(|| named(&entity.to_ascii_lowercase())).flatten()?;
     Some(Cow::Owned(small.to_uppercase()))
 }
 
-/// Python's `html.unescape`: HTML 5 rules, the semicolon is optional for old names.
+/// Python's `html.unescape`, which follows HTML 5. The semicolon is optional for old names.
 fn unescape(text: &str) -> String {
     replace_entities(text, |text| {
         numeric(text).or_else(|| longest_named(text).map(|(expansion, length)| (Cow::Borrowed(expansion), length)))
     })
 }
 
-/// The longest named entity at the front of `text`, and its length.
+/// The longest named entity at the start of `text`, and its length.
 fn longest_named(text: &str) -> Option<(&'static str, usize)> {
     let longest = text.len().min(ENTITY_MAX_LENGTH);
     (2..=longest).rev().find_map(|length| Some((named(text.get(..length)?)?, length)))
 }
 
-/// The expansion of exactly this entity, `&` and any semicolon included.
+/// The expansion of exactly this entity, which includes `&` and any semicolon.
 fn named(entity: &str) -> Option<&'static str> {
     ENTITIES.get(entity.as_bytes()).and_then(|expansion| std::str::from_utf8(expansion).ok())
 }
 
-/// The character reference (`&#65;`, `&#x41`) at the front of `text`, and its length.
+/// The numeric character reference (`&#65;`, `&#x41`) at the start of `text`, and its length.
 fn numeric(text: &str) -> Option<(Cow<'static, str>, usize)> {
     let body = text.strip_prefix("&#")?;
     let (digits, radix) = match body.strip_prefix(['x', 'X']) {
@@ -179,7 +188,8 @@ fn numeric(text: &str) -> Option<(Cow<'static, str>, usize)> {
     (!digits.is_empty()).then(|| (character(code), text.len() - after.len()))
 }
 
-/// The character that a numeric reference stands for: HTML's replacements for impossible ones, nothing for forbidden ones.
+/// The character of a numeric reference. Impossible codes give HTML's replacements, forbidden codes
+/// give nothing.
 fn character(code: u32) -> Cow<'static, str> {
     let c = match code {
         0 => Some(char::REPLACEMENT_CHARACTER),

@@ -1,4 +1,5 @@
-//! UMT5EncoderModel: from token ids to one row of features a token. transformers' names and order of operations.
+//! UMT5EncoderModel: turns token ids into one row of features for each token. Names and the order
+//! of operations are those of transformers.
 
 use crate::gpu::{Stream, Tensor};
 use crate::model::ModelError;
@@ -10,8 +11,11 @@ use crate::weights::Checkpoint;
 use super::config::TextEncoderConfig;
 use super::load::Loader;
 
-/// The encoder, its weights in the mapped checkpoint. The embedding table stays there: only the rows of a prompt are read from it. A
-/// block is on the GPU only while it works: all of UMT5-XXL are 10 GB in 16 bits, more than many cards have, for a fraction of a second.
+/// The encoder. Its weights stay in the mapped checkpoint, and only the embeddings of a prompt's
+/// tokens are read.
+///
+/// A block is on the GPU only while it computes. All blocks of UMT5-XXL take 10 GB in 16 bits,
+/// which is more than many GPUs have, and each is needed only for a fraction of a second.
 #[derive(Debug)]
 pub struct TextEncoder<'a> {
     config: TextEncoderConfig,
@@ -23,10 +27,10 @@ struct Block {
     attention_norm: Tensor,
     qkv: Weight,
     out: Weight,
-    /// Relative position biases, `[buckets, heads]`, on the CPU.
+    /// Relative position biases `[buckets, heads]` on the CPU.
     bias_table: Vec<f32>,
     ffn_norm: Tensor,
-    /// The GELU side.
+    /// The weight whose output goes through GELU.
     wi_0: Weight,
     wi_1: Weight,
     wo: Weight,
@@ -49,16 +53,17 @@ impl Block {
 }
 
 impl<'a> TextEncoder<'a> {
-    /// The encoder of a checkpoint; nothing is read yet.
+    /// The encoder of a checkpoint. Nothing is read yet.
     pub fn new(config: &TextEncoderConfig, checkpoint: &'a Checkpoint) -> Self {
         Self { config: config.clone(), checkpoint }
     }
 
-    /// Features `[ids, d_model]` of each prompt, row-major. The ids are the valid tokens without padding: padding is masked in the model, so
-    /// leaving it out changes nothing. 16-bit weights stay 16-bit.
+    /// Features `[ids, d_model]` of each prompt, row-major. The ids are the valid tokens without
+    /// padding. The model masks padding, so leaving it out does not change the result. 16-bit
+    /// weights stay 16-bit.
     ///
     /// # Errors
-    /// A missing tensor, or what the GPU reports (out of memory, for instance).
+    /// [`ModelError`] for a missing tensor, and for errors of the GPU such as a lack of memory.
     pub fn encode(&self, cx: &mut Stream, prompts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
         let gpu = cx.gpu().clone();
         let loader = Loader { gpu: &gpu, checkpoint: self.checkpoint };
@@ -72,7 +77,7 @@ impl<'a> TextEncoder<'a> {
                 self.attend(cx, &block, x)?;
                 self.feed_forward(cx, &block, x)?;
             }
-            // The memory is the next block's.
+            // The next block needs the memory.
             cx.finish()?;
             drop(block);
             gpu.release_free_memory();
@@ -113,14 +118,15 @@ impl<'a> TextEncoder<'a> {
         let biases = self.relative_biases(&block.bias_table, tokens);
         let biases = cx.upload("relative biases", &biases, &[biases.len()])?;
         let bias = AttentionBias { tensor: &biases, head_stride: span, query_stride: 1, offset: tokens - 1 };
-        // T5 does not scale its scores.
+        // T5 does not scale its attention scores.
         let call = Attention { q: &heads[0], k: &heads[1], v: &heads[2], scale: 1.0, bias: Some(bias), log_sum: None };
         let attended = attention(cx, &call)?;
         matmul(cx, &attended, &block.out, Activation::None, Then::AddTo(x))?;
         Ok(())
     }
 
-    /// Biases by head and distance: `[heads, 2 tokens - 1]`, distance `key - query` from `1 - tokens` on; padded to a multiple of 4.
+    /// Biases by head and distance, `[heads, 2 tokens - 1]`. The distance `key - query` starts at
+    /// `1 - tokens`. The values are padded to a multiple of 4.
     fn relative_biases(&self, table: &[f32], tokens: usize) -> Vec<f32> {
         let heads = self.config.num_heads;
         let last = tokens as i64 - 1;
@@ -132,8 +138,9 @@ impl<'a> TextEncoder<'a> {
         biases
     }
 
-    /// The bucket of a distance: half of them for keys behind the query, and in each half the first half exact, the rest
-    /// logarithmic up to the largest distance.
+    /// The bucket of a distance. Half of the buckets are for keys after the query. In each half,
+    /// the first half of the buckets is exact, and the rest is logarithmic up to the largest
+    /// distance.
     fn bucket(&self, distance: i64) -> usize {
         let half = self.config.relative_attention_num_buckets / 2;
         let exact = half / 2;
@@ -142,7 +149,7 @@ impl<'a> TextEncoder<'a> {
         if magnitude < exact {
             return side + magnitude;
         }
-        // f32 as in the reference: its rounding decides at the bucket's edges.
+        // The reference computes in f32, whose rounding decides at the edges of buckets.
         let ratio = (magnitude as f32 / exact as f32).ln();
         let span = (self.config.relative_attention_max_distance as f32 / exact as f32).ln();
         let logarithmic = (ratio / span * (half - exact) as f32) as usize;

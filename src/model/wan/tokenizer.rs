@@ -1,4 +1,4 @@
-//! From a prompt to token ids.
+//! Turns a prompt into token ids.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,27 +9,28 @@ use tokenizers::ModelWrapper;
 
 use super::prompt_clean;
 
-/// Tokens that Wan2.1 gives a prompt room for, the end-of-sequence token included.
+/// Largest number of tokens of a prompt in Wan2.1, including the end-of-sequence token.
 pub const MAX_SEQUENCE_LENGTH: usize = 512;
 
-/// The longest prompt that is looked at, in characters. Far more than 512 tokens hold in any language; the limit keeps
-/// cleaning and tokenising short.
+/// Length of the longest prompt that is accepted, in characters. 512 tokens have far fewer
+/// characters in any language. The limit bounds the time for cleaning and tokenising.
 pub const MAX_PROMPT_CHARS: usize = 20_000;
 
-/// The largest `tokenizer.json` that is read. UMT5's has 17 MB.
+/// The largest `tokenizer.json` that is read, in bytes. UMT5's file has 17 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 const EOS: &str = "</s>";
 
-/// What can be wrong with a tokenizer or a prompt.
+/// Why a prompt cannot be turned into ids.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file cannot be read.
     #[error("cannot read the tokenizer {path}: is the model folder complete?")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's reason.
         source: std::io::Error,
     },
     /// The file is not a tokenizer that this program can use.
@@ -48,12 +49,12 @@ pub enum Error {
     /// The tokenizer refused the text.
     #[error("cannot tokenise the prompt: {0}")]
     Encode(String),
-    /// No room even for the end-of-sequence token.
+    /// There is no room for the end-of-sequence token.
     #[error("max_sequence_length is 0: choose 1 or more (Wan2.1 uses {MAX_SEQUENCE_LENGTH})")]
     NoRoom,
 }
 
-/// UMT5's tokenizer: SentencePiece Unigram, as Hugging Face's `tokenizer.json` describes it.
+/// UMT5's tokenizer, a SentencePiece Unigram model read from Hugging Face's `tokenizer.json`.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -61,7 +62,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`. Fails when the file is unreadable, not a Unigram tokenizer, or lacks `</s>`.
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file is unreadable. [`Error::Invalid`] if it is not a Unigram
+    /// tokenizer or lacks `</s>`.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let read_error = |source| Error::Read { path: path.to_owned(), source };
         let invalid = |why: String| Error::Invalid { path: path.to_owned(), why };
@@ -78,18 +83,23 @@ impl Tokenizer {
         if !matches!(inner.get_model(), ModelWrapper::Unigram(_)) {
             return Err("its model is not Unigram".to_owned());
         }
-        // The file may ask for its own length; ours depends on the request.
+        // The file may set a length. Here the length depends on the request.
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
         let eos = inner.token_to_id(EOS).ok_or_else(|| format!("it has no {EOS}"))?;
         Ok(Self { inner, eos })
     }
 
-    /// The ids of `prompt`, cleaned by [`prompt_clean`]: at most `max_sequence_length` (Wan2.1:
-    /// [`MAX_SEQUENCE_LENGTH`]), without padding, the end-of-sequence token always last. An empty prompt is that token alone.
+    /// The ids of `prompt`, which is first cleaned by [`prompt_clean`]. There are at most
+    /// `max_sequence_length` ids ([`MAX_SEQUENCE_LENGTH`] in Wan2.1), without padding. The
+    /// end-of-sequence token is always last, and an empty prompt consists of this token alone.
     ///
-    /// Equal to what transformers makes of the same `tokenizer.json` (`PreTrainedTokenizerFast`, `truncation=True`) where its
-    /// attention mask is 1. transformers 5's own `T5Tokenizer` takes 2 for the unknown token's id, which is 3 in UMT5.
+    /// The ids equal those of transformers for the same `tokenizer.json` (`PreTrainedTokenizerFast`
+    /// with `truncation=True`) where its attention mask is 1. transformers 5's own `T5Tokenizer`
+    /// differs: it uses the id 2 for the unknown token, which has the id 3 in UMT5.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`]; [`Error::PromptTooLong`]; [`Error::Encode`].
     pub fn encode(&self, prompt: &str, max_sequence_length: usize) -> Result<Vec<u32>, Error> {
         let room = max_sequence_length.checked_sub(1).ok_or(Error::NoRoom)?;
         let chars = prompt.chars().count();
@@ -103,8 +113,8 @@ impl Tokenizer {
     }
 }
 
-/// Runs `work` and turns a panic into an error: the tokenizers crate unwraps its way through a damaged character map, both
-/// when it reads it and when it looks characters up.
+/// Runs `work` and turns a panic into an error. The tokenizers crate panics on a damaged character
+/// map, both when it reads the map and when it looks up characters.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
@@ -112,7 +122,8 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     }
 }
 
-/// Refuses character maps that claim to be longer than they are: the tokenizers crate allocates by the claim.
+/// Refuses character maps that claim to be longer than they are, because the tokenizers crate
+/// allocates the claimed length.
 fn check_character_maps(json: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Head {
@@ -135,11 +146,12 @@ fn check_character_maps_in(normalizer: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The length of the table in a base64 character map: its first four bytes, little-endian.
+/// The length of the table that a base64 character map claims in its first four bytes,
+/// little-endian.
 fn claimed_bytes(base64: &str) -> usize {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digit = |byte: u8| ALPHABET.iter().position(|&letter| letter == byte).unwrap_or(0) as u64;
     let bits = base64.bytes().take(6).fold(0, |bits, byte| bits << 6 | digit(byte));
-    // Six digits hold 36 bits, the first 32 of which are the four bytes.
+    // Six digits have 36 bits, and the first 32 bits are the four bytes.
     ((bits >> 4) as u32).swap_bytes() as usize
 }

@@ -1,11 +1,11 @@
-//! `scheduler/scheduler_config.json`.
+//! The file `scheduler/scheduler_config.json`.
 
 use super::{class_name, parse, require};
 use crate::model::ModelError;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The samplers that a model folder can ask for.
+/// The schedulers that a model folder can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum SchedulerClass {
     /// diffusers' `UniPCMultistepScheduler` (flow prediction, `bh2`, final sigma zero).
@@ -16,16 +16,17 @@ pub enum SchedulerClass {
     FlowMatchEuler,
 }
 
-/// How the model's folder says it wants to be sampled.
+/// The sampling that the model's folder asks for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SchedulerConfig {
-    /// The sampler.
+    /// The scheduler.
     pub class: SchedulerClass,
-    /// Shift of the sigma schedule: larger spends more steps on noisy latents (diffusers' `flow_shift`, or `shift`).
+    /// Shift of the sigma schedule (diffusers' `flow_shift` or `shift`). A larger shift takes more
+    /// steps on noisy latents.
     pub flow_shift: f64,
-    /// Timesteps for sigma 1.
+    /// The timestep of sigma 1.
     pub num_train_timesteps: usize,
-    /// Order of the UniPC solver, 1 or 2; 1 for Euler.
+    /// Order of the UniPC solver, 1 or 2. Euler has order 1.
     pub solver_order: usize,
 }
 
@@ -36,7 +37,8 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Both classes' options; those that would change the schedule or the solver are read to refuse them.
+/// The options of both classes. Options that would change the schedule or the solver are read in
+/// order to refuse them.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Diffusers {
@@ -88,7 +90,7 @@ impl Default for Diffusers {
 }
 
 impl SchedulerConfig {
-    /// Parses a diffusers `scheduler_config.json`; `path` is for messages.
+    /// Parses a diffusers `scheduler_config.json`. Messages name `path`.
     ///
     /// # Errors
     /// [`ModelError::Json`] or [`ModelError::Config`].
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_refused() {
+    fn unsupported_options_are_refused() {
         let cases = [
             ("UniPCMultistep", "DDIM", "DDIMScheduler"),
             ("flow_prediction", "epsilon", "prediction_type"),

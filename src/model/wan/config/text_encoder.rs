@@ -1,4 +1,4 @@
-//! `text_encoder/config.json`.
+//! The file `text_encoder/config.json`.
 
 use super::{ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, count_layers, parse, require, shape};
 use crate::model::ModelError;
@@ -9,23 +9,24 @@ use std::path::Path;
 /// Configuration of transformers' `UMT5EncoderModel`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextEncoderConfig {
-    /// Rows of the embedding.
+    /// Number of rows of the embedding.
     pub vocab_size: usize,
     /// Channels of the residual stream, and of the output.
     pub d_model: usize,
     /// Channels of a head.
     pub d_kv: usize,
-    /// Attention heads; `num_heads * d_kv` need not be `d_model`.
+    /// Number of attention heads. `num_heads * d_kv` may differ from `d_model`.
     pub num_heads: usize,
     /// Hidden size of the gated feed-forward network.
     pub d_ff: usize,
     /// Number of blocks.
     pub num_layers: usize,
-    /// Rows of the relative position table, half of them for each direction; every block has its own table.
+    /// Number of rows of the relative position table, half of them for each direction. Every block
+    /// has a table of its own.
     pub relative_attention_num_buckets: usize,
     /// Distance from which all positions share the last bucket.
     pub relative_attention_max_distance: usize,
-    /// Added to mean squares before their root.
+    /// Number that is added to mean squares before the root.
     pub layer_norm_epsilon: f32,
 }
 
@@ -69,7 +70,7 @@ impl TextEncoderConfig {
         self.num_heads * self.d_kv
     }
 
-    /// Parses a transformers `config.json`; `path` is for messages.
+    /// Parses a transformers `config.json`. Messages name `path`.
     ///
     /// # Errors
     /// [`ModelError::Json`] or [`ModelError::Config`].
@@ -96,11 +97,12 @@ impl TextEncoderConfig {
         config.checked(path)
     }
 
-    /// Infers the configuration of a checkpoint (with diffusers' names) that comes without one. Only the largest distance
-    /// and the epsilon leave no trace in the shapes: they are UMT5's.
+    /// Infers the configuration of a checkpoint with diffusers' names and without a configuration
+    /// file. The largest distance and the epsilon do not appear in the shapes, so UMT5's values are
+    /// used.
     ///
     /// # Errors
-    /// [`ModelError::Config`] if tensors that tell are missing, or contradict each other.
+    /// [`ModelError::Config`] if the necessary tensors are missing or contradict each other.
     pub fn infer(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let path = checkpoint.path();
         let [vocab_size, d_model] = shape(checkpoint, "shared.weight")?;
@@ -142,7 +144,8 @@ impl TextEncoderConfig {
         check_sizes(path, &sizes)?;
         check_epsilon(path, "layer_norm_epsilon", self.layer_norm_epsilon)?;
         require(path, self.num_layers <= MOST_LAYERS, || format!("num_layers is {}", self.num_layers))?;
-        // A quarter of the buckets hold one distance each; beyond them the logarithmic ones must have room.
+        // A quarter of the buckets have one distance each. The logarithmic buckets need larger
+        // distances.
         require(path, buckets.is_multiple_of(4) && distance > buckets / 4, || {
             format!(
                 "relative_attention_num_buckets is {buckets} and relative_attention_max_distance {distance}; \
@@ -204,7 +207,8 @@ mod tests {
         assert_eq!((tensors.len(), golden::parameters(&tensors)), (242, 5_680_910_336));
     }
 
-    // Against transformers' own class, with every size different. Mutations caught: any two sizes exchanged.
+    // Compares with transformers' own class. All sizes differ, so the test catches any two
+    // exchanged sizes.
     #[test]
     fn tensors_are_those_of_transformers() {
         let config = read(

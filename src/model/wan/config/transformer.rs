@@ -1,4 +1,4 @@
-//! `transformer/config.json`.
+//! The file `transformer/config.json`.
 
 use super::{
     ExpectedTensors, MOST_LAYERS, check_epsilon, check_sizes, class_name, count_layers, parse, push_biased, require,
@@ -12,33 +12,34 @@ use std::path::Path;
 /// Configuration of diffusers' `WanTransformer3DModel` for text to video.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TransformerConfig {
-    /// Size of a patch of latents that makes one token: frames, rows, columns.
+    /// Size of the patch of latents that becomes one token: frames, rows, columns.
     pub patch_size: [usize; 3],
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Channels of a head; even, for the rotary embedding turns pairs.
+    /// Channels of a head. The number is even, because the rotary embedding rotates pairs.
     pub attention_head_dim: usize,
-    /// Channels of the latents that go in.
+    /// Channels of the input latents.
     pub in_channels: usize,
-    /// Channels of the velocity that comes out.
+    /// Channels of the output velocity.
     pub out_channels: usize,
     /// Channels of the text encoder's output.
     pub text_dim: usize,
-    /// Size of the sinusoidal time embedding; even.
+    /// Size of the sinusoidal time embedding, an even number.
     pub freq_dim: usize,
     /// Hidden size of the feed-forward network.
     pub ffn_dim: usize,
     /// Number of blocks.
     pub num_layers: usize,
-    /// Whether the input of the cross-attention is normalised; so in every published Wan2.1.
+    /// Whether the input of the cross-attention is normalised, as in every published Wan2.1 model.
     pub cross_attn_norm: bool,
-    /// Added to variances and mean squares before their root.
+    /// Number that is added to variances and mean squares before the root.
     pub eps: f32,
-    /// Most tokens along one axis for which there are rotary embeddings.
+    /// Largest number of tokens along one axis that have rotary embeddings.
     pub rope_max_seq_len: usize,
 }
 
-/// What diffusers writes. Options that only image-to-video models use are read to refuse them.
+/// The fields of diffusers' file. Options of image-to-video models are read in order to refuse
+/// them.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Diffusers {
@@ -83,10 +84,10 @@ impl Default for Diffusers {
     }
 }
 
-/// RMS norm over all heads' channels together, before they are split: the only one that Wan uses.
+/// RMS norm over the channels of all heads together. Wan uses no other norm of q and k.
 const QK_NORM: &str = "rms_norm_across_heads";
 
-/// What Wan-AI/Wan2.1 writes (`wan/modules/model.py`).
+/// The fields of Wan-AI/Wan2.1's own file (`wan/modules/model.py`).
 #[derive(Deserialize)]
 #[serde(default)]
 struct Original {
@@ -129,17 +130,17 @@ const IMAGE_TO_VIDEO: &str =
     "this is an image-to-video model; only text-to-video models are supported, such as Wan2.1-T2V-1.3B";
 
 impl TransformerConfig {
-    /// Channels of the residual stream: all heads together.
+    /// Channels of the residual stream, which are the channels of all heads together.
     pub fn dim(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Latent values that make one token, for the given number of channels.
+    /// Number of latent values in one token, for the given number of channels.
     pub fn patch_elements(&self, channels: usize) -> usize {
         self.patch_size.iter().product::<usize>() * channels
     }
 
-    /// Parses a diffusers or an original `config.json`; `path` is for messages.
+    /// Parses a diffusers or an original `config.json`. Messages name `path`.
     ///
     /// # Errors
     /// [`ModelError::Json`] or [`ModelError::Config`].
@@ -202,11 +203,13 @@ impl TransformerConfig {
         })
     }
 
-    /// Infers the configuration of a checkpoint (with diffusers' names) that comes without one. Heads are taken to have
-    /// 128 channels, as in every published Wan model: no tensor's shape tells.
+    /// Infers the configuration of a checkpoint with diffusers' names and without a configuration
+    /// file. The size of a head does not appear in the shapes, so the 128 channels of every
+    /// published Wan model are used.
     ///
     /// # Errors
-    /// [`ModelError::Config`] if tensors that tell are missing, or the model cannot be one of these.
+    /// [`ModelError::Config`] if the necessary tensors are missing or the shapes do not fit this
+    /// model.
     pub fn infer(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         const HEAD_DIM: usize = 128;
         let path = checkpoint.path();
@@ -262,7 +265,7 @@ impl TransformerConfig {
         even("attention_head_dim", self.attention_head_dim)?;
         even("freq_dim", self.freq_dim)?;
         require(path, self.num_layers <= MOST_LAYERS, || format!("num_layers is {}", self.num_layers))?;
-        // Both are products of sizes of at most 2^20, so that they fit in 64 bits.
+        // Both products fit in 64 bits, because each size is at most 2^20.
         let largest = (self.dim() as u64).max(self.patch_size.iter().map(|&size| size as u64).product());
         require(path, largest <= super::LARGEST_SIZE as u64, || {
             format!(
@@ -338,8 +341,8 @@ mod tests {
         assert_eq!((large.len(), golden::parameters(&large)), (1095, 14_288_491_584));
     }
 
-    // Against diffusers' own class, with every size different (tests/golden/weights.py). Mutations caught: any two sizes
-    // exchanged, in and out channels exchanged, a bias left out.
+    // Compares with diffusers' own class (tests/golden/weights.py). All sizes differ, so the test
+    // catches any two exchanged sizes, and a missing bias.
     #[test]
     fn tensors_are_those_of_diffusers() {
         let config = read(

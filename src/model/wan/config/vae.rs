@@ -1,4 +1,4 @@
-//! `vae/config.json`.
+//! The file `vae/config.json`.
 
 use super::{ExpectedTensors, check_sizes, class_name, parse, push_biased, require, shape};
 use crate::model::ModelError;
@@ -6,7 +6,7 @@ use crate::weights::Checkpoint;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Configuration of diffusers' `AutoencoderKLWan`, as Wan2.1 uses it.
+/// Configuration of diffusers' `AutoencoderKLWan` for Wan2.1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VaeConfig {
     /// Channels of the encoder at full resolution.
@@ -15,51 +15,54 @@ pub struct VaeConfig {
     pub decoder_base_dim: usize,
     /// Channels of the latents.
     pub z_dim: usize,
-    /// Channels of each level over the base, from full resolution down.
+    /// Channels of each level divided by the base, starting at full resolution.
     pub dim_mult: Vec<usize>,
-    /// Residual blocks of each encoder level; the decoder's levels have one more.
+    /// Number of residual blocks in each level of the encoder. The levels of the decoder have one
+    /// more.
     pub num_res_blocks: usize,
-    /// Whether time is halved, too, between a level and the next (diffusers' spelling).
+    /// Whether time is also halved between a level and the next level. The spelling is diffusers'.
     pub temperal_downsample: Vec<bool>,
-    /// What is subtracted from each latent channel for the transformer.
+    /// Mean of each latent channel, which is subtracted for the transformer.
     pub latents_mean: Vec<f32>,
-    /// What each latent channel is then divided by.
+    /// Standard deviation of each latent channel, by which the difference is divided.
     pub latents_std: Vec<f32>,
-    /// Channels of the video that is encoded.
+    /// Channels of an input video.
     pub in_channels: usize,
-    /// Channels of the video that is decoded.
+    /// Channels of an output video.
     pub out_channels: usize,
 }
 
-/// One entry of `encoder.down_blocks`, a flat list.
+/// One entry of the flat list `encoder.down_blocks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownLayer {
     /// A residual block.
     Resnet {
-        /// Channels in.
+        /// Input channels.
         input: usize,
-        /// Channels out; a `conv_shortcut` exists where they differ.
+        /// Output channels. The block has a `conv_shortcut` if they differ from the input channels.
         output: usize,
     },
     /// Halves rows and columns.
     Downsample {
-        /// Channels in and out.
+        /// Input and output channels.
         dim: usize,
-        /// Halves time, too, with a `time_conv`.
+        /// Whether a `time_conv` also halves time.
         temporal: bool,
     },
 }
 
-/// One entry of `decoder.up_blocks`: residual blocks, then an upsampler (not in the last one).
+/// One entry of `decoder.up_blocks`: residual blocks and then an upsampler, except in the last
+/// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpBlock {
-    /// Channels into the first residual block.
+    /// Input channels of the first residual block.
     pub input: usize,
-    /// Channels out of every residual block.
+    /// Output channels of every residual block.
     pub output: usize,
     /// Number of residual blocks.
     pub resnets: usize,
-    /// Doubles rows and columns and halves the channels; with `Some(true)` doubles time first.
+    /// The upsampler, which doubles rows and columns and halves the channels. `Some(true)` first
+    /// doubles time.
     pub upsample: Option<bool>,
 }
 
@@ -118,17 +121,17 @@ const WAN_LATENTS_STD: [f32; 16] = [
 ];
 
 impl VaeConfig {
-    /// Rows (and columns) of pixels for one row of latents.
+    /// Number of pixel rows (and columns) per row (and column) of latents.
     pub fn spatial_compression(&self) -> usize {
         1 << self.temperal_downsample.len()
     }
 
-    /// Frames for one latent frame; the first latent frame stands for one frame only.
+    /// Number of frames per latent frame. The first latent frame stands for only one frame.
     pub fn temporal_compression(&self) -> usize {
         1 << self.temperal_downsample.iter().filter(|&&temporal| temporal).count()
     }
 
-    /// Parses a diffusers `config.json`; `path` is for messages.
+    /// Parses a diffusers `config.json`. Messages name `path`.
     ///
     /// # Errors
     /// [`ModelError::Json`] or [`ModelError::Config`].
@@ -160,11 +163,12 @@ impl VaeConfig {
         }
     }
 
-    /// Infers the configuration of a checkpoint (with diffusers' names) that comes without one: Wan2.1's levels and latent
-    /// statistics, with the base taken from the shapes.
+    /// Infers the configuration of a checkpoint with diffusers' names and without a configuration
+    /// file. The base comes from the shapes, the levels and latent statistics are those of Wan2.1.
     ///
     /// # Errors
-    /// [`ModelError::Config`] if tensors that tell are missing, or the latents have not 16 channels.
+    /// [`ModelError::Config`] if the necessary tensors are missing or the latents do not have 16
+    /// channels.
     pub fn infer(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let [base_dim, in_channels, ..] = shape::<5>(checkpoint, "encoder.conv_in.weight")?;
         let [out_channels, decoder_base_dim, ..] = shape::<5>(checkpoint, "decoder.conv_out.weight")?;
@@ -241,7 +245,7 @@ impl VaeConfig {
         layers
     }
 
-    /// The decoder's `up_blocks`, in order: from the lowest resolution up.
+    /// The decoder's `up_blocks`, in order from the lowest to the highest resolution.
     pub fn up_blocks(&self) -> Vec<UpBlock> {
         let mut upsamples = self.temperal_downsample.iter().rev();
         let mut input = self.top_dim(self.decoder_base_dim);
@@ -321,7 +325,8 @@ fn push_resnet(tensors: &mut ExpectedTensors, name: &str, input: usize, output: 
     }
 }
 
-/// A 2-D convolution from `dim` to `output` channels, and one over time to `time` channels.
+/// Adds a 2-D convolution from `dim` to `output` channels. If `time` is given, also adds a
+/// convolution over time to that many channels.
 fn push_resample(tensors: &mut ExpectedTensors, name: &str, dim: usize, output: usize, time: Option<usize>) {
     push_biased(tensors, &format!("{name}.resample.1"), &[output, dim, 3, 3]);
     if let Some(time) = time {
@@ -329,7 +334,7 @@ fn push_resample(tensors: &mut ExpectedTensors, name: &str, dim: usize, output: 
     }
 }
 
-/// Residual block, attention within each frame, residual block.
+/// Adds a residual block, an attention within each frame, and a residual block.
 fn push_middle(tensors: &mut ExpectedTensors, side: &str, dim: usize) {
     let attention = format!("{side}.mid_block.attentions.0");
     tensors.push((format!("{attention}.norm.gamma"), vec![dim, 1, 1]));
@@ -356,8 +361,9 @@ mod tests {
 
     const WAN: &str = r#"{"_class_name": "AutoencoderKLWan"}"#;
 
-    // Against diffusers' own class (tests/golden/weights.py). Mutations caught: a shortcut where channels do not change,
-    // the halving before a block left out, upsamplers in the order of the downsamplers, z_dim for 2 * z_dim.
+    // Compares with diffusers' own class (tests/golden/weights.py). The test catches these
+    // mutations: a shortcut between equal channels, no halving before a block, upsamplers in the
+    // order of the downsamplers, z_dim in place of 2 * z_dim.
     #[test]
     fn tensors_are_those_of_diffusers() {
         let wan = read(WAN).unwrap();

@@ -1,4 +1,4 @@
-//! The blocks that encoder and decoder share. Activations are `[frames, height, width, channels]`.
+//! Blocks that encoder and decoder share. Activations are `[frames, height, width, channels]`.
 
 use super::load::Loader;
 use crate::gpu::{ElementType, Result, Stream, Tensor};
@@ -7,8 +7,8 @@ use crate::ops::{
     Activation, Conv, Target, Then, Weight, channel_norm, conv, conv_variants, matmul_with, row_softmax, transpose,
 };
 
-/// What the convolutions over time remember between chunks of one video: their last input frames, in the order in which a chunk
-/// meets them.
+/// The memory of the convolutions over time between the chunks of one video. It has the last input
+/// frames of each convolution, in the order in which a chunk passes the convolutions.
 #[derive(Default)]
 pub(super) struct Cache {
     slots: Vec<Option<Tensor>>,
@@ -22,7 +22,7 @@ impl Cache {
         self.chunk == 0
     }
 
-    /// To be called after each chunk.
+    /// Ends a chunk. The caller must call this after each chunk.
     pub(super) fn end_chunk(&mut self) {
         self.next = 0;
         self.chunk += 1;
@@ -34,12 +34,13 @@ impl Cache {
         &mut self.slots[self.next - 1]
     }
 
-    /// Passes over the memory of a convolution that this chunk leaves out.
+    /// Skips the memory of a convolution that this chunk leaves out.
     pub(super) fn skip(&mut self) {
         self.slot();
     }
 
-    /// A tensor of the remembered frames followed by new ones of shape `shape`, which `write` puts behind frame `history`, and that
+    /// Makes a tensor of the remembered frames followed by new frames of shape `shape`, and returns
+    /// it with the number of remembered frames. `write` writes the new frames, starting at that
     /// number. The last `keep` frames are remembered.
     pub(super) fn extend(
         &mut self,
@@ -65,13 +66,13 @@ impl Cache {
         Ok((all, history))
     }
 
-    /// [`Cache::extend`] by a tensor as it is.
+    /// [`Cache::extend`] with the frames of a tensor.
     pub(super) fn append(&mut self, cx: &mut Stream, x: &Tensor, keep: usize) -> Result<(Tensor, usize)> {
         self.extend(cx, x.shape(), keep, |cx, all, history| cx.copy(x, &all.slice(history, x.shape()[0])))
     }
 }
 
-/// Frames that a causal convolution over three frames remembers.
+/// Number of frames that a causal convolution over three frames remembers.
 pub(super) const HISTORY: usize = 2;
 
 /// A causal 3 x 3 x 3 convolution of `x`.
@@ -104,7 +105,7 @@ impl NormConv {
     }
 }
 
-/// `WanResidualBlock`: two [`NormConv`]s beside a shortcut.
+/// `WanResidualBlock`: two [`NormConv`]s and a shortcut.
 pub(super) struct ResidualBlock {
     first: NormConv,
     second: NormConv,
@@ -127,7 +128,7 @@ impl ResidualBlock {
         })
     }
 
-    /// Takes `x`, whose memory the result may use.
+    /// Consumes `x`, because the result may use its memory.
     pub(super) fn forward(&self, cx: &mut Stream, cache: &mut Cache, x: Tensor) -> Result<Tensor> {
         let sum = match &self.shortcut {
             Some(weight) => conv(cx, &x, weight, &Conv::POINT, Activation::None, Target::New)?,
@@ -139,7 +140,7 @@ impl ResidualBlock {
     }
 }
 
-/// `WanAttentionBlock`: attention of one head within each frame.
+/// `WanAttentionBlock`: attention with one head within each frame.
 struct AttentionBlock {
     gamma: Tensor,
     query_key_value: [Weight; 3],
@@ -159,13 +160,14 @@ impl AttentionBlock {
         })
     }
 
-    /// Adds to `x` in place.
+    /// Adds the result to `x` in place.
     fn forward(&self, cx: &mut Stream, x: &Tensor) -> Result<()> {
         let normed = cx.empty("normed", x.shape(), ElementType::F32)?;
         channel_norm(cx, x, &self.gamma, false, &normed, 0)?;
         let attended = cx.empty("attended", x.shape(), ElementType::F32)?;
         for t in 0..x.shape()[0] {
-            // A copy, because a frame inside a tensor need not start where it may be bound.
+            // The frame is copied, because a frame inside a tensor may start at an offset that
+            // cannot be bound.
             let frame = cx.empty("frame", &[&[1], &x.shape()[1..]].concat(), ElementType::F32)?;
             cx.copy(&normed.slice(t, 1), &frame)?;
             let mut project = |weight| conv(cx, &frame, weight, &Conv::POINT, Activation::None, Target::New);
@@ -177,11 +179,12 @@ impl AttentionBlock {
         Ok(())
     }
 
-    /// softmax(q k^T / sqrt(dim)) v for one frame, a band of queries at a time.
+    /// Computes softmax(q k^T / sqrt(dim)) v for one frame, one band of queries after another.
     fn attend(&self, cx: &mut Stream, qkv: [&Tensor; 3], out: &Tensor) -> Result<()> {
         /// Largest matrix of scores, in bytes.
         const SCORES: u64 = 64 << 20;
-        /// Rows that a band is a multiple of, so that every band starts at a multiple of 256 bytes.
+        /// The number of rows of a band is a multiple of this, so every band starts at a multiple
+        /// of 256 bytes.
         const STEP: usize = 16;
         let [positions, channels] = [out.rows(), out.columns()];
         let [query, key, value] = qkv.map(|tensor| tensor.reshape(&[positions, channels]));

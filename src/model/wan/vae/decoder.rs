@@ -1,4 +1,4 @@
-//! `WanDecoder3d`.
+//! The decoder, diffusers' `WanDecoder3d`.
 
 use super::blocks::{Cache, HISTORY, MidBlock, NormConv, ResidualBlock, causal};
 use super::load::Loader;
@@ -7,12 +7,12 @@ use crate::model::ModelError;
 use crate::model::wan::config::{UpBlock as UpBlockConfig, VaeConfig};
 use crate::ops::{Activation, Conv, Target, Weight, conv};
 
-/// Three taps over time, after `history` remembered frames.
+/// A convolution with three taps over time, after `history` remembered frames.
 const fn over_time(history: usize) -> Conv {
     Conv { kernel: [3, 1, 1], before: [HISTORY - history, 0, 0], ..Conv::POINT }
 }
 
-/// Doubling of height and width, then 3 x 3.
+/// Doubles height and width, then a 3 x 3 convolution.
 const DOUBLE: Conv = Conv { upsample: true, ..Conv::PLANE };
 
 /// Decodes one latent frame at a time.
@@ -41,8 +41,9 @@ impl Decoder {
         })
     }
 
-    /// The frames of one latent frame `[1, h, w, z]`, not clamped: one for the first latent frame, later as many as the temporal
-    /// compression says. The last extent is the number of channels, padded to a multiple of 4.
+    /// The frames of one latent frame `[1, h, w, z]`, not clamped. The first latent frame gives one
+    /// frame, each later one as many as the temporal compression. The last extent is the number of
+    /// channels, padded to a multiple of 4.
     pub(super) fn forward(&self, cx: &mut Stream, cache: &mut Cache, latents: &Tensor) -> Result<Tensor> {
         let x = conv(cx, latents, &self.post_quant_conv, &Conv::POINT, Activation::None, Target::New)?;
         let mut x = causal(cx, cache, &x, &self.conv_in)?;
@@ -56,7 +57,7 @@ impl Decoder {
     }
 }
 
-/// `WanUpBlock`.
+/// diffusers' `WanUpBlock`.
 struct UpBlock {
     resnets: Vec<ResidualBlock>,
     upsampler: Option<Upsampler>,
@@ -88,9 +89,10 @@ impl UpBlock {
     }
 }
 
-/// `WanResample` of mode `upsample2d`, or `upsample3d` with the weights over time.
+/// diffusers' `WanResample` in the mode `upsample2d`, or in the mode `upsample3d` with weights over
+/// time.
 struct Upsampler {
-    /// The halves of `time_conv`: for the earlier and the later of each two frames.
+    /// The halves of `time_conv`, for the earlier and the later of each two frames.
     time_conv: Option<[Weight; 2]>,
     resample: Weight,
 }
@@ -115,7 +117,7 @@ impl Upsampler {
         conv(cx, &x, &self.resample, &DOUBLE, Activation::None, Target::New)
     }
 
-    /// Two frames of each, except that the video's first frame stays one and is not remembered either.
+    /// Turns each frame into two. The video's first frame stays one frame and is not remembered.
     fn double_time(&self, cx: &mut Stream, cache: &mut Cache, x: Tensor, halves: &[Weight; 2]) -> Result<Tensor> {
         if cache.is_first_chunk() {
             cache.skip();

@@ -1,4 +1,4 @@
-//! `WanEncoder3d`.
+//! The encoder, diffusers' `WanEncoder3d`.
 
 use super::blocks::{Cache, MidBlock, NormConv, ResidualBlock, causal};
 use super::load::Loader;
@@ -7,19 +7,19 @@ use crate::model::ModelError;
 use crate::model::wan::config::{DownLayer as DownLayerConfig, VaeConfig};
 use crate::ops::{Activation, Conv, Target, Weight, conv};
 
-/// 3 x 3 with stride 2 and zeros on the right and below only.
+/// A 3 x 3 convolution with stride 2, padded with zeros only on the right and below.
 const HALVE: Conv = Conv { stride: [1, 2, 2], before: [0; 3], after: [0, 1, 1], ..Conv::PLANE };
 
-/// Three taps over time with stride 2, no zeros.
+/// A convolution with three taps over time and stride 2, without padding.
 const HALVE_TIME: Conv = Conv { kernel: [3, 1, 1], stride: [2, 1, 1], ..Conv::POINT };
 
-/// Encodes one frame, then always as many as the temporal compression says.
+/// Encodes one frame first, then chunks of as many frames as the temporal compression.
 pub(super) struct Encoder {
     conv_in: Weight,
     down_blocks: Vec<DownLayer>,
     mid_block: MidBlock,
     out: NormConv,
-    /// Only the half that gives the means.
+    /// The half of the convolution that gives the means.
     quant_conv: Weight,
 }
 
@@ -39,7 +39,8 @@ impl Encoder {
         })
     }
 
-    /// The mean of the posterior `[1, h, w, z]` (z padded to a multiple of 4) of one chunk of frames `[t, height, width, channels]`.
+    /// The mean of the posterior `[1, h, w, z]` of one chunk of frames
+    /// `[t, height, width, channels]`, with z padded to a multiple of 4.
     pub(super) fn forward(&self, cx: &mut Stream, cache: &mut Cache, frames: &Tensor) -> Result<Tensor> {
         let mut x = causal(cx, cache, frames, &self.conv_in)?;
         for layer in &self.down_blocks {
@@ -52,10 +53,11 @@ impl Encoder {
     }
 }
 
-/// One entry of `down_blocks`.
+/// One entry of diffusers' `down_blocks`.
 enum DownLayer {
     Resnet(ResidualBlock),
-    /// `WanResample` of mode `downsample2d`, or `downsample3d` with weights over time.
+    /// diffusers' `WanResample` in the mode `downsample2d`, or in the mode `downsample3d` with
+    /// weights over time.
     Downsample {
         resample: Weight,
         time_conv: Option<Weight>,
@@ -90,7 +92,7 @@ impl DownLayer {
         let Some(time_conv) = time_conv else { return Ok(x) };
         let first = cache.is_first_chunk();
         let (all, _) = cache.append(cx, &x, 1)?;
-        // The video's first frame stays one.
+        // The video's first frame is not merged with others.
         if first { Ok(x) } else { conv(cx, &all, time_conv, &HALVE_TIME, Activation::None, Target::New) }
     }
 }

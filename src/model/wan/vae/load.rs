@@ -1,4 +1,4 @@
-//! Weights of the autoencoder, from a checkpoint with diffusers' names.
+//! Loads the weights of the autoencoder from a checkpoint with diffusers' names.
 
 use std::ops::Range;
 
@@ -8,15 +8,16 @@ use crate::model::wan::load::host_weight;
 use crate::ops::{self, Conv, Weight};
 use crate::weights::Checkpoint;
 
-/// Reads the tensors of one checkpoint onto one device.
+/// Uploads the tensors of one checkpoint to one device.
 pub(super) struct Loader<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) checkpoint: &'a Checkpoint,
 }
 
 impl Loader<'_> {
-    /// `NAME.weight` `[outputs, inputs, kernel..]` and `NAME.bias`, for the output channels `part`. `kernel` is
-    /// the one of the checkpoint's shape, where 2-D convolutions have no time.
+    /// The weight `NAME.weight` `[outputs, inputs, kernel..]` and its bias `NAME.bias`, for the
+    /// output channels `part`. `kernel` is the kernel in the checkpoint's shape, where 2-D
+    /// convolutions have no time.
     pub(super) fn conv(
         &self,
         name: &str,
@@ -44,7 +45,8 @@ impl Loader<'_> {
         self.conv(name, &Conv::POINT, &[1; 3], [outputs, inputs], 0..outputs)
     }
 
-    /// A channel norm's gamma `[channels, 1, ..]` times the square root of the channels, padded to a multiple of 4.
+    /// A channel norm's gamma `[channels, 1, ..]` times the square root of the number of channels,
+    /// padded to a multiple of 4.
     pub(super) fn gamma(&self, name: &str, channels: usize, ones: usize) -> Result<Tensor, ModelError> {
         let mut shape = vec![channels];
         shape.resize(1 + ones, 1);

@@ -1,4 +1,4 @@
-//! How much memory decoding takes, and when it must be done in tiles.
+//! The memory that decoding takes, and the decision to decode in tiles.
 
 use super::{Tiling, Vae};
 use crate::gpu::Caps;
@@ -6,21 +6,24 @@ use crate::model::wan::config::VaeConfig;
 
 /// One resolution of the decoder.
 struct Level {
-    /// Frames of a chunk, times pixels of a frame.
+    /// Number of frames of a chunk times number of pixels of a frame.
     positions: usize,
-    /// Pixels of a frame.
+    /// Number of pixels of a frame.
     pixels: usize,
-    /// Channels of its widest activation, padded.
+    /// Channels of the widest activation, padded.
     channels: usize,
-    /// Channels of all inputs of convolutions over time.
+    /// Channels of all inputs of convolutions over time together.
     remembered: usize,
 }
 
 impl VaeConfig {
-    /// GPU bytes that decoding frames of height x width pixels needs beside the weights (an estimate from above: activations of all
-    /// resolutions, because the pool keeps what was used, and two remembered frames a convolution over time).
+    /// Estimates the bytes of GPU memory that decoding frames of height x width pixels needs in
+    /// addition to the weights. The estimate is an upper limit. It includes the activations of all
+    /// resolutions, because the pool keeps used memory, and two remembered frames for each
+    /// convolution over time.
     pub fn decode_memory(&self, height: usize, width: usize) -> u64 {
-        /// Activations alive at a time: shortcut, input of a convolution with history, its result, and the next one's input.
+        /// Number of activations alive at the same time: the shortcut, a convolution's input with
+        /// history, its result, and the next convolution's input.
         const ALIVE: usize = 4;
         let bytes = |level: &Level| {
             let working = ALIVE * (level.positions + 2 * level.pixels) * level.channels;
@@ -51,10 +54,10 @@ impl VaeConfig {
 }
 
 impl Vae {
-    /// The tiling that decoding frames of height x width pixels needs so that no binding exceeds the device's limit and no more than
-    /// `memory` bytes are taken; `None` if the whole frame fits.
+    /// The tiling for decoding frames of height x width pixels. With it no binding exceeds the
+    /// device's limit, and at most `memory` bytes are used. `None` if the whole frame fits.
     pub fn needed_tiling(&self, caps: &Caps, memory: u64, height: usize, width: usize) -> Option<Tiling> {
-        // A convolution reads three frames at once.
+        // A convolution binds three frames at once.
         let binding = |level: &Level| 3 * 4 * (level.pixels * level.channels) as u64;
         let largest = self.config.levels(height, width).iter().map(binding).max().unwrap_or(0);
         let fits = largest <= caps.max_binding && self.config.decode_memory(height, width) <= memory;

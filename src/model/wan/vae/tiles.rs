@@ -1,14 +1,15 @@
-//! Decoding in tiles whose overlaps are blended linearly, as diffusers' `tiled_decode` does.
+//! Decodes in tiles and blends their overlaps linearly, like diffusers' `tiled_decode`.
 
 use super::{Frames, Vae, clamp};
 use crate::gpu::{GpuError, Result, Stream};
 
-/// Sides and distances of tiles, in pixels of the video (height, width).
+/// Sizes and distances of tiles, in pixels of the video (height, width).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
-    /// Sides.
+    /// Height and width of a tile.
     pub tile: [usize; 2],
-    /// Distances; what tiles are larger than these they overlap.
+    /// Distance of neighbouring tiles. Tiles overlap by the difference between their size and their
+    /// distance.
     pub stride: [usize; 2],
 }
 
@@ -20,7 +21,8 @@ impl Default for Tiling {
 }
 
 impl Vae {
-    /// Decodes `[f, h, w, z]` latents tile by tile, each with its own memory of earlier frames, then hands out the frames.
+    /// Decodes latents `[f, h, w, z]` tile by tile and then passes the frames to `on_chunk`. Each
+    /// tile has its own memory of earlier frames.
     pub(super) fn decode_tiled(
         &self,
         cx: &mut Stream,
@@ -81,14 +83,14 @@ impl Frames {
         self.values.append(&mut next.values);
     }
 
-    /// Range of the values of `count` pixels from a place.
+    /// The range of the values of `count` pixels that start at a position.
     fn span(&self, [t, y, x]: [usize; 3], count: usize) -> std::ops::Range<usize> {
         let [_, height, width, channels] = self.shape;
         let first = ((t * height + y) * width + x) * channels;
         first..first + count * channels
     }
 
-    /// A rectangle of every frame.
+    /// Cuts a rectangle out of every frame.
     fn cut(&self, [top, left]: [usize; 2], [height, width]: [usize; 2]) -> Frames {
         let mut values = Vec::with_capacity(self.shape[0] * height * width * self.shape[3]);
         for t in 0..self.shape[0] {
@@ -99,7 +101,8 @@ impl Frames {
         Frames { shape: [self.shape[0], height, width, self.shape[3]], values }
     }
 
-    /// Overwrites the rectangle at a place with the first rows and columns of `tile`, at most `sides` of them.
+    /// Overwrites the rectangle at a position with the first rows and columns of `tile`, at most
+    /// `sides` of them.
     fn paste(&mut self, tile: &Frames, [top, left]: [usize; 2], sides: [usize; 2]) {
         let [height, width] = [0, 1].map(|axis| sides[axis].min(tile.shape[1 + axis]));
         for t in 0..self.shape[0] {
@@ -110,7 +113,8 @@ impl Frames {
         }
     }
 
-    /// Fades from the last `extent` rows (axis 0) or columns (axis 1) of `before` to the first of this.
+    /// Blends the first `extent` rows (axis 0) or columns (axis 1) of this tile with the last ones
+    /// of `before`.
     fn blend(&mut self, before: &Frames, axis: usize, extent: usize) {
         let extent = extent.min(before.shape[1 + axis]).min(self.shape[1 + axis]);
         let shift = before.shape[1 + axis] - extent;
