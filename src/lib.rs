@@ -47,4 +47,5 @@ pub mod model;
 pub mod ops;
 pub mod profiling;
 pub mod sampling;
+pub mod study;
 pub mod weights;

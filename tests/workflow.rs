@@ -108,8 +108,8 @@ fn impossible_profiles_are_refused_before_anything_runs() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let profile = folder.path().join("profile.json");
     let with = |more: &[&'static str]| [&["profile", "-o", text(&profile)][..], more].concat();
-    fails(&with(&["--steps", "1"]), 2, "--steps");
-    fails(&with(&["--steps", "1000"]), 2, "--steps");
+    fails(&with(&["--steps", "1"]), 2, "choose 2 to");
+    fails(&with(&["--steps", "1000"]), 2, "1000 steps");
     fails(&with(&["--mask", "file:no such place"]), 1, "no such place");
     fails(&with(&["--mask", "guess"]), 2, "guess");
     let white = folder.path().join("white.png");

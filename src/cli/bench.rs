@@ -191,5 +191,5 @@ fn fastest_step(engine: &Engine, request: &GenerateRequest) -> anyhow::Result<f6
             engine.control().cancel();
         }
     });
-    if measured { Ok(fastest) } else { run.map(|_| fastest) }
+    if measured { Ok(fastest) } else { Ok(run.map(|_| fastest)?) }
 }

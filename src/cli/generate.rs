@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
-    Capture, ClipSettings, Engine, Event, Facts, GenerateRequest, Generated, Observe, Received, Record,
-    SchedulerChoice, Stage,
+    Capture, ClipSettings, Engine, Event, Facts, GenerateRequest, Observe, Received, Record, SchedulerChoice, Stage,
 };
 use crate::media;
 use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
+use crate::study::Finished;
 
 use super::strategy::StrategyArgs;
 use super::{GpuArgs, WrongUse, job, latents, model_folder};
@@ -155,15 +155,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     engine.generate(request.clone())?;
     let mut recording = Recording::new(recorder);
     let followed = follow(&engine, args.json, &mut recording);
-    let (generated, capture) = match (followed, &recording.rest) {
+    let finished = match (followed, &recording.rest) {
         (Err(error), Some(place)) => return Err(error.context(format!("the run until then is in {}", place.display()))),
         (followed, _) => followed?,
     };
     // Another run may have taken the name since.
     let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
-    let summary = summary(&output, &generated, &capture, expected);
-    media::write(&output, &job::clip(&generated, capture.run.clip.fps)?, &summary.to_string())?;
+    let summary = summary(&output, &finished, expected);
+    media::write(&output, &finished.clip()?, &summary.to_string())?;
+    let generated = &finished.generated;
     let saved = match &args.save_latents {
         Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
         None => Ok(()),
@@ -171,7 +172,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         println!("{summary}");
     } else {
-        print_summary(&output, &request, &generated, &capture, expected);
+        print_summary(&output, &request, &finished, expected);
     }
     recording.finish().and(saved).with_context(|| format!("{} is written, but not all else", output.display()))
 }
@@ -180,8 +181,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn print_summary(
     output: &Path,
     request: &GenerateRequest,
-    generated: &Generated,
-    capture: &Capture,
+    Finished { generated, capture }: &Finished,
     expected: Option<f64>,
 ) {
     let seconds = &generated.seconds;
@@ -232,7 +232,7 @@ fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
         .then(|| format!("the profile is of {}: the PSNR that it expects may not hold here", listed.join(", ")))
 }
 
-/// How progress looks in every command.
+/// How progress looks.
 pub(super) fn bar_style() -> anyhow::Result<ProgressStyle> {
     ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {eta}").context("progress bar")
 }
@@ -286,7 +286,7 @@ fn slim(mut record: Record) -> Option<Record> {
 }
 
 /// Shows progress and records the run until the job ends. The capture that it gives back is slim.
-fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Result<(Generated, Capture)> {
+fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Result<Finished> {
     let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
     bar.set_style(bar_style()?);
@@ -309,7 +309,7 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
             Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
             Event::Finished(generated) => {
                 bar.finish_and_clear();
-                return Ok((*generated, capture));
+                return Ok(Finished { generated: *generated, capture });
             }
             Event::Failed(error) => {
                 bar.finish_and_clear();
@@ -321,7 +321,7 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
 }
 
 /// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
-fn summary(output: &Path, generated: &Generated, capture: &Capture, expected: Option<f64>) -> serde_json::Value {
+fn summary(output: &Path, Finished { generated, capture }: &Finished, expected: Option<f64>) -> serde_json::Value {
     let mut summary = capture.run.settings();
     summary["output"] = output.display().to_string().into();
     summary["expected_psnr"] = expected.into();

@@ -1,14 +1,16 @@
-//! What commands that generate share: settings of a run, prompts from a file, the adapter, and jobs carried to their end.
+//! What commands that generate share: settings of a run, prompts from a file, the adapter, and the progress bar of a study.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
-use crate::engine::{Capture, ClipSettings, Engine, Event, GenerateRequest, Generated, StepDone};
+use crate::engine::{ClipSettings, Engine, GenerateRequest, StepDone};
 use crate::gpu::Gpu;
-use crate::media::{Clip, MediaError};
 use crate::model::wan::tokenizer;
+use crate::study::{Cancel, Finished, Progress, Session, Size, StudyError, StudyEvent};
 
 use super::generate::parse_size;
 use super::{GpuArgs, WrongUse, model_folder};
@@ -106,23 +108,6 @@ fn memory_warning(needed: u64, there: Option<u64>) -> Option<String> {
     })
 }
 
-/// A finished job, and what it left behind.
-pub struct Finished {
-    /// Clip, latents and times.
-    pub generated: Generated,
-    /// Steps, plans and maps.
-    pub capture: Capture,
-}
-
-/// The frames of a job as a clip.
-///
-/// # Errors
-/// Sizes or a rate that no file can hold.
-pub fn clip(generated: &Generated, fps: u32) -> Result<Clip, MediaError> {
-    let bytes = generated.bytes();
-    Clip::new(bytes.width as u32, bytes.height as u32, fps, bytes.frames)
-}
-
 /// Runs a job to its end; `step` sees every step.
 ///
 /// # Errors
@@ -130,20 +115,60 @@ pub fn clip(generated: &Generated, fps: u32) -> Result<Clip, MediaError> {
 pub fn run_job(
     engine: &Engine,
     request: &GenerateRequest,
-    mut step: impl FnMut(&StepDone),
-) -> anyhow::Result<Finished> {
-    engine.generate(request.clone())?;
-    let mut capture = Capture::default();
-    for event in engine.events() {
-        capture.observe(&event);
-        match event {
-            Event::Step(done) => step(&done),
-            Event::Finished(generated) => return Ok(Finished { generated: *generated, capture }),
-            Event::Failed(error) => return Err(error.into()),
+    step: impl FnMut(&StepDone),
+) -> Result<Finished, StudyError> {
+    let cancel = Cancel::default();
+    let size = Size::run(request.clip.num_inference_steps, 1.0);
+    Session::new(engine, &cancel, |_| {}).run(request.clone(), size, step)
+}
+
+/// The progress bar of a study.
+pub struct StudyBar(ProgressBar);
+
+impl StudyBar {
+    /// A bar that shows nothing yet.
+    ///
+    /// # Errors
+    /// The bar's template is wrong.
+    pub fn new() -> anyhow::Result<Self> {
+        let style = ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {prefix}").context("progress bar")?;
+        Ok(Self(ProgressBar::new(1).with_style(style)))
+    }
+
+    /// A session whose steps the bar counts and whose warnings stand above it.
+    pub fn session<'a>(&'a self, engine: &'a Engine, cancel: &'a Cancel) -> Session<'a> {
+        Session::new(engine, cancel, |event| match event {
+            StudyEvent::Progress(progress) => self.show(&progress),
+            StudyEvent::Warning(text) => self.say(&format!("warning: {text}")),
             _ => {}
+        })
+    }
+
+    fn show(&self, progress: &Progress) {
+        self.0.set_length(progress.steps as u64);
+        self.0.set_position(progress.steps_done as u64);
+        if !progress.phase.is_empty() {
+            self.name(&progress.phase);
+        }
+        if let Some(left) = progress.seconds_left {
+            self.0.set_prefix(FormattedDuration(Duration::from_secs_f64(left.min(1e9))).to_string());
         }
     }
-    bail!("the engine stopped without a word")
+
+    /// Names what happens now.
+    pub fn name(&self, phase: &str) {
+        self.0.set_message(phase.to_owned());
+    }
+
+    /// Prints a line above the bar.
+    pub fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Ends the bar.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::caching::CacheError;
 use crate::engine::EngineError;
 use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 use crate::media::MediaError;
+use crate::study::StudyError;
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
 #[derive(Debug, Parser)]
@@ -191,6 +192,7 @@ fn one_line(error: &anyhow::Error) -> String {
 
 fn is_wrong_use(error: &anyhow::Error) -> bool {
     error.downcast_ref::<WrongUse>().is_some()
+        || error.downcast_ref::<StudyError>().is_some_and(StudyError::is_wrong_use)
         || error.downcast_ref::<EngineError>().is_some_and(EngineError::is_wrong_use)
         || error.downcast_ref::<CacheError>().is_some_and(CacheError::is_wrong_use)
         || error.downcast_ref::<MediaError>().is_some_and(MediaError::is_wrong_use)

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
-
-use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
+use crate::engine::{Engine, Facts, GenerateRequest};
 use crate::media::{self, Clip};
+use crate::study::queue::Queue;
+use crate::study::{Cancel, Size};
 
 use super::GpuArgs;
-use super::generate::{SUBMIT_BUDGET, bar_style};
-use super::job::{RunArgs, at_least_one, clip, open_gpu, run_job};
+use super::generate::SUBMIT_BUDGET;
+use super::job::{RunArgs, StudyBar, at_least_one, open_gpu};
 
 /// Arguments of `ditscope sheet`.
 #[derive(Debug, clap::Args)]
@@ -36,40 +36,48 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     let request = args.runs.request(&prompts[0])?;
-    let count = prompts.len() * args.runs.seeds as usize;
-    let columns = args.columns.min(count);
+    let queue = queue(&request, &prompts, args.runs.seeds);
+    let columns = args.columns.min(queue.list().len());
     let shown = args.shown.min(request.clip.num_frames);
-    let (width, height) =
-        media::check_grid((count, columns), (request.clip.width, request.clip.height), shown, args.scale)?;
+    let (width, height) = media::check_grid((queue.list().len(), columns), request.clip.size(), shown, args.scale)?;
     media::check_clip(&args.output, width, height)?;
     let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
-    let bar = ProgressBar::new(prompts.len() as u64 * args.runs.seeds * request.clip.num_inference_steps as u64);
-    bar.set_style(bar_style()?);
-    let one = |prompt: &String, seed: u64| -> anyhow::Result<Clip> {
-        bar.set_message(prompt.clone());
-        let request =
-            GenerateRequest { prompt: prompt.clone(), clip: ClipSettings { seed, ..request.clip }, ..request.clone() };
-        let run = run_job(&engine, &request, |_| bar.inc(1))?;
-        let clip = clip(&run.generated, run.capture.run.clip.fps)?;
-        Ok(if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? })
-    };
-    let (mut cells, mut failure) = (Vec::new(), None);
-    for (prompt, seed) in prompts.iter().flat_map(|prompt| (0..args.runs.seeds).map(move |seed| (prompt, seed))) {
-        match one(prompt, seed) {
-            Ok(cell) => cells.push((cell, prompt.as_str())),
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
+    let (cancel, bar, mut cells) = (Cancel::default(), StudyBar::new()?, Vec::new());
+    let session = bar.session(&engine, &cancel);
+    let done = queue.run(&session, |item| {
+        bar.name(&item.work.prompt);
+        let clip = session.run(item.work.clone(), item.size, |_| {})?.clip()?;
+        let clip = if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? };
+        cells.push((clip, item.work.prompt.clone()));
+        Ok(())
+    });
+    bar.clear();
+    if let Err(error) = done {
+        if cells.is_empty() {
+            return Err(error.into());
+        }
+        write(args, columns, &cells, &prompts)?;
+        return Err(error.within("the sheet holds the clips before this error").into());
+    }
+    write(args, columns, &cells, &prompts)
+}
+
+/// A job for every prompt and seed.
+fn queue(request: &GenerateRequest, prompts: &[String], seeds: u64) -> Queue<GenerateRequest> {
+    let queue = Queue::default();
+    for prompt in prompts {
+        for seed in 0..seeds {
+            let size = Size::run(request.clip.num_inference_steps, 1.0);
+            queue.push(prompt, size, request.with_prompt(prompt, seed));
         }
     }
-    bar.finish_and_clear();
-    if let Some(error) = failure.take_if(|_| cells.is_empty()) {
-        return Err(error);
-    }
-    let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, *prompt)).collect();
+    queue
+}
+
+fn write(args: &Args, columns: usize, cells: &[(Clip, String)], prompts: &[String]) -> anyhow::Result<()> {
+    let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, prompt.as_str())).collect();
     let sheet = media::grid(&cells, columns, args.scale)?;
     media::write(&args.output, &sheet, &prompts.join("; "))?;
     println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);
-    failure.map_or(Ok(()), |error| Err(error.context("the sheet holds the clips before this error")))
+    Ok(())
 }

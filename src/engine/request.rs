@@ -92,6 +92,12 @@ impl GenerateRequest {
         })
     }
 
+    /// The same request for another prompt and seed.
+    #[must_use]
+    pub fn with_prompt(&self, prompt: &str, seed: u64) -> Self {
+        Self { prompt: prompt.into(), clip: ClipSettings { seed, ..self.clip }, ..self.clone() }
+    }
+
     /// Extents `[C, F, H, W]` of the latents; an error that names the nearest possible sizes where the model has none for the request.
     pub(super) fn latent_shape(
         &self,

@@ -1,0 +1,189 @@
+//! A comparison: strategies over prompts and seeds, interleaved on one device, against the same
+//! model without reuse.
+//!
+//! A comparison can be cut into shards by prompt and seed, each made on a machine of its own
+//! ([`Shard`], [`merge`](merge::merge)): every prompt and seed has its own baseline, so rows made
+//! anywhere belong together.
+
+mod folder;
+mod interleaved;
+mod merge;
+pub mod report;
+mod settings;
+mod shard;
+
+use crate::caching::StrategyConfig;
+use crate::engine::GenerateRequest;
+use crate::media::Clip;
+use crate::metrics::{Fidelity, LPIPS_MIN_SIDE};
+
+use super::queue::Queue;
+use super::{Session, Size, StudyError, StudyEvent};
+
+pub use folder::Folder;
+pub use merge::{Merged, merge};
+pub use settings::{Entry, Settings};
+pub use shard::{Part, Shard};
+
+/// PSNR of equal clips, in decibels.
+pub const MOST_PSNR: f64 = 200.0;
+/// The name of the second run of the baseline in rows and tables.
+pub const OFF_AGAIN: &str = "off again";
+
+/// One run beside its baseline.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Row {
+    /// The strategy's name in tables.
+    pub strategy: String,
+    /// The speed-up that it was tuned to.
+    pub target: Option<f64>,
+    /// What was generated.
+    pub prompt: String,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Speed-up of the denoising by FLOPs.
+    pub flop_speedup: f64,
+    /// Speed-up of the denoising loop, wall clock.
+    pub denoise_speedup: f64,
+    /// Speed-up of denoising and decoding, wall clock: what is loaded and encoded once counts for
+    /// nobody.
+    pub total_speedup: f64,
+    /// Share of the blocks that were reused, 0 to 1.
+    pub hit_rate: f64,
+    /// Highest GPU memory, in bytes.
+    pub peak_memory: u64,
+    /// GPU memory of stored deltas at most, in bytes.
+    pub delta_memory: u64,
+    /// How alike the clip is to the one without reuse.
+    #[serde(flatten)]
+    pub fidelity: Scores,
+}
+
+/// How alike two clips are.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Scores {
+    /// In decibels, [`MOST_PSNR`] for equal clips.
+    pub psnr: f64,
+    /// 1 for equal clips.
+    pub ssim: f64,
+    /// 0 for equal clips.
+    pub lpips: f64,
+    /// 100 for equal clips.
+    pub ssimulacra2: f64,
+}
+
+impl From<&Fidelity> for Scores {
+    fn from(found: &Fidelity) -> Self {
+        // JSON has no infinity, which equal clips have.
+        Self { psnr: found.psnr.min(MOST_PSNR), ssim: found.ssim, lpips: found.lpips, ssimulacra2: found.ssimulacra2 }
+    }
+}
+
+/// A prompt and a seed: what all strategies are run on beside one baseline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// The prompt's number in the comparison, from 0: it names contact sheets.
+    pub number: usize,
+    /// What to show.
+    pub prompt: String,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+/// What all strategies made of a prompt and a seed.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// The prompt and seed.
+    pub case: Case,
+    /// A row for each strategy and for the second baseline, in the order of the runs.
+    pub rows: Vec<Row>,
+    /// The clips: without reuse, then as the strategies are listed.
+    pub clips: Vec<Clip>,
+}
+
+/// A comparison to make, or to go on with.
+#[derive(Clone, Debug)]
+pub struct CompareStudy {
+    /// The model and the clip's settings. The study sets prompt, seed and strategy.
+    pub request: GenerateRequest,
+    /// What is generated.
+    pub prompts: Vec<String>,
+    /// Seeds of each prompt: 0 to `seeds` - 1.
+    pub seeds: u64,
+    /// The conditions, and the strategies with their settings.
+    pub settings: Settings,
+    /// The rows of a comparison that was begun before; new ones are added.
+    pub rows: Vec<Row>,
+}
+
+impl CompareStudy {
+    /// Finds what can never be compared before anything runs.
+    ///
+    /// # Errors
+    /// Frames that are too small for LPIPS.
+    pub fn check_size(request: &GenerateRequest) -> Result<(), StudyError> {
+        if request.clip.width.min(request.clip.height) < LPIPS_MIN_SIDE {
+            let message = format!("LPIPS needs {LPIPS_MIN_SIDE} pixels a side: choose a larger size");
+            return Err(StudyError::Request(message));
+        }
+        Ok(())
+    }
+
+    /// The prompts and seeds that are still to be run: those of the shard, without those that have
+    /// rows.
+    pub fn queue(&self) -> Queue<Case> {
+        let queue = Queue::default();
+        for case in shard::cases(&self.prompts, self.seeds, &self.rows, self.settings.part.as_ref()) {
+            let has_rows = self.rows.iter().any(|row| row.prompt == case.prompt && row.seed == case.seed);
+            if !has_rows {
+                queue.push(format!("{}, seed {}", case.prompt, case.seed), self.case_size(), case);
+            }
+        }
+        queue
+    }
+
+    /// Runs all strategies on each item of the queue. After each, the rows and its contact sheet
+    /// are written to the folder, if there is one, and told as [`StudyEvent::Compared`]. A study
+    /// that is cancelled keeps these.
+    ///
+    /// # Errors
+    /// [`StudyError::Cancelled`]; nothing to compare; a job that failed; rows that cannot be
+    /// written.
+    pub fn run(&mut self, session: &Session, queue: &Queue<Case>, folder: Option<&Folder>) -> Result<(), StudyError> {
+        let Self { request, settings, rows, .. } = self;
+        if settings.strategies.is_empty() {
+            let message = "there is nothing to compare: name strategies that reach the speed-ups";
+            return Err(StudyError::Request(message.into()));
+        }
+        if let Some(folder) = folder {
+            folder.begin(settings, rows)?;
+        }
+        let mut experiment = interleaved::Experiment::new(session, request, &settings.strategies);
+        queue.run(session, |item| {
+            let prompts = queue.list();
+            let place = prompts.iter().position(|other| other.id == item.id).unwrap_or(0);
+            session.phase(&format!("{} of {}", place + 1, prompts.len()));
+            let compared = experiment.run(&item.work)?;
+            rows.extend(compared.rows.iter().cloned());
+            if let Some(folder) = folder {
+                folder.write_rows(rows)?;
+                // A missing sheet costs nothing else.
+                if let Err(error) = folder.write_sheet(&compared, &settings.strategies) {
+                    session.warn(format!("no contact sheet of \"{}\": {error}", item.work.prompt));
+                }
+            }
+            session.tell(StudyEvent::Compared(Box::new(compared)));
+            Ok(())
+        })
+    }
+
+    /// How much one prompt and seed is.
+    fn case_size(&self) -> Size {
+        let steps = self.request.clip.num_inference_steps;
+        let baselines = interleaved::warm_up_size() + Size::run(steps, 1.0).times(2);
+        self.settings.strategies.iter().map(|entry| interleaved::size(entry, steps)).sum::<Size>() + baselines
+    }
+}
+
+/// The short run before each baseline, which pays what is paid once.
+const WARM_UP: StrategyConfig = StrategyConfig::FewerSteps { steps: 1 };

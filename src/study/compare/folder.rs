@@ -1,0 +1,125 @@
+//! The folder of a comparison: settings.json, rows.json and rows.csv, report.md, figures, and
+//! sheets/.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::media::{self, Clip, write_bytes};
+
+use super::{Compared, Entry, Row, Settings, StudyError, report};
+
+/// What is compared, and all rows so far.
+const SETTINGS: &str = "settings.json";
+const ROWS: &str = "rows.json";
+/// Where contact sheets are.
+const SHEETS: &str = "sheets";
+/// The kinds of contact sheets: to play, and the frame in the middle.
+pub(super) const SHEET_KINDS: [&str; 2] = ["mp4", "png"];
+/// Bytes of a file that is read, at most.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// The folder of a comparison.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A folder that is there or is still to be made.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(&self) -> Result<(), StudyError> {
+        let sheets = self.0.join(SHEETS);
+        std::fs::create_dir_all(&sheets).map_err(StudyError::io("cannot make", &sheets))
+    }
+
+    /// Whether the folder holds rows of a comparison, which a new one would replace.
+    pub fn has_rows(&self) -> bool {
+        const EMPTY: u64 = "[]".len() as u64;
+        std::fs::metadata(self.0.join(ROWS)).is_ok_and(|file| file.len() > EMPTY)
+    }
+
+    /// The settings and, where a prompt and seed was finished, the rows.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no comparison's.
+    pub fn read(&self) -> Result<(Settings, Vec<Row>), StudyError> {
+        let settings = read_json(&self.0.join(SETTINGS))?;
+        let rows = self.0.join(ROWS);
+        Ok((settings, if rows.exists() { read_json(&rows)? } else { Vec::new() }))
+    }
+
+    /// Writes what is compared, and the rows that there are.
+    pub(super) fn begin(&self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
+        self.make()?;
+        // The rows first: those of another comparison must not be taken for this one's.
+        self.write_rows(rows)?;
+        self.write_settings(settings)
+    }
+
+    /// Writes what is compared.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_settings(&self, settings: &Settings) -> Result<(), StudyError> {
+        let text = serde_json::to_vec_pretty(settings).map_err(StudyError::Unwritable)?;
+        Ok(write_bytes(&self.0.join(SETTINGS), &text)?)
+    }
+
+    /// Writes the rows, as CSV for people and as JSON to go on with.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_rows(&self, rows: &[Row]) -> Result<(), StudyError> {
+        write_bytes(&self.0.join(ROWS), &serde_json::to_vec(rows).map_err(StudyError::Unwritable)?)?;
+        Ok(write_bytes(&self.0.join("rows.csv"), report::csv(rows).as_bytes())?)
+    }
+
+    /// Writes the table of means and the figures.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_report(&self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
+        write_bytes(&self.0.join("report.md"), report::table(settings, rows).as_bytes())?;
+        for measure in report::MEASURES {
+            let svg = report::pareto(&measure, &settings.strategies, rows).svg();
+            let file = |end: &str| self.0.join(format!("pareto-{}.{end}", measure.name));
+            write_bytes(&file("svg"), svg.as_str().as_bytes())?;
+            write_bytes(&file("png"), &svg.to_png(2.0)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what every strategy made of a prompt and seed, to play and as the frame in the
+    /// middle.
+    pub(super) fn write_sheet(&self, compared: &Compared, entries: &[Entry]) -> Result<(), StudyError> {
+        let sheet = report::sheet(&compared.clips, entries)?;
+        let case = &compared.case;
+        let [play, still] = SHEET_KINDS.map(|kind| self.sheet(case.number, case.seed, kind));
+        media::write(&play, &sheet, &case.prompt)?;
+        let middle = sheet.frames()[sheet.frames().len() / 2].clone();
+        let middle = Clip::new(sheet.width(), sheet.height(), sheet.fps(), vec![middle])?;
+        Ok(media::write(&still, &middle, &case.prompt)?)
+    }
+
+    /// Where the contact sheet of a prompt (from 0) and seed is.
+    pub fn sheet(&self, number: usize, seed: u64, kind: &str) -> PathBuf {
+        self.0.join(SHEETS).join(format!("{:03}-seed{seed}.{kind}", number + 1))
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StudyError> {
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
+    file.map_err(StudyError::io("cannot read", path))?;
+    serde_json::from_slice(&text).map_err(|source| StudyError::Json { path: path.to_owned(), source })
+}

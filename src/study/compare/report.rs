@@ -1,0 +1,256 @@
+//! What a comparison shows: rows as CSV, a table of means in Markdown, speed against fidelity as
+//! figures, and a contact sheet of a prompt.
+
+use std::fmt::Write;
+
+use crate::media::figure::{Plot, Series};
+use crate::media::{self, Clip, MediaError};
+
+use super::{Entry, OFF_AGAIN, Row, Settings};
+
+/// Above this PSNR, in decibels, clips are as good as equal, and a mean would be the largest
+/// value's alone.
+pub const MOST_DECIBELS: f64 = 80.0;
+
+/// A measure of fidelity.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// Its name in files.
+    pub name: &'static str,
+    /// Its name on an axis.
+    pub label: &'static str,
+    /// Its value in a row.
+    pub value: fn(&Row) -> f64,
+}
+
+/// The measures that have a figure of speed against fidelity.
+pub const MEASURES: [Measure; 3] = [
+    Measure { name: "psnr", label: "PSNR (dB), higher is closer", value: psnr },
+    Measure { name: "ssim", label: "SSIM, higher is closer", value: |row| row.fidelity.ssim },
+    Measure { name: "lpips", label: "LPIPS, lower is closer", value: |row| row.fidelity.lpips },
+];
+
+/// All rows of one strategy at one speed-up.
+#[derive(Clone, Debug)]
+pub struct Summary<'a> {
+    /// The strategy's name.
+    pub name: &'a str,
+    /// The speed-up that it was tuned to.
+    pub target: Option<f64>,
+    /// The PSNR in decibels that the planner expects.
+    pub expected: Option<f64>,
+    /// Its rows.
+    pub rows: Vec<&'a Row>,
+}
+
+impl Summary<'_> {
+    /// The mean over the rows; 0 without rows.
+    pub fn mean(&self, value: impl Fn(&Row) -> f64) -> f64 {
+        self.rows.iter().map(|row| value(row)).sum::<f64>() / self.rows.len().max(1) as f64
+    }
+
+    /// The standard deviation of what the rows are a sample of; one row tells nothing of it.
+    pub fn spread(&self, value: impl Fn(&Row) -> f64) -> Option<f64> {
+        let (mean, others) = (self.mean(&value), self.rows.len().checked_sub(1).filter(|others| *others > 0)?);
+        Some((self.rows.iter().map(|row| (value(row) - mean).powi(2)).sum::<f64>() / others as f64).sqrt())
+    }
+
+    /// Mean and standard deviation with so many digits.
+    pub fn both(&self, digits: usize, value: impl Fn(&Row) -> f64) -> String {
+        let mean = format!("{:.digits$}", self.mean(&value));
+        self.spread(&value).map_or(mean.clone(), |spread| format!("{mean} ± {spread:.digits$}"))
+    }
+}
+
+/// PSNR of a row in decibels, [`MOST_DECIBELS`] at most.
+pub fn psnr(row: &Row) -> f64 {
+    row.fidelity.psnr.min(MOST_DECIBELS)
+}
+
+/// One summary for each strategy, as they are listed, and one for the second baseline.
+pub fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> {
+    let of = |name: &'a str, target: Option<f64>, expected: Option<f64>| Summary {
+        name,
+        target,
+        expected,
+        rows: rows.iter().filter(|row| row.strategy == name && row.target == target).collect(),
+    };
+    let strategies = entries.iter().map(|entry| of(&entry.name, entry.target, entry.expected));
+    strategies.chain([of(OFF_AGAIN, None, None)]).collect()
+}
+
+/// One line a run.
+pub fn csv(rows: &[Row]) -> String {
+    let mut csv = String::from(
+        "strategy,target,prompt,seed,flop_speedup,denoise_speedup,total_speedup,hit_rate,peak_memory,delta_memory,psnr,ssim,lpips,ssimulacra2\n",
+    );
+    for row in rows {
+        let target = row.target.map_or(String::new(), |target| target.to_string());
+        let f = &row.fidelity;
+        let line = format!(
+            "{},{target},\"{}\",{},{:.4},{:.4},{:.4},{:.4},{},{},{:.3},{:.5},{:.5},{:.3}\n",
+            row.strategy.replace(',', ";"),
+            row.prompt.replace('"', "'"),
+            row.seed,
+            row.flop_speedup,
+            row.denoise_speedup,
+            row.total_speedup,
+            row.hit_rate,
+            row.peak_memory,
+            row.delta_memory,
+            f.psnr,
+            f.ssim,
+            f.lpips,
+            f.ssimulacra2
+        );
+        csv.push_str(&line);
+    }
+    csv
+}
+
+/// Means and standard deviations as a Markdown table, with what they are of.
+pub fn table(settings: &Settings, rows: &[Row]) -> String {
+    let summaries = summaries(&settings.strategies, rows);
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_table(&mut text, settings, &summaries);
+    text
+}
+
+fn write_table(text: &mut String, settings: &Settings, summaries: &[Summary]) -> std::fmt::Result {
+    writeln!(
+        text,
+        "{} runs a strategy, {}x{} pixels, {} frames, {} {} steps, shift {}, guidance {}, {}{} ({}).\n",
+        summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
+        settings.size[0],
+        settings.size[1],
+        settings.num_frames,
+        settings.num_inference_steps,
+        settings.scheduler,
+        settings.flow_shift,
+        settings.guidance_scale,
+        settings.adapter,
+        if settings.driver.is_empty() { String::new() } else { format!(", {}", settings.driver) },
+        settings.program
+    )?;
+    writeln!(
+        text,
+        "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse. \
+         PSNR above {MOST_DECIBELS} dB counts as {MOST_DECIBELS}. The whole job: denoising and decoding.\n"
+    )?;
+    writeln!(
+        text,
+        "| strategy | target | by FLOPs | denoising | whole job | hit rate | PSNR dB | SSIM | LPIPS | SSIMULACRA2 | deltas MiB |"
+    )?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+    for summary in summaries.iter().filter(|summary| !summary.rows.is_empty()) {
+        writeln!(text, "{}", table_row(summary))?;
+    }
+    let known = |row: &&Row| settings.known_prompts.contains(&row.prompt);
+    if summaries.iter().any(|summary| summary.rows.iter().any(known)) {
+        writeln!(
+            text,
+            "\nSome of the prompts are those that strategies were profiled or tuned on, where they flatter themselves."
+        )?;
+    }
+    Ok(())
+}
+
+fn table_row(summary: &Summary) -> String {
+    format!(
+        "| {} | {} | {}x | {}x | {}x | {:.0} % | {}{} | {} | {} | {} | {:.1} |",
+        summary.name,
+        summary.target.map_or("-".into(), |target| format!("{target}x")),
+        summary.both(2, |row| row.flop_speedup),
+        summary.both(2, |row| row.denoise_speedup),
+        summary.both(2, |row| row.total_speedup),
+        100.0 * summary.mean(|row| row.hit_rate),
+        summary.both(1, psnr),
+        summary.expected.map_or(String::new(), |psnr| format!(" ({:.1} expected)", psnr.min(MOST_DECIBELS))),
+        summary.both(4, |row| row.fidelity.ssim),
+        summary.both(5, |row| row.fidelity.lpips),
+        summary.both(1, |row| row.fidelity.ssimulacra2),
+        summary.mean(|row| row.delta_memory as f64) / (1 << 20) as f64
+    )
+}
+
+/// The speed of every strategy against one measure of its fidelity, in means over all rows.
+pub fn pareto(measure: &Measure, entries: &[Entry], rows: &[Row]) -> Plot {
+    let mut series: Vec<Series> = Vec::new();
+    let summaries = summaries(entries, rows);
+    for summary in summaries.iter().filter(|summary| summary.name != OFF_AGAIN && !summary.rows.is_empty()) {
+        let point = (summary.mean(|row| row.flop_speedup), summary.mean(measure.value));
+        match series.iter_mut().find(|series| series.name == summary.name) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                name: summary.name.into(),
+                points: vec![point],
+                joined: true,
+                ..Series::default()
+            }),
+        }
+    }
+    Plot {
+        title: "Speed against fidelity".into(),
+        subtitle: "means over all runs, against the same run without reuse".into(),
+        x_label: "speed-up of the denoising by FLOPs (times)".into(),
+        y_label: measure.label.into(),
+        series,
+        from_zero: false,
+    }
+}
+
+/// Clips side by side, captioned; the first is the one without reuse, the others are as the
+/// strategies are listed.
+///
+/// # Errors
+/// Clips that do not fit together.
+pub fn sheet(clips: &[Clip], entries: &[Entry]) -> Result<Clip, MediaError> {
+    /// Wider sheets are hard to look at, and much wider ones no video can hold.
+    const WIDEST: u32 = 2000;
+    /// Narrower clips are enlarged: to be seen, and for their captions.
+    const NARROWEST: u32 = 128;
+    let named = |entry: &Entry| match entry.target {
+        Some(target) => format!("{target}x {}", entry.name),
+        None => entry.name.clone(),
+    };
+    let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
+    let cells: Vec<_> = clips.iter().zip(names.iter().map(String::as_str)).collect();
+    let width = clips.first().map_or(1, Clip::width);
+    let scale = (NARROWEST / width).max(1);
+    let columns = ((WIDEST / (width * scale)) as usize).clamp(1, cells.len().max(1));
+    media::grid(&cells, columns, scale)
+}
+
+#[cfg(test)]
+pub(in crate::study) mod tests {
+    use super::*;
+    use crate::study::compare::Scores;
+
+    /// A row with numbers of its own.
+    pub fn row(strategy: &str, target: Option<f64>, prompt: &str, seed: u64) -> Row {
+        let number = prompt.len() as f64 + seed as f64 + target.unwrap_or(1.0);
+        Row {
+            strategy: strategy.into(),
+            target,
+            prompt: prompt.into(),
+            seed,
+            flop_speedup: target.unwrap_or(1.0),
+            denoise_speedup: 1.0,
+            total_speedup: 1.0,
+            hit_rate: 0.5,
+            peak_memory: 1,
+            delta_memory: 2,
+            fidelity: Scores { psnr: 20.0 + number, ssim: 0.9, lpips: 0.1, ssimulacra2: 50.0 },
+        }
+    }
+
+    #[test]
+    fn one_row_has_no_spread() {
+        let rows = [row("a", None, "x", 0), row("a", None, "x", 2)];
+        let of = |rows: &[Row]| {
+            Summary { name: "a", target: None, expected: None, rows: rows.iter().collect() }.both(1, psnr)
+        };
+        assert_eq!((of(&rows[..1]), of(&rows)), ("22.0".into(), "23.0 ± 1.4".into()));
+    }
+}

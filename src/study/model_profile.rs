@@ -1,0 +1,73 @@
+//! The one place that finds a model's profile.
+
+use std::path::{Path, PathBuf};
+
+use crate::caching::Calibration;
+use crate::engine::Facts;
+use crate::profiling::profile::Profile;
+
+use super::StudyError;
+
+/// The place of the profile that belongs to a model: profile.json in its folder.
+pub fn profile_place(model: &Path) -> PathBuf {
+    model.join("profile.json")
+}
+
+/// The profile in the named file or, without a name, in the model's folder; `None` if that has
+/// none. It is read and checked to be of the model.
+///
+/// # Errors
+/// [`StudyError::Profile`] with the file: it cannot be read, or is of another model.
+pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result<Option<Profile>, StudyError> {
+    let own = profile_place(model);
+    let path = match named {
+        Some(path) => path,
+        None if own.is_file() => &own,
+        None => return Ok(None),
+    };
+    let read = || {
+        let profile = Profile::read(path)?;
+        profile.check_fits(&facts.model_id, facts.blocks)?;
+        Ok(profile)
+    };
+    read().map(Some).map_err(|source| StudyError::Profile { path: path.to_owned(), source })
+}
+
+/// A profile's calibration for a run over these sigmas.
+///
+/// # Errors
+/// [`StudyError::Request`]: the profile was made without a calibration, or for sigmas that these
+/// cannot be compared with.
+pub fn calibration_for(profile: &Profile, sigmas: &[f64]) -> Result<Calibration, StudyError> {
+    let missing = || StudyError::Request("the profile was made without a calibration".into());
+    let misfit = || StudyError::Request("the profile's calibration does not fit this sampler".into());
+    profile.calibration.as_ref().ok_or_else(missing)?.resampled(sigmas).ok_or_else(misfit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::GenerateRequest;
+    use crate::profiling::ProfilingError;
+
+    #[test]
+    fn a_named_profile_comes_before_the_models_own() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+        let facts = Facts::of(&GenerateRequest::of_model(&model, "a cat").unwrap()).unwrap();
+        let own = find_profile(&model, None, &facts).unwrap().unwrap();
+        assert!(calibration_for(&own, &facts.sigmas).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        assert!(find_profile(folder.path(), None, &facts).unwrap().is_none());
+        let place = folder.path().join("other.json");
+        let bare = Profile { calibration: None, ..own.clone() };
+        std::fs::write(&place, bare.to_json().unwrap()).unwrap();
+        let named = find_profile(&model, Some(&place), &facts).unwrap().unwrap();
+        assert!(calibration_for(&named, &facts.sigmas).unwrap_err().is_wrong_use());
+        let facts = Facts { model_id: "another".into(), ..facts };
+        let error = find_profile(&model, Some(&place), &facts).unwrap_err();
+        assert!(matches!(&error, StudyError::Profile { path, source: ProfilingError::Misfit(_) } if *path == place));
+        assert!(error.is_wrong_use());
+        let error = find_profile(&model, Some(Path::new("no such file")), &facts).unwrap_err();
+        assert!(!error.is_wrong_use() && error.to_string().contains("no such file"));
+    }
+}

@@ -1,0 +1,187 @@
+//! A profile of a model: what its blocks attend to, how its predictions hang together, and what
+//! plans keep.
+//!
+//! Phases: every prompt and seed is generated and measured; the sampled maps are checked against
+//! exact ones; a small error is made at a few steps to see what becomes of it; plans of three
+//! speed-ups are tried out.
+
+mod mask;
+mod measured;
+mod trials;
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use crate::caching::{Planner, StrategyConfig};
+use crate::engine::{Facts, GenerateRequest, Observe, Received};
+use crate::media::{check_place, write_bytes};
+use crate::profiling::partition::TauRule;
+use crate::profiling::profile::{Profile, Queries};
+use crate::profiling::recorder::KeptMaps;
+
+use super::{Session, Size, StudyError, StudyEvent};
+
+pub use mask::MaskSource;
+use measured::Measured;
+use trials::Trials;
+
+/// Steps that a profile may have: one after which something can be reused, and as many as the
+/// planner takes.
+const PLANNABLE: RangeInclusive<usize> = 2..=Planner::MOST_STEPS;
+
+/// A profile to make.
+#[derive(Clone, Debug)]
+pub struct ProfileStudy {
+    /// The model and the clip's settings. The study sets prompt, seed, strategy and what is
+    /// observed.
+    pub request: GenerateRequest,
+    /// What is generated. Plans that were made on many prompts carry over to others.
+    pub prompts: Vec<String>,
+    /// Seeds of each prompt: 0 to `seeds` - 1.
+    pub seeds: u64,
+    /// Where foreground masks come from.
+    pub mask: MaskSource,
+    /// Which attention queries are measured.
+    pub queries: Queries,
+    /// The threshold between foreground and background blocks.
+    pub rule: TauRule,
+    /// The file to write. Until the profile is whole, what there is lies beside it (`.partial`).
+    pub output: Option<PathBuf>,
+}
+
+/// A finished profile.
+#[derive(Clone, Debug)]
+pub struct Profiled {
+    /// The profile.
+    pub profile: Profile,
+    /// Maps of a few steps, for the report's figures.
+    pub maps: KeptMaps,
+}
+
+impl ProfileStudy {
+    /// A study of these prompts with one seed, all queries, and masks and a threshold that are
+    /// found by themselves.
+    pub fn new(request: GenerateRequest, prompts: Vec<String>) -> Self {
+        let (mask, rule) = (MaskSource::default(), TauRule::Otsu);
+        Self { request, prompts, seeds: 1, mask, queries: Queries::Exact, rule, output: None }
+    }
+
+    /// Finds what can never work before anything runs; what is known of the request.
+    ///
+    /// # Errors
+    /// Settings that make no sense, for this model or at all; an output that cannot be written.
+    pub fn check(&self) -> Result<Facts, StudyError> {
+        if self.prompts.is_empty() || self.seeds == 0 {
+            return Err(StudyError::Request("a profile needs a prompt and a seed".into()));
+        }
+        if let Some(output) = &self.output {
+            check_place(output)?;
+        }
+        let facts = Facts::of(&self.observed(0, 0))?;
+        self.mask.check(&self.prompts, self.seeds, facts.token_grid)?;
+        if let TauRule::Lowest(count) = self.rule
+            && count > facts.blocks
+        {
+            let message = format!("lowest{count} cannot be a threshold: the model has {} blocks", facts.blocks);
+            return Err(StudyError::Request(message));
+        }
+        if !PLANNABLE.contains(&self.steps()) {
+            let (steps, [least, most]) = (self.steps(), [PLANNABLE.start(), PLANNABLE.end()]);
+            let message = format!("{steps} steps cannot be planned for: choose {least} to {most}");
+            return Err(StudyError::Request(message));
+        }
+        Ok(facts)
+    }
+
+    /// How much there is to do.
+    pub fn size(&self) -> Size {
+        let prompts = self.prompts.len();
+        let exact = usize::from(self.queries != Queries::Exact);
+        let measured = Size::run(self.steps(), 1.0).times(prompts * self.seeds as usize + exact);
+        measured + Trials::size(self.steps(), prompts)
+    }
+
+    /// Makes the profile. A study that is cancelled or fails keeps the runs until then, without
+    /// calibration: as [`StudyEvent::Profiled`] and, where there is an output, in a file beside it.
+    ///
+    /// # Errors
+    /// As [`ProfileStudy::check`]; [`StudyError::Cancelled`]; a job that failed, or runs that show
+    /// nothing.
+    pub fn run(&self, session: &Session) -> Result<Profiled, StudyError> {
+        self.check()?;
+        session.expect(self.size());
+        let mut measured = Measured::new(self);
+        if let Err(error) = self.measure(session, &mut measured) {
+            return Err(self.keep(session, measured, error));
+        }
+        let (mut profile, maps, references, mut calibration) = measured.finish()?;
+        // Trying out takes as long again. A partial profile keeps what was measured until it is
+        // done.
+        let partial = self.output.as_deref().map(partial);
+        if let Some(place) = &partial {
+            write_bytes(place, profile.to_json()?.as_bytes())?;
+        }
+        session.tell(StudyEvent::Profiled(Box::new(profile.clone())));
+        let trials = Trials { session, request: &self.request, blocks: profile.model.blocks, references: &references };
+        if let Err(error) = trials.calibrate(&mut calibration) {
+            return Err(match &partial {
+                Some(place) => error.within(format!("the profile without calibration is in {}", place.display())),
+                None => error,
+            });
+        }
+        profile.calibration = Some(calibration);
+        if let (Some(output), Some(partial)) = (&self.output, &partial) {
+            write_bytes(output, profile.to_json()?.as_bytes())?;
+            // A partial profile that cannot be removed does no harm.
+            std::fs::remove_file(partial).ok();
+        }
+        Ok(Profiled { profile, maps })
+    }
+
+    fn measure(&self, session: &Session, measured: &mut Measured) -> Result<(), StudyError> {
+        session.phase("profiling");
+        for prompt in 0..self.prompts.len() {
+            for seed in 0..self.seeds {
+                measured.add(session, self.observed(prompt, seed))?;
+            }
+        }
+        if self.queries != Queries::Exact {
+            measured.compare_with_exact(session, self.observed(0, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Writes and tells what was measured before an error, if there is anything; the error, with
+    /// the place.
+    fn keep(&self, session: &Session, measured: Measured, error: StudyError) -> StudyError {
+        let Ok((profile, ..)) = measured.finish() else { return error };
+        let place = self.output.as_deref().map(partial);
+        let written =
+            place.filter(|place| profile.to_json().is_ok_and(|text| write_bytes(place, text.as_bytes()).is_ok()));
+        session.tell(StudyEvent::Profiled(Box::new(profile)));
+        match written {
+            Some(place) => error.within(format!("the runs until then are in {}", place.display())),
+            None => error,
+        }
+    }
+
+    /// The request for a prompt and a seed, with everything measured that a profile needs.
+    fn observed(&self, prompt: usize, seed: u64) -> GenerateRequest {
+        let attention = Some(match self.queries {
+            Queries::Exact => Received::Exact,
+            Queries::Sampled(count) => Received::Sampled(count),
+        });
+        let observe = Observe { attention, changes: true, times: false };
+        let strategy = StrategyConfig::Off;
+        GenerateRequest { strategy, observe, ..self.request.with_prompt(&self.prompts[prompt], seed) }
+    }
+
+    fn steps(&self) -> usize {
+        self.request.clip.num_inference_steps
+    }
+}
+
+/// Where a profile is until it is whole.
+fn partial(output: &Path) -> PathBuf {
+    output.with_added_extension("partial")
+}

@@ -1,0 +1,172 @@
+//! What the measured runs of a profile tell together.
+
+use crate::caching::{Calibration, GramRecorder, calibrate_tea_cache};
+use crate::engine::{Capture, ClipSettings, GenerateRequest, Observe, Received, StepRecord};
+use crate::metrics::Frames;
+use crate::profiling::ProfilingError;
+use crate::profiling::profile::{Branch, ModelId, Profile, Queries, RunSettings};
+use crate::profiling::recorder::{KeptMaps, Recorder, Setup};
+
+use super::mask::doubt;
+use super::trials::{PROBED_PROMPTS, TRIED_PROMPTS};
+use super::{ProfileStudy, Session, Size, StudyError};
+
+/// A clip without reuse.
+pub(super) struct Reference {
+    pub prompt: String,
+    /// Its clean latents.
+    pub latents: Vec<f32>,
+    /// Its frames, for the prompts on which plans are tried out.
+    pub frames: Option<Frames>,
+}
+
+/// What all runs together tell.
+pub(super) struct Measured<'a> {
+    study: &'a ProfileStudy,
+    recorder: Option<Recorder>,
+    /// The runs that are recorded.
+    runs: usize,
+    /// Maps of the first run, by step and block, where they are of sampled queries.
+    sampled: Vec<Vec<Vec<f32>>>,
+    gram: GramRecorder,
+    sigmas: Vec<f64>,
+    /// Sums over the runs.
+    magnitude_ratios: Vec<f64>,
+    /// Relative changes of TeaCache's two signals, and of the output, of all steps of all runs.
+    signals: [Vec<f64>; 2],
+    outputs: Vec<f64>,
+    /// The clips of the first prompts. Measuring changes nothing in them.
+    references: Vec<Reference>,
+}
+
+impl<'a> Measured<'a> {
+    pub fn new(study: &'a ProfileStudy) -> Self {
+        Self {
+            study,
+            recorder: None,
+            runs: 0,
+            sampled: Vec::new(),
+            gram: GramRecorder::default(),
+            sigmas: Vec::new(),
+            magnitude_ratios: Vec::new(),
+            signals: Default::default(),
+            outputs: Vec::new(),
+            references: Vec::new(),
+        }
+    }
+
+    /// Runs a request and takes in what was measured.
+    pub fn add(&mut self, session: &Session, request: GenerateRequest) -> Result<(), StudyError> {
+        let (prompt, seed) = (request.prompt.clone(), request.clip.seed);
+        let size = Size::run(self.study.steps(), 1.0);
+        let mut residuals = Vec::new();
+        let run = session.run(request, size, |done| residuals.extend(done.residual.clone()))?;
+        let estimate = self.study.mask.choose(&run.generated.latents, &run.capture)?;
+        if let Some(doubt) = doubt(&estimate) {
+            session.warn(format!("\"{prompt}\", seed {seed}: {doubt}"));
+        }
+        let recorder = match &mut self.recorder {
+            Some(recorder) => recorder,
+            None => self.recorder.insert(Recorder::new(setup(self.study, &run.capture))?),
+        };
+        recorder.begin(&prompt, seed, estimate)?;
+        for step in &run.capture.steps {
+            record(recorder, step)?;
+        }
+        recorder.end()?;
+        self.runs += 1;
+        self.calibrate(&run.capture, &residuals);
+        if seed == 0 && self.references.len() < PROBED_PROMPTS {
+            let frames = (self.references.len() < TRIED_PROMPTS).then(|| run.frames()).transpose()?;
+            self.references.push(Reference { prompt, latents: run.generated.latents, frames });
+        }
+        if self.study.queries != Queries::Exact && self.sampled.is_empty() {
+            self.sampled = run.capture.steps.into_iter().map(received).collect();
+        }
+        Ok(())
+    }
+
+    /// Runs the first request again with all queries. Its maps tell how good the sampled ones are:
+    /// measuring changes nothing in the clip, so both are of the same hidden states.
+    pub fn compare_with_exact(&mut self, session: &Session, first: GenerateRequest) -> Result<(), StudyError> {
+        let observe = Observe { attention: Some(Received::Exact), ..Observe::default() };
+        let size = Size::run(self.study.steps(), 1.0);
+        let run = session.run(GenerateRequest { observe, ..first }, size, |_| {})?;
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        for (sampled, step) in self.sampled.iter().zip(run.capture.steps) {
+            for (sampled, exact) in sampled.iter().zip(received(step)) {
+                recorder.compare_sampled(sampled, &exact);
+            }
+        }
+        Ok(())
+    }
+
+    fn calibrate(&mut self, capture: &Capture, residuals: &[Vec<f32>]) {
+        self.gram.add(residuals);
+        self.sigmas.clone_from(&capture.run.sigmas);
+        self.magnitude_ratios.resize(capture.steps.len(), 0.0);
+        for (sum, step) in self.magnitude_ratios.iter_mut().zip(&capture.steps) {
+            *sum += step.magnitude_ratio.unwrap_or(1.0);
+        }
+        for (step, changes) in capture.steps.iter().zip(&capture.run.signal_changes) {
+            if let Some(output) = step.relative_change {
+                self.outputs.push(output);
+                self.signals.iter_mut().zip(changes).for_each(|(list, change)| list.push(*change));
+            }
+        }
+    }
+
+    /// The profile without calibration; maps for figures; clips to compare trials with; and the
+    /// calibration as far as the measured runs tell it.
+    pub fn finish(self) -> Result<(Profile, KeptMaps, Vec<Reference>, Calibration), StudyError> {
+        let nothing = || StudyError::Failed("nothing was profiled".into());
+        let (profile, maps) = self.recorder.ok_or_else(nothing)?.finish()?;
+        let runs = self.runs.max(1) as f64;
+        let calibration = Calibration {
+            sigmas: self.sigmas,
+            magnitude_ratios: self.magnitude_ratios.iter().map(|sum| sum / runs).collect(),
+            gram: self.gram.gram(),
+            tea_embedding: calibrate_tea_cache(&self.signals[0], &self.outputs),
+            tea_projection: calibrate_tea_cache(&self.signals[1], &self.outputs),
+            ..Calibration::default()
+        };
+        Ok((profile, maps, self.references, calibration))
+    }
+}
+
+/// Takes in what was measured on a step.
+fn record(recorder: &mut Recorder, step: &StepRecord) -> Result<(), ProfilingError> {
+    for (branch, blocks) in [(Branch::Cond, &step.cond), (Branch::Uncond, &step.uncond)] {
+        for (block, record) in blocks.iter().enumerate() {
+            if let Some(map) = &record.received {
+                recorder.received(step.step, block, branch, map)?;
+            }
+            if let (Some(change), Branch::Cond) = (record.change, branch) {
+                recorder.delta_change(step.step, block, f64::from(change))?;
+            }
+        }
+    }
+    if let Some(change) = step.prediction_change {
+        recorder.prediction_l1(step.step, change)?;
+    }
+    step.residual_change.map_or(Ok(()), |change| recorder.residual_change(step.step, change))
+}
+
+/// Attention received in the prompt's branch, block by block.
+fn received(step: StepRecord) -> Vec<Vec<f32>> {
+    step.cond.into_iter().filter_map(|block| block.received).collect()
+}
+
+fn setup(study: &ProfileStudy, capture: &Capture) -> Setup {
+    let run = &capture.run;
+    Setup {
+        model: ModelId { id: run.model.clone(), hash: run.model_id.clone(), blocks: run.blocks },
+        settings: RunSettings {
+            clip: ClipSettings { num_inference_steps: run.steps(), ..run.clip },
+            scheduler: run.scheduler.clone(),
+        },
+        token_grid: run.token_grid,
+        queries: study.queries,
+        rule: study.rule,
+    }
+}

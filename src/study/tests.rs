@@ -1,0 +1,169 @@
+//! Studies on an engine of their own, with the demo model and clips as small as LPIPS takes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::compare::{Entry, Folder, Part, Row, Settings, merge};
+use super::queue::ItemState;
+use super::*;
+use crate::caching::{Intervals, StepSchedule, StrategyConfig};
+use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
+use crate::gpu::{Gpu, GpuOptions};
+use crate::profiling::profile::{Profile, Queries};
+
+fn engine() -> Engine {
+    Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap()
+}
+
+fn request(steps: usize) -> GenerateRequest {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+    let request = GenerateRequest::of_model(&model, "").unwrap();
+    let clip = ClipSettings { width: 48, height: 32, num_frames: 5, num_inference_steps: steps, ..request.clip };
+    GenerateRequest { clip, ..request }
+}
+
+fn prompts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|prompt| (*prompt).to_owned()).collect()
+}
+
+/// A study is cancelled while its third run computes: the two before it are kept, in the file and
+/// as an event. The engine is free again. Later, in the trials, the whole measurement is kept.
+#[test]
+fn a_cancelled_profile_keeps_what_was_measured() {
+    let (engine, folder) = (engine(), tempfile::tempdir().unwrap());
+    let output = folder.path().join("profile.json");
+    let study = ProfileStudy {
+        queries: Queries::Sampled(16),
+        output: Some(output.clone()),
+        ..ProfileStudy::new(request(4), prompts(&["a cat walking", "a dog running", "a ball bouncing"]))
+    };
+    let mut partial = Vec::new();
+    let mut cancelled_when = |stop: &dyn Fn(&Progress) -> bool| {
+        let cancel = Cancel::default();
+        let session = Session::new(&engine, &cancel, |event| match event {
+            StudyEvent::Progress(progress) if stop(&progress) => cancel.cancel(),
+            StudyEvent::Profiled(profile) => partial.push(profile.prompts.len()),
+            _ => {}
+        });
+        study.run(&session).unwrap_err()
+    };
+    let kept = || Profile::read(&output.with_added_extension("partial")).unwrap();
+
+    let error = cancelled_when(&|progress| progress.runs_done == 0);
+    assert!(error.is_cancelled() && !output.with_added_extension("partial").exists(), "{error}");
+    let error = cancelled_when(&|progress| progress.runs_done == 2 && progress.steps_done == 9);
+    assert!(error.is_cancelled() && error.to_string().contains(".partial"), "{error}");
+    assert_eq!(kept().prompts, prompts(&["a cat walking", "a dog running"]));
+    let error = cancelled_when(&|progress| progress.phase == "sensitivity");
+    assert!(error.is_cancelled() && error.to_string().contains("without calibration"), "{error}");
+    assert_eq!((kept().prompts.len(), kept().calibration), (3, None));
+    assert_eq!(partial, [2, 3]);
+    assert!(!output.exists());
+}
+
+/// Three strategies on a request.
+fn comparison(prompts: Vec<String>, seeds: u64) -> CompareStudy {
+    let request = request(3);
+    let facts = Facts::of(&request).unwrap();
+    let entry = |name: &str, config| Entry { name: name.into(), target: None, expected: None, config };
+    let every_second = StepSchedule { warm_up: 0, last: 1, intervals: Intervals::Uniform(2) };
+    let strategies = vec![
+        entry("uniform", StrategyConfig::Uniform(every_second)),
+        entry("fewer-steps", StrategyConfig::FewerSteps { steps: 2 }),
+    ];
+    let settings = Settings { strategies, ..Settings::new(&request, &facts, "GPU", "") };
+    CompareStudy { request, prompts, seeds, settings, rows: Vec::new() }
+}
+
+/// Rows without what the clock says.
+fn timeless(rows: &[Row]) -> Vec<Row> {
+    rows.iter().map(|row| Row { denoise_speedup: 0.0, total_speedup: 0.0, ..row.clone() }).collect()
+}
+
+/// Runs a study to its end; how often it told of a finished prompt and seed.
+fn run(engine: &Engine, study: &mut CompareStudy, folder: Option<&Folder>) -> usize {
+    let (cancel, mut told) = (Cancel::default(), 0);
+    let session = Session::new(engine, &cancel, |event| told += usize::from(matches!(event, StudyEvent::Compared(_))));
+    study.run(&session, &study.queue(), folder).unwrap();
+    drop(session);
+    told
+}
+
+/// However a comparison is cut, stopped and joined again, its rows are those of one that ran in one
+/// go.
+#[test]
+fn cut_and_cancelled_comparisons_give_the_same_rows() {
+    let (engine, place) = (engine(), tempfile::tempdir().unwrap());
+    let list = prompts(&["a cat walking", "a ball bouncing"]);
+    let mut whole = comparison(list.clone(), 2);
+    assert_eq!(run(&engine, &mut whole, None), 4);
+    assert_eq!(whole.rows.len(), 4 * 3);
+    let again = whole.rows.iter().filter(|row| row.strategy == compare::OFF_AGAIN);
+    assert!(again.clone().count() == 4 && again.clone().all(|row| row.fidelity.psnr == compare::MOST_PSNR));
+    let wanted = timeless(&whole.rows);
+
+    // Cancelled in the second experiment, and gone on with from the folder.
+    let mut study = comparison(list.clone(), 2);
+    let (cancel, queue) = (Cancel::default(), study.queue());
+    let folder = Folder::new(&place.path().join("stopped"));
+    let session = Session::new(&engine, &cancel, |event| match event {
+        StudyEvent::Progress(progress) if progress.runs_done == 7 => cancel.cancel(),
+        _ => {}
+    });
+    assert!(study.run(&session, &queue, Some(&folder)).unwrap_err().is_cancelled());
+    drop(session);
+    let states: Vec<ItemState> = queue.list().into_iter().map(|item| item.state).collect();
+    assert_eq!(states[..2], [ItemState::Done, ItemState::Waiting]);
+    let (settings, rows) = folder.read().unwrap();
+    assert_eq!((timeless(&rows).as_slice(), &settings), (&wanted[..3], &study.settings));
+    let mut study = CompareStudy { rows, ..study };
+    assert_eq!(run(&engine, &mut study, Some(&folder)), 3);
+    assert_eq!(timeless(&study.rows), wanted);
+    assert!(folder.sheet(1, 1, "png").is_file());
+
+    // In three parts.
+    let parts: Vec<_> = (1..=3).map(|index| place.path().join(format!("{index}"))).collect();
+    for (index, path) in parts.iter().enumerate() {
+        let mut part = comparison(list.clone(), 2);
+        let shard = format!("{}/3", index + 1).parse().unwrap();
+        part.settings.part = Some(Part { shard, prompts: list.clone(), seeds: 2 });
+        run(&engine, &mut part, Some(&Folder::new(path)));
+    }
+    let merged = merge(&parts).unwrap();
+    assert_eq!((timeless(&merged.rows), &merged.settings), (wanted, &whole.settings));
+    let folder = Folder::new(&place.path().join("merged"));
+    merged.write(&folder).unwrap();
+    assert!(folder.sheet(1, 1, "mp4").is_file() && folder.path().join("pareto-ssim.png").is_file());
+}
+
+/// An item of a queue is cancelled while it runs, another before its turn: the rest is done.
+#[test]
+fn one_job_of_a_queue_is_cancelled() {
+    let (engine, cancel) = (engine(), Cancel::default());
+    let queue = queue::Queue::default();
+    for seed in 0..4 {
+        queue.push("a job", Size::run(2, 1.0), request(2).with_prompt("a cat", seed));
+    }
+    let (shown, mut progress) = (queue.clone(), Progress::default());
+    let session = Session::new(&engine, &cancel, |event| {
+        let StudyEvent::Progress(now) = event else { return };
+        if now.runs_done == 1 && now.steps_done == 3 {
+            shown.cancel(1);
+            shown.cancel(2);
+        }
+        progress = now;
+    });
+    let mut seeds = Vec::new();
+    queue
+        .run(&session, |item| {
+            session.run(item.work.clone(), item.size, |_| {})?;
+            seeds.push(item.work.clip.seed);
+            Ok(())
+        })
+        .unwrap();
+    drop(session);
+    assert_eq!(seeds, [0, 3]);
+    let states: Vec<ItemState> = queue.list().into_iter().map(|item| item.state).collect();
+    assert_eq!(states, [ItemState::Done, ItemState::Cancelled, ItemState::Cancelled, ItemState::Done]);
+    assert_eq!((progress.runs_done, progress.runs), (3, 3), "{progress:?}");
+}
