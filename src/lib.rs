@@ -2,7 +2,7 @@
 //! hardly changes from step to step.
 //!
 //! ```no_run
-//! use ditscope::caching::{Intervals, StepSchedule, StrategyConfig};
+//! use ditscope::caching::{Intervals, StepSchedule, StrategyConfig, Uniform};
 //! use ditscope::engine::{Engine, Event, GenerateRequest};
 //! use ditscope::gpu::{Gpu, GpuOptions};
 //! use ditscope::media::{self, Clip};
@@ -13,7 +13,7 @@
 //!     let mut request = GenerateRequest::of_model(Path::new("assets/demo-model"), "a cat walking on grass")?;
 //!     // Every second step takes over what the blocks added in the step before.
 //!     let schedule = StepSchedule { warm_up: 4, last: 1, intervals: Intervals::Uniform(2) };
-//!     request.strategy = StrategyConfig::Uniform(schedule);
+//!     request.strategy = StrategyConfig::of(Uniform(schedule));
 //!     engine.generate(request)?;
 //!     let mut fps = 16;
 //!     for event in engine.events() {

@@ -82,7 +82,7 @@ fn data_kept_between_jobs_change_nothing() {
 #[test]
 fn a_strategy_without_its_calibration_fails_at_once() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(12)).unwrap();
-    engine.generate(GenerateRequest { strategy: StrategyConfig::MagCache(MagCache::default()), ..request() }).unwrap();
+    engine.generate(GenerateRequest { strategy: StrategyConfig::of(MagCache::default()), ..request() }).unwrap();
     let events: Vec<Event> = (0..2).map(|_| engine.events().recv_timeout(Duration::from_secs(100)).unwrap()).collect();
     assert!(matches!(events[..], [Event::Stage(Stage::Load), Event::Failed(EngineError::Cache(_))]), "{events:?}");
 }
@@ -155,8 +155,8 @@ fn probed_blocks_are_measured_too() {
         }
     };
     // This strategy probes every step and computes every step.
-    let probed = records(StrategyConfig::DiCache(DiCache { threshold: 0.0, probe: 3, retention: 0.0 }));
-    let plain = records(StrategyConfig::Off);
+    let probed = records(StrategyConfig::of(DiCache { threshold: 0.0, probe: 3, retention: 0.0 }));
+    let plain = records(StrategyConfig::off());
     assert_eq!(probed.len(), plain.len());
     for (probed, plain) in probed.iter().zip(&plain) {
         assert_eq!((probed.residual_change, probed.magnitude_ratio), (plain.residual_change, plain.magnitude_ratio));

@@ -230,7 +230,7 @@ fn pipeline_equals_diffusers() {
                 scheduler: None,
                 grid: None,
                 latents: Some(Latents { shape: latents.shape.try_into().expect("four extents"), values: latents.data }),
-                strategy: StrategyConfig::Off,
+                strategy: StrategyConfig::off(),
                 observe: Observe::default(),
             };
             let (steps, generated) = generate(gpu.clone(), request);

@@ -19,7 +19,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crate::caching::StrategyConfig;
+use crate::caching::{PublishedTea, StrategyConfig};
 use crate::engine::{Capture, ClipSettings, Facts, GenerateRequest, clip_settings_of};
 
 use bars::{hints, status_bar, top_bar};
@@ -31,8 +31,7 @@ use dialogs::quit::Leaving;
 use draw::theme;
 use layout::Layout;
 use link::pace::Pace;
-use link::{Link, Told};
-use panes::strategy::target::{self, Known};
+use link::{Learned, Link, Told};
 
 pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
 pub use link::OpenEngine;
@@ -208,8 +207,7 @@ impl App {
         form.negative_prompt.clone_from(&info.negative_prompt);
         // The shift is left to the model, as the form does.
         form.clip = ClipSettings { num_inference_steps: info.requested_steps(), flow_shift: None, ..info.clip };
-        form.strategies = StrategyConfig::defaults(form.clip.num_inference_steps);
-        form.forget_own();
+        form.reset_strategies();
         form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost.clone()) {
             // The sizes of deltas and weights are not in a capture.
@@ -223,6 +221,7 @@ impl App {
                 model_id: info.model_id.clone(),
                 vae_id: String::new(),
                 gpu_memory: 0,
+                published_tea: PublishedTea::default(),
                 cost,
             };
             self.state.facts = Some(Ok(facts));
@@ -242,11 +241,11 @@ impl App {
             Told::Event(event, records) => self.event(*event, records),
             Told::Ended(number) if self.link.uses(number) => self.broken(),
             Told::Ended(_) => {}
-            Told::Facts(of, facts, profiled) => {
+            Told::Learned(learned) => {
                 self.facts_asked = false;
-                // An answer of the model before tells nothing of this one.
-                if of.model() == self.state.form.model {
-                    self.learned(*of, facts, profiled);
+                // An answer for the model before tells nothing about this one.
+                if learned.of.model() == self.state.form.model {
+                    self.learned(*learned);
                 }
             }
             Told::Likeness(of, likeness) => {
@@ -282,10 +281,11 @@ impl App {
     }
 
     /// Takes over what is known of the form's model; what is wrong with it is told once.
-    fn learned(&mut self, of: FactsKey, facts: Result<Facts, String>, profiled: Known) {
-        let State { log, facts: facts_before, profiled: before, facts_of, .. } = &mut self.state;
-        if let Some(Err(why)) = &profiled
-            && !matches!(before, Some(Err(before)) if before == why)
+    fn learned(&mut self, Learned { of, facts, known }: Learned) {
+        let State { log, facts: facts_before, known: before, facts_of, .. } = &mut self.state;
+        let told = before.as_ref().and_then(|known| known.profile.as_ref().err());
+        if let Some(Err(why)) = known.as_ref().map(|known| &known.profile)
+            && told != Some(why)
         {
             log.add(Level::Warning, format!("The model's profile cannot be used: {why}"));
         }
@@ -294,7 +294,7 @@ impl App {
         {
             log.add(Level::Warning, why.clone());
         }
-        (*facts_before, *before, *facts_of) = (Some(facts), profiled, Some(of));
+        (*facts_before, *before, *facts_of) = (Some(facts), known, Some(of));
         // Speed-up and memory hang on them.
         self.predicted = None;
     }
@@ -429,25 +429,28 @@ impl App {
         // One question at a time: while a slider moves the answers would overtake each other.
         let reading = self.state.reading();
         if !form.model.as_os_str().is_empty() && !self.facts_asked && self.state.facts_of.as_ref() != Some(&key) {
-            let known = self.state.profiled.clone().filter(|known| known.is_ok() && !reading);
+            let known = self.state.known.clone().filter(|known| known.profile.is_ok() && !reading);
             // Plans are for the steps asked for, whatever "Fewer steps" would make of them.
-            let request = GenerateRequest { strategy: StrategyConfig::Off, ..form.request() };
+            let request = GenerateRequest { strategy: StrategyConfig::off(), ..form.request() };
             self.link.facts(key, request, known);
             self.facts_asked = true;
-        }
-        let blocks = self.state.blocks();
-        // Before that, plans would be for other steps, and calibrations of another model.
-        if matches!(self.state.facts, Some(Ok(_))) && self.state.facts_of.is_some() && !reading {
-            let profiled = self.state.profiled.as_ref().and_then(|known| known.as_ref().ok());
-            target::fill(&mut self.state.form, profiled.map(|profiled| &**profiled), blocks);
         }
         let form = &self.state.form;
         let facts = self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok());
         let known = facts.is_some();
-        if self.predicted.as_ref().is_none_or(|(of, knew)| of != form || *knew != known) || known_changed(&self.state) {
-            self.state.prediction = Prediction::of(form, facts, self.state.blocks());
-            self.predicted = Some((form.clone(), known));
+        if self.predicted.as_ref().is_some_and(|(of, knew)| of == form && *knew == known) && !known_changed(&self.state)
+        {
+            return;
         }
+        let evidence = self.state.known.as_ref().map(|known| known.evidence.clone());
+        // Before the answer has come, plans would be for other steps, and calibrations of another model.
+        if let (true, Some(evidence)) = (known && self.state.facts_of.is_some() && !reading, &evidence) {
+            self.state.form.calibrate(evidence);
+        }
+        let (form, facts) = (&self.state.form, self.state.facts.as_ref().and_then(|facts| facts.as_ref().ok()));
+        let evidence = evidence.as_deref().filter(|_| !reading);
+        self.state.prediction = Prediction::of(form, facts, evidence, self.state.blocks());
+        self.predicted = Some((form.clone(), known));
     }
 }
 

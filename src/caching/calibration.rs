@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CacheError;
+use super::{CacheError, Signal};
 use crate::sampling::limits::MOST_STORED_STEPS;
 
 /// Measured on full runs of one model, sampler and number of steps; means over prompts and seeds.
@@ -31,8 +31,11 @@ impl Calibration {
     }
 
     /// TeaCache's polynomial for one of its two signals.
-    pub fn tea_coefficients(&self, ret_steps: bool) -> Option<[f64; 5]> {
-        if ret_steps { self.tea_projection } else { self.tea_embedding }
+    pub fn tea_coefficients(&self, signal: Signal) -> Option<[f64; 5]> {
+        match signal {
+            Signal::Embedding => self.tea_embedding,
+            Signal::Projection => self.tea_projection,
+        }
     }
 
     /// Fails unless all sizes agree and all numbers are finite.

@@ -1,102 +1,92 @@
-//! Strategies by name and setting, as requests, captures and files of their own hold them.
+//! A strategy with its settings, as requests, captures and files hold it.
 
 use std::io::Read;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::easy_cache::EasyCacheRun;
-use super::probing::Probing;
-use super::step_skip::stack_plans;
-use super::strategy::Fixed;
-use super::{
-    CacheError, Carry, DbCache, DeltaDit, DiCache, EasyCache, Intervals, MagCache, ProfilingSettings, StepPlan,
-    StepSchedule, Strategy, tea_cache,
-};
+use super::any_rule::AnyRule;
+use super::rule::{Rule, Shape};
+use super::rules::{GoalPlan, Off, Origin, Plan, UnknownRule};
+use super::{CacheError, StepPlan, catalogue};
 
-/// A strategy with its settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "snake_case")]
-pub enum StrategyConfig {
-    /// Everything is computed.
-    #[default]
-    Off,
-    /// ProfilingDiT.
-    Profiling(ProfilingSettings),
-    /// Every k-th step is computed, the stack's residual is reused in between.
-    Uniform(StepSchedule),
-    /// TeaCache.
-    TeaCache {
-        /// The change at which a step is computed again.
-        threshold: f64,
-        /// The variant with the time projection as its signal and five computed steps first.
-        ret_steps: bool,
-        /// Calibrated polynomial, highest power first; the published one for Wan2.1 if `None`.
-        coefficients: Option<[f64; 5]>,
-    },
-    /// MagCache.
-    MagCache(MagCache),
-    /// EasyCache.
-    EasyCache(EasyCache),
-    /// DBCache's rule.
-    DbCache(DbCache),
-    /// DiCache's rule.
-    DiCache(DiCache),
-    /// Delta-DiT's rule.
-    DeltaDit(DeltaDit),
-    /// No reuse, but fewer steps: the control that papers leave out.
-    FewerSteps {
-        /// Denoising steps in place of the request's.
-        steps: usize,
-    },
-    /// A plan made by hand or by the planner.
-    Plan {
-        /// What it is called.
-        title: String,
-        /// One plan a step.
-        plans: Vec<StepPlan>,
-    },
-}
+/// A rule with its settings. Derefs to [`AnyRule`], which says what the rule can tell.
+///
+/// In files a strategy is one object: `name` is the rule's key, the other fields are its settings.
+pub struct StrategyConfig(Box<dyn AnyRule>);
 
 /// Bytes of a strategy's file at most: a plan of 1000 steps for 100 blocks is far below.
 const MOST_BYTES: u64 = 32 << 20;
 
-/// What strategies may need to know of the job.
-#[derive(Clone, Debug, Default)]
-pub struct StrategyInputs {
-    /// Denoising steps.
-    pub steps: usize,
-    /// Blocks of the transformer.
-    pub blocks: usize,
-    /// Relative change of TeaCache's signal from each step to the next; filled for TeaCache alone.
-    pub signal_changes: Vec<f64>,
-}
-
 impl StrategyConfig {
-    /// Every strategy but plans, with good settings for a number of steps. What a profile knows is missing, the list of blocks among it.
-    pub fn defaults(steps: usize) -> Vec<Self> {
-        let scaled = |of_fifty: usize| (of_fifty * steps / 50).max(1);
-        let every_second = StepSchedule { warm_up: scaled(6), last: 1, intervals: Intervals::Uniform(2) };
-        let profiling = ProfilingSettings {
-            blocks: vec![Vec::new()],
-            schedule: StepSchedule::for_steps(steps),
-            ..ProfilingSettings::default()
-        };
-        vec![
-            Self::Off,
-            Self::Profiling(profiling),
-            Self::Uniform(every_second),
-            Self::TeaCache { threshold: 0.05, ret_steps: false, coefficients: None },
-            Self::MagCache(MagCache::default()),
-            Self::EasyCache(EasyCache { first: scaled(10), ..EasyCache::default() }),
-            Self::DbCache(DbCache { warm_up: scaled(8), ..DbCache::default() }),
-            Self::DiCache(DiCache::default()),
-            Self::DeltaDit(DeltaDit::default()),
-            Self::FewerSteps { steps: (steps / 2).max(1) },
-        ]
+    /// A rule with its settings.
+    pub fn of<R: Rule>(rule: R) -> Self {
+        Self(Box::new(rule))
     }
 
-    /// Reads a strategy from a JSON file. Whether it can work is found out by [`StrategyConfig::build`].
+    /// Everything is computed.
+    pub fn off() -> Self {
+        Self::of(Off {})
+    }
+
+    /// The offered rules, with good settings for a number of steps. What a calibration knows is missing.
+    pub fn defaults(steps: usize) -> Vec<Self> {
+        catalogue::offered().map(|entry| entry.defaults(steps)).collect()
+    }
+
+    /// A plan for every step, made by hand or read from a file.
+    pub fn plan(title: impl Into<String>, origin: Origin, plans: Vec<StepPlan>) -> Self {
+        Self::of(Plan { title: title.into(), origin, plans })
+    }
+
+    /// The rule, where it is of this type.
+    pub fn rule<R: Rule>(&self) -> Option<&R> {
+        self.0.as_any().downcast_ref()
+    }
+
+    /// The rule, to be changed, where it is of this type.
+    pub fn rule_mut<R: Rule>(&mut self) -> Option<&mut R> {
+        self.0.as_any_mut().downcast_mut()
+    }
+
+    /// Whether everything is computed.
+    pub fn is_off(&self) -> bool {
+        self.rule::<Off>().is_some()
+    }
+
+    /// The plan of somebody's own, where this is one.
+    pub fn own_plan(&self) -> Option<&Plan> {
+        self.rule()
+    }
+
+    /// The planner's plan for its goal, where this is the planner with a plan.
+    pub fn planned(&self) -> Option<&[StepPlan]> {
+        self.rule::<GoalPlan>().map(|rule| &rule.plans[..]).filter(|plans| !plans.is_empty())
+    }
+
+    /// The rule's key.
+    pub fn key(&self) -> &'static str {
+        self.0.about().key
+    }
+
+    /// What tells this strategy from all others in a list: the rule's key, and the title of an own plan.
+    pub fn id(&self) -> String {
+        self.own_plan().map_or_else(|| self.key().into(), |plan| format!("{}:{}", self.key(), plan.title))
+    }
+
+    /// The name in tables and figures: the rule's key, or the title of an own plan.
+    pub fn name(&self) -> &str {
+        self.own_plan().map_or_else(|| self.key(), |plan| &plan.title)
+    }
+
+    /// The name in the window: the rule's label, or the title of an own plan.
+    pub fn label(&self) -> &str {
+        self.own_plan().map_or_else(|| self.0.about().label, |plan| &plan.title)
+    }
+
+    /// Reads a strategy from a JSON file. [`AnyRule::build`] finds out whether the strategy can work.
     ///
     /// # Errors
     /// [`CacheError::Io`]; [`CacheError::File`] for anything else than a strategy, in one line.
@@ -105,251 +95,127 @@ impl StrategyConfig {
         let io = |source| CacheError::Io { path: name(), source };
         let mut bytes = Vec::new();
         std::fs::File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        let no_strategy = |reason: String| {
+            let reason = reason.chars().filter(|c| !c.is_control()).take(300).collect();
+            CacheError::File { path: name(), reason }
+        };
         if bytes.len() as u64 > MOST_BYTES {
-            return Err(CacheError::File { path: name(), reason: format!("more than {} MiB", MOST_BYTES >> 20) });
+            return Err(no_strategy(format!("more than {} MiB", MOST_BYTES >> 20)));
         }
-        serde_json::from_slice(&bytes).map_err(|error| CacheError::File {
-            path: name(),
-            reason: error.to_string().chars().filter(|c| !c.is_control()).take(300).collect(),
-        })
+        let strategy: Self = serde_json::from_slice(&bytes).map_err(|error| no_strategy(error.to_string()))?;
+        match strategy.rule::<UnknownRule>() {
+            Some(unknown) => Err(no_strategy(unknown.to_string())),
+            None => strategy.check().map(|()| strategy).map_err(no_strategy),
+        }
     }
 
     /// The strategy as JSON, as [`StrategyConfig::read`] takes it.
     pub fn to_json(&self) -> String {
-        // Numbers, texts and lists: nothing that JSON cannot hold.
+        // Numbers, texts and lists: JSON can hold all of them.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// The name in commands, files and figures.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Off => "off",
-            Self::Profiling(_) => "profiling",
-            Self::Uniform(_) => "uniform",
-            Self::TeaCache { .. } => "teacache",
-            Self::MagCache(_) => "magcache",
-            Self::EasyCache(_) => "easycache",
-            Self::DbCache(_) => "dbcache",
-            Self::DiCache(_) => "dicache",
-            Self::DeltaDit(_) => "deltadit",
-            Self::FewerSteps { .. } => "fewer-steps",
-            Self::Plan { title, .. } => title,
-        }
-    }
-
-    /// Whether it takes anything over from one step to another.
-    pub fn caches(&self) -> bool {
-        !matches!(self, Self::Off | Self::FewerSteps { .. })
-    }
-
-    /// Denoising steps of a job that asked for `requested`.
-    pub fn steps(&self, requested: usize) -> usize {
-        match self {
-            // Never more of them, whatever was asked for when they were chosen.
-            Self::FewerSteps { steps } => (*steps).min(requested),
-            _ => requested,
-        }
-    }
-
-    /// The strategy for one job.
+    /// Changes a setting by its text.
     ///
     /// # Errors
-    /// Settings that cannot work for the model, or a calibration that is missing.
-    pub fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {
-        let StrategyInputs { steps, blocks, .. } = *inputs;
-        let plans = match self {
-            Self::EasyCache(settings) => return Ok(Box::new(EasyCacheRun::new(settings.clone(), blocks))),
-            Self::DbCache(settings) => return Ok(Box::new(Probing::db_cache(settings.clone(), blocks)?)),
-            Self::DiCache(settings) => return Ok(Box::new(Probing::di_cache(settings.clone(), blocks)?)),
-            Self::FewerSteps { steps: 0 } => return Err(CacheError::Settings("a run takes one step at least".into())),
-            Self::Off | Self::FewerSteps { .. } => vec![StepPlan::compute(blocks); steps],
-            Self::Profiling(settings) => {
-                if settings.blocks.iter().flatten().any(|block| *block >= blocks) {
-                    let message = format!("the list of cached blocks names one that a model of {blocks} does not have");
-                    return Err(CacheError::Settings(message));
-                }
-                match &settings.carry {
-                    Carry::Scale(ratios) if ratios.is_empty() => {
-                        return Err(CacheError::Uncalibrated("scaling of deltas"));
-                    }
-                    Carry::Scale(ratios) if ratios.len() != steps => {
-                        let there = ratios.len();
-                        let message = format!(
-                            "the ratios that deltas are scaled by are of {there} steps, the job has {steps}: ask for {there} steps"
-                        );
-                        return Err(CacheError::Settings(message));
-                    }
-                    _ => {}
-                }
-                settings.plans(steps, blocks)
-            }
-            Self::Uniform(schedule) => stack_plans(&schedule.computed(steps), blocks),
-            Self::DeltaDit(settings) => settings.plans(steps, blocks),
-            Self::TeaCache { threshold, ret_steps, coefficients } => {
-                let known = coefficients.or_else(|| tea_cache::wan_coefficients(blocks, *ret_steps));
-                let coefficients = known.ok_or(CacheError::Uncalibrated("TeaCache"))?;
-                let rule = super::TeaCache { threshold: *threshold, coefficients, ret_steps: *ret_steps };
-                stack_plans(&rule.computed(&inputs.signal_changes), blocks)
-            }
-            Self::MagCache(settings) if settings.ratios.is_empty() => return Err(CacheError::Uncalibrated("MagCache")),
-            Self::MagCache(settings) => stack_plans(&settings.computed(steps), blocks),
-            Self::Plan { plans, .. } => self.checked(plans, inputs)?,
+    /// [`CacheError::Settings`] for a key that the rule does not have, or a text that is no value.
+    pub fn set_text(&mut self, shape: Shape, key: &str, text: &str) -> Result<(), CacheError> {
+        let name = self.key();
+        let settings = self.settings(shape);
+        let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
+            return Err(CacheError::Settings(unknown_setting(name, key, settings.iter().map(|setting| setting.key))));
         };
-        Ok(Box::new(Fixed(plans)))
-    }
-
-    /// What a user should know before it caches over so many steps, in plain words.
-    pub fn few_steps(&self, steps: usize) -> Option<String> {
-        const FEW: usize = 12;
-        (self.caches() && steps < FEW)
-            .then(|| format!("{steps} steps are few for caching: each differs much from the last; try 20 or more"))
-    }
-
-    /// What a user should know about how it decides, from its plans of all steps.
-    pub fn warning(&self, plans: &[StepPlan], blocks: usize) -> Option<String> {
-        if !self.caches() || plans.is_empty() {
-            return None;
-        }
-        let (name, (more, less)) = (self.name(), advice(self));
-        if plans.iter().all(|plan| plan.cond.is_full(blocks)) {
-            return Some(format!("{name} never reused anything: {more}"));
-        }
-        if let Some((first, last)) = reused_throughout(plans, blocks) {
-            return Some(format!("{name} reused on every step from {first} to {last}: {less}"));
-        }
-        let limit = only_limit(self, plans, blocks)?;
-        Some(format!("{name} always reused as many steps in a row as it may ({limit}): {less}, or allow more"))
-    }
-
-    /// A plan from a file: it must be for as many steps and blocks, and reuse only what it stored before.
-    fn checked(&self, plans: &[StepPlan], inputs: &StrategyInputs) -> Result<Vec<StepPlan>, CacheError> {
-        if plans.len() != inputs.steps {
-            let (planned, asked) = (plans.len(), inputs.steps);
-            let message = format!(
-                "the plan is for {planned} steps, the job has {asked}: ask for {planned} steps, or plan for {asked}"
-            );
-            return Err(CacheError::Settings(message));
-        }
-        if !plans.iter().all(|plan| plan.cond.fits(inputs.blocks) && plan.uncond.fits(inputs.blocks)) {
-            let message = format!("the plan is not for a model of {} blocks", inputs.blocks);
-            return Err(CacheError::Settings(message));
-        }
-        super::plan::check_reuse(plans)?;
-        Ok(plans.to_vec())
-    }
-}
-
-/// The first and the last step with reuse, where every one between them has reuse too and they are half of all or more: whatever decides
-/// did not decide anything.
-fn reused_throughout(plans: &[StepPlan], blocks: usize) -> Option<(usize, usize)> {
-    let reused = |plan: &StepPlan| !plan.cond.is_full(blocks);
-    let (first, last) = (plans.iter().position(reused)?, plans.iter().rposition(reused)?);
-    let span = &plans[first..=last];
-    (span.iter().all(reused) && 2 * span.len() >= plans.len()).then_some((first, last))
-}
-
-/// The limit of skips in a row, where it alone decides from the first reuse on.
-fn only_limit(config: &StrategyConfig, plans: &[StepPlan], blocks: usize) -> Option<usize> {
-    let limit = match config {
-        StrategyConfig::MagCache(settings) => settings.max_skips,
-        StrategyConfig::DbCache(settings) => settings.max_skips,
-        _ => return None,
-    };
-    let reused = |plan: &StepPlan| !plan.cond.is_full(blocks);
-    let from_first = &plans[plans.iter().position(reused)?..];
-    let period = limit.saturating_add(1);
-    let periodic = from_first.iter().enumerate().all(|(i, plan)| reused(plan) == (i % period < limit));
-    (periodic && from_first.len() / 2 > limit).then_some(limit)
-}
-
-/// How a strategy is made to reuse more, and less: by the settings that its kind has.
-fn advice(config: &StrategyConfig) -> (&'static str, &'static str) {
-    match config {
-        StrategyConfig::Profiling(settings) if settings.blocks.iter().all(Vec::is_empty) => {
-            ("its list of blocks is empty: name some", "compute every few steps")
-        }
-        StrategyConfig::Profiling(_) | StrategyConfig::Uniform(_) | StrategyConfig::DeltaDit(_) => (
-            "compute fewer steps, by longer intervals or a shorter warm-up",
-            "compute more steps, by shorter intervals",
-        ),
-        StrategyConfig::Plan { .. } => {
-            ("plan for a higher speed-up or for fewer dB", "plan for a lower speed-up or for more dB")
-        }
-        _ => ("raise its threshold or compute fewer steps at the start", "lower its threshold"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::caching::Intervals;
-
-    fn fixed(every: usize) -> StrategyConfig {
-        StrategyConfig::Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(every) })
-    }
-
-    /// Advice names settings that the strategy has.
-    #[test]
-    fn advice_fits_the_kind_of_strategy() {
-        let plan = StrategyConfig::Plan { title: "planner".into(), plans: Vec::new() };
-        let profiling = StrategyConfig::Profiling(ProfilingSettings::default());
-        let threshold = StrategyConfig::EasyCache(EasyCache::default());
-        let cases = [
-            (&fixed(1), "longer intervals", "shorter intervals"),
-            (&threshold, "raise its threshold", "lower its threshold"),
-            (&plan, "higher speed-up", "lower speed-up"),
-            (&profiling, "list of blocks", "compute every few"),
-        ];
-        let computed = stack_plans(&[true; 20], 4);
-        let reused = stack_plans(&std::array::from_fn::<_, 20, _>(|step| step == 0), 4);
-        for (config, more, less) in cases {
-            for (plans, word) in [(&computed, more), (&reused, less)] {
-                let found = config.warning(plans, 4).unwrap();
-                assert!(found.contains(word), "{word}: {found}");
-            }
-        }
-    }
-
-    /// Rules compute some steps at both ends whatever their threshold is.
-    #[test]
-    fn a_threshold_that_never_binds_is_told() {
-        let easy = StrategyConfig::EasyCache(EasyCache { threshold: 1e9, ..EasyCache::default() });
-        let told = |computed: &[bool]| easy.warning(&stack_plans(computed, 4), 4);
-        let all_but = |wanted: &dyn Fn(usize) -> bool| std::array::from_fn::<_, 50, _>(wanted);
-        let found = told(&all_but(&|step| step < 10 || step == 49));
-        assert!(found.is_some_and(|found| found.contains("from 10 to 48") && found.contains("lower")));
-        assert_eq!(told(&all_but(&|step| step < 10 || step == 49 || step == 30)), None, "it decided once");
-        assert_eq!(told(&all_but(&|step| !(20..40).contains(&step))), None, "less than half");
-    }
-
-    /// Where a rule reuses as often as it may, its threshold decides nothing; once it does, nothing is told.
-    #[test]
-    fn a_limit_that_decides_alone_is_told() {
-        let mag = |threshold: f64| {
-            let rule = MagCache { threshold, max_skips: 3, retention: 0.2, ratios: vec![0.99; 50] };
-            let plans = stack_plans(&rule.computed(50), 4);
-            StrategyConfig::MagCache(rule).warning(&plans, 4)
+        let no_value = || {
+            let hint = setting.kind.hint();
+            CacheError::Settings(format!("\"{text}\" is no value for {key} of {name}: write {hint}"))
         };
-        assert!(mag(9.0).is_some_and(|text| text.contains("(3)") && text.contains("lower its threshold")));
-        assert_eq!(mag(0.05), None);
-        let every_third = stack_plans(&std::array::from_fn::<_, 50, _>(|step| step % 3 == 0), 4);
-        let db =
-            |max_skips| StrategyConfig::DbCache(DbCache { max_skips, ..DbCache::default() }).warning(&every_third, 4);
-        assert!(db(2).is_some_and(|text| text.contains("(2)")));
-        assert_eq!([0, 1, 3, usize::MAX].map(db), [None, None, None, None]);
+        let value = setting.kind.parse(text).ok_or_else(no_value)?;
+        self.set(shape, key, value)
     }
+}
 
-    #[test]
-    fn few_steps_are_told_of_what_caches() {
-        assert!(fixed(2).few_steps(11).is_some_and(|text| text.contains("11 steps")));
-        assert_eq!((fixed(2).few_steps(12), StrategyConfig::Off.few_steps(1)), (None, None));
+/// The message for a key that a rule does not have, with the nearest one that it has.
+fn unknown_setting<'a>(name: &str, key: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let hint = did_you_mean(key, known);
+    format!("{name} has no setting called {key}{hint}")
+}
+
+/// `: did you mean X?` for the nearest of some words, where one is near enough to be a slip.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    /// Letters that may be wrong.
+    const MOST: usize = 2;
+    let near = known.map(|other| (strsim::damerau_levenshtein(word, other), other)).min();
+    near.filter(|(distance, _)| (1..=MOST).contains(distance))
+        .map_or_else(String::new, |(_, other)| format!(": did you mean {other}?"))
+}
+
+impl Default for StrategyConfig {
+    fn default() -> Self {
+        Self::off()
     }
+}
 
-    #[test]
-    fn a_plan_for_other_steps_says_what_to_ask_for() {
-        let plan = StrategyConfig::Plan { title: "planner".into(), plans: stack_plans(&[true; 5], 2) };
-        let inputs = StrategyInputs { steps: 9, blocks: 2, ..Default::default() };
-        let message = plan.build(&inputs).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(message.contains("ask for 5 steps") && message.contains("plan for 9"), "{message}");
+impl Clone for StrategyConfig {
+    fn clone(&self) -> Self {
+        Self(self.0.boxed_clone())
+    }
+}
+
+impl PartialEq for StrategyConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.equals(other.0.as_ref())
+    }
+}
+
+impl std::fmt::Debug for StrategyConfig {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(to)
+    }
+}
+
+impl Deref for StrategyConfig {
+    type Target = dyn AnyRule;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref()
+    }
+}
+
+impl DerefMut for StrategyConfig {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0.as_mut()
+    }
+}
+
+impl Serialize for StrategyConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if let Some(unknown) = self.rule::<UnknownRule>() {
+            return unknown.0.serialize(to);
+        }
+        let mut object = serde_json::Map::new();
+        object.insert("name".into(), self.key().into());
+        if let serde_json::Value::Object(settings) = self.to_value() {
+            object.extend(settings);
+        }
+        object.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for StrategyConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let object = serde_json::Map::deserialize(from)?;
+        let name = object.get("name").and_then(serde_json::Value::as_str);
+        let name = name.ok_or_else(|| D::Error::missing_field("name"))?;
+        // Until version 0.1 the planner's plan was a plan whose title said so.
+        let planned = name == "plan" && object.get("title").is_some_and(|title| title == GoalPlan::ABOUT.key);
+        let key = if planned { GoalPlan::ABOUT.key } else { name };
+        match catalogue::find(key) {
+            Some(entry) => {
+                let mut settings = object;
+                settings.remove("name");
+                entry.read(settings.into()).map_err(D::Error::custom)
+            }
+            None => Ok(Self::of(UnknownRule(object))),
+        }
     }
 }

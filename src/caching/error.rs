@@ -13,6 +13,14 @@ pub enum CacheError {
         "{0} has no calibration for this model: make one with `ditscope profile --model FOLDER -o profile.json` and name it with --profile profile.json"
     )]
     Uncalibrated(&'static str),
+    /// A list of blocks that does not parse.
+    #[error("the block list \"{list}\": {reason}; write numbers and ranges such as 0-5,9,12")]
+    BlockList {
+        /// The list, shortened.
+        list: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A plan wants something that was never stored.
     #[error("the plan reuses {0} before anything was stored for it")]
     NothingStored(String),
@@ -43,6 +51,13 @@ pub enum CacheError {
 impl CacheError {
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::Uncalibrated(_) | Self::NothingStored(_) | Self::File { .. })
+        matches!(
+            self,
+            Self::Settings(_)
+                | Self::Uncalibrated(_)
+                | Self::NothingStored(_)
+                | Self::BlockList { .. }
+                | Self::File { .. }
+        )
     }
 }

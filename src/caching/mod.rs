@@ -1,39 +1,55 @@
-//! Room `caching`: what to compute and what to reuse. A strategy sees numbers and answers with a [`StepPlan`] a step; the engine
-//! carries it out with a [`DeltaStore`]. The transformer knows no strategy.
+//! Room `caching`: what to compute and what to reuse. A rule sees numbers and answers with a
+//! [`StepPlan`] for each step; the engine carries the plan out with a [`DeltaStore`]. The
+//! transformer knows no rule.
 //!
 //! ```text
-//! StrategyConfig ── build ──> Strategy ── plan, decide ──> StepPlan ──> engine + DeltaStore
-//!                                      <── observe ────── numbers
+//! Rule ─ register ─> catalogue ─> StrategyConfig ─ calibrate(Evidence) ─ build ─> Strategy
+//! Strategy ── plan, decide ──> StepPlan ──> engine + DeltaStore
+//!          <── observe ─────── numbers
 //! ```
+//! A rule is one file in `rules/` and one line in `rules/mod.rs`. The file says everything about
+//! the rule: name, settings, needs, calibration, tuning, and how it decides ([`Rule`]).
 
+mod any_rule;
+pub mod block_list;
 mod calibration;
+pub mod catalogue;
 mod config;
 mod cost;
 mod delta_store;
-mod easy_cache;
 mod error;
-mod mag_cache;
+mod evidence;
+mod parse;
 mod plan;
+mod plan_table;
 mod planner;
-mod probing;
-mod profiling_dit;
+mod rule;
+mod rules;
 mod schedule;
-mod step_skip;
+pub mod setting;
 mod strategy;
-mod tea_cache;
+mod warnings;
 
+#[cfg(test)]
+mod tests;
+
+pub use any_rule::AnyRule;
 pub use calibration::{Calibration, GramRecorder};
-pub use config::{StrategyConfig, StrategyInputs};
+pub use catalogue::{Entry, register};
+pub use config::StrategyConfig;
 pub use cost::{ForwardCost, hit_rate};
 pub use delta_store::DeltaStore;
-pub use easy_cache::EasyCache;
 pub use error::CacheError;
-pub use mag_cache::MagCache;
+pub use evidence::{BlockFindings, Evidence, PublishedTea};
+pub use parse::{name_and_keys, parse};
 pub use plan::{Action, BranchPlan, Cell, Correction, Forecast, MOST_OUTPUTS, OutputKind, Segment, StepPlan};
+pub use plan_table::{Goal, Outlook, PlanTable};
 pub use planner::{Planned, PlannedStep, Planner};
-pub use probing::{DbCache, DiCache};
-pub use profiling_dit::{Carry, Lists, ProfilingSettings, runs_of};
+pub use rule::{About, Advice, Group, Needs, Rule, Shape, Signal, SpeedupTarget, StrategyInputs, Tuning};
+pub use rules::{
+    BlockList, Carry, DbCache, DeltaDit, DiCache, EasyCache, FewerSteps, GoalPlan, Lists, MagCache, Off, Origin, Plan,
+    ProfilingDit, TeaCache, Uniform, UnknownRule, calibrate_tea_cache, runs_of,
+};
 pub use schedule::{Intervals, Rounding, StepSchedule, indices};
-pub use step_skip::DeltaDit;
-pub use strategy::{Decision, Observation, ProbeResult, StepContext, Strategy};
-pub use tea_cache::{TeaCache, calibrate as calibrate_tea_cache, wan_coefficients};
+pub use setting::{Setting, SettingInfo, Value};
+pub use strategy::{Decision, Fixed, Observation, ProbeResult, StepContext, Strategy};

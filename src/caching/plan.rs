@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::CacheError;
+use crate::sampling::limits::{MOST_BLOCKS, MOST_STORED_STEPS};
 
 /// How a value is forecast from stored ones: a linear combination, newest first. `[1]` holds the newest one;
 /// `[1 + k, -k]` extrapolates from the last two.
@@ -40,6 +41,13 @@ pub enum Action {
     Store,
     /// Is skipped; the forecast of its delta is added instead.
     Reuse(Forecast),
+}
+
+impl Action {
+    /// A computed step stores, any other step reuses what was stored last.
+    pub fn store_or_hold(compute: bool) -> Self {
+        if compute { Self::Store } else { Self::Reuse(Forecast::hold()) }
+    }
 }
 
 /// Consecutive blocks that act as one.
@@ -217,6 +225,41 @@ impl StepPlan {
     /// All `count` blocks of both branches run, and nothing is stored.
     pub fn compute(count: usize) -> Self {
         Self::both(BranchPlan::compute(count))
+    }
+
+    /// The plans of a run in which all `blocks` blocks are reused together between computed steps.
+    pub fn stack(computed: &[bool], blocks: usize) -> Vec<Self> {
+        let plan = |compute: &bool| Self::both(BranchPlan::whole(blocks, Action::store_or_hold(*compute)));
+        computed.iter().map(plan).collect()
+    }
+
+    /// The number of blocks that the segments cover; 0 where both outputs are forecast.
+    pub fn blocks(&self) -> usize {
+        let end = |branch: &BranchPlan| branch.segments().last().map_or(0, |segment| segment.blocks.end);
+        end(&self.cond).max(end(&self.uncond))
+    }
+
+    /// Fails unless the plan, from a file, is for a model of `blocks` blocks and has sane sizes.
+    ///
+    /// # Errors
+    /// The reason, as the end of the sentence "the file is damaged: ...".
+    pub fn check_sizes(&self, blocks: usize) -> Result<(), String> {
+        let shallow = |forecast: &Forecast| forecast.depth() <= MOST_DELTAS;
+        let sane = |branch: &BranchPlan| {
+            let shallow = match branch {
+                BranchPlan::Output(_, forecast) => shallow(forecast),
+                BranchPlan::Blocks(segments) => segments.iter().all(|segment| match &segment.action {
+                    Action::Reuse(forecast) => shallow(forecast),
+                    _ => true,
+                }),
+            };
+            shallow && branch.fits(blocks)
+        };
+        let corrected =
+            |correction: &Correction| shallow(&correction.expected) && correction.shares.len() <= MOST_STORED_STEPS;
+        let sane =
+            blocks <= MOST_BLOCKS && self.correction.as_ref().is_none_or(corrected) && self.branches(true).all(sane);
+        if sane { Ok(()) } else { Err("a plan is not for its model".into()) }
     }
 
     /// The branches that run: both with guidance, one without.

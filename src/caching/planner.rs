@@ -11,7 +11,7 @@
 //! length, sigma_s - sigma_(s+1), times the square root of the measured amplification: how far an error made at step s is carried on.
 //! A dynamic program then finds the set of computed steps with the least sum of these errors for every number of them.
 
-use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan, StrategyConfig};
+use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan};
 use crate::sampling::limits;
 
 /// Residuals that a forecast combines at most. With corrections a third one brings nothing (`docs/results.md`).
@@ -51,11 +51,6 @@ impl Planned {
             StepPlan { correction, ..StepPlan::both(BranchPlan::whole(blocks, action)) }
         };
         self.steps.iter().map(plan).collect()
-    }
-
-    /// The plan as a strategy for a model of `blocks` blocks.
-    pub fn strategy(&self, blocks: usize) -> StrategyConfig {
-        StrategyConfig::Plan { title: "planner".into(), plans: self.plans(blocks) }
     }
 }
 
@@ -104,6 +99,11 @@ impl<'a> Planner<'a> {
         Ok(planner)
     }
 
+    /// Denoising steps.
+    pub fn steps(&self) -> usize {
+        self.h.len()
+    }
+
     /// The best plan with `count` computed steps, the first step among them.
     pub fn with_computed(&self, count: usize) -> Planned {
         let steps = self.h.len();
@@ -115,38 +115,6 @@ impl<'a> Planner<'a> {
         // A speed-up that was computed from a number of steps gives this number, whatever its last bit is.
         const ROUNDING: f64 = 1e-6;
         ((steps as f64 / speedup + ROUNDING) as usize).clamp(1, steps.max(1))
-    }
-
-    /// The best plan within the budget of a speed-up.
-    ///
-    /// # Errors
-    /// A speed-up below 1, or one that not even a single computed step reaches.
-    pub fn for_speedup(&self, speedup: f64) -> Result<Planned, CacheError> {
-        let steps = self.h.len();
-        if !(1.0..=steps as f64).contains(&speedup) {
-            let message = format!("a speed-up of {speedup} cannot be planned: choose 1 to {steps} for {steps} steps");
-            return Err(CacheError::Settings(message));
-        }
-        Ok(self.with_computed(Self::budget(steps, speedup)))
-    }
-
-    /// The fastest plan that is expected to keep `psnr` dB; the one without reuse where no other is.
-    ///
-    /// # Errors
-    /// A target that is no number, or a calibration without measured outcomes to expect from.
-    pub fn for_psnr(&self, psnr: f64) -> Result<Planned, CacheError> {
-        if !psnr.is_finite() {
-            return Err(CacheError::Settings(format!(
-                "{psnr} dB cannot be planned for: name a number, for example 40"
-            )));
-        }
-        if self.calibration.outcomes.is_empty() {
-            return Err(CacheError::Uncalibrated("the expected PSNR"));
-        }
-        let keeps =
-            |planned: &Planned| self.calibration.expected_psnr(planned.error).is_some_and(|found| found >= psnr);
-        let steps = self.h.len();
-        Ok((1..steps).map(|count| self.with_computed(count)).find(keeps).unwrap_or_else(|| self.with_computed(steps)))
     }
 
     /// Expected squared error of a given choice of computed steps (sorted, the first step among them), and its forecasts.
@@ -440,7 +408,7 @@ mod tests {
         let calibration = calibration(20);
         let planner = Planner::new(&calibration).unwrap();
         for speedup in [1.0, 1.5, 3.0, 20.0] {
-            let planned = planner.for_speedup(speedup).unwrap();
+            let planned = planner.with_computed(Planner::budget(20, speedup));
             super::super::plan::check_reuse(&planned.plans(4)).unwrap();
             assert!(planned.computed.len() as f64 * speedup <= 20.0);
         }
@@ -449,11 +417,5 @@ mod tests {
             [50, 33, 16, 12, 1, 1]
         );
         assert!((1..=50).all(|count| Planner::budget(50, 50.0 / count as f64) == count));
-        assert!(planner.for_speedup(0.5).is_err() && planner.for_speedup(f64::NAN).is_err());
-        let (slow, fast) = (planner.for_psnr(60.0).unwrap(), planner.for_psnr(25.0).unwrap());
-        assert!(slow.computed.len() > fast.computed.len());
-        let unreachable = planner.for_psnr(1e6).unwrap();
-        assert_eq!((unreachable.computed.len(), unreachable.error), (20, 0.0), "nothing is reused");
-        assert!(planner.for_psnr(f64::NAN).is_err());
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rule::Shape;
+use super::setting::{Choice, Kind, Setting, Value};
+
 /// How an interval T(s) becomes a whole number of steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +92,30 @@ impl StepSchedule {
         computed
     }
 
+    /// `count` computed steps: a tenth of the steps at the start, the last step, and the others
+    /// evenly between them.
+    pub fn even(steps: usize, count: usize) -> Self {
+        let first = (steps / 10).min(count.saturating_sub(1)).max(1);
+        let rest = count.saturating_sub(first);
+        let span = steps.saturating_sub(first) as f64;
+        let list = (1..=rest).map(|i| first - 1 + (span * i as f64 / rest as f64).round() as usize).collect();
+        Self { warm_up: first - 1, last: 0, intervals: Intervals::Explicit(list) }
+    }
+
+    /// The same schedule with intervals `share` times as long. Listed steps stay.
+    pub fn stretched(&self, share: f64) -> Self {
+        let scaled = |interval: f64| (interval * share).max(1.0);
+        let rounding = Rounding::Nearest;
+        let intervals = match self.intervals.clone() {
+            Intervals::Decreasing { max, min, .. } => {
+                Intervals::Decreasing { max: scaled(max), min: scaled(min), rounding }
+            }
+            Intervals::Uniform(every) => Intervals::Uniform(scaled(every as f64).round() as usize),
+            other => other,
+        };
+        Self { intervals, ..self.clone() }
+    }
+
     /// Steps from a computed one to the next.
     fn interval(&self, step: usize, steps: usize) -> usize {
         let done = (step - self.warm_up) as f64 / (steps - self.warm_up).max(1) as f64;
@@ -110,6 +137,127 @@ impl StepSchedule {
 /// The indices of computed steps.
 pub fn indices(computed: &[bool]) -> Vec<usize> {
     computed.iter().enumerate().filter_map(|(step, on)| on.then_some(step)).collect()
+}
+
+/// A number of steps of fifty, for a job of `steps` steps; at least one.
+pub(super) fn scaled(of_fifty: usize, steps: usize) -> usize {
+    (of_fifty * steps / 50).max(1)
+}
+
+const KINDS: &[Choice] = &[
+    Choice { key: "falling", label: "falling", help: "From Tmax to Tmin (the paper)" },
+    Choice { key: "rising", label: "rising", help: "From Tmin to Tmax" },
+    Choice { key: "equal", label: "equal", help: "Always the same" },
+];
+
+impl Intervals {
+    /// The key among [`KINDS`]; empty for listed steps.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Decreasing { .. } => "falling",
+            Self::Increasing { .. } => "rising",
+            Self::Uniform(_) => "equal",
+            Self::Explicit(_) => "",
+        }
+    }
+
+    /// The longest and the shortest interval.
+    fn bounds(&self) -> (f64, f64) {
+        match *self {
+            Self::Decreasing { max, min, .. } | Self::Increasing { max, min, .. } => (max, min),
+            Self::Uniform(every) => (every as f64, every as f64),
+            Self::Explicit(_) => (2.0, 2.0),
+        }
+    }
+
+    /// Intervals of a kind between two bounds, rounded as these are.
+    fn of_kind(&self, kind: &str, (max, min): (f64, f64)) -> Self {
+        let rounding = match *self {
+            Self::Decreasing { rounding, .. } | Self::Increasing { rounding, .. } => rounding,
+            _ => Rounding::default(),
+        };
+        match kind {
+            "falling" => Self::Decreasing { max, min, rounding },
+            "rising" => Self::Increasing { max, min, rounding },
+            _ => Self::Uniform((max.round() as usize).max(1)),
+        }
+    }
+}
+
+/// The settings of a schedule that is a field of a rule: `schedule` is the value of now, and
+/// `field` finds the schedule in the rule.
+pub(super) fn settings<T: Clone + 'static>(
+    schedule: &StepSchedule,
+    shape: Shape,
+    field: impl Fn(&mut T) -> &mut StepSchedule + Copy + 'static,
+) -> Vec<Setting<T>> {
+    let steps = shape.steps;
+    let warm_up = ("warm-up", "warm-up", "s0: the steps up to this one are computed");
+    let last = ("last", "last steps", "Steps at the end that are computed");
+    let mut settings = vec![
+        Setting::count(warm_up, 0..=steps, move |rule: &mut T| &mut field(rule).warm_up).unit("steps"),
+        Setting::count(last, 0..=steps, move |rule: &mut T| &mut field(rule).last).unit("steps"),
+        kind(field),
+    ];
+    let varies = matches!(schedule.intervals, Intervals::Decreasing { .. } | Intervals::Increasing { .. });
+    if varies {
+        let longest = ("max", "Tmax", "Longest interval, in steps");
+        let shortest = ("min", "Tmin", "Shortest interval, in steps");
+        settings.push(bound(longest, steps, field, |(max, _)| max, |(_, min), max| (max, min.min(max))));
+        settings.push(bound(shortest, steps, field, |(_, min)| min, |(max, _), min| (max.max(min), min)));
+    }
+    settings.push(every(field, steps).shown(matches!(schedule.intervals, Intervals::Uniform(_))));
+    settings
+}
+
+/// The shape of the intervals.
+fn kind<T: Clone + 'static>(field: impl Fn(&mut T) -> &mut StepSchedule + Copy + 'static) -> Setting<T> {
+    let set = move |rule: &mut T, value| match value {
+        Value::Choice(kind) => {
+            let intervals = &mut field(rule).intervals;
+            if intervals.kind() != kind {
+                *intervals = intervals.of_kind(kind, intervals.bounds());
+            }
+            Ok(())
+        }
+        other => Err(format!("{other} is no shape of intervals")),
+    };
+    let get = move |rule: &T| Value::Choice(field(&mut rule.clone()).intervals.kind());
+    Setting::new(("intervals", "intervals", "Steps from a computed one to the next"), Kind::Choice(KINDS), get, set)
+}
+
+/// One end of the intervals: `get` picks the end, and `set` replaces the end and keeps both in order.
+fn bound<T: Clone + 'static>(
+    words: (&'static str, &'static str, &'static str),
+    steps: usize,
+    field: impl Fn(&mut T) -> &mut StepSchedule + Copy + 'static,
+    get: fn((f64, f64)) -> f64,
+    set: fn((f64, f64), f64) -> (f64, f64),
+) -> Setting<T> {
+    let change = move |rule: &mut T, value| match value {
+        Value::Real(value) => {
+            let intervals = &mut field(rule).intervals;
+            *intervals = intervals.of_kind(intervals.kind(), set(intervals.bounds(), value));
+            Ok(())
+        }
+        other => Err(format!("{other} is no number of steps")),
+    };
+    let read = move |rule: &T| Value::Real(get(field(&mut rule.clone()).intervals.bounds()));
+    Setting::new(words, Kind::Real(1.0..=steps.max(2) as f64), read, change).unit("steps").excludes(&["every"])
+}
+
+/// Equal intervals.
+fn every<T: Clone + 'static>(field: impl Fn(&mut T) -> &mut StepSchedule + Copy + 'static, steps: usize) -> Setting<T> {
+    let change = move |rule: &mut T, value| match value {
+        Value::Count(every) if every > 0 => {
+            field(rule).intervals = Intervals::Uniform(every);
+            Ok(())
+        }
+        other => Err(format!("\"{other}\" is no value: the next step is 1 step away at least")),
+    };
+    let read = move |rule: &T| Value::Count(field(&mut rule.clone()).intervals.bounds().0.round() as usize);
+    let words = ("every", "every", "Steps from a computed one to the next");
+    Setting::new(words, Kind::Count(1..=steps.max(2)), read, change).unit("steps")
 }
 
 #[cfg(test)]
@@ -140,6 +288,15 @@ mod tests {
         assert!(gaps.is_sorted() && gaps[0] == 3, "{gaps:?}");
         let explicit = StepSchedule { warm_up: 0, last: 1, intervals: Intervals::Explicit(vec![2, 99]) };
         assert_eq!(indices(&explicit.computed(5)), [0, 2, 4]);
+    }
+
+    #[test]
+    fn even_schedules_have_the_count_and_end_with_the_last_step() {
+        for (steps, count) in [(50, 25), (50, 17), (50, 10), (30, 15), (10, 1), (12, 12)] {
+            let computed = indices(&StepSchedule::even(steps, count).computed(steps));
+            assert_eq!(computed.len(), count, "{steps} {count}");
+            assert!(count == 1 || *computed.last().unwrap() == steps - 1);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::caching::{Intervals, StepSchedule, StrategyConfig};
+use crate::caching::{Intervals, StepSchedule, StrategyConfig, Uniform};
 use crate::engine::{Engine, GenerateRequest, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
@@ -143,7 +143,7 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
         ..request.clone()
     };
     // All steps but the first are reused, so that the fastest is one of them.
-    let reuse = StrategyConfig::Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(STEPS) });
+    let reuse = StrategyConfig::of(Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(STEPS) }));
     let runs = [
         request.clone(),
         GenerateRequest { strategy: reuse, ..request.clone() },

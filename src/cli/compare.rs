@@ -13,19 +13,18 @@ use crate::study::{Cancel, CompareStudy, StudyError};
 use super::generate::SUBMIT_BUDGET;
 use super::job::{RunArgs, StudyBar, open_gpu};
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse};
+use super::{GpuArgs, WrongUse, strategy};
 
 /// Arguments of `ditscope compare`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     runs: RunArgs,
-    /// Strategies, separated by spaces or semicolons, as in `generate --strategy`; `planner` is
-    /// that of `generate --speedup`, for the nearest number of steps
+    /// Strategies, separated by spaces or semicolons, as in `generate --strategy`
     #[arg(long, default_value = "planner;uniform;fewer-steps;profiling")]
     strategies: String,
     /// Tune each strategy to these speed-ups of the denoising, by FLOPs; without, settings are
-    /// taken as they are, and the planner plans for 2
+    /// taken as they are
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
     /// Go on with the comparison in the output folder: as it was set up, without tuning anew, and
@@ -50,7 +49,7 @@ pub struct Args {
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Prompt on which the thresholds of EasyCache, DBCache and DiCache are tuned; one that is not
+    /// Prompt on which thresholds of rules that decide while they run are tuned; one that is not
     /// compared
     #[arg(long, default_value = "a dog walking left in the snow")]
     tuning_prompt: String,
@@ -80,6 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     CompareStudy::check_size(&request)?;
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
     let profile = named.fitting_profile(&request.model, &facts)?;
+    let evidence = strategy::evidence(&facts, profile.as_ref());
     if !args.resume && folder.has_rows() {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
         return Err(WrongUse(message.into()).into());
@@ -88,10 +88,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let before = args.resume.then(|| folder.read()).transpose()?;
     let (kept, known) = match &before {
         Some((settings, _)) => (settings.delta_memory(&facts), settings.known_prompts.clone()),
-        None => (
-            tune::check(&names, &args.speedups, &request, &facts, profile.as_ref())?,
-            known_prompts(args, profile.as_ref()),
-        ),
+        None => {
+            (tune::check(&names, &args.speedups, &request, &facts, &evidence)?, known_prompts(args, profile.as_ref()))
+        }
     };
     if let Some(known) = prompts.iter().find(|prompt| known.contains(prompt)) {
         eprintln!("warning: strategies are made on \"{known}\" too; what is profiled or tuned flatters itself there");
@@ -110,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         None => {
             let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
-            let tuner = tune::Tuner::new(&engine, tuning, &facts, profile.as_ref());
+            let tuner = tune::Tuner::new(&engine, tuning, &facts, &evidence);
             settings.strategies = tuner.entries(&names, &args.speedups)?;
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::caching::StrategyConfig;
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, ClipSettings, Engine, Event, Facts, GenerateRequest, Observe, Received, Record, SchedulerChoice, Stage,
@@ -17,7 +16,7 @@ use crate::sampling::Grid;
 use crate::study::Finished;
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, job, latents, model_folder};
+use super::{GpuArgs, WrongUse, job, latents, model_folder, strategy};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -139,12 +138,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // A full run needs none, whatever is wrong with it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
-    let elsewhere = profile.as_ref().filter(|_| args.strategy.expects()).and_then(|it| elsewhere(it, &request));
-    if let Some(warning) = elsewhere {
+    request.strategy = args.strategy.resolve(&strategy::evidence(&facts, profile.as_ref()))?;
+    let expected = request.strategy.expected_psnr().filter(|_| !request.strategy.is_off());
+    if let Some(warning) = profile.as_ref().filter(|_| expected.is_some()).and_then(|it| elsewhere(it, &request)) {
         eprintln!("warning: {warning}");
     }
-    let (strategy, expected) = args.strategy.resolve(&facts.sigmas, facts.blocks, profile.as_ref())?;
-    request.strategy = strategy;
     let kept = facts.strategy_memory(&request.strategy, request.clip.num_inference_steps, request.clip.guided());
     let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
@@ -196,7 +194,7 @@ fn print_summary(
         seconds.denoise,
         seconds.decode
     );
-    if let (Some(speedup), true) = (capture.flop_speedup(), request.strategy != StrategyConfig::Off) {
+    if let (Some(speedup), true) = (capture.flop_speedup(), !request.strategy.is_off()) {
         let expected = match expected {
             Some(psnr) if psnr.is_finite() => format!(", {psnr:.0} dB expected"),
             Some(_) => ": identical to the clip without reuse".into(),

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::caching::{Planned, PlannedStep, Planner};
+use crate::caching::{Goal, GoalPlan, Outlook, Planned, PlannedStep, StrategyConfig};
 use crate::profiling::profile::Profile;
 
-use super::{WrongUse, strategy};
+use super::WrongUse;
 
 /// Arguments of `ditscope plan`.
 #[derive(Debug, clap::Args)]
@@ -28,20 +28,22 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let profile = Profile::read(&args.profile)?;
     let sigmas = profile.calibration.as_ref().map(|calibration| calibration.sigmas.clone()).unwrap_or_default();
-    let calibration = strategy::calibration(Some(&profile), &sigmas)?;
-    let planner = Planner::new(&calibration)?;
-    let planned = match (args.speedup, args.min_psnr) {
-        (Some(speedup), _) => planner.for_speedup(speedup)?,
-        (None, Some(psnr)) => planner.for_psnr(psnr)?,
+    let evidence = profile.evidence(sigmas);
+    let goal = match (args.speedup, args.min_psnr) {
+        (Some(speedup), _) => Goal::Speedup(speedup),
+        (None, Some(psnr)) => Goal::Psnr(psnr),
         (None, None) => return Err(WrongUse("name a --speedup or a --min-psnr".into()).into()),
     };
-    let steps = calibration.steps();
+    let Outlook { planned, psnr } = evidence.plans()?.choose(goal)?;
+    let steps = evidence.steps();
     let line = |step: usize| if matches!(planned.steps[step], PlannedStep::Compute(_)) { '#' } else { '.' };
     if let Some(path) = &args.output {
-        crate::media::write_bytes(path, planned.strategy(profile.model.blocks).to_json().as_bytes())?;
+        let mut config = StrategyConfig::of(GoalPlan::new(goal));
+        config.calibrate(&evidence)?;
+        crate::media::write_bytes(path, config.to_json().as_bytes())?;
     }
     println!("{}", (0..steps).map(line).collect::<String>());
-    println!("{}", outlook(&planned, calibration.expected_psnr(planned.error)));
+    println!("{}", outlook(planned, *psnr));
     if let (true, Some(psnr)) = (planned.computed.len() == steps, args.min_psnr) {
         eprintln!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
     }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::caching::block_list;
 use crate::engine::Engine;
 use crate::profiling::mask::Estimator;
-use crate::profiling::partition::{TauRule, print_blocks};
+use crate::profiling::partition::TauRule;
 use crate::profiling::profile::{Profile, Queries};
 use crate::profiling::report;
 use crate::study::profile::MaskSource;
@@ -100,10 +101,10 @@ pub(super) fn print(profile: &Profile, place: &Path) {
     let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
     let runs = profile.prompts.len() * profile.seeds.len();
     println!("{}: {runs} runs of {}, {} blocks", place.display(), profile.model.id, profile.model.blocks);
-    println!("  background blocks {}", print_blocks(&profile.partition.background));
+    println!("  background blocks {}", block_list::print(&profile.partition.background));
     println!(
         "  foreground blocks {} (lift of {:.2} and more)",
-        print_blocks(&profile.partition.foreground),
+        block_list::print(&profile.partition.foreground),
         profile.partition.tau
     );
     println!(

@@ -12,7 +12,7 @@ mod tests;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::caching::{Cell, ForwardCost, StepPlan, StrategyConfig, hit_rate};
+use crate::caching::{Calibration, Cell, ForwardCost, StepPlan, StrategyConfig, calibrate_tea_cache, hit_rate};
 use crate::sampling::ClipSettings;
 
 use super::{Event, Seconds};
@@ -301,6 +301,30 @@ impl Capture {
         records.extend(self.clip.iter().cloned().map(Record::Clip));
         records.extend(self.outcome.iter().cloned().map(Record::Outcome));
         records
+    }
+
+    /// The part of a calibration that a finished full run gives: magnitude ratios, and TeaCache's
+    /// polynomials. `None` for a run with reuse, without measured changes, or before its end.
+    pub fn calibration(&self) -> Option<Calibration> {
+        let complete = self.steps.len() == self.run.steps() && self.hit_rate() == 0.0;
+        let ratios = self.steps.iter().skip(1).map(|step| step.magnitude_ratio).collect::<Option<Vec<f64>>>()?;
+        if !complete || ratios.is_empty() {
+            return None;
+        }
+        let changes = self.steps.iter().zip(&self.run.signal_changes);
+        let known = changes.filter_map(|(step, signals)| Some((*signals, step.relative_change?)));
+        let (signals, outputs): (Vec<[f64; 2]>, Vec<f64>) = known.unzip();
+        let fit = |index: usize| {
+            let signal: Vec<f64> = signals.iter().map(|pair| pair[index]).collect();
+            calibrate_tea_cache(&signal, &outputs)
+        };
+        Some(Calibration {
+            sigmas: self.run.sigmas.clone(),
+            magnitude_ratios: std::iter::once(1.0).chain(ratios).collect(),
+            tea_embedding: fit(0),
+            tea_projection: fit(1),
+            ..Calibration::default()
+        })
     }
 
     /// The plans of the steps so far.

@@ -1,8 +1,10 @@
 //! What is known of a generation before it runs: for predictions beside a plan that is being edited.
 
-use crate::caching::{Action, BranchPlan, ForwardCost, StepPlan, StrategyConfig, StrategyInputs};
+use crate::caching::{
+    Action, BranchPlan, Evidence, ForwardCost, PublishedTea, StepPlan, StrategyConfig, StrategyInputs,
+};
 
-use super::generate::forward_cost;
+use super::generate::{forward_cost, published_tea};
 use super::open_model::OpenModel;
 use super::{EngineError, GenerateRequest};
 
@@ -27,6 +29,8 @@ pub struct Facts {
     pub vae_id: String,
     /// GPU bytes that the job takes at most, its stored deltas not counted; an estimate from above.
     pub gpu_memory: u64,
+    /// TeaCache's polynomials that were published for the model.
+    pub published_tea: PublishedTea,
     /// Work of one forward pass; the length of the text is estimated from its words.
     pub cost: ForwardCost,
 }
@@ -52,8 +56,14 @@ impl Facts {
             blocks: config.num_layers,
             token_grid: model.patches.grid(),
             delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
+            published_tea: published_tea(config),
             cost: forward_cost(config, tokens, text),
         })
+    }
+
+    /// What is known of the model for the request's run without a profile.
+    pub fn evidence(&self) -> Evidence {
+        Evidence::new(self.sigmas.clone(), self.blocks).with_published_tea(self.published_tea)
     }
 
     /// Bytes of the deltas that a strategy has kept at most: those of its plan, or, where it decides on the way, all that it may ask for.
@@ -95,7 +105,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caching::{Carry, DiCache, ProfilingSettings};
+    use crate::caching::{Carry, DiCache, ProfilingDit};
 
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
@@ -110,17 +120,18 @@ mod tests {
             model_id: String::new(),
             vae_id: String::new(),
             gpu_memory: 0,
+            published_tea: PublishedTea::default(),
             cost,
         };
         assert_eq!(facts.delta_memory(&vec![StepPlan::compute(4); 8], true), 0);
-        let mut settings = ProfilingSettings { blocks: vec![vec![0, 1, 3]], ..Default::default() };
+        let mut settings = ProfilingDit { blocks: vec![vec![0, 1, 3]], ..Default::default() };
         settings.schedule.warm_up = 2;
         assert_eq!(facts.delta_memory(&settings.plans(20, 4), false), 2 * 10);
         assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 4 * 10);
         settings.carry = Carry::Extrapolate;
         assert_eq!(facts.delta_memory(&settings.plans(20, 4), true), 8 * 10);
-        let rule = StrategyConfig::DiCache(DiCache::default());
+        let rule = StrategyConfig::of(DiCache::default());
         assert_eq!(facts.strategy_memory(&rule, 20, true), (2 * 2 + 4) * 10);
-        assert_eq!(facts.strategy_memory(&StrategyConfig::Off, 20, true), 0);
+        assert_eq!(facts.strategy_memory(&StrategyConfig::off(), 20, true), 0);
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::caching::{
-    Action, BranchPlan, Forecast, ForwardCost, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
+    Action, BranchPlan, Evidence, Forecast, ForwardCost, PublishedTea, Signal, StepContext, StepPlan, Strategy,
+    StrategyConfig, StrategyInputs,
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
 use crate::model::wan::config::TransformerConfig;
@@ -57,6 +58,17 @@ struct Job<'a> {
     kept: &'a mut Kept,
     cx: Stream,
     seconds: Seconds,
+}
+
+/// The request's strategy, with what was published for the model where it needs that and has nothing else.
+fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
+    let mut config = request.strategy.clone();
+    let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();
+    let blocks = model.transformer.0.num_layers;
+    let published = Evidence::new(sigmas, blocks).with_published_tea(published_tea(&model.transformer.0));
+    // A strategy that contradicts itself is refused when it is built.
+    config.calibrate(&published).ok();
+    config
 }
 
 /// What a job is made of once the model's configurations are read.
@@ -133,7 +145,7 @@ impl Job<'_> {
     /// Fails before any weights are read where the strategy cannot work.
     fn check_strategy(&self, model: &OpenModel) -> Result<()> {
         let (steps, blocks) = (model.scheduler.num_inference_steps(), model.transformer.0.num_layers);
-        self.request.strategy.build(&StrategyInputs { steps, blocks, signal_changes: Vec::new() })?;
+        strategy_of(self.request, model).build(&StrategyInputs { steps, blocks, signal_changes: Vec::new() })?;
         Ok(())
     }
 
@@ -184,7 +196,7 @@ impl Job<'_> {
     ) -> Result<Vec<f32>> {
         let (scheduler, shape) = (setup.model.scheduler.as_ref(), setup.model.shape);
         let times = transformer.prepare_times(&mut self.cx, scheduler.timesteps())?;
-        let mut strategy = self.strategy(transformer, &times)?;
+        let mut strategy = self.strategy(&setup.model, &times)?;
         let expected = strategy.preview().unwrap_or_default();
         let signal_changes = self.both_signals(&times)?;
         let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
@@ -247,25 +259,21 @@ impl Job<'_> {
         if !self.request.observe.changes {
             return Ok(Vec::new());
         }
-        let (embedding, projection) = (self.signal_changes(times, false)?, self.signal_changes(times, true)?);
+        let (embedding, projection) =
+            (self.signal_changes(times, Signal::Embedding)?, self.signal_changes(times, Signal::Projection)?);
         Ok(embedding.into_iter().zip(projection).map(|(e, p)| [e, p]).collect())
     }
 
-    fn strategy(&mut self, transformer: &WanTransformer, times: &TimeEmbeddings) -> Result<Box<dyn Strategy>> {
-        let mut inputs = StrategyInputs {
-            steps: times.steps(),
-            blocks: transformer.config().num_layers,
-            signal_changes: Vec::new(),
-        };
-        if let StrategyConfig::TeaCache { ret_steps, .. } = self.request.strategy {
-            inputs.signal_changes = self.signal_changes(times, ret_steps)?;
-        }
-        Ok(self.request.strategy.build(&inputs)?)
+    fn strategy(&mut self, model: &OpenModel, times: &TimeEmbeddings) -> Result<Box<dyn Strategy>> {
+        let config = strategy_of(self.request, model);
+        let (steps, blocks) = (times.steps(), model.transformer.0.num_layers);
+        let changes = config.signal().map(|signal| self.signal_changes(times, signal)).transpose()?;
+        Ok(config.build(&StrategyInputs { steps, blocks, signal_changes: changes.unwrap_or_default() })?)
     }
 
     /// Relative changes of TeaCache's signal; on Wan it depends on the timestep alone.
-    fn signal_changes(&mut self, times: &TimeEmbeddings, projected: bool) -> Result<Vec<f64>> {
-        let signals = times.signals(&mut self.cx, projected)?;
+    fn signal_changes(&mut self, times: &TimeEmbeddings, signal: Signal) -> Result<Vec<f64>> {
+        let signals = times.signals(&mut self.cx, signal == Signal::Projection)?;
         let changes = signals.windows(2).map(|pair| distance(&pair[1], &pair[0]) / size(&pair[0]));
         Ok(std::iter::once(0.0).chain(changes).take(signals.len()).collect())
     }
@@ -375,6 +383,12 @@ fn needed_depth(expected: &[StepPlan]) -> usize {
         plan.branches(true).map(of_branch).fold(correction, usize::max)
     };
     expected.iter().map(of_step).max().unwrap_or(1)
+}
+
+/// TeaCache's polynomials that were published for a model.
+pub(super) fn published_tea(config: &TransformerConfig) -> PublishedTea {
+    let [embedding, projection] = crate::model::wan::published::tea_coefficients(config);
+    PublishedTea { embedding, projection }
 }
 
 /// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.

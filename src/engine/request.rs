@@ -87,7 +87,7 @@ impl GenerateRequest {
             scheduler: None,
             grid: None,
             latents: None,
-            strategy: StrategyConfig::Off,
+            strategy: StrategyConfig::off(),
             observe: Observe::default(),
         })
     }

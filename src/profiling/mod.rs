@@ -5,8 +5,7 @@
 //! mask.rs       foreground masks on the token grid from latents, cross-attention, files or a brush
 //! score.rs      compares a map of received attention with a mask: recall, precision, lift, AUC
 //! recorder.rs   collects maps and changes of many runs, and makes a profile of them
-//! partition.rs  foreground and background blocks by a threshold; lists of blocks as text
-//! controls.rs   block lists of the same length that ignore attention, for comparison
+//! partition.rs  foreground and background blocks by a threshold
 //! stability.rs  rank correlations, and the agreement of lists
 //! profile.rs    the profile file
 //! report.rs     figures and tables of a profile
@@ -17,7 +16,6 @@
 //! room knows `media` (reads mask images, writes figures) and `caching`'s plain data (the
 //! calibration in a profile).
 
-pub mod controls;
 pub mod mask;
 pub mod partition;
 pub mod profile;
@@ -41,14 +39,6 @@ pub enum ProfilingError {
         expected: usize,
         /// The number of values that was given.
         got: usize,
-    },
-    /// A list of blocks cannot be parsed.
-    #[error("the block list \"{list}\": {reason}; write numbers and ranges such as 0-5,9,12")]
-    BlockList {
-        /// The list, shortened.
-        list: String,
-        /// What is wrong.
-        reason: String,
     },
     /// The profile breaks a rule of its format.
     #[error("the profile is not valid: {0}")]

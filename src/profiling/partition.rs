@@ -1,4 +1,4 @@
-//! Foreground and background blocks (ProfilingDiT, eq. 7), and lists of blocks as text.
+//! Foreground and background blocks (ProfilingDiT, eq. 7).
 
 use serde::{Deserialize, Serialize};
 
@@ -121,44 +121,6 @@ impl Partition {
     }
 }
 
-/// Parses a list such as "0-5,9,12" of blocks below `blocks`. The result is ascending and has each
-/// block once. Spaces are allowed, and the empty text is the empty list.
-///
-/// # Errors
-/// [`ProfilingError::BlockList`] for a text that is not a list, and for blocks that the model does
-/// not have.
-pub fn parse_blocks(list: &str, blocks: usize) -> Result<Vec<usize>, ProfilingError> {
-    let fail = |reason: String| {
-        let list = list.chars().take(60).collect();
-        Err(ProfilingError::BlockList { list, reason })
-    };
-    let mut chosen = vec![false; blocks];
-    for part in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (Ok(first), Ok(last)) = (first.trim().parse::<usize>(), last.trim().parse::<usize>()) else {
-            return fail(format!("\"{}\" is neither a number nor a range", part.chars().take(20).collect::<String>()));
-        };
-        if first > last {
-            return fail(format!("the range {first}-{last} runs backwards"));
-        }
-        if last >= blocks {
-            return fail(format!("there is no block {last}; the model has blocks 0-{}", blocks.saturating_sub(1)));
-        }
-        chosen[first..=last].fill(true);
-    }
-    Ok((0..blocks).filter(|block| chosen[*block]).collect())
-}
-
-/// Writes ascending blocks in the form that [`parse_blocks`] reads.
-pub fn print_blocks(blocks: &[usize]) -> String {
-    let runs = blocks.chunk_by(|a, b| a + 1 == *b).map(|run| match *run {
-        [first, .., last] => format!("{first}-{last}"),
-        [only] => only.to_string(),
-        [] => String::new(),
-    });
-    runs.collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,31 +165,7 @@ mod tests {
         assert!(Partition::by_hand(vec![4], 4).is_err() && Partition::by_hand(vec![1, 1], 4).is_err());
     }
 
-    #[test]
-    fn lists_are_read_and_written() {
-        assert_eq!(parse_blocks(" 0-2, 9 ,12,1", 30).unwrap(), [0, 1, 2, 9, 12]);
-        assert_eq!(parse_blocks("", 3).unwrap(), [0; 0]);
-        assert_eq!(print_blocks(&[0, 1, 2, 9, 12, 13]), "0-2,9,12-13");
-        for wrong in ["3", "1-", "-1", "a", "2-1", "0,,1", "0-99999999999999999999", "0-1-2", ","] {
-            let message = parse_blocks(wrong, 3).unwrap_err().to_string();
-            assert!(!message.contains('\n') && message.contains("0-5,9,12"), "{message}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn any_list_survives_writing_and_reading(bits in proptest::collection::vec(any::<bool>(), 0..80)) {
-            let list: Vec<usize> = (0..bits.len()).filter(|i| bits[*i]).collect();
-            prop_assert_eq!(parse_blocks(&print_blocks(&list), bits.len()).unwrap(), list);
-        }
-
-        #[test]
-        fn no_text_breaks_the_reader(text in ".{0,60}", blocks in 0usize..50) {
-            if let Ok(list) = parse_blocks(&text, blocks) {
-                prop_assert!(list.iter().all(|block| *block < blocks));
-            }
-        }
-
         #[test]
         fn every_partition_is_one(scores in proptest::collection::vec(-1e9..1e9f64, 1..60), share in 0.0..=1.0f64) {
             let count = (share * scores.len() as f64) as usize;

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use super::ProfilingError;
 use super::mask::Estimator;
 use super::partition::Partition;
-use crate::caching::Calibration;
+use crate::caching::{BlockFindings, Calibration, Evidence};
 use crate::sampling::ClipSettings;
 use crate::sampling::limits::{MOST_BLOCKS, MOST_STORED_STEPS};
 
@@ -350,6 +350,22 @@ impl Profile {
     /// The errors of [`Partition::by_hand`].
     pub fn with_background(&self, background: Vec<usize>) -> Result<Self, ProfilingError> {
         Ok(Self { partition: Partition::by_hand(background, self.model.blocks)?, ..self.clone() })
+    }
+
+    /// What the profile says for a run of its model with these noise levels (one a step, and 0
+    /// after the last).
+    pub fn evidence(&self, sigmas: Vec<f64>) -> Evidence {
+        let blocks = self.model.blocks;
+        let change = |block: usize| self.delta_change.iter().filter_map(|step| step[block]).sum::<f64>();
+        let mut by_change: Vec<usize> = (0..blocks).collect();
+        by_change.sort_by(|a, b| change(*a).total_cmp(&change(*b)));
+        let Partition { background, foreground, .. } = self.partition.clone();
+        let findings = BlockFindings { lift: self.block_lift.clone(), background, foreground, by_change };
+        let evidence = Evidence::new(sigmas, blocks).with_findings(findings);
+        match &self.calibration {
+            Some(calibration) => evidence.with_calibration(calibration.clone()),
+            None => evidence,
+        }
     }
 
     /// Checks every rule of the format.

@@ -12,7 +12,6 @@ pub mod report;
 mod settings;
 mod shard;
 
-use crate::caching::StrategyConfig;
 use crate::engine::GenerateRequest;
 use crate::media::Clip;
 use crate::metrics::{Fidelity, LPIPS_MIN_SIDE};
@@ -184,6 +183,3 @@ impl CompareStudy {
         self.settings.strategies.iter().map(|entry| interleaved::size(entry, steps)).sum::<Size>() + baselines
     }
 }
-
-/// The short run before each baseline, which pays what is paid once.
-const WARM_UP: StrategyConfig = StrategyConfig::FewerSteps { steps: 1 };

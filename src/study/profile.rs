@@ -172,7 +172,7 @@ impl ProfileStudy {
             Queries::Sampled(count) => Received::Sampled(count),
         });
         let observe = Observe { attention, changes: true, times: false };
-        let strategy = StrategyConfig::Off;
+        let strategy = StrategyConfig::off();
         GenerateRequest { strategy, observe, ..self.request.with_prompt(&self.prompts[prompt], seed) }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::compare::{Entry, Folder, Part, Row, Settings, merge};
 use super::queue::ItemState;
 use super::*;
-use crate::caching::{Intervals, StepSchedule, StrategyConfig};
+use crate::caching::{FewerSteps, Intervals, StepSchedule, StrategyConfig, Uniform};
 use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::profiling::profile::{Profile, Queries};
@@ -68,8 +68,8 @@ fn comparison(prompts: Vec<String>, seeds: u64) -> CompareStudy {
     let entry = |name: &str, config| Entry { name: name.into(), target: None, expected: None, config };
     let every_second = StepSchedule { warm_up: 0, last: 1, intervals: Intervals::Uniform(2) };
     let strategies = vec![
-        entry("uniform", StrategyConfig::Uniform(every_second)),
-        entry("fewer-steps", StrategyConfig::FewerSteps { steps: 2 }),
+        entry("uniform", StrategyConfig::of(Uniform(every_second))),
+        entry("fewer-steps", StrategyConfig::of(FewerSteps { steps: 2 })),
     ];
     let settings = Settings { strategies, ..Settings::new(&request, &facts, "GPU", "") };
     CompareStudy { request, prompts, seeds, settings, rows: Vec::new() }

@@ -1,12 +1,45 @@
 //! What the user asks for: everything that becomes a request.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use crate::caching::{StepPlan, StrategyConfig, StrategyInputs, hit_rate};
+use crate::caching::{
+    CacheError, Evidence, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig, StrategyInputs, Value,
+    hit_rate,
+};
 use crate::engine::{ClipSettings, Facts, GenerateRequest, Observe, Received, clip_settings_of, limits};
-use serde::{Deserialize, Deserializer};
 
-use crate::app::panes::strategy::target::{Goal, TITLE, is_planner};
+/// A strategy in the form's list.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Listed {
+    /// The strategy with its settings.
+    pub config: StrategyConfig,
+    /// The calibration is the user's: measured in a run or read from a file. Otherwise it comes
+    /// from what is known of the model, and goes with the model.
+    pub own_calibration: bool,
+}
+
+impl Listed {
+    fn new(config: StrategyConfig) -> Self {
+        Self { config, own_calibration: false }
+    }
+
+    /// All offered rules with good settings for a number of steps.
+    fn defaults(steps: usize) -> Vec<Self> {
+        StrategyConfig::defaults(steps).into_iter().map(Self::new).collect()
+    }
+
+    fn is_plan(&self) -> bool {
+        self.config.own_plan().is_some()
+    }
+
+    /// Whether the strategy still waits for what a profile says, for a job of so many steps.
+    pub fn waits_for_profile(&self, steps: usize) -> bool {
+        let needs = matches!(self.config.about().needs, Needs::Calibration | Needs::Profile);
+        let fits = self.config.is_calibrated() && self.config.planned_steps().is_none_or(|planned| planned == steps);
+        needs && !self.own_calibration && !fits
+    }
+}
 
 /// The settings of the next generation. Lasts from one start to the next.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -19,20 +52,12 @@ pub struct Form {
     /// What not to show.
     pub negative_prompt: String,
     /// Size, frames, steps and the like.
-    #[serde(flatten, deserialize_with = "stored_clip")]
+    #[serde(flatten)]
     pub clip: ClipSettings,
     /// All strategies with their settings, so that none is lost by looking at another.
-    pub strategies: Vec<StrategyConfig>,
-    /// The chosen one.
-    pub chosen: usize,
-    /// MagCache's ratios are the user's: measured in a run or read from a file, not taken from the model's profile.
-    pub own_ratios: bool,
-    /// TeaCache's coefficients are the user's: read from a file.
-    pub own_coefficients: bool,
-    /// ProfilingDiT's blocks are the user's: chosen in the map, written, or read from a file, not taken from the model's profile.
-    pub own_blocks: bool,
-    /// What the planner is asked for.
-    pub goal: Goal,
+    pub strategies: Vec<Listed>,
+    /// The [id](StrategyConfig::id) of the chosen strategy.
+    pub chosen: String,
     /// Measure how blocks change from step to step.
     pub changes: bool,
     /// Measure what every block attends to.
@@ -49,12 +74,8 @@ impl Default for Form {
             prompt: "a cat walking on grass".into(),
             negative_prompt: String::new(),
             clip,
-            strategies: StrategyConfig::defaults(clip.num_inference_steps),
-            chosen: 0,
-            own_ratios: false,
-            own_coefficients: false,
-            own_blocks: false,
-            goal: Goal::default(),
+            strategies: Listed::defaults(clip.num_inference_steps),
+            chosen: StrategyConfig::off().id(),
             changes: true,
             attention: true,
             times: false,
@@ -67,30 +88,21 @@ impl Form {
     pub fn use_model(&mut self, model: PathBuf, defaults: &ClipSettings) {
         self.model = model;
         self.clip = ClipSettings { seed: self.clip.seed, ..*defaults };
-        let planned = is_planner(self.strategy());
         self.reset_strategies();
-        if planned {
-            // Its plan is made anew as soon as the model's profile is read.
-            self.use_plan(TITLE, Vec::new());
-        }
     }
 
-    /// Gives every strategy its default settings. Plans have none: they stay.
+    /// Gives every strategy its default settings. Own plans have none: they stay.
     pub fn reset_strategies(&mut self) {
-        let mut before =
-            std::mem::replace(&mut self.strategies, StrategyConfig::defaults(self.clip.num_inference_steps));
-        let chosen = before.get(self.chosen).cloned();
-        before.retain(|each| matches!(each, StrategyConfig::Plan { .. }));
+        let mut before = std::mem::replace(&mut self.strategies, Listed::defaults(self.clip.num_inference_steps));
+        before.retain(Listed::is_plan);
         self.strategies.append(&mut before);
-        self.forget_own();
-        let kind = |each: &StrategyConfig| (std::mem::discriminant(each), each.name().to_owned());
-        let same = |each: &StrategyConfig| chosen.as_ref().is_some_and(|chosen| kind(chosen) == kind(each));
-        self.chosen = self.strategies.iter().position(same).unwrap_or(0);
+        self.choose_what_exists();
     }
 
-    /// What methods need to know of the model comes from its profile again.
-    pub fn forget_own(&mut self) {
-        (self.own_ratios, self.own_coefficients, self.own_blocks) = (false, false, false);
+    fn choose_what_exists(&mut self) {
+        if self.index_of(&self.chosen).is_none() {
+            self.chosen = StrategyConfig::off().id();
+        }
     }
 
     /// Takes settings of before back. What was written since stays, and so do plans made since.
@@ -98,10 +110,10 @@ impl Form {
         std::mem::swap(&mut before.prompt, &mut self.prompt);
         std::mem::swap(&mut before.negative_prompt, &mut self.negative_prompt);
         before.clip.seed = self.clip.seed;
-        let chosen = before.chosen;
-        for plan in self.strategies.drain(..).filter(|each| matches!(each, StrategyConfig::Plan { .. })) {
-            if !is_planner(&plan) && !before.strategies.contains(&plan) {
-                before.use_strategy(plan);
+        let chosen = before.chosen.clone();
+        for plan in self.strategies.drain(..).filter(Listed::is_plan) {
+            if !before.strategies.contains(&plan) {
+                before.use_strategy(plan.config);
             }
         }
         before.chosen = chosen;
@@ -113,19 +125,18 @@ impl Form {
         // First: settings of strategies hang on it.
         let clip = &mut self.clip;
         clip.num_inference_steps = clip.num_inference_steps.clamp(1, limits::MOST_STEPS);
-        let names: Vec<_> =
-            StrategyConfig::defaults(self.clip.num_inference_steps).iter().map(std::mem::discriminant).collect();
-        let known = self.strategies.len() >= names.len()
-            && names.iter().zip(&self.strategies).all(|(name, each)| *name == std::mem::discriminant(each));
-        if !known {
-            self.strategies = StrategyConfig::defaults(self.clip.num_inference_steps);
+        // Rules that the file does not know get their defaults; rules that the program does not
+        // know go.
+        let mut before = std::mem::replace(&mut self.strategies, Listed::defaults(self.clip.num_inference_steps));
+        for listed in &mut self.strategies {
+            let known = before.iter().position(|each| each.config.key() == listed.config.key());
+            if let Some(index) = known {
+                *listed = before.swap_remove(index);
+            }
         }
-        if let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1)
-            && settings.blocks.is_empty()
-        {
-            settings.blocks.push(Vec::new());
-        }
-        self.chosen = self.chosen.min(self.strategies.len() - 1);
+        before.retain(Listed::is_plan);
+        self.strategies.append(&mut before);
+        self.choose_what_exists();
         let clip = &mut self.clip;
         clip.width = clip.width.clamp(limits::SMALLEST_SIDE, limits::LARGEST_SIDE);
         clip.height = clip.height.clamp(limits::SMALLEST_SIDE, limits::LARGEST_SIDE);
@@ -138,70 +149,124 @@ impl Form {
         }
     }
 
+    fn index_of(&self, id: &str) -> Option<usize> {
+        self.strategies.iter().position(|each| each.config.id() == id)
+    }
+
+    /// The chosen strategy in the list.
+    pub fn listed(&self) -> Option<&Listed> {
+        self.strategies.get(self.index_of(&self.chosen)?)
+    }
+
+    /// The chosen strategy in the list, to be changed. A changed title stays chosen by
+    /// [`Form::rename_plan`] only.
+    pub fn listed_mut(&mut self) -> Option<&mut Listed> {
+        let index = self.index_of(&self.chosen)?;
+        self.strategies.get_mut(index)
+    }
+
     /// The chosen strategy.
     pub fn strategy(&self) -> &StrategyConfig {
-        static OFF: StrategyConfig = StrategyConfig::Off;
-        self.strategies.get(self.chosen).unwrap_or(&OFF)
+        static OFF: LazyLock<StrategyConfig> = LazyLock::new(StrategyConfig::off);
+        self.listed().map_or(&OFF, |listed| &listed.config)
     }
 
-    /// Chooses a strategy, in place of the one of its kind. A plan of the user's replaces none: where its name is taken it gets a number.
-    pub fn use_strategy(&mut self, strategy: StrategyConfig) {
-        if let StrategyConfig::Plan { title, plans } = strategy {
-            let equal =
-                |each: &StrategyConfig| matches!(each, StrategyConfig::Plan { plans: other, .. } if *other == plans);
-            let taken = |name: &str| self.strategies.iter().any(|each| each.name() == name && !equal(each));
-            let mut names = std::iter::once(title.clone()).chain((2..).map(|number| format!("{title} {number}")));
-            // The planner's is made anew all the time.
-            let name = if title == TITLE { title } else { names.find(|name| !taken(name)).unwrap_or(title) };
-            return self.use_plan(&name, plans);
-        }
-        let kind = std::mem::discriminant(&strategy);
-        match &strategy {
-            StrategyConfig::MagCache(settings) => self.own_ratios = !settings.ratios.is_empty(),
-            StrategyConfig::TeaCache { coefficients, .. } => self.own_coefficients = coefficients.is_some(),
-            StrategyConfig::Profiling(settings) => self.own_blocks = !settings.blocks.iter().all(Vec::is_empty),
-            _ => {}
-        }
-        if let Some(index) = self.strategies.iter().position(|each| std::mem::discriminant(each) == kind) {
-            (self.strategies[index], self.chosen) = (strategy, index);
+    /// Chooses a strategy of the list.
+    pub fn choose(&mut self, id: &str) {
+        if self.index_of(id).is_some() {
+            self.chosen = id.into();
         }
     }
 
-    /// Chooses a plan made by hand, in place of an earlier one of the same title.
-    pub fn use_plan(&mut self, title: &str, plans: Vec<StepPlan>) {
-        let plan = StrategyConfig::Plan { title: title.into(), plans };
-        let same = |each: &StrategyConfig| matches!(each, StrategyConfig::Plan { title: other, .. } if other == title);
-        match self.strategies.iter().position(same) {
-            Some(index) => (self.strategies[index], self.chosen) = (plan, index),
-            None => {
-                self.strategies.push(plan);
-                self.chosen = self.strategies.len() - 1;
-            }
+    /// Chooses a strategy, in place of the same rule's. An own plan replaces no other plan: where
+    /// its title is taken it gets a number.
+    pub fn use_strategy(&mut self, config: StrategyConfig) {
+        if let Some(Plan { title, origin, plans }) = config.own_plan() {
+            let equal = |each: &Listed| each.config.own_plan().is_some_and(|other| other.plans == *plans);
+            let taken = |name: &str| self.strategies.iter().any(|each| each.config.name() == name && !equal(each));
+            let names = std::iter::once(title.clone()).chain((2..).map(|number| format!("{title} {number}")));
+            let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
+            return self.use_plan(&name, *origin, plans.clone());
+        }
+        // What a file or a capture brings along is the user's.
+        let needs = matches!(config.about().needs, Needs::Calibration | Needs::Profile);
+        let own_calibration = needs && config.is_calibrated();
+        let id = config.id();
+        if let Some(index) = self.index_of(&id) {
+            self.strategies[index] = Listed { config, own_calibration };
+            self.chosen = id;
         }
     }
 
-    /// The blocks that ProfilingDiT caches: the background blocks.
-    pub fn cached_blocks(&self) -> &[usize] {
-        match self.strategies.get(1) {
-            Some(StrategyConfig::Profiling(settings)) => settings.blocks.first().map_or(&[], Vec::as_slice),
-            _ => &[],
+    /// Chooses a plan, in place of an earlier one of the same title.
+    pub fn use_plan(&mut self, title: &str, origin: Origin, plans: Vec<StepPlan>) {
+        let plan = Listed::new(StrategyConfig::plan(title, origin, plans));
+        self.chosen = plan.config.id();
+        match self.index_of(&self.chosen) {
+            Some(index) => self.strategies[index] = plan,
+            None => self.strategies.push(plan),
         }
     }
 
-    /// Chooses ProfilingDiT with these blocks cached or not.
+    /// Gives the chosen plan another title.
+    pub fn rename_plan(&mut self, title: String) {
+        if let Some(plan) = self.listed_mut().and_then(|listed| listed.config.rule_mut::<Plan>()) {
+            plan.title = title;
+            let id = StrategyConfig::of(plan.clone()).id();
+            self.chosen = id;
+        }
+    }
+
+    /// Removes the chosen plan, and chooses no reuse.
+    pub fn remove_plan(&mut self) -> Option<StrategyConfig> {
+        let index = self.index_of(&self.chosen).filter(|index| self.strategies[*index].is_plan())?;
+        let removed = self.strategies.remove(index);
+        self.choose_what_exists();
+        Some(removed.config)
+    }
+
+    /// Puts what is known of the model into the strategies: calibrations, lists of blocks, and the
+    /// plan for a goal. What the user brought stays.
+    pub fn calibrate(&mut self, evidence: &Evidence) {
+        for listed in self.strategies.iter_mut().filter(|listed| !listed.own_calibration) {
+            listed.config.uncalibrate();
+            // What contradicts itself is told when the strategy is predicted.
+            listed.config.calibrate(evidence).ok();
+        }
+    }
+
+    /// The rule that caches a list of blocks.
+    fn block_lister(&self) -> Option<(usize, SettingInfo)> {
+        let shape = Shape { steps: self.clip.num_inference_steps, blocks: usize::MAX };
+        self.strategies.iter().enumerate().find_map(|(index, listed)| {
+            let settings = listed.config.settings(shape).into_iter();
+            Some((index, settings.into_iter().find(|setting| matches!(setting.value, Value::Blocks(_)))?))
+        })
+    }
+
+    /// The background blocks that are cached. `None` where nobody has said which blocks these are.
+    pub fn cached_blocks(&self) -> Option<Vec<usize>> {
+        let (index, setting) = self.block_lister()?;
+        match setting.value {
+            Value::Blocks(list) if self.strategies[index].config.is_calibrated() => Some(list),
+            _ => None,
+        }
+    }
+
+    /// Chooses the rule that caches a list of blocks, with this block cached or not.
     pub fn cache_block(&mut self, block: usize, cached: bool) {
-        let Some(StrategyConfig::Profiling(settings)) = self.strategies.get_mut(1) else { return };
-        if settings.blocks.is_empty() {
-            settings.blocks.push(Vec::new());
-        }
-        let list = &mut settings.blocks[0];
+        let Some((index, setting)) = self.block_lister() else { return };
+        let Value::Blocks(mut list) = setting.value else { return };
         list.retain(|other| *other != block);
         if cached {
             list.push(block);
             list.sort_unstable();
         }
-        self.own_blocks = true;
-        self.chosen = 1;
+        let shape = Shape { steps: self.clip.num_inference_steps, blocks: usize::MAX };
+        let config = &mut self.strategies[index].config;
+        // Any list is a value of this setting.
+        config.set(shape, setting.key, Value::Blocks(list)).ok();
+        self.chosen = config.id();
     }
 
     /// The request.
@@ -224,20 +289,22 @@ impl Form {
     }
 }
 
-/// Reads the clip's settings of a stored form. Forms of before have the size as a pair, and no rate: 0 here, which
-/// [`Form::mend`] mends.
-fn stored_clip<'de, D: Deserializer<'de>>(from: D) -> Result<ClipSettings, D::Error> {
-    #[derive(Deserialize)]
-    struct Stored {
-        size: Option<[usize; 2]>,
-        #[serde(default)]
-        fps: u32,
-        #[serde(flatten)]
-        clip: ClipSettings,
+/// Why the settings of a strategy cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The rule does not know enough of the model.
+    Uncalibrated,
+    /// Anything else, in words.
+    Settings(String),
+}
+
+impl From<CacheError> for Trouble {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Uncalibrated(_) => Self::Uncalibrated,
+            other => Self::Settings(other.to_string()),
+        }
     }
-    let Stored { size, fps, clip } = Stored::deserialize(from)?;
-    let [width, height] = size.unwrap_or([clip.width, clip.height]);
-    Ok(ClipSettings { width, height, fps, ..clip })
 }
 
 /// What a strategy is expected to do, before it runs.
@@ -246,7 +313,7 @@ pub struct Prediction {
     /// What each step will do; empty where that is decided while it runs, or where the settings cannot work.
     pub plans: Vec<StepPlan>,
     /// Why the settings cannot work.
-    pub error: Option<String>,
+    pub trouble: Option<Trouble>,
     /// Work without reuse divided by work with it.
     pub flop_speedup: Option<f64>,
     /// Share of block executions avoided.
@@ -258,14 +325,16 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// For a form, and for its model where that is known.
-    pub fn of(form: &Form, facts: Option<&Facts>, blocks: usize) -> Self {
+    /// For a form, and for its model as far as the model is known.
+    pub fn of(form: &Form, facts: Option<&Facts>, evidence: Option<&Evidence>, blocks: usize) -> Self {
         let steps = form.strategy().steps(form.clip.num_inference_steps).min(limits::MOST_STEPS);
         let inputs = StrategyInputs { steps, blocks, signal_changes: Vec::new() };
-        let plans = match form.strategy().build(&inputs) {
-            Err(error) => return Self { error: Some(error.to_string()), ..Self::default() },
-            // TeaCache's plan hangs on the time embedding, which only the model knows.
-            Ok(_) if matches!(form.strategy(), StrategyConfig::TeaCache { .. }) => Vec::new(),
+        let contradiction = evidence.and_then(|evidence| form.strategy().clone().calibrate(evidence).err());
+        let built = contradiction.map_or_else(|| form.strategy().build(&inputs), Err);
+        let plans = match built {
+            Err(error) => return Self { trouble: Some(error.into()), ..Self::default() },
+            // The plan follows from the time embedding, which only the running model knows.
+            Ok(_) if form.strategy().signal().is_some() => Vec::new(),
             Ok(strategy) => strategy.preview().unwrap_or_default(),
         };
         let guided = form.clip.guided();
@@ -274,7 +343,7 @@ impl Prediction {
         let delta_memory = sizes.map(|facts| facts.strategy_memory(form.strategy(), steps, guided));
         let known = facts.filter(|_| !plans.is_empty());
         Self {
-            error: None,
+            trouble: None,
             flop_speedup: known.map(|facts| facts.cost.speedup_to(form.clip.num_inference_steps, &plans, guided)),
             hit_rate: hit_rate(&plans, blocks, guided),
             delta_memory,
@@ -290,31 +359,35 @@ impl Prediction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caching::ProfilingSettings;
+    use crate::caching::{FewerSteps, ProfilingDit, Rule};
 
     #[test]
     fn every_strategy_predicts_or_says_why_not() {
         let mut form = Form::default();
-        for index in 0..form.strategies.len() {
-            form.chosen = index;
-            let prediction = Prediction::of(&form, None, 8);
-            let name = form.strategy().name();
-            let needs_calibration = matches!(name, "teacache" | "magcache");
-            assert_eq!(prediction.error.is_some(), needs_calibration, "{name}: {:?}", prediction.error);
-            let fixed = matches!(name, "off" | "profiling" | "uniform" | "deltadit" | "fewer-steps");
-            assert_eq!(!prediction.plans.is_empty(), fixed, "{name}");
+        for listed in form.strategies.clone() {
+            form.choose(&listed.config.id());
+            let prediction = Prediction::of(&form, None, None, 8);
+            let (name, needs) = (form.strategy().name(), form.strategy().about().needs);
+            let uncalibrated = matches!(needs, Needs::Calibration | Needs::Profile);
+            assert_eq!(prediction.trouble == Some(Trouble::Uncalibrated), uncalibrated, "{name}");
+            let known = !uncalibrated && form.strategy().is_planned_ahead();
+            assert_eq!(!prediction.plans.is_empty(), known, "{name}");
         }
     }
 
     #[test]
     fn damaged_settings_are_mended() {
+        let all = Form::default().strategies.len();
         let clip = ClipSettings { num_inference_steps: 0, guidance_scale: f64::NAN, ..ClipSettings::default() };
-        let mut form = Form { strategies: Vec::new(), chosen: 99, clip, ..Form::default() };
+        let mut form = Form { strategies: Vec::new(), chosen: "none".into(), clip, ..Form::default() };
         form.mend();
-        assert_eq!((form.strategies.len(), form.clip.num_inference_steps), (10, 1));
+        let found = (form.strategies.len(), form.clip.num_inference_steps, form.strategy().is_off());
+        assert_eq!(found, (all, 1, true));
         form.strategies.swap(0, 4);
+        form.choose("fewer-steps");
         form.mend();
-        assert_eq!(form.strategies[0], StrategyConfig::Off);
+        assert_eq!(form.strategies, Listed::defaults(1));
+        assert_eq!(form.strategy().key(), "fewer-steps");
         form.request();
     }
 
@@ -344,70 +417,70 @@ mod tests {
     #[test]
     fn default_settings_leave_the_choice() {
         let mut form = Form::default();
-        form.use_plan("my plan", vec![StepPlan::compute(8); 3]);
-        form.use_plan(TITLE, Vec::new());
-        form.strategies[9] = StrategyConfig::FewerSteps { steps: 1 };
-        for chosen in 0..form.strategies.len() {
-            form.chosen = chosen;
-            let name = form.strategy().name().to_owned();
+        form.use_plan("my plan", Origin::Hand, vec![StepPlan::compute(8); 3]);
+        let fewer = |steps| StrategyConfig::of(FewerSteps { steps });
+        form.use_strategy(fewer(1));
+        for listed in form.strategies.clone() {
+            let id = listed.config.id();
+            form.choose(&id);
             form.reset_strategies();
-            assert_eq!(form.strategy().name(), name);
+            assert_eq!(form.strategy().id(), id);
         }
-        assert_ne!(form.strategies[9], StrategyConfig::FewerSteps { steps: 1 });
+        assert!(form.strategies.iter().all(|listed| listed.config != fewer(1)));
         let count = form.strategies.len();
-        let plan = |steps| StrategyConfig::Plan { title: "my plan".into(), plans: vec![StepPlan::compute(8); steps] };
+        let plan = |steps| StrategyConfig::plan("my plan", Origin::Hand, vec![StepPlan::compute(8); steps]);
         form.use_strategy(plan(3));
         assert_eq!((form.strategies.len(), form.strategy().name()), (count, "my plan"), "the same again");
         form.use_strategy(plan(4));
         assert_eq!((form.strategies.len(), form.strategy().name()), (count + 1, "my plan 2"));
-        form.use_strategy(StrategyConfig::FewerSteps { steps: 7 });
-        assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9));
+        form.use_strategy(fewer(7));
+        assert_eq!((form.strategies.len(), form.strategy().key()), (count + 1, "fewer-steps"));
         assert_eq!((form.strategy().steps(30), form.strategy().steps(5)), (7, 5), "never more than asked for");
         form.use_model("another".into(), &ClipSettings::default());
-        assert_eq!((form.strategies.len(), form.chosen), (count + 1, 9), "the user's plans stay");
-        form.chosen = 10;
-        assert!(matches!(form.strategy(), StrategyConfig::Plan { plans, .. } if plans.len() == 3));
+        assert_eq!((form.strategies.len(), form.strategy().key()), (count + 1, "fewer-steps"), "own plans stay");
+        form.choose("plan:my plan");
+        assert!(form.strategy().own_plan().is_some_and(|plan| plan.plans.len() == 3));
+        form.rename_plan("another".into());
+        assert_eq!((form.chosen.as_str(), form.strategy().name()), ("plan:another", "another"));
+        assert!(form.remove_plan().is_some() && form.strategy().is_off() && form.remove_plan().is_none());
     }
 
     #[test]
     fn blocks_are_cached_one_by_one() {
         let mut form = Form::default();
+        assert_eq!(form.cached_blocks(), None, "nobody has said yet");
         form.cache_block(3, true);
         form.cache_block(1, true);
         form.cache_block(3, true);
-        assert_eq!((form.cached_blocks(), form.strategy().name()), (&[1, 3][..], "profiling"));
+        assert_eq!((form.cached_blocks(), form.strategy().key()), (Some(vec![1, 3]), "profiling"));
         form.cache_block(1, false);
-        assert_eq!(form.cached_blocks(), [3]);
-        assert!(form.own_blocks);
+        assert_eq!(form.cached_blocks(), Some(vec![3]));
         form.reset_strategies();
-        assert!(!form.own_blocks);
-        let loaded = |blocks: &[usize]| {
-            StrategyConfig::Profiling(ProfilingSettings { blocks: vec![blocks.into()], ..ProfilingSettings::default() })
-        };
-        form.use_strategy(loaded(&[2]));
-        assert!(form.own_blocks);
-        form.use_strategy(loaded(&[]));
-        assert!(!form.own_blocks);
+        assert_eq!(form.cached_blocks(), None);
+        let mut loaded = ProfilingDit::defaults(50);
+        loaded.choose_blocks(vec![2]);
+        form.use_strategy(StrategyConfig::of(loaded));
+        form.calibrate(&Evidence::new(vec![1.0, 0.0], 8));
+        assert_eq!(form.cached_blocks(), Some(vec![2]));
     }
 
     #[test]
     fn settings_come_back_without_taking_anything() {
         let clip = ClipSettings { num_inference_steps: 30, guidance_scale: 3.0, ..ClipSettings::default() };
         let mut form = Form { clip, ..Form::default() };
-        form.use_plan("mine", vec![StepPlan::compute(8); 30]);
+        form.use_plan("mine", Origin::Hand, vec![StepPlan::compute(8); 30]);
         form.cache_block(3, true);
         let before = form.clone();
         form.use_model("another".into(), &ClipSettings::default());
         (form.prompt, form.clip.seed) = ("a dog".into(), 7);
-        form.use_plan("mine", vec![StepPlan::compute(8); 50]);
-        form.use_plan(TITLE, Vec::new());
+        form.use_plan("mine", Origin::Hand, vec![StepPlan::compute(8); 50]);
         form.take_back(before.clone());
         assert_eq!(
             (form.prompt.as_str(), form.clip.seed, form.clip.num_inference_steps, form.cached_blocks()),
-            ("a dog", 7, 30, &[3][..])
+            ("a dog", 7, 30, Some(vec![3]))
         );
-        assert_eq!((&form.model, form.chosen, form.own_blocks), (&before.model, 1, true));
-        let names: Vec<&str> = form.strategies[10..].iter().map(StrategyConfig::name).collect();
-        assert_eq!(names, ["mine", "mine 2"]);
+        assert_eq!((&form.model, &form.chosen), (&before.model, &before.chosen));
+        let plans = form.strategies.iter().filter(|listed| listed.is_plan());
+        assert_eq!(plans.map(|listed| listed.config.name()).collect::<Vec<_>>(), ["mine", "mine 2"]);
     }
 }

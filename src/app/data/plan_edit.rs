@@ -354,12 +354,12 @@ fn plan_cuts(plan: &BranchPlan, blocks: usize) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caching::{OutputKind, StrategyConfig, StrategyInputs};
+    use crate::caching::{Origin, OutputKind, StrategyConfig, StrategyInputs};
     use proptest::prelude::*;
 
     fn accepted(plans: Vec<StepPlan>, blocks: usize) -> Result<(), String> {
         let inputs = StrategyInputs { steps: plans.len(), blocks, signal_changes: Vec::new() };
-        let plan = StrategyConfig::Plan { title: TITLE.into(), plans };
+        let plan = StrategyConfig::plan(TITLE, Origin::Hand, plans);
         plan.build(&inputs).map(drop).map_err(|error| error.to_string())
     }
 

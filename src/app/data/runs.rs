@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::caching::{StepPlan, StrategyConfig};
+use crate::caching::StepPlan;
 use crate::engine::{BlockRecord, Capture, Record, StepRecord};
 
 /// Most runs shown side by side: a baseline and three others.
@@ -210,7 +210,7 @@ impl Runs {
 
     /// Makes a run without reuse the baseline where there is none of its job; whether it did.
     pub fn promote(&mut self, id: u64) -> bool {
-        let Some(run) = self.get(id).filter(|run| run.capture.run.strategy == StrategyConfig::Off) else {
+        let Some(run) = self.get(id).filter(|run| run.capture.run.strategy.is_off()) else {
             return false;
         };
         let new = self.baseline().is_none_or(|baseline| baseline.id != id && differs(baseline, run).is_some());
@@ -363,7 +363,7 @@ pub fn same_clip(a: &Run, b: &Run) -> bool {
 /// The first setting besides the strategy in which two runs differ; `None` where both did the same job.
 pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
     let (x, y) = (&a.capture.run, &b.capture.run);
-    let fewer = |run: &Run| matches!(run.capture.run.strategy, StrategyConfig::FewerSteps { .. });
+    let fewer = |run: &Run| run.capture.run.strategy.steps(usize::MAX) != usize::MAX;
     let checks = [
         ("model", x.model_id == y.model_id),
         ("size", same_clip(a, b)),

@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::caching::StrategyConfig;
+use crate::caching::{Needs, StrategyConfig};
 use crate::engine::{ClipSettings, Facts, Stage};
 
-use crate::app::data::form::{Form, Prediction};
+use crate::app::data::form::{Form, Listed, Prediction, Trouble};
 use crate::app::data::runs::{Closed, Run, Runs};
 use crate::app::data::scores::Scores;
 use crate::app::draw::figures::{Figure, Shots};
@@ -15,7 +15,7 @@ use crate::app::layout::Pane;
 use crate::app::panes::map::colouring::Colouring;
 use crate::app::panes::preview::Pictures;
 use crate::app::panes::preview::brush::Brush;
-use crate::app::panes::strategy::target::{Known, is_planner};
+use crate::app::panes::strategy::target::ModelEvidence;
 
 /// What a pane asks of the window.
 #[derive(Clone, Debug, PartialEq)]
@@ -434,8 +434,8 @@ pub struct State {
     pub adapter: Option<Adapter>,
     /// What is known of the form's model and size, or why nothing is.
     pub facts: Option<Result<Facts, String>>,
-    /// What the model's profile says.
-    pub profiled: Known,
+    /// What is known of the model for strategies: its facts and its profile.
+    pub known: Option<ModelEvidence>,
     /// What facts and profile were asked for: not the form's as long as the model is read.
     pub facts_of: Option<FactsKey>,
     /// What the form's strategy is expected to do.
@@ -477,14 +477,15 @@ impl State {
         !key.model().as_os_str().is_empty() && !self.facts_of.as_ref().is_some_and(|of| of.plans_like(&key))
     }
 
-    /// Whether the chosen strategy cannot run before that.
+    /// Whether the model has a profile that fits.
+    pub fn has_profile(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.profile == Ok(true))
+    }
+
+    /// Whether the chosen strategy cannot run before the model's profile is read.
     pub fn waits_for_profile(&self) -> bool {
-        let needs = match self.form.strategy() {
-            StrategyConfig::TeaCache { coefficients, .. } => coefficients.is_none(),
-            StrategyConfig::MagCache(settings) => settings.ratios.is_empty(),
-            other => is_planner(other),
-        };
-        needs && self.reading()
+        let waits = |listed: &Listed| listed.waits_for_profile(self.form.clip.num_inference_steps);
+        self.form.listed().is_some_and(waits) && self.reading()
     }
 
     /// Whether a generation can start, or why not.
@@ -501,26 +502,26 @@ impl State {
         }
     }
 
-    /// Why the chosen strategy cannot work, in the window's words: an error's own advice is for the command line.
+    /// Why the chosen strategy cannot work, in the window's words: an error's own advice is for the
+    /// command line.
     pub fn trouble(&self) -> Option<String> {
-        let error = self.prediction.error.as_ref()?;
-        Some(match self.form.strategy() {
-            StrategyConfig::MagCache(settings) if settings.ratios.is_empty() => {
-                "MagCache has no calibration yet. Run \"Off\" with block changes measured, then calibrate it in the strategy pane."
-                    .into()
+        let strategy = self.form.strategy();
+        let label = strategy.label();
+        Some(match self.prediction.trouble.as_ref()? {
+            Trouble::Settings(why) => format!("{why}."),
+            Trouble::Uncalibrated if strategy.learns_from_a_run() => format!(
+                "{label} has no calibration yet. Run \"Off\" with block changes measured, then calibrate it in the strategy pane."
+            ),
+            Trouble::Uncalibrated if strategy.about().needs == Needs::Profile => {
+                format!("{label} needs a profile of the model.")
             }
-            StrategyConfig::TeaCache { coefficients: None, .. } => {
-                "TeaCache has no calibration: it comes with the model's profile (choose Target to see what there is), \
-                 or with a strategy's file."
-                    .into()
-            }
-            _ => format!("{error}."),
+            Trouble::Uncalibrated => format!("{label} has no calibration for this model."),
         })
     }
 
     /// Forgets what was known of the form's model.
     pub fn forget_model(&mut self) {
-        (self.facts, self.profiled, self.facts_of) = (None, None, None);
+        (self.facts, self.known, self.facts_of) = (None, None, None);
     }
 
     /// How far the comparison of a run's clip with the baseline's is, where both did the same job.

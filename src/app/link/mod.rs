@@ -20,10 +20,21 @@ use crate::profiling::mask;
 use crate::app::data::state::{FactsKey, Likeness, LikenessOf};
 use crate::app::dialogs::{Choose, Chosen, Dialog};
 use crate::app::panes::strategy::custom;
-use crate::app::panes::strategy::target::{Known, Profiled};
+use crate::app::panes::strategy::target::ModelEvidence;
 
 /// Opens the device and starts the engine on it.
 pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<Engine> + Send + Sync>;
+
+/// What was read of a model for a request.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// What was asked for.
+    pub of: FactsKey,
+    /// Sizes and costs, or why there are none.
+    pub facts: Result<Facts, String>,
+    /// The model's facts and profile for strategies.
+    pub known: Option<ModelEvidence>,
+}
 
 /// What the window is told.
 pub enum Told {
@@ -34,7 +45,7 @@ pub enum Told {
     /// The engine of this number has ended: it was closed, or it broke.
     Ended(u64),
     /// What is known of a request, and what the model's profile says for it.
-    Facts(Box<FactsKey>, Result<Facts, String>, Known),
+    Learned(Box<Learned>),
     /// How alike two clips are, where they can be compared.
     Likeness(LikenessOf, Option<Likeness>),
     /// A capture was read, or why not.
@@ -248,15 +259,15 @@ impl Link {
     }
 
     /// Finds out what is known of a request, and plans for it where no plans are `known`.
-    pub fn facts(&self, key: FactsKey, request: GenerateRequest, known: Known) {
+    pub fn facts(&self, key: FactsKey, request: GenerateRequest, known: Option<ModelEvidence>) {
         let of = key.clone();
         self.teller.answer(
-            move || Told::Facts(Box::new(of), Err(BROKEN.into()), None),
+            move || Told::Learned(Box::new(Learned { of, facts: Err(BROKEN.into()), known: None })),
             move || {
                 let facts = Facts::of(&request).map_err(|error| error.to_string());
-                let plan = || facts.as_ref().ok().and_then(|facts| Profiled::of(&request.model, facts));
-                let known = known.or_else(plan);
-                Told::Facts(Box::new(key), facts, known)
+                let read = || facts.as_ref().ok().map(|facts| ModelEvidence::of(&request.model, facts));
+                let known = known.or_else(read);
+                Told::Learned(Box::new(Learned { of: key, facts, known }))
             },
         );
     }

@@ -11,7 +11,7 @@ use egui::{Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use crate::caching::{DbCache, EasyCache, StepPlan, StrategyConfig};
+use crate::caching::{DbCache, EasyCache, MagCache, Origin, StepPlan, StrategyConfig, TeaCache};
 use crate::engine::Stage;
 
 use crate::app::App;
@@ -81,10 +81,10 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
 #[test]
 fn a_strategy_that_cannot_work_is_not_started() {
     let (mut harness, _answer, opened) = with_slow_gpu();
-    let plan = StrategyConfig::Plan { title: "short".into(), plans: vec![StepPlan::compute(8); 3] };
+    let plan = StrategyConfig::plan("short", Origin::Hand, vec![StepPlan::compute(8); 3]);
     for (strategy, why) in [
-        (harness.state().state.form.strategies[4].clone(), "no calibration"),
-        (harness.state().state.form.strategies[3].clone(), "no calibration"),
+        (StrategyConfig::of(MagCache::default()), "no calibration"),
+        (StrategyConfig::of(TeaCache::default()), "no calibration"),
         (plan, "for 3 steps"),
     ] {
         harness.state_mut().state.form.use_strategy(strategy);
@@ -126,7 +126,7 @@ fn what_was_thrown_away_comes_back() {
     click(&mut harness, "Undo: close #2 uniform");
     assert_eq!(harness.state().state.runs.current().map(|run| run.id), Some(2));
     let plans = harness.state().state.prediction.plans.clone();
-    harness.state_mut().state.form.use_plan("short walk", plans);
+    harness.state_mut().state.form.use_plan("short walk", Origin::Hand, plans);
     harness.run_steps(2);
     click(&mut harness, "Remove this plan");
     assert_eq!(harness.state().state.form.strategy().name(), "off");
@@ -140,8 +140,8 @@ fn what_was_thrown_away_comes_back() {
 fn settings_beyond_a_slider_stay_as_they_are() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
     let strategies = [
-        StrategyConfig::DbCache(DbCache { threshold: 0.08537, front: 20, ..Default::default() }),
-        StrategyConfig::EasyCache(EasyCache { threshold: 1.25, first: 90, ..Default::default() }),
+        StrategyConfig::of(DbCache { threshold: 0.08537, front: 20, ..Default::default() }),
+        StrategyConfig::of(EasyCache { threshold: 1.25, first: 90, ..Default::default() }),
     ];
     for strategy in strategies {
         harness.state_mut().state.form.use_strategy(strategy.clone());

@@ -24,6 +24,7 @@ use crate::app::panes::map::colouring::Colouring;
 use crate::app::screenshot::opaque;
 use crate::app::tests::sample::Kind;
 use crate::app::*;
+use crate::caching::Origin;
 use crate::engine::capture::file;
 use crate::media::Clip;
 
@@ -75,6 +76,7 @@ pub(in crate::app) fn fill(app: &mut App, dark: bool) {
         model_id: info.model_id,
         vae_id: String::new(),
         gpu_memory: 0,
+        published_tea: PublishedTea::default(),
         cost,
     }));
     (app.state.view.block, app.state.view.step) = (Some(5), Some(10));
@@ -149,7 +151,7 @@ fn themed_pane(name: &str, pane: Pane, size: [f32; 2], dark: bool, change: impl 
         while state.scores.advance(run, run, state.view.uncond) {}
     }
     state.prediction =
-        Prediction::of(&state.form, state.facts.as_ref().and_then(|facts| facts.as_ref().ok()), state.blocks());
+        Prediction::of(&state.form, state.facts.as_ref().and_then(|facts| facts.as_ref().ok()), None, state.blocks());
     let mut harness = Harness::builder()
         .with_size(vec2(size[0], size[1]))
         .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
@@ -188,10 +190,10 @@ fn pictures_of_the_window() {
 
 #[test]
 fn pictures_of_panes() {
-    pane("pane-strategy", Pane::Strategy, [300.0, 460.0], |state| state.form.chosen = 1);
+    pane("pane-strategy", Pane::Strategy, [300.0, 460.0], |state| state.form.choose("profiling"));
     pane("pane-strategy-plan", Pane::Strategy, [300.0, 540.0], |state| {
         let plans = state.prediction.plans.clone();
-        state.form.use_plan("short walk", plans);
+        state.form.use_plan("short walk", Origin::Hand, plans);
     });
     pane("pane-map-reuse", Pane::Map, [560.0, 300.0], |_| {});
     pane("pane-map-change", Pane::Map, [560.0, 300.0], |state| state.view.colouring = Colouring::Change);
@@ -239,9 +241,9 @@ fn pictures_of_panes() {
 #[test]
 fn every_control_has_a_name() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let count = harness.state().state.form.strategies.len();
-    for chosen in 0..count {
-        harness.state_mut().state.form.chosen = chosen;
+    let ids: Vec<String> = harness.state().state.form.strategies.iter().map(|listed| listed.config.id()).collect();
+    for chosen in ids {
+        harness.state_mut().state.form.choose(&chosen);
         harness.run_steps(2);
         let named = |node: &egui_kittest::Node<'_>| {
             let node = node.accesskit_node();
@@ -291,13 +293,13 @@ fn blocks_become_background_by_a_click() {
     assert!(harness.query_all_by_label_contains("foreground: computed").next().is_none());
     harness.get_by_label_contains("Block 3, foreground or background: not known").click();
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.cached_blocks(), [3]);
+    assert_eq!(harness.state().state.form.cached_blocks(), Some(vec![3]));
     assert!(harness.query_by_label("Block 2, foreground: computed").is_some());
     assert_eq!(harness.state().state.form.strategy().name(), "profiling");
     assert!(harness.state().state.prediction.flop_speedup.unwrap() > 1.0);
     harness.get_by_label("Block 3, background: cached").click();
     harness.run_steps(2);
-    assert!(harness.state().state.form.cached_blocks().is_empty());
+    assert_eq!(harness.state().state.form.cached_blocks(), Some(Vec::new()));
 }
 
 #[test]
@@ -337,7 +339,7 @@ fn an_empty_window_says_what_to_do_first() {
 #[test]
 fn the_plan_is_edited_with_mouse_and_keys() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    harness.state_mut().state.form.chosen = 0;
+    harness.state_mut().state.form.choose("off");
     harness.run_steps(2);
     let map = harness.get_by_label_contains("Blocks by steps map").rect();
     let at =

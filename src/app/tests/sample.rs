@@ -2,7 +2,7 @@
 //! more or less, times and changes of a plausible shape.
 
 use crate::caching::{
-    BranchPlan, Cell, ForwardCost, Intervals, StepPlan, StepSchedule, StrategyConfig, StrategyInputs,
+    BranchPlan, Cell, ForwardCost, Intervals, StepPlan, StepSchedule, StrategyConfig, StrategyInputs, Uniform,
 };
 use crate::engine::capture::{BlockRecord, KernelRecord, RunInfo, StepRecord};
 use crate::engine::{Capture, ClipSettings, Frames, MaskRecord, Outcome, Seconds};
@@ -23,9 +23,9 @@ const GRID: [usize; 3] = [5, 8, 8];
 /// A finished run of 16 steps, 8 blocks and 5 x 8 x 8 tokens.
 pub fn capture(kind: Kind) -> Capture {
     let strategy = match kind {
-        Kind::Off => StrategyConfig::Off,
+        Kind::Off => StrategyConfig::off(),
         Kind::Uniform => {
-            StrategyConfig::Uniform(StepSchedule { warm_up: 3, last: 1, intervals: Intervals::Uniform(2) })
+            StrategyConfig::of(Uniform(StepSchedule { warm_up: 3, last: 1, intervals: Intervals::Uniform(2) }))
         }
     };
     let inputs = StrategyInputs { steps: STEPS, blocks: BLOCKS, signal_changes: Vec::new() };

@@ -8,7 +8,7 @@ use egui::{Event, Key, Modifiers, PointerButton, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use crate::caching::{StepPlan, StrategyConfig};
+use crate::caching::{Goal, GoalPlan, MagCache, Origin, StepPlan};
 use crate::profiling::profile::Profile;
 
 use crate::app::App;
@@ -18,7 +18,7 @@ use crate::app::draw::figures::Shots;
 use crate::app::layout::Pane;
 use crate::app::link::Told;
 use crate::app::panes::map::colouring::Colouring;
-use crate::app::panes::strategy::target::{self, Expected, Goal};
+use crate::app::panes::strategy::target::{self, Expected};
 use crate::app::tests::{check, filled, options, wait};
 
 fn demo_model() -> std::path::PathBuf {
@@ -32,14 +32,14 @@ fn with_demo_model(size: [f32; 2]) -> Harness<'static, App> {
         Harness::builder().with_size(vec2(size[0], size[1])).wgpu().build_eframe(|cc| App::new(cc, options));
     harness.state_mut().state.prefs.theme = egui::ThemePreference::Dark;
     harness.state_mut().state.prefs.hints_seen = true;
-    wait(&mut harness, |state| state.profiled.is_some());
+    wait(&mut harness, |state| state.known.is_some());
     harness
 }
 
 #[test]
 fn a_target_is_planned_and_its_price_told_before_it_runs() {
     let mut harness = with_demo_model([1360.0, 860.0]);
-    harness.get_by_label("Target").click();
+    harness.get_by_label("Planner").click();
     harness.run_steps(3);
     let told = |harness: &Harness<'_, App>| {
         let state = &harness.state().state;
@@ -55,13 +55,14 @@ fn a_target_is_planned_and_its_price_told_before_it_runs() {
     assert!(harness.query_by_label(&format!("{lower:.1} dB")).is_some());
     harness.get_by_label("likeness").click();
     harness.run_steps(3);
-    assert_eq!(harness.state().state.form.goal, Goal::Psnr(30.0));
+    let goal = harness.state().state.form.strategy().rule::<GoalPlan>().map(|rule| rule.goal);
+    assert_eq!(goal, Some(Goal::Psnr(30.0)));
     let (_, kept, _) = told(&harness);
     assert!(kept >= 30.0, "{kept}");
     // More steps: another plan for them, as soon as the profile was asked again.
     harness.state_mut().state.form.clip.num_inference_steps = 20;
-    wait(&mut harness, |state| state.prediction.plans.len() == 20 && state.prediction.error.is_none());
-    assert!(target::is_planner(harness.state().state.form.strategy()));
+    wait(&mut harness, |state| state.prediction.plans.len() == 20 && state.prediction.trouble.is_none());
+    assert_eq!(harness.state().state.form.strategy().key(), "planner");
     check("window-target", &mut harness);
 }
 
@@ -71,21 +72,22 @@ fn methods_that_need_a_calibration_have_the_profile_s() {
     for name in ["MagCache", "TeaCache"] {
         harness.get_by_label(name).click();
         harness.run_steps(3);
-        assert_eq!(harness.state().state.prediction.error, None, "{name}");
+        assert_eq!(harness.state().state.prediction.trouble, None, "{name}");
     }
     harness.get_by_label("ProfilingDiT").click();
     harness.run_steps(3);
-    let cached = |harness: &Harness<'_, App>| harness.state().state.form.cached_blocks().to_vec();
+    let cached = |harness: &Harness<'_, App>| harness.state().state.form.cached_blocks().unwrap_or_default();
     let background = cached(&harness);
     assert!(background.contains(&9) && !background.contains(&4), "{background:?}");
     // A block of one's own choice, and the way back.
     harness.get_by_label("Block 4, foreground: computed").click();
     harness.run_steps(3);
     assert_eq!(cached(&harness).len(), background.len() + 1);
-    harness.get_by_label("Cache the profile's background blocks").click();
+    harness.get_by_label("list").click();
+    harness.run_steps(3);
+    harness.get_by_label("background").click();
     harness.run_steps(3);
     assert_eq!(cached(&harness), background);
-    assert!(harness.query_by_label("Cache the profile's background blocks").is_none());
     assert_eq!(target::expected(&harness.state().state), Expected::NotMeasured);
 }
 
@@ -111,26 +113,25 @@ fn a_calibration_stays_with_its_model() {
     let mut harness = with_demo_model([1360.0, 860.0]);
     harness.get_by_label("MagCache").click();
     harness.run_steps(3);
-    let ratios = |state: &State| match state.form.strategy() {
-        StrategyConfig::MagCache(settings) => settings.ratios.clone(),
-        other => panic!("{other:?}"),
-    };
+    let ratios = |state: &State| state.form.strategy().rule::<MagCache>().unwrap().ratios.clone();
     let own = ratios(&harness.state().state);
     assert!(!own.is_empty());
     // An answer for this model that comes when another is in use.
-    let late = (FactsKey::of(&harness.state().state.form), harness.state().state.profiled.clone());
+    let late = (FactsKey::of(&harness.state().state.form), harness.state().state.known.clone());
     let (bare, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     other_model(bare.path(), |_| None);
     other_model(foreign.path(), |text| Some(text.replacen("\"version\":1", "\"version\":999", 1)));
-    for (folder, fits) in [(bare.path(), None), (foreign.path(), Some(false))] {
+    for (folder, fits) in [(bare.path(), Some(false)), (foreign.path(), None)] {
         harness.state_mut().state.ask(Action::UseModel(folder.into()));
         harness.run_steps(1);
-        harness.state_mut().told(Told::Facts(Box::new(late.0.clone()), Err("late".into()), late.1.clone()));
-        assert!(harness.state().state.profiled.is_none() && harness.state().state.facts.is_none());
+        let (of, known) = late.clone();
+        let learned = crate::app::Learned { of, facts: Err("late".into()), known };
+        harness.state_mut().told(Told::Learned(Box::new(learned)));
+        assert!(harness.state().state.known.is_none() && harness.state().state.facts.is_none());
         wait(&mut harness, |state| !state.reading());
         let state = &harness.state().state;
-        assert_eq!(state.profiled.as_ref().map(Result::is_ok), fits);
-        assert!(ratios(state).is_empty() && state.prediction.error.is_some());
+        assert_eq!(state.known.as_ref().and_then(|known| known.profile.clone().ok()), fits);
+        assert!(ratios(state).is_empty() && state.prediction.trouble.is_some());
     }
     // Another prompt and size ask again, but what is wrong is told once.
     for prompt in ["a", "a b", "a b c"] {
@@ -171,7 +172,7 @@ fn another_model_takes_no_settings_away() {
     // What the profile knows comes when it has been read again.
     wait(&mut harness, |state| state.form == before && !state.reading());
     harness.get_by_label("Default settings").click();
-    wait(&mut harness, |state| !state.form.own_blocks);
+    wait(&mut harness, |state| state.form != before);
     harness.get_by_label("Undo: default settings").click();
     harness.run_steps(2);
     wait(&mut harness, |state| state.form == before && !state.reading());
@@ -195,7 +196,7 @@ fn a_model_that_is_gone_is_told_and_its_settings_come_back() {
 #[test]
 fn generating_waits_for_the_profile() {
     let mut harness = with_demo_model([1360.0, 860.0]);
-    harness.get_by_label("Target").click();
+    harness.get_by_label("Planner").click();
     harness.run_steps(3);
     let state = &mut harness.state_mut().state;
     assert!(!state.waits_for_profile());
@@ -205,7 +206,7 @@ fn generating_waits_for_the_profile() {
     harness.run_steps(1);
     assert!(matches!(harness.state().state.job, Job::Idle));
     wait(&mut harness, |state| !state.waits_for_profile() && state.prediction.plans.len() == 20);
-    assert_eq!(harness.state().state.prediction.error, None);
+    assert_eq!(harness.state().state.prediction.trouble, None);
 }
 
 /// What is known of a model does not hang on the strategy that was chosen when it was asked for.
@@ -217,9 +218,9 @@ fn a_target_after_fewer_steps_is_for_all_steps() {
     harness.state_mut().state.form.clip.num_inference_steps = 20;
     harness.run_steps(2);
     wait(&mut harness, |state| !state.reading());
-    harness.get_by_label("Target").click();
+    harness.get_by_label("Planner").click();
     harness.run_steps(4);
-    assert_eq!(harness.state().state.prediction.error, None);
+    assert_eq!(harness.state().state.prediction.trouble, None);
     assert_eq!(harness.state().state.prediction.plans.len(), 20);
 }
 
@@ -308,7 +309,7 @@ fn plans_of_the_user_have_names_and_live_in_files() {
     let blocks = harness.state().state.blocks();
     let steps = harness.state().state.form.clip.num_inference_steps;
     let edit = crate::app::data::plan_edit::toggle(&vec![StepPlan::compute(blocks); steps], blocks, 4..6, 2..4);
-    harness.state_mut().state.form.use_plan(crate::app::data::plan_edit::TITLE, edit.plans);
+    harness.state_mut().state.form.use_plan(crate::app::data::plan_edit::TITLE, Origin::Hand, edit.plans);
     harness.run_steps(3);
     let field = harness.get_by(|node| node.role() == Role::TextInput && node.value().as_deref() == Some("my plan"));
     field.focus();
@@ -333,7 +334,11 @@ fn plans_of_the_user_have_names_and_live_in_files() {
     harness.run_steps(2);
     assert_eq!(harness.state().state.form.strategy().name(), "off");
     harness.state_mut().state.ask(Action::OpenStrategy(path.clone()));
-    wait(&mut harness, |state| state.form.strategy() == &saved);
+    let same = |state: &State| {
+        let (opened, saved) = (state.form.strategy().own_plan(), saved.own_plan());
+        opened.zip(saved).is_some_and(|(opened, saved)| (&opened.title, &opened.plans) == (&saved.title, &saved.plans))
+    };
+    wait(&mut harness, same);
     std::fs::write(&path, "[1, 2]").unwrap();
     harness.state_mut().state.ask(Action::OpenStrategy(path));
     wait(&mut harness, |state| state.log.iter().any(|(_, text)| text.contains("holds no strategy")));

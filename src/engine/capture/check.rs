@@ -1,14 +1,10 @@
 //! Whether records from a file make sense together, so that whatever draws a capture may trust its sizes.
 
-use crate::caching::{Action, BranchPlan, StepPlan, StrategyConfig};
-
 use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
 
 use super::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 
 const MOST_TOKENS: usize = 1 << 24;
-const MOST_FORECAST: usize = 16;
-const MOST_LISTS: usize = 16;
 /// Warnings, masks, kernels.
 const MOST_ENTRIES: usize = 10_000;
 
@@ -47,48 +43,8 @@ pub(super) fn run(run: &RunInfo) -> Checked {
         ensure(sane, || "its cost is not that of its model".into())?;
     }
     ensure(run.expected.len() <= MOST_STORED_STEPS, || "its plan is too long".into())?;
-    run.expected.iter().try_for_each(|expected| plan(expected, run.blocks))?;
-    strategy(&run.strategy)
-}
-
-fn strategy(config: &StrategyConfig) -> Checked {
-    match config {
-        StrategyConfig::FewerSteps { steps } => {
-            ensure(*steps <= MOST_STORED_STEPS, || format!("it claims {steps} steps"))
-        }
-        StrategyConfig::Profiling(settings) => {
-            let lists = &settings.blocks;
-            let sane = lists.len() <= MOST_LISTS && lists.iter().all(|list| list.len() <= MOST_BLOCKS);
-            ensure(sane, || "its lists of blocks are too long".into())
-        }
-        StrategyConfig::Plan { plans, .. } => {
-            ensure(plans.len() <= MOST_STORED_STEPS, || "its plan is too long".into())?;
-            // For whatever number of blocks, the segments must follow each other.
-            let blocks = |plan: &BranchPlan| match plan {
-                BranchPlan::Blocks(segments) => segments.last().map_or(0, |segment| segment.blocks.end),
-                BranchPlan::Output(..) => 0,
-            };
-            plans.iter().try_for_each(|each| plan(each, blocks(&each.cond).max(blocks(&each.uncond))))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn plan(plan: &StepPlan, blocks: usize) -> Checked {
-    let sane = |branch: &BranchPlan| {
-        let shallow = match branch {
-            BranchPlan::Output(_, forecast) => forecast.depth() <= MOST_FORECAST,
-            BranchPlan::Blocks(segments) => segments.iter().all(|segment| match &segment.action {
-                Action::Reuse(forecast) => forecast.depth() <= MOST_FORECAST,
-                _ => true,
-            }),
-        };
-        shallow && blocks <= MOST_BLOCKS && branch.fits(blocks)
-    };
-    let corrected = plan.correction.as_ref().is_none_or(|correction| {
-        correction.expected.depth() <= MOST_FORECAST && correction.shares.len() <= MOST_STORED_STEPS
-    });
-    ensure(corrected && plan.branches(true).all(sane), || "a plan is not for its model".into())
+    run.expected.iter().try_for_each(|expected| expected.check_sizes(run.blocks))?;
+    run.strategy.check()
 }
 
 /// Any record but the first, in a capture that holds all records before it.
@@ -110,7 +66,7 @@ fn step(so_far: &Capture, step: &StepRecord) -> Checked {
     ensure(positive(step.seconds), || format!("step {number} took no time that exists"))?;
     let optional = [step.prediction_change, step.relative_change, step.residual_change, step.magnitude_ratio];
     ensure(optional.into_iter().flatten().all(positive), || format!("a measure of step {number} is not a number"))?;
-    step.plan.iter().try_for_each(|done| plan(done, run.blocks))?;
+    step.plan.iter().try_for_each(|done| done.check_sizes(run.blocks))?;
     blocks(run, &step.cond)?;
     blocks(run, &step.uncond)?;
     step.preview.iter().try_for_each(frames)?;

@@ -6,6 +6,7 @@ pub(crate) mod load;
 mod mojibake;
 pub mod patches;
 mod prompt_clean;
+pub mod published;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod transformer;

@@ -12,7 +12,7 @@ use crate::caching::StrategyConfig;
 use crate::engine::{GenerateRequest, Seconds};
 use crate::metrics::{self, Fidelity, Frames};
 
-use super::{Case, Compared, Entry, OFF_AGAIN, Row, WARM_UP};
+use super::{Case, Compared, Entry, OFF_AGAIN, Row};
 use crate::study::session::Finished;
 use crate::study::{Session, Size, StudyError};
 
@@ -47,15 +47,15 @@ struct Baseline {
 
 impl<'a, 's> Experiment<'a, 's> {
     pub fn new(session: &'a Session<'s>, request: &'a GenerateRequest, entries: &'a [Entry]) -> Self {
-        let again = Entry { name: OFF_AGAIN.into(), target: None, expected: None, config: StrategyConfig::Off };
+        let again = Entry { name: OFF_AGAIN.into(), target: None, expected: None, config: StrategyConfig::off() };
         Self { session, request, entries, again, warned: BTreeSet::new() }
     }
 
     /// Runs everything on one prompt and seed.
     pub fn run(&mut self, case: &Case) -> Result<Compared, StudyError> {
         let steps = self.request.clip.num_inference_steps;
-        self.job(case, &WARM_UP, warm_up_size())?;
-        let run = self.job(case, &StrategyConfig::Off, Size::run(steps, 1.0))?;
+        self.warm_up(case)?;
+        let run = self.job(case, &StrategyConfig::off(), Size::run(steps, 1.0))?;
         let baseline = Baseline { frames: run.frames()?, run };
         let backwards = (case.number as u64 + case.seed) % 2 == 1;
         let mut order: Vec<Entry> = self.entries.to_vec();
@@ -93,6 +93,13 @@ impl<'a, 's> Experiment<'a, 's> {
         let strategy = strategy.clone();
         let request = GenerateRequest { strategy, ..self.request.with_prompt(&case.prompt, case.seed) };
         self.session.run(request, size, |_| {})
+    }
+
+    /// The short run before each baseline, which pays what is paid once.
+    fn warm_up(&self, case: &Case) -> Result<(), StudyError> {
+        let mut request = self.request.with_prompt(&case.prompt, case.seed);
+        (request.clip.num_inference_steps, request.strategy) = (1, StrategyConfig::off());
+        self.session.run(request, warm_up_size(), |_| {}).map(|_| ())
     }
 
     fn leave_out(&mut self, case: &Case, entry: &Entry, error: &StudyError) {

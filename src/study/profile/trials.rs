@@ -1,7 +1,7 @@
 //! Runs with reuse, to see what they keep of the clips without: the part of a calibration that
 //! cannot be measured on full runs.
 
-use crate::caching::{Action, BranchPlan, Calibration, Forecast, Planner, StepPlan, StrategyConfig};
+use crate::caching::{Action, BranchPlan, Calibration, Forecast, Origin, Planner, StepPlan, StrategyConfig};
 use crate::engine::{GenerateRequest, Observe};
 use crate::metrics;
 
@@ -76,7 +76,7 @@ impl Trials<'_, '_> {
     fn error_of_holding(&self, step: usize, steps: usize) -> Result<f64, StudyError> {
         let action = |s| if s == step { Action::Reuse(Forecast::hold()) } else { Action::Store };
         let plans = (0..steps).map(|s| StepPlan::both(BranchPlan::whole(self.blocks, action(s)))).collect();
-        let held = StrategyConfig::Plan { title: "probe".into(), plans };
+        let held = StrategyConfig::plan("probe", Origin::Probe, plans);
         let mut found = 0.0;
         for Reference { prompt, latents, .. } in self.references {
             let difference = self.run(prompt, &held, 1.0)?.generated.latents;
@@ -92,8 +92,11 @@ impl Trials<'_, '_> {
         let tried = self.references.iter().filter_map(|known| Some((&known.prompt, known.frames.as_ref()?)));
         let mut outcomes = Vec::new();
         for speedup in TRIED {
-            let Ok(planned) = planner.for_speedup(speedup) else { continue };
-            let strategy = planned.strategy(self.blocks);
+            if speedup > planner.steps() as f64 {
+                continue;
+            }
+            let planned = planner.with_computed(Planner::budget(planner.steps(), speedup));
+            let strategy = StrategyConfig::plan("trial", Origin::Probe, planned.plans(self.blocks));
             let mut found = Vec::new();
             for (prompt, reference) in tried.clone() {
                 found.push(metrics::clip_psnr(reference, &self.run(prompt, &strategy, speedup)?.frames()?)?);

@@ -10,7 +10,7 @@ use egui::{
     Align2, Color32, EventFilter, FontId, Key, Mesh, Rect, Response, Sense, Stroke, StrokeKind, Ui, pos2, vec2,
 };
 
-use crate::caching::{Cell, StrategyConfig};
+use crate::caching::{Cell, Origin, StrategyConfig};
 use crate::engine::limits;
 use crate::media::Colormap;
 
@@ -20,7 +20,6 @@ use crate::app::draw::legend;
 use crate::app::draw::theme::{self, Palette};
 use crate::app::panes::map::cells::{Cells, Value};
 use crate::app::panes::map::colouring::Colouring;
-use crate::app::panes::strategy::custom;
 
 /// Points for a block's name and its F/B button, and for its hit rate.
 const LEFT: f32 = 66.0;
@@ -278,10 +277,10 @@ pub(in crate::app) enum Class {
 impl Class {
     /// That of a block of the form's model.
     pub(in crate::app) fn of(state: &State, block: usize) -> Self {
-        match state.form.own_blocks || matches!(state.profiled, Some(Ok(_))) {
-            false => Self::Unknown,
-            true if state.form.cached_blocks().contains(&block) => Self::Background,
-            true => Self::Foreground,
+        match state.form.cached_blocks() {
+            None => Self::Unknown,
+            Some(cached) if cached.contains(&block) => Self::Background,
+            Some(_) => Self::Foreground,
         }
     }
 
@@ -407,16 +406,14 @@ fn toggle_reuse(state: &mut State, cells: &Cells) {
     if let Some(text) = edit.simplified() {
         state.log.add(Level::Note, text);
     }
-    match state.form.strategy() {
-        // It can run here: what was edited is this plan, not one that began from nothing.
-        own @ StrategyConfig::Plan { title, plans }
-            if custom::is_own(own) && plans.len() == edit.plans.len() && state.prediction.error.is_none() =>
-        {
-            let title = title.clone();
-            state.form.use_plan(&title, edit.plans);
+    match state.form.strategy().own_plan() {
+        // The plan can run here, so this is the plan that was edited.
+        Some(own) if own.plans.len() == edit.plans.len() && state.prediction.trouble.is_none() => {
+            let title = own.title.clone();
+            state.form.use_plan(&title, Origin::Hand, edit.plans);
         }
-        // A plan of its own: none that the user has made is replaced.
-        _ => state.form.use_strategy(StrategyConfig::Plan { title: plan_edit::TITLE.into(), plans: edit.plans }),
+        // A plan of its own: it replaces none that the user has made.
+        _ => state.form.use_strategy(StrategyConfig::plan(plan_edit::TITLE, Origin::Hand, edit.plans)),
     }
     if !state.view.plan {
         state.view.plan = true;

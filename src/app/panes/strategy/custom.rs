@@ -4,40 +4,34 @@ use std::path::Path;
 
 use egui::{Button, Ui};
 
-use crate::caching::{Cell, StrategyConfig};
+use crate::caching::{Origin, Plan, StrategyConfig};
 use crate::profiling::profile::Profile;
 
 use crate::app::data::state::{Action, State, Undo};
 use crate::app::draw::theme::Palette;
-use crate::app::panes::strategy::target::{TITLE, is_planner};
 
 /// Letters of a name at most.
 const LONGEST_NAME: usize = 40;
 
-/// Whether a strategy is a plan of the user's own.
-pub fn is_own(strategy: &StrategyConfig) -> bool {
-    matches!(strategy, StrategyConfig::Plan { .. }) && !is_planner(strategy)
-}
-
 /// Name and length of the chosen plan.
 pub fn plan_ui(ui: &mut Ui, state: &mut State) {
     let form = &mut state.form;
-    let (chosen, steps) = (form.chosen, form.clip.num_inference_steps);
-    let others: Vec<String> =
-        form.strategies.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(_, each)| each.name().into()).collect();
-    let Some(StrategyConfig::Plan { title, plans }) = form.strategies.get_mut(chosen) else { return };
+    let Some(Plan { title, plans, .. }) = form.strategy().own_plan().cloned() else { return };
     let made_for = plans.len();
+    let (chosen, names) = (form.chosen.clone(), form.strategies.iter().map(|listed| &listed.config));
+    let others: Vec<String> = names.filter(|each| each.id() != chosen).map(|each| each.name().into()).collect();
     let free = |name: &str| {
         let name = name.trim();
-        let good = !name.is_empty() && name.chars().count() <= LONGEST_NAME && name != TITLE;
+        let good = !name.is_empty() && name.chars().count() <= LONGEST_NAME;
         (good && others.iter().all(|other| other != name)).then(|| name.to_owned())
     };
-    // Ids of its own: what is typed for one plan must not become another's.
-    egui::Grid::new(("own plan", chosen)).num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
+    let place = form.strategies.iter().position(|listed| listed.config.id() == chosen);
+    // Ids of the plan's own: what is typed for one plan must not become another's.
+    egui::Grid::new(("own plan", place)).num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
         let label = ui.label("name");
         let tip = format!("Write a name of at most {LONGEST_NAME} letters that no other strategy has");
-        if let Some(name) = typed(ui, title, free, "a name", &tip, label.id) {
-            *title = name;
+        if let Some(name) = typed(ui, &title, free, "a name", &tip, label.id) {
+            form.rename_plan(name);
         }
         ui.end_row();
         ui.label("made for");
@@ -45,12 +39,16 @@ pub fn plan_ui(ui: &mut Ui, state: &mut State) {
         ui.end_row();
     });
     ui.horizontal_wrapped(|ui| {
-        if made_for != steps && made_for > 0 && ui.button(format!("Use {made_for} steps")).clicked() {
+        if made_for != form.clip.num_inference_steps
+            && made_for > 0
+            && ui.button(format!("Use {made_for} steps")).clicked()
+        {
             form.clip.num_inference_steps = made_for;
         }
-        if ui.button("Remove this plan").clicked() {
-            state.undo = Some(Undo::Plan(form.strategies.remove(chosen)));
-            form.chosen = 0;
+        if ui.button("Remove this plan").clicked()
+            && let Some(removed) = form.remove_plan()
+        {
+            state.undo = Some(Undo::Plan(removed));
         }
     });
 }
@@ -96,8 +94,7 @@ pub fn files_ui(ui: &mut Ui, state: &mut State) {
             state.ask(Action::ChooseStrategy);
         }
         let blocks = background(state);
-        let profiled = matches!(state.profiled, Some(Ok(_)));
-        let export = ui.add_enabled(!blocks.is_empty() && profiled, Button::new("Export profile..."));
+        let export = ui.add_enabled(!blocks.is_empty() && state.has_profile(), Button::new("Export profile..."));
         let tip = "The model's profile with these blocks as its background, for `--profile FILE --strategy profiling`";
         let why_not = "Needs a model with a profile, and blocks that are reused";
         if export.on_hover_text(tip).on_disabled_hover_text(why_not).clicked() {
@@ -106,18 +103,10 @@ pub fn files_ui(ui: &mut Ui, state: &mut State) {
     });
 }
 
-/// The blocks that the chosen strategy takes for background: those it caches, or that its plan ever reuses.
+/// The blocks that the chosen strategy takes for background: those it caches, or that its plan
+/// ever reuses.
 pub fn background(state: &State) -> Vec<usize> {
-    match state.form.strategy() {
-        StrategyConfig::Profiling(_) => state.form.cached_blocks().to_vec(),
-        StrategyConfig::Plan { plans, .. } => {
-            let blocks = state.blocks();
-            let maps: Vec<Vec<Cell>> = plans.iter().map(|plan| plan.cond.cells(blocks)).collect();
-            let reused = |block: &usize| maps.iter().any(|cells| cells.get(*block) == Some(&Cell::Reused));
-            (0..blocks).filter(reused).collect()
-        }
-        _ => Vec::new(),
-    }
+    state.form.strategy().background(state.blocks())
 }
 
 /// A model's profile with other background blocks, as JSON.
@@ -133,18 +122,18 @@ pub fn file_name(strategy: &StrategyConfig) -> String {
     format!("{}.json", strategy.name().chars().map(plain).collect::<String>())
 }
 
-/// Reads a strategy; a plan of the planner's becomes one of the user's, named after the file.
+/// Reads a strategy. A planner's plan becomes one of the user's, named after the file: the form's
+/// own planner plans anew for every goal.
 pub fn read(path: &Path) -> Result<StrategyConfig, String> {
-    let mut strategy = StrategyConfig::read(path).map_err(|error| error.to_string())?;
-    if let StrategyConfig::Plan { title, .. } = &mut strategy {
-        title.retain(|c| !c.is_control());
-        if title == TITLE || title.trim().is_empty() {
-            *title = path.file_stem().map_or_else(|| "opened plan".into(), |stem| stem.to_string_lossy().into_owned());
-        }
-        if title == TITLE {
-            title.push_str("'s plan");
-        }
-        *title = title.chars().take(LONGEST_NAME).collect();
+    let stem = || path.file_stem().map_or_else(|| "opened plan".into(), |stem| stem.to_string_lossy().into_owned());
+    let short = |title: &str| title.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect::<String>();
+    let strategy = StrategyConfig::read(path).map_err(|error| error.to_string())?;
+    if let Some(Plan { title, plans, .. }) = strategy.own_plan() {
+        let title = if title.trim().is_empty() { short(&stem()) } else { short(title) };
+        return Ok(StrategyConfig::plan(title, Origin::File, plans.clone()));
     }
-    Ok(strategy)
+    match strategy.planned() {
+        Some(plans) => Ok(StrategyConfig::plan(short(&stem()), Origin::File, plans.to_vec())),
+        None => Ok(strategy),
+    }
 }

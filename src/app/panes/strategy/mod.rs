@@ -3,13 +3,10 @@
 pub mod custom;
 pub mod target;
 
-use egui::{DragValue, RichText, Sense, Slider, SliderClamping, Ui, vec2};
+use egui::{ComboBox, DragValue, RichText, Sense, Slider, SliderClamping, Ui, vec2};
 
-use crate::caching::{
-    Carry, Cell, DbCache, DeltaDit, DiCache, EasyCache, Intervals, Lists, MagCache, ProfilingSettings, StepSchedule,
-    StrategyConfig,
-};
-use crate::profiling::partition::{parse_blocks, print_blocks};
+use crate::caching::setting::{Choice, Kind};
+use crate::caching::{Cell, Evidence, Needs, SettingInfo, Shape, Value, block_list};
 
 use crate::app::data::state::{Level, State, Undo};
 use crate::app::draw::theme::{self, Palette, row, section};
@@ -23,31 +20,16 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
         theme::beside_scroll_bar(ui);
         ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
         choice(ui, state);
-        let blocks = state.blocks();
-        let steps = state.form.clip.num_inference_steps;
-        if let StrategyConfig::Profiling(_) = state.form.strategy() {
-            profile_blocks(ui, state);
-        }
-        let chosen = state.form.chosen;
-        if target::is_planner(state.form.strategy()) {
-            target::ui(ui, state);
-        } else if custom::is_own(state.form.strategy()) {
+        let strategy = state.form.strategy();
+        if strategy.own_plan().is_some() {
             custom::plan_ui(ui, state);
-        } else if let Some(strategy) = state.form.strategies.get_mut(chosen) {
+        } else if strategy.about().needs == Needs::Profile && !strategy.is_calibrated() {
+            settings(ui, state);
+            target::missing_profile(ui, state);
+        } else {
             ui.add_space(4.0);
-            let before = strategy.clone();
-            settings(ui, strategy, steps, blocks);
-            match (&before, &*strategy) {
-                (
-                    StrategyConfig::TeaCache { coefficients: Some(_), .. },
-                    StrategyConfig::TeaCache { coefficients: None, .. },
-                ) => state.form.own_coefficients = false,
-                (StrategyConfig::Profiling(before), StrategyConfig::Profiling(now)) if before.blocks != now.blocks => {
-                    state.form.own_blocks = true;
-                }
-                _ => {}
-            }
-            calibrate(ui, state);
+            settings(ui, state);
+            calibration(ui, state);
         }
         prediction(ui, state);
         custom::files_ui(ui, state);
@@ -55,290 +37,175 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
     });
 }
 
-/// What a strategy does, in a line.
-fn what(strategy: &StrategyConfig) -> (&str, &'static str) {
-    match strategy {
-        StrategyConfig::Off => ("Off", "Every block computes in every step."),
-        StrategyConfig::Profiling(_) => {
-            ("ProfilingDiT", "Blocks that attend to the background are reused between computed steps.")
-        }
-        StrategyConfig::Uniform(_) => ("Uniform", "All blocks are reused between computed steps."),
-        StrategyConfig::TeaCache { .. } => ("TeaCache", "Reuses while the time embedding has changed little."),
-        StrategyConfig::MagCache(_) => ("MagCache", "Reuses while the residual's magnitude has changed little."),
-        StrategyConfig::EasyCache(_) => ("EasyCache", "Reuses while the output is expected to have changed little."),
-        StrategyConfig::DbCache(_) => {
-            ("DBCache", "The first blocks run; the middle is reused while they changed little.")
-        }
-        StrategyConfig::DiCache(_) => ("DiCache", "A probe of few blocks decides on the rest."),
-        StrategyConfig::DeltaDit(_) => ("Delta-DiT", "Rear blocks are reused early, front blocks late."),
-        StrategyConfig::FewerSteps { .. } => {
-            ("Fewer steps", "No reuse, fewer steps: the control that others have to beat.")
-        }
-        StrategyConfig::Plan { title, .. } if title == target::TITLE => {
-            ("Target", "The least loss at a speed-up, or the most speed-up at a likeness, from the model's profile.")
-        }
-        StrategyConfig::Plan { title, .. } => (title, "A plan of your own: edit it in the map."),
-    }
-}
-
+/// A button for every strategy, and what the chosen one does.
 fn choice(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
-    let mut chosen = state.form.chosen;
+    let mut chosen = None;
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
-        let planned = StrategyConfig::Plan { title: target::TITLE.into(), plans: Vec::new() };
-        let (name, tip) = what(&planned);
-        let on = target::is_planner(state.form.strategy());
-        if ui.selectable_label(on, name).on_hover_text(tip).clicked() && !on {
-            target::choose(state);
-            chosen = state.form.chosen;
-        }
-        for (index, strategy) in state.form.strategies.iter().enumerate() {
-            if target::is_planner(strategy) {
-                continue;
-            }
-            let (name, tip) = what(strategy);
-            if ui.selectable_label(index == chosen, name).on_hover_text(tip).clicked() {
-                chosen = index;
+        for listed in &state.form.strategies {
+            let (config, id) = (&listed.config, listed.config.id());
+            let button = ui.selectable_label(id == state.form.chosen, config.label());
+            if button.on_hover_text(config.about().summary).clicked() {
+                chosen = Some(id);
             }
         }
     });
-    state.form.chosen = chosen;
-    ui.label(RichText::new(what(state.form.strategy()).1).color(palette.weak));
+    if let Some(id) = chosen {
+        state.form.choose(&id);
+    }
+    ui.label(RichText::new(state.form.strategy().about().summary).color(palette.weak));
 }
 
-/// A labelled slider for a whole number. Only the user's hand is held to the range: a file's value stays as it is.
-fn whole(ui: &mut Ui, name: &str, value: &mut usize, range: std::ops::RangeInclusive<usize>, tip: &str) {
-    let label = ui.label(name).on_hover_text(tip);
-    ui.add(Slider::new(value, range).clamping(SliderClamping::Edits)).labelled_by(label.id).on_hover_text(tip);
-    ui.end_row();
-}
-
-/// A labelled slider. Only the user's hand is held to the range.
-fn real(ui: &mut Ui, name: &str, value: &mut f64, range: std::ops::RangeInclusive<f64>, tip: &str) {
-    let label = ui.label(name).on_hover_text(tip);
-    let slider = Slider::new(value, range).clamping(SliderClamping::Edits).min_decimals(2).max_decimals(3);
-    ui.add(slider).labelled_by(label.id).on_hover_text(tip);
-    ui.end_row();
-}
-
-fn settings(ui: &mut Ui, strategy: &mut StrategyConfig, steps: usize, blocks: usize) {
-    egui::Grid::new("strategy settings").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| match strategy {
-        // A plan has no settings, but a name.
-        StrategyConfig::Off | StrategyConfig::Plan { .. } => {}
-        StrategyConfig::Profiling(settings) => profiling(ui, settings, steps, blocks),
-        StrategyConfig::Uniform(schedule) => self::schedule(ui, schedule, steps),
-        StrategyConfig::TeaCache { threshold: value, ret_steps, coefficients } => {
-            threshold(ui, value, "The accumulated change at which a step is computed again");
-            // Those of one signal mean nothing for the other.
-            if signal(ui, ret_steps) {
-                *coefficients = None;
+/// The settings of the chosen strategy.
+fn settings(ui: &mut Ui, state: &mut State) {
+    let shape = Shape { steps: state.form.clip.num_inference_steps, blocks: state.blocks() };
+    let Some(listed) = state.form.listed_mut() else { return };
+    let mut changed = None;
+    egui::Grid::new("strategy settings").num_columns(2).spacing([10.0, 4.0]).show(ui, |ui| {
+        for setting in listed.config.settings(shape).into_iter().filter(|setting| setting.shown) {
+            if let Some(value) = edit(ui, &setting) {
+                changed = Some((setting.key, value));
             }
         }
-        StrategyConfig::MagCache(settings) => mag_cache(ui, settings),
-        StrategyConfig::EasyCache(settings) => easy_cache(ui, settings, steps),
-        StrategyConfig::DbCache(settings) => db_cache(ui, settings, steps, blocks),
-        StrategyConfig::DiCache(settings) => di_cache(ui, settings, blocks),
-        StrategyConfig::DeltaDit(settings) => delta_dit(ui, settings, steps),
-        StrategyConfig::FewerSteps { steps: fewer } => {
-            whole(ui, "steps", fewer, 1..=steps, "Denoising steps in place of the number above");
-        }
     });
-}
-
-/// The slider that most dynamic strategies hang on.
-fn threshold(ui: &mut Ui, value: &mut f64, tip: &str) {
-    real(ui, "threshold", value, 0.0..=0.5, tip);
-}
-
-/// What TeaCache measures; whether that changed.
-fn signal(ui: &mut Ui, ret_steps: &mut bool) -> bool {
-    ui.label("signal");
-    let tip = "The method's \"ret steps\" variant: five computed steps first";
-    let changed = ui.checkbox(ret_steps, "time projection").on_hover_text(tip).changed();
-    ui.end_row();
-    changed
-}
-
-fn mag_cache(ui: &mut Ui, settings: &mut MagCache) {
-    threshold(ui, &mut settings.threshold, "Accumulated error at which a step is computed again");
-    whole(ui, "most in a row", &mut settings.max_skips, 1..=20, "K: skips in a row at most");
-    let tip = "R: share of the steps at the start that is computed";
-    real(ui, "computed first", &mut settings.retention, 0.0..=1.0, tip);
-}
-
-fn easy_cache(ui: &mut Ui, settings: &mut EasyCache, steps: usize) {
-    threshold(ui, &mut settings.threshold, "Accumulated relative change that computes again");
-    whole(ui, "first steps", &mut settings.first, 0..=steps, "Steps at the start that are computed");
-    whole(ui, "last steps", &mut settings.last, 0..=steps, "Steps at the end that are computed");
-}
-
-fn db_cache(ui: &mut Ui, settings: &mut DbCache, steps: usize, blocks: usize) {
-    let most = blocks.max(2) - 1;
-    threshold(ui, &mut settings.threshold, "Change of the first blocks below which the middle is reused");
-    whole(ui, "front blocks", &mut settings.front, 1..=most, "Fn: blocks at the front that always run");
-    whole(ui, "back blocks", &mut settings.back, 0..=most, "Bn: blocks at the back that always run");
-    whole(ui, "warm-up", &mut settings.warm_up, 0..=steps, "Steps at the start that are computed");
-    whole(ui, "most in a row", &mut settings.max_skips, 0..=steps, "Reused steps in a row; 0 for no limit");
-}
-
-fn di_cache(ui: &mut Ui, settings: &mut DiCache, blocks: usize) {
-    threshold(ui, &mut settings.threshold, "Accumulated change of the probe that computes again");
-    whole(ui, "probe blocks", &mut settings.probe, 1..=blocks.max(2) - 1, "Blocks that always run");
-    let tip = "Share of the steps at the start that is computed";
-    real(ui, "computed first", &mut settings.retention, 0.0..=1.0, tip);
-}
-
-fn delta_dit(ui: &mut Ui, settings: &mut DeltaDit, steps: usize) {
-    real(ui, "share", &mut settings.share, 0.0..=1.0, "Share of the blocks that is reused");
-    let tip = "Share of the steps after which front blocks are reused";
-    real(ui, "boundary", &mut settings.boundary, 0.0..=1.0, tip);
-    schedule(ui, &mut settings.schedule, steps);
-}
-
-fn profiling(ui: &mut Ui, settings: &mut ProfilingSettings, steps: usize, blocks: usize) {
-    if let Some(list) = settings.blocks.first_mut() {
-        let label =
-            ui.label("cached").on_hover_text("Background blocks: the B buttons of the map, or a list such as 0-5,9");
-        block_list(ui, list, blocks, label.id);
-        ui.end_row();
+    if let Some((key, value)) = changed {
+        // A value that the rule refuses changes nothing.
+        listed.config.set(shape, key, value).ok();
+        // Settings that ask for another calibration than the user's get the model's.
+        listed.own_calibration &= listed.config.is_calibrated();
     }
-    schedule(ui, &mut settings.schedule, steps);
-    ui.label("delta").on_hover_text("How a stored delta is carried to later steps");
-    ui.horizontal(|ui| {
-        ui.selectable_value(&mut settings.carry, Carry::Hold, "hold").on_hover_text("As it is (the paper)");
-        ui.selectable_value(&mut settings.carry, Carry::Extrapolate, "extrapolate").on_hover_text("From the last two");
-        if matches!(settings.carry, Carry::Scale(_)) {
-            let _ = ui.selectable_label(true, "scale").on_hover_text("Times how much the residual grows, as measured");
+    if let Some(note) = state.form.strategy().note() {
+        ui.label(RichText::new(note).color(Palette::of(ui).weak));
+    }
+}
+
+/// A setting with its label; the value that the user chose, if one was chosen.
+fn edit(ui: &mut Ui, setting: &SettingInfo) -> Option<Value> {
+    let chosen = presets(ui, setting);
+    let label = ui.label(setting.label).on_hover_text(setting.help);
+    // Only the user's hand is held to the range: a file's value stays as it is.
+    let edited = match (&setting.kind, &setting.value) {
+        (Kind::Count(range), Value::Count(value)) => {
+            let mut value = *value;
+            let slider = Slider::new(&mut value, range.clone()).clamping(SliderClamping::Edits);
+            let response = ui.add(slider).labelled_by(label.id).on_hover_text(setting.help);
+            response.changed().then_some(Value::Count(value))
         }
-    });
-    ui.end_row();
-    if settings.blocks.len() > 1 {
-        ui.label("lists");
-        ui.horizontal(|ui| {
-            ui.selectable_value(&mut settings.lists, Lists::One, "first");
-            ui.selectable_value(&mut settings.lists, Lists::Split, "split");
-            ui.selectable_value(&mut settings.lists, Lists::Alternate, "alternate");
-        });
-        ui.end_row();
-    }
-}
-
-/// The way back from the user's own blocks to those of the model's profile.
-fn profile_blocks(ui: &mut Ui, state: &mut State) {
-    let Some(Ok(profiled)) = state.profiled.as_ref().filter(|_| state.form.own_blocks) else { return };
-    let tip = format!(
-        "Blocks {}: those that attended to the background when the model was profiled",
-        print_blocks(&profiled.background)
-    );
-    if ui.button("Cache the profile's background blocks").on_hover_text(tip).clicked() {
-        // They come with the next frame of the window.
-        state.form.own_blocks = false;
-        ui.ctx().request_repaint();
-    }
-}
-
-/// The list as editable text.
-fn block_list(ui: &mut Ui, list: &mut Vec<usize>, blocks: usize, label: egui::Id) {
-    let parse = |text: &str| parse_blocks(text, blocks).ok();
-    let tip = format!("Write numbers and ranges below {blocks}, such as 0-5,9");
-    if let Some(parsed) = typed(ui, &print_blocks(list), parse, "none; for example 0-5,9", &tip, label) {
-        *list = parsed;
-    }
-}
-
-fn schedule(ui: &mut Ui, schedule: &mut StepSchedule, steps: usize) {
-    whole(ui, "warm-up", &mut schedule.warm_up, 0..=steps, "s0: the steps up to this one are computed");
-    whole(ui, "last steps", &mut schedule.last, 0..=steps, "Steps at the end that are computed");
-    ui.label("intervals").on_hover_text("Steps from a computed one to the next");
-    let (mut max, mut min, rounding) = match schedule.intervals {
-        Intervals::Decreasing { max, min, rounding } | Intervals::Increasing { max, min, rounding } => {
-            (max, min, rounding)
+        (Kind::Real(range), Value::Real(value)) => {
+            let mut value = *value;
+            let slider = Slider::new(&mut value, range.clone()).clamping(SliderClamping::Edits);
+            let slider = match setting.unit {
+                "dB" => slider.suffix(" dB").fixed_decimals(1),
+                "x" => slider.suffix("x").fixed_decimals(2),
+                _ => slider.min_decimals(2).max_decimals(3),
+            };
+            let response = ui.add(slider).labelled_by(label.id).on_hover_text(setting.help);
+            response.changed().then_some(Value::Real(value))
         }
-        Intervals::Uniform(every) => (every as f64, every as f64, Default::default()),
-        Intervals::Explicit(_) => (2.0, 2.0, Default::default()),
+        (Kind::Flag, Value::Flag(value)) => {
+            let mut value = *value;
+            let response = ui.checkbox(&mut value, "").labelled_by(label.id).on_hover_text(setting.help);
+            response.changed().then_some(Value::Flag(value))
+        }
+        (Kind::Choice(choices), Value::Choice(key)) => one_of(ui, choices, key, &label).map(Value::Choice),
+        (Kind::Blocks(blocks), Value::Blocks(list)) => {
+            let parse = |text: &str| block_list::parse(text, *blocks).ok();
+            let tip = format!("Write numbers and ranges below {blocks}, such as 0-5,9");
+            let text = block_list::print(list);
+            typed(ui, &text, parse, "none; for example 0-5,9", &tip, label.id).map(Value::Blocks)
+        }
+        _ => None,
     };
-    let mut kind = match schedule.intervals {
-        Intervals::Decreasing { .. } => 0,
-        Intervals::Increasing { .. } => 1,
-        Intervals::Uniform(_) => 2,
-        Intervals::Explicit(_) => 3,
-    };
-    let before = kind;
+    ui.end_row();
+    edited.or(chosen)
+}
+
+/// Buttons for the values that a setting proposes.
+fn presets(ui: &mut Ui, setting: &SettingInfo) -> Option<Value> {
+    let Value::Real(now) = setting.value else { return None };
+    if setting.presets.is_empty() {
+        return None;
+    }
+    let mut chosen = None;
+    ui.label("");
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
-        ui.selectable_value(&mut kind, 0, "falling").on_hover_text("From Tmax to Tmin (the paper)");
-        ui.selectable_value(&mut kind, 1, "rising").on_hover_text("From Tmin to Tmax");
-        ui.selectable_value(&mut kind, 2, "equal").on_hover_text("Always the same");
-    });
-    ui.end_row();
-    let longest = steps.max(2) as f64;
-    match kind {
-        0 | 1 => {
-            real(ui, "Tmax", &mut max, 1.0..=longest, "Longest interval, in steps");
-            real(ui, "Tmin", &mut min, 1.0..=longest, "Shortest interval, in steps");
-            if kind != before || (max, min) != (bounds(&schedule.intervals)) {
-                min = min.min(max);
-                schedule.intervals = if kind == 0 {
-                    Intervals::Decreasing { max, min, rounding }
-                } else {
-                    Intervals::Increasing { max, min, rounding }
-                };
+        for each in setting.presets {
+            let on = (now - each).abs() < 1e-6;
+            if ui.selectable_label(on, format!("{each}{}", setting.unit)).clicked() && !on {
+                chosen = Some(Value::Real(*each));
             }
         }
-        2 => {
-            let mut every = (max.round() as usize).max(1);
-            whole(ui, "every", &mut every, 1..=steps.max(2), "Steps from a computed one to the next");
-            schedule.intervals = Intervals::Uniform(every);
+    });
+    ui.end_row();
+    chosen
+}
+
+/// Choices that fit beside their label; more of them become a list that opens.
+const MOST_SIDE_BY_SIDE: usize = 4;
+
+/// One of some words; the key that the user chose, if one was chosen.
+fn one_of(ui: &mut Ui, choices: &[Choice], now: &str, label: &egui::Response) -> Option<&'static str> {
+    let mut chosen = None;
+    let mut button = |ui: &mut Ui, choice: &Choice| {
+        let on = choice.key == now;
+        if ui.selectable_label(on, choice.label).on_hover_text(choice.help).clicked() && !on {
+            chosen = Some(choice.key);
         }
-        _ => {}
+    };
+    if choices.len() <= MOST_SIDE_BY_SIDE {
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            choices.iter().for_each(|choice| button(ui, choice));
+        });
+    } else {
+        let shown = choices.iter().find(|choice| choice.key == now).map_or("", |choice| choice.label);
+        let list = ComboBox::from_id_salt(label.id).selected_text(shown);
+        let opened = list.show_ui(ui, |ui| choices.iter().for_each(|choice| button(ui, choice)));
+        opened.response.labelled_by(label.id);
     }
+    chosen
 }
 
-fn bounds(intervals: &Intervals) -> (f64, f64) {
-    match *intervals {
-        Intervals::Decreasing { max, min, .. } | Intervals::Increasing { max, min, .. } => (max, min),
-        _ => (f64::NAN, f64::NAN),
+/// Where the calibration of the chosen strategy comes from: the model's profile, or a run of the user's.
+fn calibration(ui: &mut Ui, state: &mut State) {
+    let profiled = state.has_profile();
+    let measured = state.runs.current().and_then(|run| run.capture.calibration());
+    let shape = Shape { steps: state.form.clip.num_inference_steps, blocks: state.blocks() };
+    let Some(listed) = state.form.listed_mut() else { return };
+    if listed.config.about().needs != Needs::Calibration {
+        return;
     }
-}
-
-/// Where MagCache's ratios come from: the model's profile, or a run of the user's.
-fn calibrate(ui: &mut Ui, state: &mut State) {
-    let measured = measured_ratios(state);
-    let profiled = matches!(state.profiled, Some(Ok(_)));
-    let form = &mut state.form;
-    let Some(StrategyConfig::MagCache(settings)) = form.strategies.get_mut(form.chosen) else { return };
     ui.horizontal_wrapped(|ui| {
-        let source = match (settings.ratios.is_empty(), form.own_ratios) {
-            (true, _) => "not calibrated",
-            (false, true) => "calibrated from a run",
-            (false, false) => "calibrated by the model's profile",
-        };
-        ui.label(source);
-        let button = ui.add_enabled(measured.is_some(), egui::Button::new("Calibrate from the run on show"));
-        let button = button.on_disabled_hover_text("Needs a finished run without reuse that measured block changes");
-        if let (true, Some(measured)) = (button.clicked(), measured) {
-            (settings.ratios, form.own_ratios) = (measured, true);
+        ui.label(match (listed.config.is_calibrated(), listed.own_calibration) {
+            (false, _) => "not calibrated",
+            (true, true) => "calibrated from a run",
+            (true, false) if profiled => "calibrated by the model's profile",
+            (true, false) => "calibrated as published for the model",
+        });
+        if listed.config.learns_from_a_run() {
+            let button = ui.add_enabled(measured.is_some(), egui::Button::new("Calibrate from the run on show"));
+            let button =
+                button.on_disabled_hover_text("Needs a finished run without reuse that measured block changes");
+            if let (true, Some(measured)) = (button.clicked(), measured) {
+                let evidence = Evidence::new(measured.sigmas.clone(), shape.blocks).with_calibration(measured);
+                listed.config.uncalibrate();
+                listed.own_calibration = listed.config.calibrate(&evidence).is_ok() && listed.config.is_calibrated();
+            }
         }
         let tip = "The calibration that the model's profile holds";
-        if form.own_ratios && profiled && ui.button("Use the profile's").on_hover_text(tip).clicked() {
-            form.own_ratios = false;
+        if listed.own_calibration && profiled && ui.button("Use the profile's").on_hover_text(tip).clicked() {
+            listed.config.uncalibrate();
+            listed.own_calibration = false;
         }
     });
-}
-
-/// MagCache's calibration from the current run: a finished one in which nothing was reused.
-fn measured_ratios(state: &State) -> Option<Vec<f64>> {
-    let run = state.runs.current()?;
-    let complete = run.capture.steps.len() == run.capture.run.steps() && run.capture.hit_rate() == 0.0;
-    let ratios: Vec<f64> = run.capture.steps.iter().skip(1).map(|step| step.magnitude_ratio).collect::<Option<_>>()?;
-    (complete && !ratios.is_empty()).then(|| std::iter::once(1.0).chain(ratios).collect())
 }
 
 fn prediction(ui: &mut Ui, state: &mut State) {
     let palette = Palette::of(ui);
     section(ui, "EXPECTED");
-    if state.prediction.error.is_some() && state.waits_for_profile() {
+    if state.prediction.trouble.is_some() && state.waits_for_profile() {
         ui.label(RichText::new("Reading the model's profile...").color(palette.weak));
         return;
     }

@@ -1,11 +1,11 @@
 use super::*;
-use crate::caching::StrategyConfig;
+use crate::caching::{FewerSteps, StrategyConfig};
 use crate::study::compare::report::tests::row;
 use crate::study::compare::{CompareStudy, Entry, report};
 
 fn settings() -> Settings {
     let entry = |name: &str, target| {
-        let (name, config) = (name.to_owned(), StrategyConfig::FewerSteps { steps: 3 });
+        let (name, config) = (name.to_owned(), StrategyConfig::of(FewerSteps { steps: 3 }));
         Entry { name, target, expected: Some(30.0), config }
     };
     Settings {
@@ -114,7 +114,7 @@ fn other_gpus_are_told_and_other_conditions_refused() {
     parts.parts[1].0.num_inference_steps = 9;
     parts.fails("num inference steps is 6 there and 9 here");
     let mut parts = Parts::of(&PROMPTS, 2, 3);
-    parts.parts[2].0.strategies[0].config = StrategyConfig::FewerSteps { steps: 2 };
+    parts.parts[2].0.strategies[0].config = StrategyConfig::of(FewerSteps { steps: 2 });
     parts.fails("(one at 2x)");
     let mut parts = Parts::of(&PROMPTS, 2, 3);
     parts.parts[0].0.part.as_mut().unwrap().seeds = 4;

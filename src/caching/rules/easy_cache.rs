@@ -1,9 +1,14 @@
-//! EasyCache (arXiv 2507.02860): skips the transformer while its output is expected to have changed little, judged from how much the
-//! latents moved.
+//! EasyCache (arXiv 2507.02860): the transformer is skipped while its output is expected to have
+//! changed little, judged from how much the latents moved.
 
 use serde::{Deserialize, Serialize};
 
-use super::{BranchPlan, Decision, Forecast, Observation, OutputKind, StepContext, StepPlan, Strategy};
+use crate::caching::rule::{About, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
+use crate::caching::schedule::scaled;
+use crate::caching::setting::Setting;
+use crate::caching::{
+    BranchPlan, CacheError, Decision, Forecast, Observation, OutputKind, StepContext, StepPlan, Strategy,
+};
 
 /// Settings of EasyCache. Defaults are the method's for Wan2.1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,9 +28,51 @@ impl Default for EasyCache {
     }
 }
 
+impl Rule for EasyCache {
+    const ABOUT: About = About {
+        key: "easycache",
+        label: "EasyCache",
+        summary: "Reuses while the output is expected to have changed little.",
+        source: "arXiv 2507.02860",
+        group: Group::Published,
+        needs: Needs::Steps,
+    };
+
+    fn defaults(steps: usize) -> Self {
+        Self { first: scaled(10, steps), ..Self::default() }
+    }
+
+    fn settings(&self, Shape { steps, .. }: Shape) -> Vec<Setting<Self>> {
+        let threshold = ("threshold", "threshold", "Accumulated relative change that computes again");
+        let first = ("first", "first steps", "Steps at the start that are computed");
+        let last = ("last", "last steps", "Steps at the end that are computed");
+        vec![
+            Setting::real(threshold, 0.0..=0.5, |rule: &mut Self| &mut rule.threshold).threshold(),
+            Setting::count(first, 0..=steps, |rule: &mut Self| &mut rule.first).unit("steps"),
+            Setting::count(last, 0..=steps, |rule: &mut Self| &mut rule.last).unit("steps"),
+        ]
+    }
+
+    fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {
+        Ok(Box::new(Running::new(self.clone(), inputs.blocks)))
+    }
+
+    fn is_planned_ahead(&self) -> bool {
+        false
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning::Threshold
+    }
+
+    fn loosened(&self, target: &SpeedupTarget) -> Self {
+        Self { first: target.at_most("first", self.first, 0.5), ..self.clone() }
+    }
+}
+
 /// EasyCache at work.
 #[derive(Debug)]
-pub struct EasyCacheRun {
+struct Running {
     settings: EasyCache,
     blocks: usize,
     /// m(output change) / m(latent change) between the last two computed steps.
@@ -34,9 +81,8 @@ pub struct EasyCacheRun {
     accumulated: f64,
 }
 
-impl EasyCacheRun {
-    /// For a model of `blocks` blocks.
-    pub fn new(settings: EasyCache, blocks: usize) -> Self {
+impl Running {
+    fn new(settings: EasyCache, blocks: usize) -> Self {
         Self { settings, blocks, rate: None, output_size: 0.0, accumulated: 0.0 }
     }
 
@@ -50,8 +96,8 @@ impl EasyCacheRun {
     }
 }
 
-impl Strategy for EasyCacheRun {
-    /// It reuses outputs.
+impl Strategy for Running {
+    /// The rule reuses outputs, not deltas.
     fn depth(&self) -> usize {
         0
     }
@@ -82,7 +128,7 @@ mod tests {
     #[test]
     fn skips_until_the_expected_change_reaches_the_threshold() {
         let settings = EasyCache { threshold: 0.25, first: 3, last: 1 };
-        let mut run = EasyCacheRun::new(settings, 4);
+        let mut run = Running::new(settings, 4);
         let mut computed = Vec::new();
         for step in 0..12 {
             let now = StepContext { step, steps: 12, latent_step: (step > 0).then_some(0.1) };

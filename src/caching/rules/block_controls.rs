@@ -1,7 +1,6 @@
-//! Lists of as many blocks as a profile's list has, so of equal FLOPs, made without attention: what the paper's list must beat to show
-//! that attention tells what to cache. All ascend.
-
-use super::profile::Profile;
+//! Controls for ProfilingDiT: lists with as many blocks as a profile's list, so with equal FLOPs,
+//! but chosen without attention. The paper's list must beat these to show that attention tells
+//! which blocks to cache. All lists ascend.
 
 /// `count` of `blocks` blocks (at most all), drawn by a seed.
 pub fn random(count: usize, blocks: usize, seed: u64) -> Vec<usize> {
@@ -10,8 +9,8 @@ pub fn random(count: usize, blocks: usize, seed: u64) -> Vec<usize> {
     first(count, order)
 }
 
-/// As many blocks of each third of the depth as `list` has, drawn by a seed, those first that it lacks: whether it is only the depth that
-/// tells. Of a model with `blocks` blocks.
+/// As many blocks of each third of the depth as `list` has, of a model with `blocks` blocks, drawn
+/// by a seed. Blocks that `list` lacks come first. This control shows whether depth alone tells.
 pub fn depth_matched(list: &[usize], blocks: usize, seed: u64) -> Vec<usize> {
     const PARTS: usize = 3;
     let part = |i: usize| i * blocks / PARTS..(i + 1) * blocks / PARTS;
@@ -24,12 +23,9 @@ pub fn depth_matched(list: &[usize], blocks: usize, seed: u64) -> Vec<usize> {
         .collect()
 }
 
-/// The `count` blocks whose deltas change least from step to step.
-pub fn stable(profile: &Profile, count: usize) -> Vec<usize> {
-    let change = |block: usize| profile.delta_change.iter().filter_map(|step| step[block]).sum::<f64>();
-    let mut order: Vec<usize> = (0..profile.model.blocks).collect();
-    order.sort_by(|a, b| change(*a).total_cmp(&change(*b)));
-    first(count, order)
+/// The first `count` of the blocks in an order, for example of how little their deltas change.
+pub fn stable(order: &[usize], count: usize) -> Vec<usize> {
+    first(count, order.to_vec())
 }
 
 fn first(count: usize, mut order: Vec<usize>) -> Vec<usize> {
@@ -38,7 +34,7 @@ fn first(count: usize, mut order: Vec<usize>) -> Vec<usize> {
     order
 }
 
-/// The output of SplitMix64 for a seed, counted by block: looks random, and is the same on every machine.
+/// The output of SplitMix64 for a seed, counted by block. Every machine draws the same numbers.
 fn draw(seed: u64, block: usize) -> u64 {
     let mut state = seed.wrapping_add((block as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -81,7 +77,7 @@ mod tests {
         }
     }
 
-    /// Of the middle third {4, 5, 6, 7} the list has one block, so its control has one of the others.
+    /// The list has one block of the middle third {4, 5, 6, 7}, so its control has one of the others.
     #[test]
     fn depth_matched_lists_share_no_more_than_they_must() {
         let list = [0, 1, 2, 3, 5, 9, 10, 11];

@@ -2,8 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::caching::evidence::Evidence;
+use crate::caching::rule::{About, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
+use crate::caching::setting::Setting;
+use crate::caching::strategy::Fixed;
+use crate::caching::{CacheError, StepPlan, Strategy};
+
 /// Settings of MagCache. Defaults are the method's slow ones for Wan2.1-1.3B.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MagCache {
     /// delta: accumulated error at which a step is computed again.
     pub threshold: f64,
@@ -40,6 +47,74 @@ impl MagCache {
             true
         };
         (0..steps).map(decide).collect()
+    }
+}
+
+impl Rule for MagCache {
+    const ABOUT: About = About {
+        key: "magcache",
+        label: "MagCache",
+        summary: "Reuses while the residual's magnitude has changed little.",
+        source: "arXiv 2506.09045",
+        group: Group::Published,
+        needs: Needs::Calibration,
+    };
+
+    fn defaults(_steps: usize) -> Self {
+        Self::default()
+    }
+
+    fn settings(&self, _shape: Shape) -> Vec<Setting<Self>> {
+        let threshold = ("threshold", "threshold", "Accumulated error at which a step is computed again");
+        let skips = ("skips", "most in a row", "K: skips in a row at most");
+        let retention = ("retention", "computed first", "R: share of the steps at the start that is computed");
+        vec![
+            Setting::real(threshold, 0.0..=0.5, |rule: &mut Self| &mut rule.threshold).threshold(),
+            Setting::count(skips, 1..=20, |rule: &mut Self| &mut rule.max_skips).unit("steps"),
+            Setting::real(retention, 0.0..=1.0, |rule: &mut Self| &mut rule.retention),
+        ]
+    }
+
+    fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {
+        if !self.is_calibrated() {
+            return Err(CacheError::Uncalibrated("MagCache"));
+        }
+        Ok(Box::new(Fixed(StepPlan::stack(&self.computed(inputs.steps), inputs.blocks))))
+    }
+
+    fn calibrate(&mut self, evidence: &Evidence) -> Result<(), CacheError> {
+        // The ratios are compared with a threshold, so those of another number of steps are taken
+        // at the nearest index, as published.
+        if let (true, Some(known)) = (self.ratios.is_empty(), evidence.calibration()) {
+            self.ratios.clone_from(&known.magnitude_ratios);
+        }
+        Ok(())
+    }
+
+    fn uncalibrate(&mut self) {
+        self.ratios.clear();
+    }
+
+    fn is_calibrated(&self) -> bool {
+        !self.ratios.is_empty()
+    }
+
+    fn learns_from_a_run(&self) -> bool {
+        true
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning::Threshold
+    }
+
+    fn loosened(&self, target: &SpeedupTarget) -> Self {
+        let fewest = (2.0 * target.speedup).ceil() as usize;
+        let max_skips = if target.is_given("skips") { self.max_skips } else { fewest };
+        Self { retention: target.share_at_most("retention", self.retention, 0.5), max_skips, ..self.clone() }
+    }
+
+    fn skip_limit(&self) -> Option<usize> {
+        Some(self.max_skips)
     }
 }
 

@@ -1,0 +1,49 @@
+//! The rules: one file each, and one line each in [`RULES`].
+
+pub mod block_controls;
+mod db_cache;
+mod delta_dit;
+mod di_cache;
+mod easy_cache;
+mod fewer_steps;
+mod goal_plan;
+mod mag_cache;
+mod off;
+mod plan;
+mod probing;
+mod profiling_dit;
+mod tea_cache;
+mod uniform;
+mod unknown;
+
+pub use db_cache::DbCache;
+pub use delta_dit::DeltaDit;
+pub use di_cache::DiCache;
+pub use easy_cache::EasyCache;
+pub use fewer_steps::FewerSteps;
+pub use goal_plan::GoalPlan;
+pub use mag_cache::MagCache;
+pub use off::Off;
+pub use plan::{Origin, Plan};
+pub use profiling_dit::{BlockList, Carry, Lists, ProfilingDit, runs_of};
+pub use tea_cache::{TeaCache, calibrate as calibrate_tea_cache};
+pub use uniform::Uniform;
+pub use unknown::UnknownRule;
+
+use super::catalogue::Entry;
+
+/// The built-in rules, in the order of the window and the documentation.
+pub const RULES: &[Entry] = &[
+    Entry::of::<GoalPlan>(),
+    Entry::of::<Off>(),
+    Entry::of::<ProfilingDit>(),
+    Entry::of::<Uniform>(),
+    Entry::of::<TeaCache>(),
+    Entry::of::<MagCache>(),
+    Entry::of::<EasyCache>(),
+    Entry::of::<DbCache>(),
+    Entry::of::<DiCache>(),
+    Entry::of::<DeltaDit>(),
+    Entry::of::<FewerSteps>(),
+    Entry::of::<Plan>(),
+];
