@@ -8,8 +8,7 @@ const WIDEST_COMMENT: usize = 100;
 const FOLDERS: [&str; 7] = ["src", "shaders", "tests", "training", "scripts", "benches", "examples"];
 
 /// Places whose comments are not wrapped yet.
-const UNWRAPPED: [&str; 9] = [
-    "src/app/",
+const UNWRAPPED: [&str; 8] = [
     "src/caching/",
     "src/cli/",
     "src/engine/",

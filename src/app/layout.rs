@@ -1,4 +1,5 @@
-//! Where panes are: docking, and a layout that lasts.
+//! The places of the panes: docking, and a layout that lasts from one start of the window to the
+//! next.
 
 use std::collections::HashSet;
 
@@ -7,96 +8,37 @@ use egui_tiles::{
     Behavior, Container, Linear, LinearDir, SimplificationOptions, Tabs, Tile, TileId, Tiles, Tree, UiResponse,
 };
 
-use crate::app::data::state::State;
-use crate::app::draw::figures;
+use crate::app::actions::Actions;
+use crate::app::data::shared::Shared;
 use crate::app::draw::theme::Palette;
-use crate::app::panes::{log, map, numbers, preview, runs, steps, strategy};
+use crate::app::panes::{Panes, Place};
+use crate::app::save;
+use crate::app::save::picture::Pictures;
 
-/// What can be docked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pane {
-    /// Strategies and their settings.
-    Strategy,
-    /// Frames.
-    Preview,
-    /// Blocks by steps.
-    Map,
-    /// Figures.
-    Numbers,
-    /// Curves over steps.
-    Steps,
-    /// The runs of the session.
-    Runs,
-    /// Messages.
-    Log,
-}
-
-impl Pane {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Strategy, Self::Preview, Self::Map, Self::Numbers, Self::Steps, Self::Runs, Self::Log];
-
-    /// The tab's text.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Strategy => "Strategy",
-            Self::Preview => "Preview",
-            Self::Map => "Blocks x steps",
-            Self::Numbers => "Numbers",
-            Self::Steps => "Steps",
-            Self::Runs => "Runs",
-            Self::Log => "Log",
-        }
-    }
-
-    /// Draws it.
-    pub fn ui(self, ui: &mut Ui, state: &mut State) {
-        match self {
-            Self::Strategy => strategy::ui(ui, state),
-            Self::Preview => preview::ui(ui, state),
-            Self::Map => map::ui(ui, state),
-            Self::Numbers => numbers::ui(ui, state),
-            Self::Steps => steps::ui(ui, state),
-            Self::Runs => runs::ui(ui, state),
-            Self::Log => log::ui(ui, state),
-        }
-    }
-}
-
-/// The key that the layout is kept under. A change of panes changes it: an old layout is then forgotten.
+/// The key under which the layout is stored.
 pub const KEY: &str = "layout v1";
 
-/// The docked panes.
+/// The docked panes, by their keys.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Layout {
-    tree: Tree<Pane>,
+    tree: Tree<String>,
 }
 
-impl Default for Layout {
-    fn default() -> Self {
-        let mut tiles = Tiles::default();
-        let mut tab = |panes: &[Pane]| {
-            let children: Vec<TileId> = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
-            tiles.insert_tab_tile(children)
-        };
-        let [strategy, preview, map] = [Pane::Strategy, Pane::Preview, Pane::Map].map(|pane| tab(&[pane]));
-        let [numbers, steps] = [Pane::Numbers, Pane::Steps].map(|pane| tab(&[pane]));
-        let below = tab(&[Pane::Runs, Pane::Log]);
-        let middle = vertical(&mut tiles, &[(preview, 0.5), (map, 0.5)]);
-        let right = vertical(&mut tiles, &[(numbers, 0.58), (steps, 0.42)]);
-        let mut upper = Linear::new(LinearDir::Horizontal, vec![strategy, middle, right]);
-        for (tile, share) in [(strategy, 0.22), (middle, 0.53), (right, 0.25)] {
-            upper.shares.set_share(tile, share);
-        }
-        let upper = tiles.insert_container(Container::Linear(upper));
-        let root = vertical(&mut tiles, &[(upper, 0.83), (below, 0.17)]);
-        Self { tree: Tree::new(egui::Id::unique("panes"), root, tiles) }
-    }
+/// Keys of the panes whose home is one of some places.
+fn keys(panes: &Panes, places: &[Place]) -> Vec<String> {
+    let at = |place: Place| panes.iter().filter(move |pane| pane.place() == place);
+    places.iter().flat_map(|place| at(*place)).map(|pane| pane.key().to_owned()).collect()
 }
 
-fn vertical(tiles: &mut Tiles<Pane>, children: &[(TileId, f32)]) -> TileId {
-    let mut linear = Linear::new(LinearDir::Vertical, children.iter().map(|(tile, _)| *tile).collect());
+/// A group of tabs.
+fn tabs(tiles: &mut Tiles<String>, keys: Vec<String>) -> TileId {
+    let children = keys.into_iter().map(|key| tiles.insert_pane(key)).collect();
+    tiles.insert_tab_tile(children)
+}
+
+/// Tiles beside or below each other, each with its share of the room.
+fn line(tiles: &mut Tiles<String>, direction: LinearDir, children: &[(TileId, f32)]) -> TileId {
+    let mut linear = Linear::new(direction, children.iter().map(|(tile, _)| *tile).collect());
     for (tile, share) in children {
         linear.shares.set_share(*tile, *share);
     }
@@ -104,21 +46,54 @@ fn vertical(tiles: &mut Tiles<Pane>, children: &[(TileId, f32)]) -> TileId {
 }
 
 impl Layout {
-    /// For a small window: two groups of tabs beside each other, so that each pane has room.
-    pub fn compact() -> Self {
+    /// The default layout of a large window: three columns, and a row below them.
+    pub fn wide(panes: &Panes) -> Self {
         let mut tiles = Tiles::default();
-        let mut tab = |panes: &[Pane]| {
-            let children: Vec<TileId> = panes.iter().map(|pane| tiles.insert_pane(*pane)).collect();
-            tiles.insert_tab_tile(children)
-        };
-        let left = tab(&[Pane::Preview, Pane::Runs, Pane::Log]);
-        let right = tab(&[Pane::Map, Pane::Strategy, Pane::Numbers, Pane::Steps]);
+        let mut at = |place: Place| tabs(&mut tiles, keys(panes, &[place]));
+        let [left, middle, below_middle] = [Place::Left, Place::Middle, Place::BelowMiddle].map(&mut at);
+        let [right, below_right, bottom] = [Place::Right, Place::BelowRight, Place::Bottom].map(&mut at);
+        let middle = line(&mut tiles, LinearDir::Vertical, &[(middle, 0.5), (below_middle, 0.5)]);
+        let right = line(&mut tiles, LinearDir::Vertical, &[(right, 0.58), (below_right, 0.42)]);
+        let columns = line(&mut tiles, LinearDir::Horizontal, &[(left, 0.22), (middle, 0.53), (right, 0.25)]);
+        let root = line(&mut tiles, LinearDir::Vertical, &[(columns, 0.83), (bottom, 0.17)]);
+        Self { tree: Tree::new(egui::Id::unique("panes"), root, tiles) }
+    }
+
+    /// The default layout of a small window: two groups of tabs beside each other, so that each
+    /// pane has room.
+    pub fn compact(panes: &Panes) -> Self {
+        let mut tiles = Tiles::default();
+        let left = tabs(&mut tiles, keys(panes, &[Place::Middle, Place::Bottom]));
+        let right = [Place::BelowMiddle, Place::Left, Place::Right, Place::BelowRight];
+        let right = tabs(&mut tiles, keys(panes, &right));
         let root = tiles.insert_container(Container::Linear(Linear::new(LinearDir::Horizontal, vec![left, right])));
         Self { tree: Tree::new(egui::Id::unique("compact panes"), root, tiles) }
     }
 
-    /// Whether it can be used: every pane is there once, and the tree hangs together.
-    pub fn is_valid(&self) -> bool {
+    /// A layout as it was stored, with the panes that are new since. `None` if the text is damaged.
+    pub fn stored(text: &str, panes: &Panes) -> Option<Self> {
+        let mut layout: Self = serde_json::from_str(text).ok()?;
+        layout.add_new(panes);
+        layout.is_valid(panes).then_some(layout)
+    }
+
+    /// Adds the panes that the layout lacks, as tabs beside panes of the same place.
+    fn add_new(&mut self, panes: &Panes) {
+        for pane in panes.iter() {
+            if self.tile(pane.key()).is_some() {
+                continue;
+            }
+            let home = |key: String| self.tree.tiles.parent_of(self.tile(&key)?);
+            let parent = keys(panes, &[pane.place()]).into_iter().find_map(home).or(self.tree.root());
+            let tile = self.tree.tiles.insert_pane(pane.key().to_owned());
+            if let Some(Tile::Container(container)) = parent.and_then(|parent| self.tree.tiles.get_mut(parent)) {
+                container.add_child(tile);
+            }
+        }
+    }
+
+    /// Whether every pane is there once, and the tree hangs together.
+    pub fn is_valid(&self, panes: &Panes) -> bool {
         let mut seen = HashSet::new();
         let mut reached = HashSet::new();
         let mut waiting: Vec<TileId> = self.tree.root().into_iter().collect();
@@ -127,8 +102,8 @@ impl Layout {
                 return false;
             }
             match self.tree.tiles.get(id) {
-                Some(Tile::Pane(pane)) => {
-                    if !seen.insert(*pane) {
+                Some(Tile::Pane(key)) => {
+                    if panes.by_key(key).is_none() || !seen.insert(key) {
                         return false;
                     }
                 }
@@ -136,63 +111,76 @@ impl Layout {
                 None => return false,
             }
         }
-        seen.len() == Pane::ALL.len() && reached.len() == self.tree.tiles.len()
+        seen.len() == panes.iter().count() && reached.len() == self.tree.tiles.len()
     }
 
-    fn tile(&self, pane: Pane) -> Option<TileId> {
-        self.tree.tiles.find_pane(&pane)
+    fn tile(&self, key: &str) -> Option<TileId> {
+        self.tree.tiles.find_pane(&key.to_owned())
     }
 
-    /// Whether a pane can be seen.
-    pub fn is_open(&self, pane: Pane) -> bool {
-        self.tile(pane).is_some_and(|tile| self.tree.is_visible(tile))
+    /// Whether the pane with a key is open. It may still be behind another tab.
+    pub fn is_open(&self, key: &str) -> bool {
+        self.tile(key).is_some_and(|tile| self.tree.is_visible(tile))
     }
 
-    /// Opens or closes a pane.
-    pub fn set_open(&mut self, pane: Pane, open: bool) {
-        if let Some(tile) = self.tile(pane) {
+    /// Opens or closes the pane with a key.
+    pub fn set_open(&mut self, key: &str, open: bool) {
+        if let Some(tile) = self.tile(key) {
             self.tree.set_visible(tile, open);
         }
     }
 
     /// Draws all panes.
-    pub fn ui(&mut self, ui: &mut Ui, state: &mut State) {
-        self.tree.ui(&mut Panes { state }, ui);
+    pub fn ui(
+        &mut self,
+        ui: &mut Ui,
+        panes: &mut Panes,
+        shared: &Shared,
+        actions: &mut Actions,
+        pictures: &mut Pictures,
+    ) {
+        self.tree.ui(&mut Docking { panes, shared, actions, pictures }, ui);
     }
 }
 
-struct Panes<'a> {
-    state: &'a mut State,
+/// The drawing of docked panes.
+struct Docking<'a> {
+    panes: &'a mut Panes,
+    shared: &'a Shared,
+    actions: &'a mut Actions,
+    pictures: &'a mut Pictures,
 }
 
-impl Behavior<Pane> for Panes<'_> {
-    fn pane_ui(&mut self, ui: &mut Ui, _: TileId, pane: &mut Pane) -> UiResponse {
+impl Behavior<String> for Docking<'_> {
+    fn pane_ui(&mut self, ui: &mut Ui, _: TileId, key: &mut String) -> UiResponse {
         let fill = Palette::of(ui).pane;
-        self.state.shots.place(*pane, ui.max_rect());
+        self.pictures.place(key, ui.max_rect());
         Frame::new().fill(fill).inner_margin(Margin::same(8)).show(ui, |ui| {
             ui.set_min_size(ui.available_size());
-            ui.push_id(pane.title(), |ui| pane.ui(ui, self.state));
+            if let Some(pane) = self.panes.by_key_mut(key) {
+                ui.push_id(pane.title(), |ui| pane.ui(ui, self.shared, self.actions));
+            }
         });
         UiResponse::None
     }
 
-    fn tab_title_for_pane(&mut self, pane: &Pane) -> WidgetText {
-        pane.title().into()
+    fn tab_title_for_pane(&mut self, key: &String) -> WidgetText {
+        self.panes.by_key(key).map_or("", |pane| pane.title()).into()
     }
 
-    fn top_bar_right_ui(&mut self, tiles: &Tiles<Pane>, ui: &mut Ui, _: TileId, tabs: &Tabs, _: &mut f32) {
-        let active = tabs.active.and_then(|tile| tiles.get_pane(&tile)).copied();
-        if let Some(pane) = active {
-            figures::menu(ui, self.state, pane);
+    fn top_bar_right_ui(&mut self, tiles: &Tiles<String>, ui: &mut Ui, _: TileId, tabs: &Tabs, _: &mut f32) {
+        let active = tabs.active.and_then(|tile| tiles.get_pane(&tile));
+        if let Some(pane) = active.and_then(|key| self.panes.by_key(key)) {
+            save::pane_menu(ui, pane, self.shared, self.actions);
         }
     }
 
-    fn is_tab_closable(&self, tiles: &Tiles<Pane>, tile: TileId) -> bool {
+    fn is_tab_closable(&self, tiles: &Tiles<String>, tile: TileId) -> bool {
         matches!(tiles.get(tile), Some(Tile::Pane(_)))
     }
 
     /// Closed panes stay in the tree, hidden, so that they come back where they were.
-    fn on_tab_close(&mut self, tiles: &mut Tiles<Pane>, tile: TileId) -> bool {
+    fn on_tab_close(&mut self, tiles: &mut Tiles<String>, tile: TileId) -> bool {
         tiles.set_visible(tile, false);
         false
     }
@@ -210,7 +198,7 @@ impl Behavior<Pane> for Panes<'_> {
     }
 
     fn tab_bar_color(&self, _: &egui::Visuals) -> egui::Color32 {
-        // What the window is cleared with.
+        // The color that the window is cleared with.
         egui::Color32::TRANSPARENT
     }
 
@@ -222,23 +210,26 @@ impl Behavior<Pane> for Panes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::panes::catalogue;
 
     #[test]
     fn the_layout_survives_its_file_and_wrong_ones_are_found() {
-        let layout = Layout::default();
-        assert!(layout.is_valid() && Layout::compact().is_valid());
+        let panes = catalogue();
+        let layout = Layout::wide(&panes);
+        assert!(layout.is_valid(&panes) && Layout::compact(&panes).is_valid(&panes));
         let text = serde_json::to_string(&layout).unwrap();
-        assert_eq!(serde_json::from_str::<Layout>(&text).unwrap(), layout);
-        let twice: Layout = serde_json::from_str(&text.replace("\"numbers\"", "\"steps\"")).unwrap();
-        assert!(!twice.is_valid());
+        assert_eq!(Layout::stored(&text, &panes).unwrap(), layout);
+        assert!(Layout::stored(&text.replace("\"numbers\"", "\"steps\""), &panes).is_none());
+        assert!(Layout::stored(&text.replace("\"numbers\"", "\"unknown\""), &panes).is_none());
     }
 
     #[test]
     fn panes_close_and_come_back() {
-        let mut layout = Layout::default();
-        layout.set_open(Pane::Numbers, false);
-        assert!(!layout.is_open(Pane::Numbers) && layout.is_valid());
-        layout.set_open(Pane::Numbers, true);
-        assert!(layout.is_open(Pane::Numbers));
+        let panes = catalogue();
+        let mut layout = Layout::wide(&panes);
+        layout.set_open("numbers", false);
+        assert!(!layout.is_open("numbers") && layout.is_valid(&panes));
+        layout.set_open("numbers", true);
+        assert!(layout.is_open("numbers"));
     }
 }

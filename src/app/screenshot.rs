@@ -9,15 +9,15 @@ use crate::engine::capture::file;
 
 use crate::app::App;
 use crate::app::Options;
-use crate::app::data::state::View;
+use crate::app::data::selection::MapCell;
 use crate::app::system_dialogs;
 
-/// What to draw.
+/// A picture of the window to be drawn.
 #[derive(Clone, Debug)]
 pub struct Screenshot {
     /// The capture on show.
     pub capture: PathBuf,
-    /// Another one, as the baseline.
+    /// The capture of the baseline.
     pub baseline: Option<PathBuf>,
     /// Width and height in pixels.
     pub size: [u32; 2],
@@ -56,21 +56,19 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
         .with_pixels_per_point(wanted.scale)
         .wgpu()
         .build_eframe(|cc| App::new(cc, options));
-    // As eframe does for a window.
+    // eframe does the same for a window.
     harness.ctx.add_font_provider(Arc::new(egui_system_font_provider::SystemFontProvider::new()));
     let app = harness.state_mut();
-    app.state.prefs.theme = if wanted.dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
-    app.state.prefs.hints_seen = true;
-    app.state.view = View::default();
+    app.shared.prefs.theme = if wanted.dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
+    app.shared.prefs.hints_seen = true;
     if let Some(baseline) = baseline {
-        let id = app.state.runs.add(baseline.capture, false, None);
-        app.state.runs.set_baseline(Some(id));
+        let id = app.shared.runs.add(baseline.capture, false, None);
+        app.shared.runs.set_baseline(Some(id));
     }
     app.add_loaded(wanted.capture.clone(), loaded.capture, loaded.damage);
     app.take_over_run();
     if let Some([block, step]) = wanted.cell {
-        (app.state.view.block, app.state.view.step) = (Some(block), Some(step));
-        app.state.view.selection = Some([step, step, block, block]);
+        app.shared.selection.select(MapCell { step, block });
     }
     // Sizes settle within a few frames; nothing moves after that.
     harness.run_steps(6);
@@ -78,8 +76,9 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
     Ok((opaque(image.as_raw(), harness.ctx.global_style().visuals.panel_fill), image.width(), image.height()))
 }
 
-/// A picture drawn over the colour that a window is cleared with, RGBA with premultiplied alpha: the harness clears to nothing.
-pub(in crate::app) fn opaque(rgba: &[u8], cleared: egui::Color32) -> Vec<u8> {
+/// A picture over the colour that a window is cleared with. Both are RGBA with premultiplied alpha.
+/// The harness clears to transparency.
+pub fn opaque(rgba: &[u8], cleared: egui::Color32) -> Vec<u8> {
     let over = |pixel: &[u8]| egui::Color32::from_rgba_premultiplied(pixel[0], pixel[1], pixel[2], pixel[3]);
     rgba.chunks_exact(4).flat_map(|pixel| cleared.blend(over(pixel)).to_array()).collect()
 }

@@ -2,16 +2,17 @@
 
 use egui::{RichText, Ui};
 
-use crate::app::data::state::{Action, State};
+use crate::app::actions::{Action, Actions};
+use crate::app::data::shared::Shared;
 use crate::app::draw::theme::{self, Palette};
 
-/// What can be done first; dismissed for good.
-pub fn ui(ui: &mut Ui, state: &mut State) {
-    if state.prefs.hints_seen {
+/// Draws the hints until they are dismissed.
+pub fn ui(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    if shared.prefs.hints_seen {
         return;
     }
     let palette = Palette::of(ui);
-    let first = match state.ready() {
+    let first = match shared.ready() {
         Ok(()) => "Press Generate to watch the built-in model work".to_owned(),
         Err(why) => format!("{} Generate then shows it at work", why),
     };
@@ -25,10 +26,10 @@ pub fn ui(ui: &mut Ui, state: &mut State) {
                      attends to; choose a strategy to reuse what hardly changes."
                 ));
                 if ui.button("Got it").clicked() {
-                    state.prefs.hints_seen = true;
+                    actions.prefs(|prefs| prefs.hints_seen = true);
                 }
-                if !state.job.busy() && ui.button("Open a capture...").clicked() {
-                    state.actions.push(Action::OpenCapture);
+                if !shared.job.busy() && ui.button("Open a capture...").clicked() {
+                    actions.ask(Action::ChooseCapture);
                 }
             });
         },

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Deserializer};
+
 use crate::caching::{
-    CacheError, Evidence, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig, StrategyInputs, Value,
-    hit_rate,
+    CacheError, Calibration, Evidence, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig,
+    StrategyInputs, Value, hit_rate,
 };
 use crate::engine::{ClipSettings, Facts, GenerateRequest, Observe, Received, clip_settings_of, limits};
 
@@ -52,7 +54,7 @@ pub struct Form {
     /// What not to show.
     pub negative_prompt: String,
     /// Size, frames, steps and the like.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "stored_clip")]
     pub clip: ClipSettings,
     /// All strategies with their settings, so that none is lost by looking at another.
     pub strategies: Vec<Listed>,
@@ -225,6 +227,32 @@ impl Form {
         Some(removed.config)
     }
 
+    /// Changes a setting of the chosen strategy. A value that the rule refuses changes nothing.
+    pub fn set_setting(&mut self, shape: Shape, key: &str, value: Value) {
+        if let Some(listed) = self.listed_mut() {
+            listed.config.set(shape, key, value).ok();
+            // A setting may ask for another calibration than the user's: then the model's is used.
+            listed.own_calibration &= listed.config.is_calibrated();
+        }
+    }
+
+    /// Calibrates the chosen strategy with the measurements of a run over so many blocks.
+    pub fn calibrate_from_run(&mut self, measured: Calibration, blocks: usize) {
+        if let Some(listed) = self.listed_mut() {
+            let evidence = Evidence::new(measured.sigmas.clone(), blocks).with_calibration(measured);
+            listed.config.uncalibrate();
+            listed.own_calibration = listed.config.calibrate(&evidence).is_ok() && listed.config.is_calibrated();
+        }
+    }
+
+    /// Forgets the user's calibration of the chosen strategy: the model's is used again.
+    pub fn forget_own_calibration(&mut self) {
+        if let Some(listed) = self.listed_mut() {
+            listed.config.uncalibrate();
+            listed.own_calibration = false;
+        }
+    }
+
     /// Puts what is known of the model into the strategies: calibrations, lists of blocks, and the
     /// plan for a goal. What the user brought stays.
     pub fn calibrate(&mut self, evidence: &Evidence) {
@@ -289,6 +317,22 @@ impl Form {
     }
 }
 
+/// Reads the settings of the clip in a stored form. Older programs stored the size as a pair, and no
+/// frame rate: the rate is then 0, and [`Form::mend`] replaces it.
+fn stored_clip<'de, D: Deserializer<'de>>(from: D) -> Result<ClipSettings, D::Error> {
+    #[derive(Deserialize)]
+    struct Stored {
+        size: Option<[usize; 2]>,
+        #[serde(default)]
+        fps: u32,
+        #[serde(flatten)]
+        clip: ClipSettings,
+    }
+    let Stored { size, fps, clip } = Stored::deserialize(from)?;
+    let [width, height] = size.unwrap_or([clip.width, clip.height]);
+    Ok(ClipSettings { width, height, fps, ..clip })
+}
+
 /// Why the settings of a strategy cannot work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -310,7 +354,8 @@ impl From<CacheError> for Trouble {
 /// What a strategy is expected to do, before it runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prediction {
-    /// What each step will do; empty where that is decided while it runs, or where the settings cannot work.
+    /// What each step will do; empty where that is decided while it runs, or where the settings
+    /// cannot work.
     pub plans: Vec<StepPlan>,
     /// Why the settings cannot work.
     pub trouble: Option<Trouble>,

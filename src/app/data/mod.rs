@@ -1,7 +1,14 @@
-//! What the window knows, without drawing.
+//! The data of the window. Nothing in this folder draws.
 
+pub mod change;
 pub mod form;
+pub mod job;
+pub mod likeness;
+pub mod log;
+pub mod model;
 pub mod plan_edit;
+pub mod prefs;
 pub mod runs;
-pub mod scores;
-pub mod state;
+pub mod selection;
+pub mod shared;
+pub mod strategy_file;

@@ -1,5 +1,5 @@
-//! A plan changed by hand: cells of the map switched between computed and reused. What an edit does not touch stays as it is, with
-//! its forecasts and corrections.
+//! A plan changed by hand: cells of the map switched between computed and reused. What an edit does
+//! not touch stays as it is, with its forecasts and corrections.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,7 +14,8 @@ pub const TITLE: &str = "my plan";
 pub struct Edit {
     /// Every step.
     pub plans: Vec<StepPlan>,
-    /// Steps in which a forecast became "as it was last": what it was made from is no longer stored.
+    /// Steps in which a forecast became "as it was last": what it was made from is no longer
+    /// stored.
     pub held: usize,
     /// Corrections that are gone.
     pub uncorrected: usize,
@@ -36,8 +37,9 @@ impl Edit {
     }
 }
 
-/// Reuses all cells of a rectangle, or computes them all if the prompt's branch reuses them already. The first step stays computed:
-/// there is nothing to reuse yet. Both branches are edited alike.
+/// Reuses all cells of a rectangle, or computes them all if the prompt's branch reuses them
+/// already. The first step stays computed: there is nothing to reuse yet. Both branches are edited
+/// alike.
 pub fn toggle(plans: &[StepPlan], blocks: usize, steps: Range<usize>, selected: Range<usize>) -> Edit {
     let steps = steps.start.max(1)..steps.end.min(plans.len());
     let selected = selected.start..selected.end.min(blocks);
@@ -65,7 +67,8 @@ pub fn toggle(plans: &[StepPlan], blocks: usize, steps: Range<usize>, selected: 
     Edit { held: held(plans, &edited, blocks), uncorrected, plans: edited }
 }
 
-/// Whether a correction finds what it was made for: its own step, the skipped ones before it, and what it forecasts from.
+/// Whether a correction finds what it was made for: its own step, the skipped ones before it, and
+/// what it forecasts from.
 fn still_right(before: &[StepPlan], after: &[StepPlan], blocks: usize, step: usize, correction: &Correction) -> bool {
     let Some(first) = step.checked_sub(correction.shares.len()) else { return false };
     let same = |step: usize| before[step].cond == after[step].cond && before[step].uncond == after[step].uncond;
@@ -150,8 +153,9 @@ fn cells_of(plans: &[BranchPlan], blocks: usize) -> Vec<Vec<Does>> {
     plans.iter().enumerate().map(&mut of_step).collect()
 }
 
-/// One branch of all steps. A delta belongs to a run of blocks and is used by the same run only: where one step cuts a run, the step
-/// that stored its newest delta and all that use that one are cut there too. A cut run adds up to what it was whole.
+/// One branch of all steps. A delta belongs to a run of blocks and is used by the same run only:
+/// where one step cuts a run, the step that stored its newest delta and all that use that one are
+/// cut there too. A cut run adds up to what it was whole.
 struct Branch {
     cells: Vec<Vec<Does>>,
     /// Where runs of blocks begin and end: `blocks + 1` a step.
@@ -295,7 +299,8 @@ fn set(row: &mut [Does], selected: Range<usize>, reuse: bool) {
     }
 }
 
-/// Lets cells use the last step that computes their block, where the step that they used no longer does, or a later one does now.
+/// Lets cells use the last step that computes their block, where the step that they used no longer
+/// does, or a later one does now.
 fn rebase(cells: &mut [Vec<Does>], before: &[Vec<Does>]) {
     for block in 0..cells.first().map_or(0, Vec::len) {
         // The last step that computes the block, and the last that did not before.
@@ -367,7 +372,8 @@ mod tests {
         plans.iter().flat_map(|plan| plan.cond.cells(blocks)).map(|cell| cell == Cell::Reused).collect()
     }
 
-    /// As the planner makes them: forecasts from the last two computed steps, and a correction after each gap.
+    /// As the planner makes them: forecasts from the last two computed steps, and a correction
+    /// after each gap.
     fn planner_like(computed: &[bool], blocks: usize) -> Vec<StepPlan> {
         let mut basis = 0;
         let mut gap = 0;
@@ -400,7 +406,8 @@ mod tests {
         assert_eq!(toggle(&edit.plans, 6, 1..3, 2..4).plans, full);
     }
 
-    /// Computed steps 0, 1, 4, 7, 10 and 12: the edit of step 5 changes what 4 stores, so what uses 4 is held, and no more than that.
+    /// Computed steps 0, 1, 4, 7, 10 and 12: the edit of step 5 changes what 4 stores, so what uses
+    /// 4 is held, and no more than that.
     #[test]
     fn an_edit_of_the_planner_s_plan_leaves_the_rest_as_it_was() {
         let computed: Vec<bool> = (0..14).map(|step| [0, 1, 4, 7, 10, 12].contains(&step)).collect();
@@ -415,7 +422,8 @@ mod tests {
         assert!(hold(8) && hold(9));
         assert_eq!(edit.plans[5].cond.computed(6), 1);
         assert_eq!(edit.plans[6].cond.computed(6), 0);
-        // Of the corrections at 4, 7, 10 and 12 the last remains: 4 is cut, 7 and 10 lost what they are made from.
+        // Of the corrections at 4, 7, 10 and 12 the last remains: 4 is cut, 7 and 10 lost what they
+        // are made from.
         assert_eq!((edit.held, edit.uncorrected), (4, 3));
         assert!(edit.simplified().is_some_and(|text| text.contains("4 steps") && text.contains("3 corrections")));
     }
@@ -430,7 +438,8 @@ mod tests {
             assert_eq!(edit.plans[step], plans[step], "step {step}");
         }
         assert!(edit.plans[7].cond.is_full(6));
-        // 9 ends the gap that was edited, and 10 and 11 were forecast from 9 and 6: now 7 lies between.
+        // 9 ends the gap that was edited, and 10 and 11 were forecast from 9 and 6: now 7 lies
+        // between.
         assert_eq!((edit.held, edit.uncorrected), (3, 2));
     }
 
@@ -442,7 +451,8 @@ mod tests {
                 _ => planner_like(&computed, 6),
             };
             if kind == 1 {
-                // Two outputs are known at any rate; what is corrected after them must not be forecast otherwise.
+                // Two outputs are known at any rate; what is corrected after them must not be
+                // forecast otherwise.
                 plans[5] = output.clone();
                 plans.iter_mut().for_each(|plan| plan.correction = None);
                 plans[1] = StepPlan::both(BranchPlan::whole(6, Action::Store));
@@ -453,7 +463,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is clicked, the engine takes the plan, it reuses what was clicked, and nothing else.
+        /// Whatever is clicked, the engine takes the plan, it reuses what was clicked, and nothing
+        /// else.
         #[test]
         fn every_edit_makes_a_plan_that_runs(
             start in mostly_planned(),

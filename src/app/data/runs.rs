@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::caching::StepPlan;
 use crate::engine::{BlockRecord, Capture, Record, StepRecord};
 
-/// Most runs shown side by side: a baseline and three others.
+/// The most runs side by side: a baseline and three others.
 pub const MOST_SHOWN: usize = 4;
 
 /// One run.
@@ -14,21 +14,21 @@ pub const MOST_SHOWN: usize = 4;
 pub struct Run {
     /// Number within the session, from 1.
     pub id: u64,
-    /// What it did so far; shared with the threads that save it and compare its clip.
+    /// Its capture so far. Threads that save it or compare its clip share it.
     pub capture: Arc<Capture>,
-    /// Grows with every change of the capture, so that what is made from it can be kept until then.
+    /// Grows with every change of the capture. Textures and comparisons are kept until it changes.
     pub version: u64,
     /// Whether it is still going on.
     pub live: bool,
-    /// Where it was opened from or saved to.
+    /// The file that it was opened from or saved to.
     pub path: Option<PathBuf>,
-    /// Its clip is in a file.
+    /// Whether its clip is in a file.
     pub clip_saved: bool,
-    /// Shown beside the current run.
+    /// Whether it is shown beside the current run.
     pub beside: bool,
-    /// The foreground as the user painted it, one bit a token; in place of the estimated mask.
+    /// The mask that the user painted, one bit a token. It replaces the estimated mask.
     pub painted: Option<Vec<bool>>,
-    /// The same before the last stroke, for undo.
+    /// The painted mask before the last stroke, for undo.
     pub painted_before: Option<Option<Vec<bool>>>,
     /// Grows with every change of the painted mask.
     pub mask_version: u64,
@@ -39,7 +39,7 @@ pub struct Run {
 pub struct Saving {
     /// Denoising time of the baseline divided by that of the run.
     pub speedup: f64,
-    /// Seconds less.
+    /// Seconds saved.
     pub seconds: f64,
 }
 
@@ -47,6 +47,12 @@ impl Run {
     /// A short name: number and strategy.
     pub fn title(&self) -> String {
         format!("#{} {}", self.id, self.capture.run.strategy.name())
+    }
+
+    /// Prompt, seed, steps and strategy in a line.
+    pub fn subtitle(&self) -> String {
+        let info = &self.capture.run;
+        format!("\"{}\", seed {}, {} steps, {}", info.prompt, info.clip.seed, info.steps(), info.strategy.name())
     }
 
     /// The foreground mask in use, one bit a token: the painted one, else the newest estimate.
@@ -66,13 +72,13 @@ impl Run {
         self.capture.steps.iter().find(|record| record.step == step)
     }
 
-    /// The step on show where one is wished for: that one, or the newest that was recorded.
+    /// The step on show: the selected step if it was recorded, else the newest one.
     pub fn shown_step(&self, wished: Option<usize>) -> Option<usize> {
         let newest = self.capture.steps.last().map(|step| step.step);
         wished.filter(|step| self.step(*step).is_some()).or(newest)
     }
 
-    /// Whether it is done and in no file, neither whole nor as a clip.
+    /// Whether it is done, and neither its capture nor its clip is in a file.
     pub fn unsaved(&self) -> bool {
         !self.live && self.path.is_none() && !self.clip_saved
     }
@@ -87,7 +93,8 @@ impl Run {
         self.capture.steps.iter().map(|step| step.seconds).sum()
     }
 
-    /// Median seconds of steps that computed every block; the first step is left out where there are others: it also compiles.
+    /// Median seconds of steps that computed every block; the first step is left out where there
+    /// are others: it also compiles.
     pub fn full_step_seconds(&self) -> Option<f64> {
         let run = &self.capture.run;
         let full = |step: &&StepRecord| {
@@ -102,14 +109,15 @@ impl Run {
         times.get(times.len() / 2).copied()
     }
 
-    /// Seconds of all steps so far. Those that compiled kernels took long for a reason that no reuse changes and that does not come
-    /// again: none counts more than a full step.
+    /// Seconds of all steps so far. Those that compiled kernels took long for a reason that no
+    /// reuse changes and that does not come again: none counts more than a full step.
     fn steady_seconds(&self) -> f64 {
         let full = self.full_step_seconds().unwrap_or(f64::INFINITY);
         self.capture.steps.iter().map(|step| step.seconds.min(full)).sum()
     }
 
-    /// What was saved against a complete run of the same job; without one against the run's own full steps.
+    /// What was saved against a complete run of the same job; without one against the run's own
+    /// full steps.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
         let (steps, all) = (self.capture.steps.len(), self.capture.run.steps());
         let theirs = match baseline.filter(|other| other.id != self.id) {
@@ -169,12 +177,12 @@ impl Runs {
         id
     }
 
-    /// A run begins.
+    /// Adds a run that begins.
     pub fn start(&mut self) -> u64 {
         self.add(Capture::default(), true, None)
     }
 
-    /// Takes over what a run did.
+    /// Adds records to a run.
     pub fn observe(&mut self, id: u64, records: Vec<Record>) {
         self.change(id, |run| {
             let capture = Arc::make_mut(&mut run.capture);
@@ -182,7 +190,7 @@ impl Runs {
         });
     }
 
-    /// A run has ended, one way or another.
+    /// Takes note that a run has ended.
     pub fn end(&mut self, id: u64) {
         self.change(id, |run| run.live = false);
     }
@@ -194,21 +202,21 @@ impl Runs {
         }
     }
 
-    /// A run's capture is in a file now.
+    /// Takes note of the file of a run's capture.
     pub fn saved(&mut self, id: u64, path: PathBuf) {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             run.path = Some(path);
         }
     }
 
-    /// A run's clip is in a file now.
+    /// Takes note that a run's clip is in a file.
     pub fn clip_saved(&mut self, id: u64) {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             run.clip_saved = true;
         }
     }
 
-    /// Makes a run without reuse the baseline where there is none of its job; whether it did.
+    /// Makes a run without reuse the baseline if there is none of its job. Returns whether it did.
     pub fn promote(&mut self, id: u64) -> bool {
         let Some(run) = self.get(id).filter(|run| run.capture.run.strategy.is_off()) else {
             return false;
@@ -225,17 +233,17 @@ impl Runs {
         self.list.iter()
     }
 
-    /// How many.
+    /// The number of runs.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// One of them.
+    /// The run with a number.
     pub fn get(&self, id: u64) -> Option<&Run> {
         self.list.iter().find(|run| run.id == id)
     }
 
-    /// One of them, to change; its version grows.
+    /// Changes a run. Its version grows.
     pub fn change(&mut self, id: u64, change: impl FnOnce(&mut Run)) {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             change(run);
@@ -253,14 +261,14 @@ impl Runs {
         }
     }
 
-    /// Keeps the painted mask as it is for undo: a stroke begins, or another mask comes.
+    /// Keeps the painted mask for undo, before a stroke or another mask.
     pub fn keep_mask(&mut self, id: u64) {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             run.painted_before = Some(run.painted.clone());
         }
     }
 
-    /// Takes back what was painted since the mask was kept; once more, and it is painted again.
+    /// Swaps the painted mask with the one that was kept: undo, and redo.
     pub fn undo_mask(&mut self, id: u64) {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id)
             && let Some(before) = run.painted_before.take()
@@ -290,28 +298,30 @@ impl Runs {
         self.baseline = id;
     }
 
-    /// A baseline for the current run: of the same clip, and not the run itself.
-    pub fn comparable(&self) -> Option<(&Run, &Run)> {
-        let (baseline, current) = (self.baseline()?, self.current()?);
-        (baseline.id != current.id && same_clip(baseline, current)).then_some((baseline, current))
+    /// The baseline, if the run on show can be laid over it: another run of a clip of the same size.
+    pub fn shown_baseline(&self) -> Option<&Run> {
+        let current = self.current()?;
+        self.baseline().filter(|baseline| baseline.id != current.id && same_clip(baseline, current))
     }
 
-    /// The baseline of a run, where both did the same job, so that time and likeness mean something.
+    /// The baseline of a run, where both did the same job, so that time and likeness mean
+    /// something.
     pub fn reference_of(&self, run: &Run) -> Option<&Run> {
         self.baseline().filter(|baseline| baseline.id != run.id && differs(baseline, run).is_none())
     }
 
-    /// The runs of the preview: the baseline, the current one and those beside it, at most [`MOST_SHOWN`].
+    /// The runs of the preview: the baseline, the current one and those beside it, at most
+    /// [`MOST_SHOWN`].
     pub fn shown(&self) -> Vec<&Run> {
         let Some(current) = self.current() else { return Vec::new() };
-        let baseline = self.comparable().map(|(baseline, _)| baseline);
+        let baseline = self.shown_baseline();
         let beside = self.list.iter().filter(|run| {
             run.beside && run.id != current.id && Some(run.id) != baseline.map(|run| run.id) && same_clip(run, current)
         });
         baseline.into_iter().chain([current]).chain(beside).take(MOST_SHOWN).collect()
     }
 
-    /// Takes a run off the list, and gives it to who may bring it back.
+    /// Takes a run off the list. The result can bring it back.
     pub fn close(&mut self, id: u64) -> Option<Closed> {
         let place = self.list.iter().position(|run| run.id == id)?;
         let run = self.list.remove(place);
@@ -360,7 +370,8 @@ pub fn same_clip(a: &Run, b: &Run) -> bool {
     key(a) == key(b)
 }
 
-/// The first setting besides the strategy in which two runs differ; `None` where both did the same job.
+/// The first setting besides the strategy in which two runs differ; `None` where both did the same
+/// job.
 pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
     let (x, y) = (&a.capture.run, &b.capture.run);
     let fewer = |run: &Run| run.capture.run.strategy.steps(usize::MAX) != usize::MAX;
@@ -372,7 +383,7 @@ pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
         ("seed", x.clip.seed == y.clip.seed && x.noise == y.noise),
         ("guidance", x.clip.guidance_scale == y.clip.guidance_scale),
         ("sampler", x.scheduler == y.scheduler && x.flow_shift() == y.flow_shift()),
-        // Fewer of them are a strategy.
+        // Fewer steps are a strategy.
         ("number of steps", x.steps() == y.steps() || fewer(a) || fewer(b)),
     ];
     checks.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
@@ -389,9 +400,10 @@ mod tests {
         assert!(runs.current().is_none() && runs.shown().is_empty());
         let first = runs.add(sample::capture(sample::Kind::Off), false, None);
         runs.set_baseline(Some(first));
-        assert!(runs.comparable().is_none(), "a run is no baseline of itself");
+        assert!(runs.shown_baseline().is_none(), "a run is no baseline of itself");
         let second = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        assert_eq!(runs.comparable().map(|(a, b)| (a.id, b.id)), Some((first, second)));
+        assert_eq!(runs.shown_baseline().map(|run| run.id), Some(first));
+        assert_eq!(runs.current().map(|run| run.id), Some(second));
         runs.close(second);
         assert_eq!(runs.current().map(|run| run.id), Some(first));
         runs.close(first);
@@ -409,7 +421,7 @@ mod tests {
         let own = uniform.saving(None).unwrap();
         assert!((own.speedup - saving.speedup).abs() < 0.3, "{own:?}");
         assert_eq!((off.eta(), off.saving(None)), (None, None));
-        // What compiling took is no part of it, on either side.
+        // The time for compiling does not count, on either side.
         let compiling = |run: &Run| changed(run, |capture| capture.steps[0].seconds += 100.0);
         assert!((compiling(uniform).saving(Some(off)).unwrap().speedup - saving.speedup).abs() < 0.2);
         assert!((uniform.saving(Some(&compiling(off))).unwrap().speedup - saving.speedup).abs() < 0.2);
@@ -451,7 +463,7 @@ mod tests {
         other.run.clip.seed = 7;
         let other = runs.add(other, false, None);
         let referred = |runs: &Runs| runs.current().is_some_and(|run| runs.reference_of(run).is_some());
-        assert!(runs.comparable().is_some() && !referred(&runs));
+        assert!(runs.shown_baseline().is_some() && !referred(&runs));
         assert_eq!(differs(runs.get(off).unwrap(), runs.get(other).unwrap()), Some("seed"));
         let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
         assert!(referred(&runs) && !runs.promote(uniform));

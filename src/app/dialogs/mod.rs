@@ -1,53 +1,48 @@
-//! File dialogs: what is asked for, in plain words, and what is done with the answer. Who answers is the system's dialog, or a test in
-//! the user's place.
+//! File dialogs: questions for a path, and what is done with the answer. The system's dialogs
+//! answer, or a test in the user's place.
 
-pub mod files;
+pub mod dropped;
 pub mod quit;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::Capture;
-use crate::engine::capture::file;
-use crate::media::figure::Svg;
-use crate::media::{self, Clip};
+use crate::app::link::{Link, Message, Messenger, read_capture, read_mask, read_strategy};
 
-use crate::app::link::{Link, Teller, Told, read_capture, read_mask, read_strategy};
-
-/// Time in which nobody can have seen a dialog and closed it.
+/// A dialog that is dismissed faster than this was never on screen.
 const FASTEST_HAND: Duration = Duration::from_millis(300);
 
-/// A kind of file: its name, and how such files end.
+/// A kind of file: its name, and the endings of such files.
 pub type Filter = (&'static str, &'static [&'static str]);
 
-/// What a dialog is for.
+/// The purpose of a dialog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A file to read.
     Open,
     /// A folder to read.
     Folder,
-    /// A file to write, by this name if the user wants no other.
+    /// A file to write, with the name that is suggested.
     Save(String),
 }
 
 /// A question for a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialog {
-    /// What it says on top.
+    /// Its title.
     pub title: String,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
-    /// Kinds of files.
+    /// The kinds of files that can be chosen.
     pub filters: Vec<Filter>,
 }
 
-/// A path that is being chosen; `None` if the user wants none.
+/// A path that is being chosen; `None` if the user dismisses the dialog.
 pub type Chosen = Pin<Box<dyn Future<Output = Option<PathBuf>> + Send>>;
 
-/// Who is asked, on the window's thread.
+/// Shows a dialog. It is called on the window's thread.
 pub type Choose = Arc<dyn Fn(Dialog) -> Chosen + Send + Sync>;
 
 /// The system's dialogs.
@@ -57,7 +52,7 @@ pub fn system() -> Choose {
         for (name, endings) in dialog.filters {
             shown = shown.add_filter(name, endings);
         }
-        // Asked here and now: some systems show dialogs from the window's thread alone.
+        // The dialog is opened here: some systems open dialogs from the window's thread only.
         match dialog.purpose {
             Purpose::Open => path(shown.pick_file()),
             Purpose::Folder => path(shown.pick_folder()),
@@ -83,28 +78,30 @@ impl Dialog {
         Self::new(title, Purpose::Folder, &[])
     }
 
-    fn save(title: &str, name: &str, filters: &[Filter]) -> Self {
+    /// Asks for a file to write.
+    pub fn save(title: &str, name: &str, filters: &[Filter]) -> Self {
         Self::new(title, Purpose::Save(name.into()), filters)
     }
 }
 
-impl Teller {
-    /// Shows a dialog, waits for it on a thread of its own, and goes on there with what was chosen.
-    fn ask(&self, dialog: Dialog, then: impl FnOnce(&Self, PathBuf) + Send + 'static) {
+impl Messenger {
+    /// Shows a dialog, and calls `then` with the chosen path on a thread of its own.
+    pub fn ask(&self, dialog: Dialog, then: impl FnOnce(&Self, PathBuf) + Send + 'static) {
         let writes = matches!(dialog.purpose, Purpose::Save(_));
         let chosen = self.choose(dialog);
-        self.spawn(move |teller| {
+        self.spawn(move |messenger| {
             let asked = Instant::now();
             match pollster::block_on(chosen) {
                 Some(path) => {
-                    let _writing = writes.then(|| teller.writing());
-                    then(teller, path);
+                    let _writing = writes.then(|| messenger.writing());
+                    then(messenger, path);
                 }
-                // Nobody dismisses a dialog that fast: there was none. The library does not say so.
+                // Nobody dismisses a dialog that fast: there was none. The library does not report
+                // that.
                 None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
                     let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
                                 Captures also open by drop and from the command line.";
-                    teller.tell(Told::Failed(text.into()));
+                    messenger.send(Message::Failed(text.into()));
                 }
                 None => {}
             }
@@ -113,117 +110,37 @@ impl Teller {
 }
 
 impl Link {
-    fn ask(&self, dialog: Dialog, then: impl FnOnce(&Teller, PathBuf) + Send + 'static) {
-        self.teller.ask(dialog, then);
-    }
-
     /// Lets the user choose a capture.
     pub fn choose_capture(&self) {
-        self.ask(Dialog::open("Open a capture", &[("Captures", &["capture", "partial"])]), |teller, path| {
-            teller.tell(read_capture(path));
-        });
+        self.messenger.ask(
+            Dialog::open("Open a capture", &[("Captures", &["capture", "partial"])]),
+            |messenger, path| {
+                messenger.send(read_capture(path));
+            },
+        );
     }
 
-    /// Lets the user choose pictures of a mask for a run of a token grid.
+    /// Lets the user choose pictures of a mask for a run with a token grid.
     pub fn choose_mask(&self, run: u64, grid: [usize; 3]) {
-        self.ask(Dialog::open("Load a mask", &[("Pictures", &["png", "apng", "gif"])]), move |teller, path| {
-            teller.tell(read_mask(&path, run, grid));
-        });
-    }
-
-    /// Lets the user save a mask.
-    pub fn save_mask(&self, clip: Clip) {
-        let dialog = Dialog::save("Save the mask", "mask.png", &[("Animated PNG", &["png", "apng"])]);
-        self.ask(dialog, move |teller, path| {
-            teller.tell(done(&path, media::write(&path, &clip, "")));
-        });
+        self.messenger.ask(
+            Dialog::open("Load a mask", &[("Pictures", &["png", "apng", "gif"])]),
+            move |messenger, path| {
+                messenger.send(read_mask(&path, run, grid));
+            },
+        );
     }
 
     /// Lets the user choose a model's folder.
     pub fn choose_model(&self) {
-        self.ask(Dialog::folder("Choose a model folder"), |teller, path| {
-            teller.tell(Told::Model(path));
+        self.messenger.ask(Dialog::folder("Choose a model folder"), |messenger, path| {
+            messenger.send(Message::ModelChosen(path));
         });
     }
 
     /// Lets the user choose a strategy's file.
     pub fn choose_strategy(&self) {
-        self.ask(Dialog::open("Open a strategy", &[("Strategies", &["json"])]), |teller, path| {
-            teller.tell(read_strategy(&path));
+        self.messenger.ask(Dialog::open("Open a strategy", &[("Strategies", &["json"])]), |messenger, path| {
+            messenger.send(read_strategy(&path));
         });
     }
-
-    /// Lets the user save something that is JSON.
-    pub fn save_json(&self, title: &str, name: &str, json: impl FnOnce() -> Result<String, String> + Send + 'static) {
-        self.ask(Dialog::save(title, name, &[("JSON", &["json"])]), move |teller, path| {
-            teller.tell(match json() {
-                Ok(json) => done(&path, media::write_bytes(&path, json.as_bytes())),
-                Err(error) => Told::Failed(error),
-            });
-        });
-    }
-
-    /// Lets the user save the capture of a run.
-    pub fn save_capture(&self, run: u64, capture: Arc<Capture>) {
-        let dialog = Dialog::save("Save the capture", "run.capture", &[("Captures", &["capture"])]);
-        self.ask(dialog, move |teller, path| {
-            teller.tell(match file::save(&path, &capture) {
-                Ok(()) => Told::Saved(run, path),
-                Err(error) => Told::Failed(error.to_string()),
-            });
-        });
-    }
-
-    /// Lets the user save the clip of a run, with its settings inside.
-    pub fn save_clip(&self, run: u64, capture: Arc<Capture>) {
-        let kinds: &[Filter] =
-            &[("MP4", &["mp4"]), ("Animated PNG", &["png", "apng"]), ("GIF", &["gif"]), ("Y4M", &["y4m"])];
-        self.ask(Dialog::save("Save the clip", "clip.mp4", kinds), move |teller, path| {
-            let written = files::clip(&capture)
-                .and_then(|clip| written(&path, media::write(&path, &clip, &capture.run.settings().to_string())));
-            teller.tell(written.map_or_else(Told::Failed, |()| Told::ClipSaved(run, path)));
-        });
-    }
-
-    /// What takes a picture of the window and lets the user save it.
-    pub fn picture_saver(&self) -> impl FnOnce(Result<Clip, String>) + Send + 'static {
-        let teller = self.teller.clone();
-        move |picture| {
-            let dialog = Dialog::save("Save the picture", "pane.png", &[("PNG", &["png"])]);
-            match picture {
-                Ok(clip) => teller.ask(dialog, move |teller, path| {
-                    teller.tell(done(&path, media::write(&path, &clip, "")));
-                }),
-                Err(error) => teller.spawn(move |teller| {
-                    teller.tell(Told::Failed(error));
-                }),
-            }
-        }
-    }
-
-    /// Lets the user save a figure.
-    pub fn save_figure(&self, svg: Svg, name: &str) {
-        self.ask(Dialog::save("Save the figure", name, &[("SVG figure", &["svg"])]), move |teller, path| {
-            teller.tell(done(&path, media::write_bytes(&path, svg.as_str().as_bytes())));
-        });
-    }
-
-    /// Lets the user save a map as a figure or a table, by the file's name.
-    pub fn save_map(&self, svg: String, csv: String) {
-        let kinds: &[Filter] = &[("SVG figure", &["svg"]), ("CSV table", &["csv"])];
-        self.ask(Dialog::save("Export the map", "map.svg", kinds), move |teller, path| {
-            let table = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-            let text = if table { csv } else { svg };
-            teller.tell(done(&path, media::write_bytes(&path, text.as_bytes())));
-        });
-    }
-}
-
-fn done<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Told {
-    written(path, result).map_or_else(Told::Failed, |()| Told::Done(format!("Saved {}", path.display())))
-}
-
-/// Why a file could not be written, in plain words.
-fn written<E: std::fmt::Display>(path: &Path, result: Result<(), E>) -> Result<(), String> {
-    result.map_err(|error| format!("{} could not be saved: {error}", path.display()))
 }

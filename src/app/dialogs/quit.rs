@@ -1,41 +1,43 @@
-//! Leaving the window: what would be lost is asked about first.
+//! Leaving the window. The user is asked first if something would be lost.
 
 use egui::{Context, Id, Modal, ViewportCommand};
 
 use crate::app::App;
-use crate::app::data::state::{Job, State, Undo};
+use crate::app::data::change::Undo;
+use crate::app::data::job::Job;
+use crate::app::data::shared::Shared;
 use crate::app::draw::theme;
 
-/// Seconds of denoising that are worth a question: less is made again soon.
+/// The user is asked if at least so many seconds of denoising would be lost.
 const WORTH_ASKING: f64 = 60.0;
 
-/// Where leaving stands.
+/// The state of leaving the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Leaving {
-    /// Nobody wants to.
+    /// The user does not leave.
     #[default]
     No,
     /// The user is asked.
     Asked,
-    /// The user wants to.
+    /// The user leaves.
     Yes,
 }
 
-/// What closing the window loses, in plain words.
-fn lost(state: &State) -> Option<String> {
-    let running = matches!(state.job, Job::Running { .. });
-    // One that was closed is lost only now: until here it could come back.
-    let closed = match &state.undo {
+/// Lists what closing the window would lose, for the user.
+fn lost(shared: &Shared) -> Option<String> {
+    let running = matches!(shared.job, Job::Running { .. });
+    // A closed run could come back by undo: it is lost only now.
+    let closed = match &shared.undo {
         Some(Undo::Run(closed)) => Some(closed.run()),
         _ => None,
     };
-    let unsaved = || state.runs.iter().chain(closed).filter(|run| run.unsaved());
+    let unsaved = || shared.runs.iter().chain(closed).filter(|run| run.unsaved());
     let seconds: f64 = unsaved().map(|run| run.denoise_seconds()).sum();
     let mut told = Vec::new();
     if running {
         told.push("A clip is being generated.".to_owned());
     }
-    if state.saving > 0 {
+    if shared.saving > 0 {
         told.push("A file is being written.".to_owned());
     }
     if seconds >= WORTH_ASKING {
@@ -50,10 +52,11 @@ fn lost(state: &State) -> Option<String> {
 }
 
 impl App {
-    /// Keeps the window where closing it would lose something, for the question. Also of a window that is hidden, which draws nothing.
+    /// Keeps the window open for the question if closing it would lose something. This also works
+    /// for a hidden window, which draws nothing.
     pub(in crate::app) fn closing(&mut self, ctx: &Context) {
         let closing = ctx.input(|input| input.viewport().close_requested());
-        if closing && self.leaving != Leaving::Yes && lost(&self.state).is_some() {
+        if closing && self.leaving != Leaving::Yes && lost(&self.shared).is_some() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
             ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
             ctx.send_viewport_cmd(ViewportCommand::Focus);
@@ -61,13 +64,13 @@ impl App {
         }
     }
 
-    /// Asks whether to leave.
+    /// Draws the question.
     pub(in crate::app) fn quit(&mut self, ctx: &Context) {
         if self.leaving != Leaving::Asked {
             return;
         }
-        let Some(lost) = lost(&self.state) else {
-            // It is written or saved, or was short and is done.
+        let Some(lost) = lost(&self.shared) else {
+            // Nothing would be lost any more.
             self.leaving = Leaving::No;
             return;
         };

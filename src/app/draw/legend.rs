@@ -6,7 +6,7 @@ use crate::media::Colormap;
 
 use crate::app::draw::theme::{self, Palette};
 
-/// A colour bar in `rect` (about 34 points high), with its ends' values and what it shows.
+/// Draws a colour bar in `rect` (about 34 points high) with the values at its ends and a text.
 pub fn bar(ui: &Ui, rect: Rect, map: Colormap, text: &str, [low, high]: [f32; 2], format: &dyn Fn(f32) -> String) {
     let palette = Palette::of(ui);
     let painter = ui.painter().with_clip_rect(rect.intersect(ui.clip_rect()).expand(1.0));
@@ -27,7 +27,7 @@ pub fn bar(ui: &Ui, rect: Rect, map: Colormap, text: &str, [low, high]: [f32; 2]
     painter.text(pos2(rect.left(), rect.top() + 18.0), Align2::LEFT_TOP, text, font, palette.weak);
 }
 
-/// A number without the sign of a zero, rounded ones among them.
+/// Removes the sign of numbers that round to zero.
 fn plain_zero(number: String) -> String {
     match number.strip_prefix('-') {
         Some(rest) if !rest.contains(|c: char| c.is_ascii_digit() && c != '0') => rest.into(),
@@ -53,7 +53,7 @@ fn gradient(painter: &egui::Painter, strip: Rect, map: Colormap) {
     painter.add(mesh);
 }
 
-/// A swatch with a word; `mark` draws what tells it apart without its colour.
+/// Draws a swatch with a word. `mark` draws what tells it apart without colour.
 pub fn swatch(ui: &mut Ui, color: Color32, text: &str, mark: impl FnOnce(&mut Mesh, Rect)) {
     let (rect, _) = ui.allocate_exact_size(vec2(14.0, 14.0), egui::Sense::hover());
     ui.painter().rect_filled(rect, 2.0, color);

@@ -1,5 +1,6 @@
-//! Colours, small widgets and figures that panes share.
+//! Colours, small widgets and drawing that panes share.
 
-pub mod figures;
+pub mod cell;
 pub mod legend;
+pub mod textures;
 pub mod theme;

@@ -1,4 +1,5 @@
-//! Colours, spacing and small shared widgets. Text colours keep WCAG AA contrast (4.5 : 1) on every surface they appear on.
+//! Colours, spacing and small shared widgets. Text colours keep WCAG AA contrast (4.5 : 1) on every
+//! surface they appear on.
 
 use egui::{Color32, CornerRadius, FontFamily, FontId, Margin, Stroke, TextStyle, Theme, Vec2, Visuals};
 
@@ -7,11 +8,11 @@ use crate::media::Colormap;
 /// Colours by their meaning.
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
-    /// Behind the panes.
+    /// The window behind the panes.
     pub window: Color32,
     /// A pane.
     pub pane: Color32,
-    /// Inside a pane: fields, empty cells.
+    /// Areas inside a pane: fields, empty cells.
     pub well: Color32,
     /// Lines between things.
     pub line: Color32,
@@ -19,7 +20,7 @@ pub struct Palette {
     pub text: Color32,
     /// Less important text.
     pub weak: Color32,
-    /// What can be done next, what is selected.
+    /// The next thing to do, and selected things.
     pub accent: Color32,
     /// Text on `accent`.
     pub on_accent: Color32,
@@ -78,7 +79,7 @@ pub const LIGHT: Palette = Palette {
 };
 
 impl Palette {
-    /// That of the theme in use.
+    /// The palette of the theme in use.
     pub fn of(ui: &egui::Ui) -> Self {
         if ui.visuals().dark_mode { DARK } else { LIGHT }
     }
@@ -123,19 +124,19 @@ impl Palette {
     }
 }
 
-/// `share` of `b` in `a`.
+/// Mixes a `share` of `b` into `a`.
 pub fn mix(a: Color32, b: Color32, share: f32) -> Color32 {
     let channel = |a: u8, b: u8| (f32::from(a) * (1.0 - share) + f32::from(b) * share).round() as u8;
     Color32::from_rgb(channel(a.r(), b.r()), channel(a.g(), b.g()), channel(a.b(), b.b()))
 }
 
-/// A colour of a map.
+/// A colour of a colour map at `t` (0 to 1).
 pub fn mapped(map: Colormap, t: f32) -> Color32 {
     let [r, g, b] = map.color(t);
     Color32::from_rgb(r, g, b)
 }
 
-/// Gives the context both themes, fonts' sizes and spacing.
+/// Gives the context both themes, the sizes of fonts, and spacing.
 pub fn install(ctx: &egui::Context) {
     ctx.set_visuals_of(Theme::Dark, DARK.visuals(true));
     ctx.set_visuals_of(Theme::Light, LIGHT.visuals(false));
@@ -159,7 +160,7 @@ pub fn install(ctx: &egui::Context) {
     });
 }
 
-/// Leaves room for the scroll bar, which floats above the contents.
+/// Leaves room for the scroll bar, which floats over the content.
 pub fn beside_scroll_bar(ui: &mut egui::Ui) {
     ui.set_max_width(ui.available_width() - 10.0);
 }
@@ -179,7 +180,7 @@ pub fn row(ui: &mut egui::Ui, name: &str, value: impl Into<egui::WidgetText>) ->
         ui.label(egui::RichText::new(name).color(weak));
         ui.with_layout(right, |ui| ui.label(value));
     };
-    // Rows of numbers are no rows of buttons: they need less height.
+    // Rows of numbers need less height than rows of buttons.
     let tight = |ui: &mut egui::Ui| {
         ui.spacing_mut().interact_size.y = ROW;
         ui.horizontal(content).response
@@ -190,7 +191,7 @@ pub fn row(ui: &mut egui::Ui, name: &str, value: impl Into<egui::WidgetText>) ->
 /// Height of a row of numbers, in points.
 const ROW: f32 = 18.0;
 
-/// What a pane says while it has nothing to show: what it is for, and what to do.
+/// Draws what a pane says while it has nothing to show: a title, and what to do.
 pub fn empty(ui: &mut egui::Ui, title: &str, what_to_do: &str) {
     let palette = Palette::of(ui);
     ui.vertical_centered(|ui| {
@@ -200,7 +201,7 @@ pub fn empty(ui: &mut egui::Ui, title: &str, what_to_do: &str) {
     });
 }
 
-/// Names a widget whose text does not say what it does.
+/// Gives a widget an accessible name.
 pub fn named(response: &egui::Response, role: egui::accesskit::Role, name: impl Into<String>) {
     let name = name.into();
     response.widget_info(|| egui::WidgetInfo::labeled(role, true, &name));

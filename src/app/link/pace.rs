@@ -1,6 +1,7 @@
-//! How smooth the window is, for those who ask: with `DITSCOPE_PACE` set it says on stderr, once a second in which anything was drawn,
-//! how many frames that were and the longest time between two, and how long the engine took to answer. `DITSCOPE_PACE=continuous` also draws
-//! without pause: how many frames there could be.
+//! Measures how smooth the window is. With `DITSCOPE_PACE` set, the window prints on stderr once a
+//! second how many frames it drew and the longest time between two of them, and how long the engine
+//! took to answer. `DITSCOPE_PACE=continuous` also draws without pause, which shows how many frames
+//! there could be.
 
 use std::time::{Duration, Instant};
 

@@ -4,28 +4,49 @@ use std::collections::BTreeMap;
 
 use egui::{Align2, FontId, RichText, Sense, Ui, pos2, vec2};
 
+use crate::app::actions::Actions;
+use crate::app::data::job::Job;
+use crate::app::data::likeness::Comparison;
 use crate::app::data::runs::{self, Run};
-use crate::app::data::state::{Comparison, Job, State};
+use crate::app::data::shared::Shared;
 use crate::app::draw::theme::{self, Palette, bytes, decibels, row, seconds, section};
+use crate::app::panes::{Pane, Place};
 
-/// Draws the pane.
-pub fn ui(ui: &mut Ui, state: &mut State) {
-    let Some(run) = state.runs.current() else {
-        theme::empty(ui, "No numbers yet", "They come with the first step of a run.");
-        return;
-    };
-    let baseline = state.runs.reference_of(run);
-    egui::ScrollArea::vertical().id_salt("numbers").auto_shrink(false).show(ui, |ui| {
-        theme::beside_scroll_bar(ui);
-        ui.spacing_mut().item_spacing.y = 3.0;
-        headline(ui, run, baseline);
-        ui.add_space(4.0);
-        progress(ui, run, &state.job);
-        savings(ui, run, baseline);
-        fidelity(ui, state, run);
-        memory(ui, run);
-        kernels(ui, run);
-    });
+/// The pane.
+#[derive(Default)]
+pub struct NumbersPane;
+
+impl Pane for NumbersPane {
+    fn key(&self) -> &'static str {
+        "numbers"
+    }
+
+    fn title(&self) -> &'static str {
+        "Numbers"
+    }
+
+    fn place(&self) -> Place {
+        Place::Right
+    }
+
+    fn ui(&mut self, ui: &mut Ui, shared: &Shared, _: &mut Actions) {
+        let Some(run) = shared.runs.current() else {
+            theme::empty(ui, "No numbers yet", "They come with the first step of a run.");
+            return;
+        };
+        let baseline = shared.runs.reference_of(run);
+        egui::ScrollArea::vertical().id_salt("numbers").auto_shrink(false).show(ui, |ui| {
+            theme::beside_scroll_bar(ui);
+            ui.spacing_mut().item_spacing.y = 3.0;
+            headline(ui, run, baseline);
+            ui.add_space(4.0);
+            progress(ui, run, &shared.job);
+            savings(ui, run, baseline);
+            fidelity(ui, shared, run);
+            memory(ui, run);
+            kernels(ui, run);
+        });
+    }
 }
 
 fn headline(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
@@ -108,9 +129,9 @@ fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
     }
 }
 
-fn fidelity(ui: &mut Ui, state: &State, run: &Run) {
+fn fidelity(ui: &mut Ui, shared: &Shared, run: &Run) {
     section(ui, "LIKENESS TO THE BASELINE");
-    let text = match state.comparison(run) {
+    let text = match shared.comparison(run) {
         Some(Comparison::Found(likeness)) => {
             row(ui, "PSNR", decibels(likeness.psnr));
             row(ui, "SSIM", format!("{:.3}", likeness.ssim));
@@ -118,14 +139,14 @@ fn fidelity(ui: &mut Ui, state: &State, run: &Run) {
         }
         Some(Comparison::Asked) => "Comparing...".into(),
         Some(Comparison::Cannot) => "The clips cannot be compared.".into(),
-        None => no_likeness(state, run),
+        None => no_likeness(shared, run),
     };
     ui.label(RichText::new(text).color(Palette::of(ui).weak));
 }
 
 /// Why the clips are not compared yet.
-fn no_likeness(state: &State, run: &Run) -> String {
-    let Some(baseline) = state.runs.baseline() else {
+fn no_likeness(shared: &Shared, run: &Run) -> String {
+    let Some(baseline) = shared.runs.baseline() else {
         return "Run \"Off\" with the same prompt and seed, and choose it as the baseline under Runs.".into();
     };
     if baseline.id == run.id {
@@ -138,7 +159,7 @@ fn no_likeness(state: &State, run: &Run) -> String {
     match (without(baseline), without(run)) {
         (true, _) => "The baseline ended without a clip.".into(),
         (_, true) => "This run ended without a clip.".into(),
-        // Another pair comes first.
+        // Another pair is compared first.
         _ if baseline.capture.clip.is_some() && run.capture.clip.is_some() => "Comparing...".into(),
         _ => "When both clips are done.".into(),
     }

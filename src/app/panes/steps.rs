@@ -6,32 +6,58 @@ use egui_plot::{
     AxisHints, Bar, BarChart, GridMark, HoverPosition, Line, MarkerShape, Plot, PlotPoints, Points, VLine,
 };
 
-use crate::caching::Cell;
-
+use crate::app::actions::Actions;
 use crate::app::data::runs::Run;
-use crate::app::data::state::State;
+use crate::app::data::shared::Shared;
+use crate::app::draw::cell::cell_color;
 use crate::app::draw::theme::{self, Palette};
-use crate::app::panes::map::cell_color;
+use crate::app::panes::{Pane, Place};
+use crate::app::save::{self, Saveable};
+use crate::caching::Cell;
+use crate::engine::StepRecord;
+use crate::media::figure::{self, Series};
 
-/// Draws the pane.
-pub fn ui(ui: &mut Ui, state: &mut State) {
-    let Some(run) = state.runs.current().filter(|run| !run.capture.steps.is_empty()) else {
-        theme::empty(ui, "No steps yet", "Curves of change and time grow here while a run goes on.");
-        return;
-    };
-    let palette = Palette::of(ui);
-    let half = ((ui.available_height() - 66.0) / 2.0).max(48.0);
-    let shown = state.shown_step();
-    ui.label(RichText::new("L1 distance between predictions").size(11.5).color(palette.weak));
-    let changed = change(ui, run, state.runs.comparable().map(|(baseline, _)| baseline), shown, half);
-    ui.label(RichText::new("ms per step").size(11.5).color(palette.weak));
-    let timed = times(ui, run, shown, half);
-    if let Some(step) = changed.or(timed) {
-        state.view.step = Some(step);
+/// The pane.
+#[derive(Default)]
+pub struct StepsPane;
+
+impl Pane for StepsPane {
+    fn key(&self) -> &'static str {
+        "steps"
+    }
+
+    fn title(&self) -> &'static str {
+        "Steps"
+    }
+
+    fn place(&self) -> Place {
+        Place::BelowRight
+    }
+
+    fn saves(&self) -> Vec<&'static Saveable> {
+        vec![&save::CHANGES, &save::TIMES]
+    }
+
+    fn ui(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+        let Some(run) = shared.runs.current().filter(|run| !run.capture.steps.is_empty()) else {
+            theme::empty(ui, "No steps yet", "Curves of change and time grow here while a run goes on.");
+            return;
+        };
+        let palette = Palette::of(ui);
+        let half = ((ui.available_height() - 66.0) / 2.0).max(48.0);
+        let (shown, baseline) = (shared.shown_step(), shared.runs.shown_baseline());
+        ui.label(RichText::new("L1 distance between predictions").size(11.5).color(palette.weak));
+        let changed = change_plot(ui, run, baseline, shown, half);
+        ui.label(RichText::new("ms per step").size(11.5).color(palette.weak));
+        let timed = time_plot(ui, run, shown, half);
+        if let Some(step) = changed.or(timed) {
+            actions.select(move |selection| selection.step = Some(step));
+        }
     }
 }
 
-/// What a step did as a whole: the most that any block of the prompt's branch did.
+/// The kind of a step: reused if any block of the prompt's branch was reused, else stored or
+/// computed.
 fn kind(run: &Run, index: usize) -> Cell {
     let Some(plan) = run.capture.steps.get(index).and_then(|step| step.plan.as_ref()) else { return Cell::Computed };
     let cells = plan.cond.cells(run.capture.run.blocks);
@@ -43,7 +69,7 @@ fn kind(run: &Run, index: usize) -> Cell {
     }
 }
 
-/// About three round values between the ends of an axis, so that a low plot has more than its zero.
+/// About three round values between the ends of an axis, so that also a low plot has some.
 fn marks((low, high): (f64, f64)) -> Vec<GridMark> {
     let rough = (high - low) / 3.0;
     if !(rough.is_finite() && rough > 0.0) {
@@ -58,7 +84,7 @@ fn marks((low, high): (f64, f64)) -> Vec<GridMark> {
         .collect()
 }
 
-/// A mark with as many digits as tell it from the next.
+/// Formats a mark with enough digits to tell it from the next one.
 fn number(value: f64, step_size: f64) -> String {
     let digits = (-step_size.abs().max(1e-9).log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{value:.digits$}")
@@ -92,7 +118,7 @@ fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
         })
 }
 
-/// A plot's name: what it shows, and the value of the step on show.
+/// The accessible name of a plot, with the value of the step on show.
 fn name(what: &str, shown: Option<usize>, value: Option<String>) -> String {
     let value = value.unwrap_or_else(|| "no value".into());
     shown.map_or_else(|| what.into(), |step| format!("{what}; step {step}: {value}"))
@@ -104,13 +130,13 @@ fn clicked(plot: &egui_plot::PlotUi<'_>, steps: usize) -> Option<usize> {
     Some((at.x.round().max(0.0) as usize).min(steps.saturating_sub(1)))
 }
 
-fn change(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usize>, height: f32) -> Option<usize> {
+fn change_plot(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usize>, height: f32) -> Option<usize> {
     let palette = Palette::of(ui);
     let curve = |run: &Run| -> Vec<[f64; 2]> {
         run.capture.steps.iter().filter_map(|step| Some([step.step as f64, step.prediction_change?])).collect()
     };
     let own = curve(run);
-    // Marks on the axis: what each step did.
+    // Marks on the axis show the kind of each step.
     let ticks = |wanted: Cell| -> Vec<[f64; 2]> {
         let steps = run.capture.steps.iter().enumerate().filter(|(index, _)| kind(run, *index) == wanted);
         steps.map(|(_, step)| [step.step as f64, 0.0]).collect()
@@ -142,9 +168,9 @@ fn change(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usize>, 
     shown_plot.inner
 }
 
-fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<usize> {
+fn time_plot(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<usize> {
     let palette = Palette::of(ui);
-    let bar = |(index, step): (usize, &crate::engine::StepRecord)| {
+    let bar = |(index, step): (usize, &StepRecord)| {
         let color: Color32 = cell_color(&palette, kind(run, index));
         let width = if kind(run, index) == Cell::Reused { 0.45 } else { 0.8 };
         Bar::new(step.step as f64, step.seconds * 1e3).width(width).fill(color).stroke(egui::Stroke::NONE)
@@ -167,6 +193,38 @@ fn times(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Option<us
     let text = name("Time of steps", shown, value.map(theme::seconds));
     theme::named(&shown_plot.response, Role::Image, text);
     shown_plot.inner
+}
+
+fn series(name: &str, run: &Run, value: impl Fn(&StepRecord) -> Option<f64>) -> Series {
+    let points = run.capture.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect();
+    Series { name: name.into(), points, joined: true, ..Series::default() }
+}
+
+fn figure(title: &str, y_label: &str, run: &Run, series: Vec<Series>) -> figure::Plot {
+    figure::Plot {
+        title: title.into(),
+        subtitle: run.subtitle(),
+        x_label: "step".into(),
+        y_label: y_label.into(),
+        series,
+        from_zero: true,
+    }
+}
+
+/// The change of the prediction from step to step, as a figure.
+pub fn changes(run: &Run, baseline: Option<&Run>) -> figure::Plot {
+    let of = |name: &str, run: &Run| series(name, run, |step| step.prediction_change);
+    let mut all = vec![of(run.capture.run.strategy.name(), run)];
+    all.extend(baseline.map(|baseline| of("baseline", baseline)));
+    figure("Change of the prediction from step to step", "L1 distance to the step before", run, all)
+}
+
+/// The time of each step, as a figure.
+pub fn times(run: &Run, baseline: Option<&Run>) -> figure::Plot {
+    let of = |name: &str, run: &Run| series(name, run, |step| Some(step.seconds * 1e3));
+    let mut all = vec![of(run.capture.run.strategy.name(), run)];
+    all.extend(baseline.map(|baseline| of("baseline", baseline)));
+    figure("Time of each step", "time, ms", run, all)
 }
 
 #[cfg(test)]

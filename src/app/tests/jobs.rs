@@ -1,6 +1,7 @@
-//! Jobs, what they leave behind and what would be lost, worked as users work them; the GPU is one that opens when the test says so.
+//! Jobs, what they leave behind and what would be lost, worked as users work them. The GPU opens
+//! when the test says so.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,16 +12,20 @@ use egui::{Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use crate::caching::{DbCache, EasyCache, MagCache, Origin, StepPlan, StrategyConfig, TeaCache};
-use crate::engine::Stage;
-
-use crate::app::App;
-use crate::app::Options;
-use crate::app::data::state::{Action, FactsKey, Job, Level, State, Undo, Wish};
+use super::sample::{self, Kind};
+use super::{SETUP, compared, fill, filled, options, wait};
+use crate::app::actions::Action;
+use crate::app::data::change::Undo;
+use crate::app::data::job::{Job, Wanted};
+use crate::app::data::log::Level;
+use crate::app::data::model::ModelQuery;
+use crate::app::data::shared::Shared;
 use crate::app::dialogs::{Choose, Chosen, Dialog, Purpose};
 use crate::app::draw::theme::decibels;
-use crate::app::tests::sample::{self, Kind};
-use crate::app::tests::{SETUP, compared, fill, filled, options, wait};
+use crate::app::save::{self, Content};
+use crate::app::{App, Options};
+use crate::caching::{DbCache, EasyCache, MagCache, Origin, StepPlan, StrategyConfig, TeaCache};
+use crate::engine::Stage;
 
 /// A window whose GPU opens when the test says so: what it sends then is what opening it comes to.
 fn with_slow_gpu() -> (Harness<'static, App>, crossbeam_channel::Sender<bool>, Arc<AtomicUsize>) {
@@ -38,8 +43,8 @@ fn with_slow_gpu() -> (Harness<'static, App>, crossbeam_channel::Sender<bool>, A
         .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
         .build_eframe(|cc| App::new(cc, options));
     fill(harness.state_mut(), true);
-    harness.state_mut().state.form.model = PathBuf::from("a model");
-    harness.state_mut().state.facts_of = Some(FactsKey::of(&harness.state().state.form));
+    harness.state_mut().shared.form.model = PathBuf::from("a model");
+    harness.state_mut().shared.model.query = Some(ModelQuery::of(&harness.state().shared.form));
     harness.run_steps(2);
     (harness, answer, opened)
 }
@@ -48,8 +53,8 @@ fn commands(harness: &Harness<'_, App>) -> Vec<egui::ViewportCommand> {
     harness.output().viewport_output.get(&egui::ViewportId::ROOT).map(|root| root.commands.clone()).unwrap_or_default()
 }
 
-fn told(state: &State, words: &str) -> bool {
-    state.log.iter().any(|(_, text)| text.contains(words))
+fn told(state: &Shared, words: &str) -> bool {
+    state.log.iter().any(|line| line.text.contains(words))
 }
 
 #[test]
@@ -60,19 +65,19 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
         harness.run_steps(2);
     };
     click(&mut harness, "Generate");
-    assert!(matches!(harness.state().state.job, Job::Opening));
+    assert!(matches!(harness.state().shared.job, Job::Opening));
     click(&mut harness, "Cancel");
-    assert!(matches!(harness.state().state.job, Job::Idle));
+    assert!(matches!(harness.state().shared.job, Job::Idle));
     click(&mut harness, "Generate");
-    assert!(matches!(harness.state().state.job, Job::Opening));
+    assert!(matches!(harness.state().shared.job, Job::Opening));
     answer.send(true).unwrap();
     wait(&mut harness, |state| told(state, "no GPU in this test"));
-    assert!(matches!(harness.state().state.job, Job::Idle));
+    assert!(matches!(harness.state().shared.job, Job::Idle));
     // One that nobody waits for any more fails quietly.
     click(&mut harness, "Generate");
     click(&mut harness, "Cancel");
     answer.send(true).unwrap();
-    let warned = |state: &State| state.log.iter().any(|(level, _)| *level == Level::Warning);
+    let warned = |state: &Shared| state.log.iter().any(|line| line.level == Level::Warning);
     wait(&mut harness, warned);
     assert_eq!(opened.load(Ordering::Relaxed), 2, "once while the first job and the second waited, once for the third");
 }
@@ -87,9 +92,9 @@ fn a_strategy_that_cannot_work_is_not_started() {
         (StrategyConfig::of(TeaCache::default()), "no calibration"),
         (plan, "for 3 steps"),
     ] {
-        harness.state_mut().state.form.use_strategy(strategy);
+        harness.state_mut().shared.form.use_strategy(strategy);
         harness.run_steps(2);
-        let state = &harness.state().state;
+        let state = &harness.state().shared;
         assert!(
             state.ready().is_err_and(|told| told.contains(why) && !told.contains("--profile")),
             "{:?}",
@@ -97,7 +102,7 @@ fn a_strategy_that_cannot_work_is_not_started() {
         );
         harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
         harness.run_steps(2);
-        assert!(matches!(harness.state().state.job, Job::Idle) && told(&harness.state().state, why));
+        assert!(matches!(harness.state().shared.job, Job::Idle) && told(&harness.state().shared, why));
     }
     assert_eq!(opened.load(Ordering::Relaxed), 0);
 }
@@ -109,7 +114,7 @@ fn the_window_outlives_a_bug_beside_it() {
     harness.run_steps(2);
     answer.send(false).unwrap();
     wait(&mut harness, |state| told(state, "which is a bug of it"));
-    assert!(matches!(harness.state().state.job, Job::Idle));
+    assert!(matches!(harness.state().shared.job, Job::Idle));
     assert!(harness.query_by_label("Generate").is_some());
 }
 
@@ -122,16 +127,16 @@ fn what_was_thrown_away_comes_back() {
     };
     click(&mut harness, "Runs");
     click(&mut harness, "Close run #2 uniform");
-    assert_eq!(harness.state().state.runs.len(), 1);
+    assert_eq!(harness.state().shared.runs.len(), 1);
     click(&mut harness, "Undo: close #2 uniform");
-    assert_eq!(harness.state().state.runs.current().map(|run| run.id), Some(2));
-    let plans = harness.state().state.prediction.plans.clone();
-    harness.state_mut().state.form.use_plan("short walk", Origin::Hand, plans);
+    assert_eq!(harness.state().shared.runs.current().map(|run| run.id), Some(2));
+    let plans = harness.state().shared.prediction.plans.clone();
+    harness.state_mut().shared.form.use_plan("short walk", Origin::Hand, plans);
     harness.run_steps(2);
     click(&mut harness, "Remove this plan");
-    assert_eq!(harness.state().state.form.strategy().name(), "off");
+    assert_eq!(harness.state().shared.form.strategy().name(), "off");
     click(&mut harness, "Undo: remove \"short walk\"");
-    assert_eq!(harness.state().state.form.strategy().name(), "short walk");
+    assert_eq!(harness.state().shared.form.strategy().name(), "short walk");
     assert!(harness.query_by_label_contains("Undo").is_none());
 }
 
@@ -144,28 +149,28 @@ fn settings_beyond_a_slider_stay_as_they_are() {
         StrategyConfig::of(EasyCache { threshold: 1.25, first: 90, ..Default::default() }),
     ];
     for strategy in strategies {
-        harness.state_mut().state.form.use_strategy(strategy.clone());
+        harness.state_mut().shared.form.use_strategy(strategy.clone());
         harness.run_steps(3);
-        assert_eq!(*harness.state().state.form.strategy(), strategy);
+        assert_eq!(*harness.state().shared.form.strategy(), strategy);
     }
 }
 
 #[test]
 fn a_number_counts_once_it_is_written() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    let before = harness.state().state.form.clip.num_inference_steps;
+    let before = harness.state().shared.form.clip.num_inference_steps;
     harness.get_by_role_and_label(Role::SpinButton, "steps").click();
     harness.run_steps(2);
     harness.key_press_modifiers(Modifiers::COMMAND, Key::A);
     harness.event(egui::Event::Text("30".into()));
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.clip.num_inference_steps, before);
+    assert_eq!(harness.state().shared.form.clip.num_inference_steps, before);
     // What is being written is generated with.
-    harness.state_mut().state.form.model = PathBuf::new();
+    harness.state_mut().shared.form.model = PathBuf::new();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     harness.run_steps(2);
-    assert_eq!(harness.state().state.form.clip.num_inference_steps, 30);
-    assert!(told(&harness.state().state, "Choose a model first"));
+    assert_eq!(harness.state().shared.form.clip.num_inference_steps, 30);
+    assert!(told(&harness.state().shared, "Choose a model first"));
 }
 
 /// Tries to close the window; whether it asks first.
@@ -197,8 +202,11 @@ fn closing_waits_for_a_file_that_is_written() {
         .build_eframe(|cc| App::new(cc, options));
     fill(harness.state_mut(), true);
     let (go_on, waits) = crossbeam_channel::bounded::<()>(0);
-    let slow = move || waits.recv().map(|()| "{}".to_owned()).map_err(|error| error.to_string());
-    harness.state().link.save_json("Save", "slow.json", slow);
+    let slow = Content::new(move |path: &Path| {
+        waits.recv().map_err(|error| error.to_string())?;
+        std::fs::write(path, "{}").map_err(|error| error.to_string())
+    });
+    harness.state().link.save(&save::PROFILE, slow);
     wait(&mut harness, |state| state.saving == 1);
     assert!(harness.query_by_label("Saving...").is_some());
     assert!(close(&mut harness));
@@ -206,13 +214,13 @@ fn closing_waits_for_a_file_that_is_written() {
     go_on.send(()).unwrap();
     wait(&mut harness, |state| state.saving == 0);
     assert!(harness.query_by_label("Stay").is_none() && harness.query_by_label("Saving...").is_none());
-    assert_eq!(std::fs::read_to_string(folder.path().join("slow.json")).unwrap(), "{}");
+    assert_eq!(std::fs::read_to_string(folder.path().join(save::PROFILE.name)).unwrap(), "{}");
     // A clip in a file is what the user wanted of the run.
     let mut long = sample::capture(Kind::Uniform);
     long.steps[3].seconds = 100.0;
-    harness.state_mut().state.runs.add(long, false, None);
+    harness.state_mut().shared.runs.add(long, false, None);
     assert!(close(&mut harness));
-    harness.state_mut().state.ask(Action::SaveClip);
+    harness.state_mut().actions.ask(Action::Save(&save::CLIP));
     wait(&mut harness, |state| told(state, "clip.mp4") && state.saving == 0);
     assert!(!close(&mut harness));
 }
@@ -223,22 +231,22 @@ fn closing_asks_before_a_long_run_is_lost() {
     assert!(!close(&mut harness), "little is lost");
     let mut long = sample::capture(Kind::Uniform);
     long.steps[3].seconds = 100.0;
-    let id = harness.state_mut().state.runs.add(long, false, None);
+    let id = harness.state_mut().shared.runs.add(long, false, None);
     assert!(close(&mut harness));
     harness.get_by_label("Stay").click();
     harness.run_steps(2);
     assert!(harness.query_by_label("Stay").is_none());
     // One that was closed could still come back.
-    let closed = harness.state_mut().state.runs.close(id).unwrap();
-    harness.state_mut().state.undo = Some(Undo::Run(Box::new(closed)));
+    let closed = harness.state_mut().shared.runs.close(id).unwrap();
+    harness.state_mut().shared.undo = Some(Undo::Run(Box::new(closed)));
     assert!(close(&mut harness));
     harness.get_by_label("Stay").click();
     harness.run_steps(2);
-    harness.state_mut().state.ask(Action::Undo);
+    harness.state_mut().actions.ask(Action::Undo);
     harness.run_steps(2);
-    harness.state_mut().state.runs.saved(id, PathBuf::from("long.capture"));
+    harness.state_mut().shared.runs.saved(id, PathBuf::from("long.capture"));
     assert!(!close(&mut harness), "it is saved");
-    harness.state_mut().state.job = Job::begun();
+    harness.state_mut().shared.job = Job::begun();
     assert!(close(&mut harness));
     harness.get_by_label("Quit without saving").click();
     harness.step();
@@ -252,16 +260,16 @@ fn long_stages_count_their_seconds() {
     let mut capture = sample::capture(Kind::Uniform);
     (capture.clip, capture.outcome) = (None, None);
     let app = harness.state_mut();
-    let run = Some(app.state.runs.add(capture, true, None));
+    let run = Some(app.shared.runs.add(capture, true, None));
     let since = Instant::now().checked_sub(Duration::from_secs(600)).unwrap();
-    app.state.job = Job::Running { run, stage: Some(Stage::Decode), wish: Wish::GoOn, since, held: None };
+    app.shared.job = Job::Running { run, stage: Some(Stage::Decode), wanted: Wanted::Run, since, paused: None };
     harness.run_steps(3);
     assert!(harness.query_all_by_label_contains("decoding 60").next().is_some());
     assert!(harness.query_by_label("decoding").is_some(), "in the numbers, where the time to go was");
     let wakes = harness.output().viewport_output[&egui::ViewportId::ROOT].repaint_delay;
     assert!(wakes <= Duration::from_secs(1), "{wakes:?}");
-    let Job::Running { wish, .. } = &mut harness.state_mut().state.job else { unreachable!() };
-    *wish = Wish::Pause;
+    let Job::Running { wanted, .. } = &mut harness.state_mut().shared.job else { unreachable!() };
+    *wanted = Wanted::Pause;
     harness.run_steps(2);
     assert!(harness.query_all_by_label("paused").next().is_some());
 }
@@ -273,21 +281,21 @@ fn likenesses_are_found_once_for_all_runs() {
     let app = harness.state_mut();
     let mut odd = sample::capture(Kind::Uniform);
     odd.clip.as_mut().unwrap().frames.pop();
-    let odd = app.state.runs.add(odd, false, None);
-    let other = app.state.runs.add(sample::capture(Kind::Uniform), false, None);
-    app.state.runs.show(2);
+    let odd = app.shared.runs.add(odd, false, None);
+    let other = app.shared.runs.add(sample::capture(Kind::Uniform), false, None);
+    app.shared.runs.show(2);
     wait(&mut harness, |state| state.runs.iter().filter(|run| run.id != 1).all(|run| compared(state, run)));
-    let known = harness.state().state.likeness.clone();
+    let known = harness.state().shared.likeness.clone();
     assert_eq!(known.len(), 3);
     for shown in [odd, other, 1, 2, odd] {
-        harness.state_mut().state.runs.show(shown);
+        harness.state_mut().shared.runs.show(shown);
         harness.run_steps(2);
-        assert_eq!(harness.state().state.likeness, known);
+        assert_eq!(harness.state().shared.likeness, known);
     }
     assert!(harness.query_by_label("The clips cannot be compared.").is_some());
     harness.get_by_label("Runs").click();
     harness.run_steps(2);
-    let psnr = harness.state().state.known_likeness(harness.state().state.runs.get(other).unwrap()).unwrap().psnr;
+    let psnr = harness.state().shared.known_likeness(harness.state().shared.runs.get(other).unwrap()).unwrap().psnr;
     let told = harness.query_all_by_label(&decibels(psnr)).count();
     assert_eq!(told, 2, "two runs of the list have this PSNR");
 }

@@ -1,5 +1,5 @@
-//! Made-up captures with everything a capture can hold, for tests of the panes: a foreground square that moves, blocks that attend to it
-//! more or less, times and changes of a plausible shape.
+//! Made-up captures with everything a capture can hold, for tests of the panes: a foreground square
+//! that moves, blocks that attend to it more or less, times and changes of a plausible shape.
 
 use crate::caching::{
     BranchPlan, Cell, ForwardCost, Intervals, StepPlan, StepSchedule, StrategyConfig, StrategyInputs, Uniform,

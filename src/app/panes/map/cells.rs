@@ -2,24 +2,24 @@
 
 use std::collections::HashMap;
 
+use super::MapPane;
+use super::colouring::Colouring;
+use super::scores::{Scores, masked};
+use crate::app::data::runs::Run;
+use crate::app::data::selection::{CellArea, MapCell, Selection};
+use crate::app::data::shared::Shared;
 use crate::caching::{Cell, StepPlan};
 use crate::engine::{BlockRecord, StepRecord};
 use crate::media::Colormap;
 
-use crate::app::data::runs::Run;
-use crate::app::data::scores::{Scores, masked};
-use crate::app::data::state::State;
-use crate::app::panes::map::colouring::Colouring;
-use crate::app::panes::map::range;
-
 /// One cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
-    /// What the block does.
+    /// The action of the block.
     pub cell: Cell,
-    /// What was measured, in the unit of the colouring.
+    /// The measured value, in the unit of the colouring.
     pub value: Option<f32>,
-    /// Not done yet.
+    /// Whether the step is still to be done.
     pub planned: bool,
 }
 
@@ -30,29 +30,29 @@ pub struct Cells {
     pub steps: usize,
     /// Number of blocks.
     pub blocks: usize,
-    /// What the values are.
+    /// The quantity of the values.
     pub colouring: Colouring,
     /// Whether the baseline's values were subtracted.
     pub subtracted: bool,
-    /// Whether they are of the negative prompt's branch.
+    /// Whether the values belong to the branch of the negative prompt.
     pub uncond: bool,
-    /// Whether some are planned only.
+    /// Whether some cells are only planned.
     pub planned: bool,
     /// The colours of values.
     pub map: Colormap,
     /// Values at both ends of the colours.
     pub range: [f32; 2],
-    /// The value in the middle of the colours, where both sides have scales of their own.
+    /// The value in the middle of the colours, if both sides have scales of their own.
     pub middle: Option<f32>,
     cells: Vec<Option<Value>>,
 }
 
 impl Cells {
-    /// What the map shows: the plan of the next run, or the current run.
-    pub fn of(state: &State) -> Self {
-        match state.runs.current() {
-            Some(run) if !state.shows_plan() => Self::of_run(state, run),
-            _ => Self::of_plan(&state.prediction.plans, state.blocks()),
+    /// The cells on show: of the plan of the next run, or of the current run.
+    pub fn of(map: &MapPane, shared: &Shared) -> Self {
+        match shared.runs.current() {
+            Some(run) if !map.shows_plan(shared) => Self::of_run(map, shared, run),
+            _ => Self::of_plan(&shared.prediction.plans, shared.blocks()),
         }
     }
 
@@ -78,28 +78,29 @@ impl Cells {
         }
     }
 
-    fn of_run(state: &State, run: &Run) -> Self {
-        let (info, view) = (&run.capture.run, &state.view);
-        let mut all = Self { uncond: view.uncond, ..Self::empty(info.steps(), info.blocks, view.colouring) };
-        let baseline = state.runs.comparable().map(|(baseline, _)| baseline).filter(|_| view.subtract);
+    fn of_run(map: &MapPane, shared: &Shared, run: &Run) -> Self {
+        let (info, settings, uncond) = (&run.capture.run, &map.settings, shared.selection.uncond);
+        let mut all = Self { uncond, ..Self::empty(info.steps(), info.blocks, settings.colouring) };
+        let baseline = shared.runs.shown_baseline().filter(|_| settings.subtract);
         let theirs: HashMap<usize, &StepRecord> =
             baseline.iter().flat_map(|run| &run.capture.steps).map(|record| (record.step, record)).collect();
-        all.subtracted = baseline.is_some() && view.colouring != Colouring::Reuse;
+        all.subtracted = baseline.is_some() && settings.colouring != Colouring::Reuse;
         let mine: HashMap<usize, &StepRecord> = run.capture.steps.iter().map(|record| (record.step, record)).collect();
         for step in 0..all.steps {
             let record = mine.get(&step).copied();
             let other = theirs.get(&step).copied();
             let expected = info.expected.get(step);
-            all.push_step(record, other, expected, view.uncond);
+            all.push_step(record, other, expected, uncond);
         }
-        if view.colouring.is_score() {
-            all.put_scores(state, run, baseline);
+        if settings.colouring.is_score() {
+            all.put_scores(map, run, baseline);
         }
         let values = all.cells.iter().flatten().filter_map(|cell| cell.value);
         let middle = all.neutral();
         (all.map, all.range) = range(values, middle);
-        if view.colouring == Colouring::Lift && !all.subtracted {
-            // A lift is never negative: chance stays in the middle of the colours, and each side has its own scale.
+        if settings.colouring == Colouring::Lift && !all.subtracted {
+            // A lift is never negative. Chance stays in the middle of the colours, and each side
+            // has its own scale.
             (all.range, all.middle) = ([0.0, all.range[1].max(2.0)], middle);
         }
         all
@@ -128,17 +129,18 @@ impl Cells {
         }
     }
 
-    fn put_scores(&mut self, state: &State, run: &Run, baseline: Option<&Run>) {
-        let uncond = state.view.uncond;
+    fn put_scores(&mut self, map: &MapPane, run: &Run, baseline: Option<&Run>) {
+        let uncond = self.uncond;
         for record in &run.capture.steps {
             for block in 0..self.blocks {
-                let of = |scores: &Scores, runs: (&Run, &Run)| {
-                    scores.get(runs, uncond, record.step, block).and_then(|score| self.colouring.of_score(score))
+                let cell = MapCell { step: record.step, block };
+                let of = |scores: &Scores, run: &Run, masked: &Run| {
+                    scores.get(run, masked, uncond, cell).and_then(|score| self.colouring.of_score(score))
                 };
-                let mine = of(&state.scores, (run, run));
+                let mine = of(&map.scores, run, run);
                 let value = match baseline {
                     Some(baseline) => {
-                        let theirs = of(&state.scores_of_baseline, (baseline, masked(baseline, run)));
+                        let theirs = of(&map.baseline_scores, baseline, masked(baseline, run));
                         mine.zip(theirs).map(|(a, b)| a - b)
                     }
                     None => mine,
@@ -158,12 +160,12 @@ impl Cells {
         }
     }
 
-    /// The value that says nothing: chance, or no difference.
+    /// The neutral value: chance, or no difference.
     pub fn neutral(&self) -> Option<f32> {
         if self.subtracted { Some(0.0) } else { self.colouring.middle() }
     }
 
-    /// One cell, where something is known of it.
+    /// One cell, if something is known about it.
     pub fn get(&self, step: usize, block: usize) -> Option<Value> {
         if block >= self.blocks { None } else { self.cells.get(step * self.blocks + block).copied().flatten() }
     }
@@ -185,7 +187,7 @@ impl Cells {
         (self.map, place)
     }
 
-    /// Share of a block's executions that are avoided, of those that are known.
+    /// The share of a block's known executions that are avoided.
     pub fn hit_rate(&self, block: usize) -> f64 {
         let known: Vec<Cell> = (0..self.steps).filter_map(|step| Some(self.get(step, block)?.cell)).collect();
         let reused = known.iter().filter(|cell| **cell == Cell::Reused).count();
@@ -201,20 +203,21 @@ fn word(cell: Cell) -> &'static str {
     }
 }
 
-/// What is known of a cell, one line a fact.
-pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<String> {
+/// What is known about a cell, one line a fact.
+pub fn details(map: &MapPane, shared: &Shared, cells: &Cells, step: usize, block: usize) -> Vec<String> {
     let Some(value) = cells.get(step, block) else { return vec!["not known yet".into()] };
     let mut lines =
         vec![if value.planned { format!("planned: {}", word(value.cell)) } else { word(value.cell).into() }];
-    if state.shows_plan() {
+    if map.shows_plan(shared) {
         return lines;
     }
-    let record = state.runs.current().and_then(|run| run.block(step, block, state.view.uncond));
-    if let Some(record) = record {
+    let uncond = shared.selection.uncond;
+    if let Some(run) = shared.runs.current()
+        && let Some(record) = run.block(step, block, uncond)
+    {
         lines.extend(record.change.map(|change| format!("relative change of its delta: {change:.4}")));
         lines.extend(record.seconds.map(|seconds| format!("GPU time: {:.3} ms", seconds * 1e3)));
-        let run = state.runs.current();
-        if let Some(score) = run.and_then(|run| state.scores.get((run, run), state.view.uncond, step, block)) {
+        if let Some(score) = map.scores.get(run, run, uncond, MapCell { step, block }) {
             lines.push(format!("lift {:.3}, R_attn {:.3}, AUC {:.3}", score.lift, score.recall, score.auc));
         }
         if record.received.is_some() {
@@ -228,12 +231,32 @@ pub fn details(state: &State, cells: &Cells, step: usize, block: usize) -> Vec<S
 }
 
 /// The selection in words, for screen readers.
-pub fn describe(state: &State, cells: &Cells) -> String {
-    match state.view.selection {
-        Some([s0, s1, b0, b1]) if (s0, b0) == (s1, b1) => {
-            format!("Block {b0}, step {s0}: {}", details(state, cells, s0, b0).join(", "))
+pub fn describe(map: &MapPane, shared: &Shared, selection: &Selection, cells: &Cells) -> String {
+    let Some(selected) = selection.cells else {
+        return format!("{} blocks, {} steps, nothing selected", cells.blocks, cells.steps);
+    };
+    if let Some(cell) = selected.single() {
+        let details = details(map, shared, cells, cell.step, cell.block).join(", ");
+        return format!("Block {}, step {}: {details}", cell.block, cell.step);
+    }
+    let CellArea { first, last } = selected;
+    format!("Blocks {} to {}, steps {} to {} selected", first.block, last.block, first.step, last.step)
+}
+
+/// The colours for values, and the values at their ends.
+fn range(values: impl Iterator<Item = f32>, middle: Option<f32>) -> (Colormap, [f32; 2]) {
+    let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+    for value in values {
+        (low, high) = (low.min(value), high.max(value));
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    match middle {
+        Some(middle) => {
+            let reach = (high - middle).max(middle - low).max(1e-6);
+            (Colormap::Diverging, [middle - reach, middle + reach])
         }
-        Some([s0, s1, b0, b1]) => format!("Blocks {b0} to {b1}, steps {s0} to {s1} selected"),
-        None => format!("{} blocks, {} steps, nothing selected", cells.blocks, cells.steps),
+        None => (Colormap::Sequential, [0.0, high.max(1e-9)]),
     }
 }

@@ -1,22 +1,22 @@
-//! What can be told of every block and step, and what that means.
+//! The quantities that the map can show, and what they mean.
 
 use crate::profiling::score::Score;
 
 use crate::app::data::runs::Run;
 
-/// What the colours mean.
+/// The quantity that the colours show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Colouring {
-    /// Computed, stored, reused.
+    /// Whether a block was computed, stored or reused.
     #[default]
     Reuse,
-    /// How many times more than chance a block attends to the foreground.
+    /// Attention to the foreground, as a multiple of chance.
     Lift,
-    /// The same as the paper counts it: R_attn.
+    /// R_attn of the paper.
     Recall,
-    /// Probability that a foreground token receives more than a background one.
+    /// The probability that a foreground token receives more than a background token.
     Auc,
-    /// How much a block's delta changed since it was last measured.
+    /// The change of a block's delta since it was last measured.
     Change,
     /// GPU time.
     Time,
@@ -26,7 +26,7 @@ impl Colouring {
     /// All of them, in the order of the buttons.
     pub const ALL: [Self; 6] = [Self::Lift, Self::Recall, Self::Auc, Self::Change, Self::Time, Self::Reuse];
 
-    /// The button's text.
+    /// The text of its button.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reuse => "Reuse",
@@ -38,7 +38,7 @@ impl Colouring {
         }
     }
 
-    /// What a value is, with its unit.
+    /// The meaning of a value, with its unit.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Reuse => "what the block did",
@@ -52,7 +52,7 @@ impl Colouring {
         }
     }
 
-    /// The same for a figure's axis.
+    /// The label of a figure's axis.
     pub fn label(self) -> &'static str {
         match self {
             Self::Reuse => "",
@@ -64,7 +64,7 @@ impl Colouring {
         }
     }
 
-    /// A value with its digits.
+    /// Formats a value.
     pub fn format(self, value: f32) -> String {
         match self {
             Self::Reuse => String::new(),
@@ -74,12 +74,12 @@ impl Colouring {
         }
     }
 
-    /// Whether it says how attention and the foreground mask coincide.
+    /// Whether it compares attention with the foreground mask.
     pub fn is_score(self) -> bool {
         matches!(self, Self::Lift | Self::Recall | Self::Auc)
     }
 
-    /// Its value of a score.
+    /// Its value in a score.
     pub fn of_score(self, score: &Score) -> Option<f32> {
         match self {
             Self::Lift => Some(score.lift as f32),
@@ -89,7 +89,7 @@ impl Colouring {
         }
     }
 
-    /// The value that lies in the middle of the colours: chance.
+    /// The value in the middle of the colours: chance.
     pub fn middle(self) -> Option<f32> {
         match self {
             Self::Lift => Some(1.0),
@@ -98,7 +98,7 @@ impl Colouring {
         }
     }
 
-    /// What has to be done to see it in a run.
+    /// Tells the user how to see it in a run.
     pub fn how_to(self, run: Option<&Run>) -> &'static str {
         let watched = run.filter(|run| self.is_score() && run.mask().is_none() && attends(run));
         match self {
@@ -116,7 +116,7 @@ impl Colouring {
     }
 }
 
-/// Whether a run says, or will say, what its blocks attend to.
+/// Whether a run records, or will record, the attention of its blocks.
 fn attends(run: &Run) -> bool {
     let mut blocks = run.capture.steps.iter().flat_map(|step| step.cond.iter().chain(&step.uncond));
     (run.live && run.capture.steps.is_empty()) || blocks.any(|block| block.received.is_some())

@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
+use super::MapPane;
+use super::cells::Cells;
+use super::class::Class;
+use super::colouring::Colouring;
+use crate::app::data::runs::Run;
+use crate::app::data::shared::Shared;
+use crate::app::draw::cell::cell_color;
+use crate::app::draw::theme::LIGHT;
 use crate::caching::Cell;
 use crate::media::Colormap;
 use crate::media::figure::{ColorScale, Heatmap};
-
-use crate::app::data::runs::Run;
-use crate::app::data::state::State;
-use crate::app::draw::figures;
-use crate::app::draw::theme::LIGHT;
-use crate::app::panes::map::cells::Cells;
-use crate::app::panes::map::colouring::Colouring;
-use crate::app::panes::map::{Class, cell_color};
 
 const SIDE: usize = 14;
 const LEFT: usize = 40;
@@ -20,48 +20,54 @@ const TOP: usize = 42;
 const TITLE: usize = 12;
 const SMALL: usize = 10;
 
-/// What a figure says besides its cells.
+/// The texts of a figure.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
-    /// What the cells are.
+    /// The quantity of the cells.
     pub title: String,
-    /// What was run, which branch of it, and what was subtracted.
+    /// The run, its branch, and the run that was subtracted.
     pub subtitle: String,
-    /// A letter for every block, where the classes of blocks are known.
+    /// A letter for every block, if the classes of blocks are known.
     pub classes: Vec<String>,
 }
 
 impl Labels {
-    /// Those of the map on show.
-    pub fn of(state: &State, run: &Run, cells: &Cells) -> Self {
-        let title = match (cells.colouring, state.shows_plan()) {
+    /// The texts for the map on show.
+    pub fn of(map: &MapPane, shared: &Shared, run: &Run, cells: &Cells) -> Self {
+        let title = match (cells.colouring, map.shows_plan(shared)) {
             (Colouring::Reuse, true) => "What each block will do, by step".into(),
             (Colouring::Reuse, false) => "What each block did, by step".into(),
             (colouring, _) => format!("{}, by block and step", colouring.name()),
         };
-        let class = |block| Class::of(state, block);
-        let known = cells.blocks == state.blocks() && (0..cells.blocks).all(|block| class(block) != Class::Unknown);
+        let class = |block| Class::of(shared, block);
+        let known = cells.blocks == shared.blocks() && (0..cells.blocks).all(|block| class(block) != Class::Unknown);
         let classes = (0..cells.blocks).filter(|_| known).map(|block| class(block).letter().into()).collect();
-        Self { title, subtitle: subtitle(state, run, cells), classes }
+        Self { title, subtitle: subtitle(map, shared, run, cells), classes }
     }
 }
 
-fn subtitle(state: &State, run: &Run, cells: &Cells) -> String {
-    if state.shows_plan() {
-        return format!("plan of {}, {} steps", state.form.strategy().name(), cells.steps);
+fn subtitle(map: &MapPane, shared: &Shared, run: &Run, cells: &Cells) -> String {
+    if map.shows_plan(shared) {
+        return format!("plan of {}, {} steps", shared.form.strategy().name(), cells.steps);
     }
-    let mut text = figures::subtitle(run);
+    let mut text = run.subtitle();
     if run.capture.run.guided() {
         text.push_str(if cells.uncond { "; branch of the negative prompt" } else { "; branch of the prompt" });
     }
-    if let (true, Some((baseline, _))) = (cells.subtracted, state.runs.comparable()) {
+    if let (true, Some(baseline)) = (cells.subtracted, shared.runs.shown_baseline()) {
         write!(text, "; minus baseline {}", baseline.title()).ok();
     }
     text
 }
 
+/// The map of a run as it is on show: a figure, and a table of its values.
+pub fn figure_and_table(map: &MapPane, shared: &Shared, run: &Run) -> (String, String) {
+    let cells = Cells::of(map, shared);
+    (svg(&cells, &Labels::of(map, shared, run, &cells)), csv(&cells))
+}
+
 /// A figure on white, with axes and legend.
-pub fn svg(cells: &Cells, labels: &Labels) -> String {
+fn svg(cells: &Cells, labels: &Labels) -> String {
     match cells.colouring {
         Colouring::Reuse => reuse(cells, labels),
         _ => measured(cells, labels).svg().as_str().into(),
@@ -83,7 +89,7 @@ fn measured(cells: &Cells, labels: &Labels) -> Heatmap {
         row_marks: labels.classes.clone(),
         marks_label: "F: foreground block, B: background block".into(),
         colors: if cells.map == Colormap::Diverging { ColorScale::Diverging } else { ColorScale::Viridis },
-        // About a middle the figure makes its own scale.
+        // With a middle, the figure makes its own scale.
         range: neutral.is_none().then_some((low, high)),
         middle: neutral,
     }
@@ -97,7 +103,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// At least how wide a text is.
+/// An estimate of the width of a text.
 fn wide(text: &str, size: usize) -> usize {
     text.chars().count() * size * 3 / 5
 }
@@ -105,7 +111,7 @@ fn wide(text: &str, size: usize) -> usize {
 const KINDS: [(Cell, &str); 3] =
     [(Cell::Computed, "computed"), (Cell::Stored, "computed, delta stored"), (Cell::Reused, "reused")];
 
-/// What each block did: the window's own colours and marks.
+/// The figure of what each block did, with the colours and marks of the window.
 fn reuse(cells: &Cells, labels: &Labels) -> String {
     let grid = [cells.steps * SIDE, cells.blocks * SIDE];
     let legend: usize = KINDS.iter().map(|(_, name)| wide(name, SMALL) + 34).sum();
@@ -140,7 +146,8 @@ fn reuse(cells: &Cells, labels: &Labels) -> String {
     out
 }
 
-/// One cell. Shape tells the kinds apart as well as colour: a reused one is thin, a stored one has a bar below.
+/// One cell. The shape tells the kinds apart as well as the colour: a reused cell is thin, a stored
+/// cell has a bar below.
 fn cell(out: &mut String, [x, y]: [usize; 2], kind: Cell, planned: bool) {
     let side = SIDE - 1;
     let (inset, tall) = if kind == Cell::Reused { (4, SIDE - 9) } else { (0, side) };
@@ -165,8 +172,8 @@ fn legend_of_kinds(out: &mut String, cells: &Cells, y: usize) {
     }
 }
 
-/// One line a cell: step, block, branch, what was done, the value.
-pub fn csv(cells: &Cells) -> String {
+/// A table with one line a cell: step, block, branch, action, value.
+fn csv(cells: &Cells) -> String {
     let (name, minus) = (cells.colouring.name().to_lowercase(), if cells.subtracted { "_minus_baseline" } else { "" });
     let branch = if cells.uncond { "uncond" } else { "cond" };
     let mut out = format!("step,block,branch,done,{name}{minus}\n");
@@ -193,33 +200,32 @@ mod tests {
     use super::*;
     use crate::app::tests::sample;
 
-    fn state() -> State {
-        let mut state = State::default();
-        let off = state.runs.add(sample::capture(sample::Kind::Off), false, None);
-        state.runs.set_baseline(Some(off));
+    fn shared() -> Shared {
+        let mut shared = Shared::default();
+        let off = shared.runs.add(sample::capture(sample::Kind::Off), false, None);
+        shared.runs.set_baseline(Some(off));
         let mut capture = sample::capture(sample::Kind::Uniform);
         capture.run.prompt = "a < b & \"c\"".repeat(12);
-        state.runs.add(capture, false, None);
-        state
+        shared.runs.add(capture, false, None);
+        shared
     }
 
-    fn exported(state: &State) -> (String, String) {
-        let (cells, run) = (Cells::of(state), state.runs.current().unwrap());
-        (svg(&cells, &Labels::of(state, run, &cells)), csv(&cells))
+    fn exported(map: &MapPane, shared: &Shared) -> (String, String) {
+        figure_and_table(map, shared, shared.runs.current().unwrap())
     }
 
     #[test]
     fn every_cell_is_in_figure_and_table() {
-        let mut state = state();
+        let (mut map, shared) = (MapPane::default(), shared());
         for colouring in Colouring::ALL {
-            state.view.colouring = colouring;
-            let (figure, table) = exported(&state);
+            map.settings.colouring = colouring;
+            let (figure, table) = exported(&map, &shared);
             assert!(figure.contains("a &lt; b &amp; &quot;c&quot;") && figure.ends_with("</svg>\n"));
             assert!(figure.contains("branch of the prompt") && !figure.contains("minus"));
             assert_eq!(table.lines().count(), 1 + 16 * 8);
         }
         // Every cell and the legend's; stored ones have a bar, reused ones are thin.
-        let (figure, table) = exported(&state);
+        let (figure, table) = exported(&map, &shared);
         let drawn = |height: &str| figure.matches(&format!("height=\"{height}\" fill")).count();
         let listed = |kind: &str| table.lines().filter(|line| line.contains(kind)).count();
         assert_eq!((drawn("13") + drawn("5"), drawn("5")), (16 * 8 + 3, listed("reused") + 1));
@@ -228,22 +234,22 @@ mod tests {
 
     #[test]
     fn figures_say_what_they_show_and_are_as_wide_as_that() {
-        let mut state = state();
-        let (figure, _) = exported(&state);
+        let (mut map, mut shared) = (MapPane::default(), shared());
+        let (figure, _) = exported(&map, &shared);
         let width: usize =
             figure.split("width=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).unwrap();
-        let prompt = state.runs.current().unwrap().capture.run.prompt.chars().count();
+        let prompt = shared.runs.current().unwrap().capture.run.prompt.chars().count();
         assert!(width > LEFT + prompt * SMALL / 2, "{width}");
         assert!(figure.contains("What each block did") && figure.contains("delta stored"));
-        let view = &mut state.view;
-        (view.colouring, view.subtract, view.uncond) = (Colouring::Time, true, true);
-        let (figure, table) = exported(&state);
+        (map.settings.colouring, map.settings.subtract) = (Colouring::Time, true);
+        shared.selection.uncond = true;
+        let (figure, table) = exported(&map, &shared);
         assert!(figure.contains("Time, by block and step") && figure.contains("GPU time, ms, minus baseline"));
         assert!(figure.contains("branch of the negative prompt; minus baseline #1 off"));
         assert!(table.starts_with("step,block,branch,done,time_minus_baseline\n0,0,uncond,stored,"));
         // A plan is no measurement, whatever is chosen for the run.
-        state.view.plan = true;
-        let (figure, table) = exported(&state);
+        map.settings.plan = true;
+        let (figure, table) = exported(&map, &shared);
         assert!(figure.contains("What each block will do") && !figure.contains("GPU time"));
         assert!(table.starts_with("step,block,branch,done,reuse\n"));
     }

@@ -1,13 +1,18 @@
-//! Attention maps over the frame: of the selected cell, of a pinned one beside it, or of their difference.
+//! Attention maps over the frame: of the selected cell, of a pinned one beside it, or of their
+//! difference.
 
 use egui::{Color32, ColorImage, Painter, Rect, Response, TextureOptions, Ui, vec2};
 
-use crate::media::Colormap;
-
+use super::brush::Token;
+use super::picture::{Shows, Slot, Textures};
+use super::view::{Look, View};
 use crate::app::data::runs::Run;
-use crate::app::data::state::{State, View};
+use crate::app::data::selection::MapCell;
 use crate::app::draw::legend;
-use crate::app::panes::preview::{Content, Pictures, UV};
+use crate::app::draw::textures::UV;
+use crate::engine::StepRecord;
+use crate::media::Colormap;
+use crate::media::figure::{ColorScale, MapGrid, MapPanel};
 
 /// One block's map on one step.
 #[derive(Clone, Copy, Debug)]
@@ -20,34 +25,35 @@ pub struct CellMap<'a> {
     pub block: usize,
 }
 
-/// The map of a block on a step, or on the last one before on which it ran: a reused block attends to nothing, what it attended to
-/// then is what is reused.
-pub fn of_cell<'a>(run: &'a Run, view: &View, step: usize, block: usize) -> Option<CellMap<'a>> {
+impl CellMap<'_> {
+    fn cell(&self) -> MapCell {
+        MapCell { step: self.step, block: self.block }
+    }
+}
+
+/// The map of a block on a step, or on the last step before on which the block ran: a reused block
+/// repeats what it attended to then.
+fn of_cell<'a>(run: &'a Run, look: Look<'_>, MapCell { step, block }: MapCell) -> Option<CellMap<'a>> {
     let ran = run.capture.steps.iter().rev().filter(|record| record.step <= step);
-    let map = |record: &'a crate::engine::StepRecord| {
-        let block = record.branch(view.uncond).get(block)?;
-        let values = if view.paid { block.paid.as_deref()? } else { block.received.as_deref()? };
+    let map = |record: &'a StepRecord| {
+        let block = record.branch(look.selection.uncond).get(block)?;
+        let values = if look.view.paid { block.paid.as_deref()? } else { block.received.as_deref()? };
         Some((record.step, values))
     };
     let (step, values) = ran.filter_map(map).next()?;
     (values.len() == run.capture.run.tokens() && !values.is_empty()).then_some(CellMap { values, step, block })
 }
 
-/// That of the selected block on the step on show.
-pub fn selected(state: &State) -> Option<CellMap<'_>> {
-    of_cell(state.runs.current()?, &state.view, state.shown_step()?, state.view.block?)
+/// The map of the selected block on the step on show.
+pub fn selected<'a>(run: Option<&'a Run>, look: Look<'_>) -> Option<CellMap<'a>> {
+    let (run, selection) = (run?, look.selection);
+    of_cell(run, look, MapCell { step: run.shown_step(selection.step)?, block: selection.block? })
 }
 
-/// That of the pinned cell.
-pub fn pinned(state: &State) -> Option<CellMap<'_>> {
-    let [step, block] = state.view.pinned?;
-    of_cell(state.runs.current()?, &state.view, step, block)
-}
-
-/// Whether the run on show says what was paid to the subject's words.
-pub fn has_paid(state: &State) -> bool {
-    let steps = state.runs.current().map(|run| run.capture.steps.as_slice()).unwrap_or_default();
-    steps.iter().flat_map(|step| step.cond.iter().chain(&step.uncond)).any(|block| block.paid.is_some())
+/// Whether a run recorded the attention paid to the subject's words.
+pub fn has_paid(run: &Run) -> bool {
+    let mut blocks = run.capture.steps.iter().flat_map(|step| step.cond.iter().chain(&step.uncond));
+    blocks.any(|block| block.paid.is_some())
 }
 
 /// What the values are, with their unit.
@@ -70,8 +76,10 @@ pub struct Overlay {
     pub colors: Colormap,
     /// Values at both ends of them.
     pub range: [f32; 2],
-    /// Step and block, and those it is minus.
-    pub of: [Option<[usize; 2]>; 2],
+    /// The cell.
+    pub cell: MapCell,
+    /// The cell that is subtracted.
+    pub minus: Option<MapCell>,
 }
 
 impl Overlay {
@@ -81,7 +89,8 @@ impl Overlay {
             values: map.values.to_vec(),
             colors: Colormap::Sequential,
             range: [0.0, top],
-            of: [Some([map.step, map.block]), None],
+            cell: map.cell(),
+            minus: None,
         }
     }
 
@@ -94,7 +103,8 @@ impl Overlay {
             values,
             colors: Colormap::Diverging,
             range: [-reach, reach],
-            of: [Some([map.step, map.block]), Some([pinned.step, pinned.block])],
+            cell: map.cell(),
+            minus: Some(pinned.cell()),
         }
     }
 }
@@ -103,10 +113,12 @@ fn top(values: &[f32]) -> f32 {
     values.iter().copied().filter(|value| value.is_finite()).fold(0.0, f32::max).max(f32::MIN_POSITIVE)
 }
 
-/// What lies over the pictures, from left to right: none, one, or a pinned cell and another with colours in common.
-pub fn overlays(state: &State) -> Vec<Overlay> {
-    match (selected(state), pinned(state)) {
-        (Some(map), Some(pinned)) if state.view.minus_pinned => vec![Overlay::difference(&map, &pinned)],
+/// The maps over the pictures of a run, from left to right: none, one, or those of the pinned cell
+/// and of another with colours in common.
+pub fn overlays(run: &Run, look: Look<'_>) -> Vec<Overlay> {
+    let pinned = look.selection.pinned.and_then(|cell| of_cell(run, look, cell));
+    match (selected(Some(run), look), pinned) {
+        (Some(map), Some(pinned)) if look.view.minus_pinned => vec![Overlay::difference(&map, &pinned)],
         (Some(map), Some(pinned)) => {
             let top = top(map.values).max(top(pinned.values));
             let mut first = Overlay::of(&pinned, top);
@@ -118,12 +130,12 @@ pub fn overlays(state: &State) -> Vec<Overlay> {
     }
 }
 
-/// The map of the selected block for each of several runs, at the step that each shows, with colours in common. None where nothing is
-/// to lie over the pictures.
-pub fn beside(runs: &[&Run], view: &View) -> Vec<Option<Overlay>> {
-    let block = view.block.filter(|_| view.opacity > 0.0);
+/// The map of the selected block for each of several runs, at the step that each shows, with
+/// colours in common. `None` for a run without such a map.
+pub fn beside(runs: &[&Run], look: Look<'_>) -> Vec<Option<Overlay>> {
+    let block = look.selection.block.filter(|_| look.view.opacity > 0.0);
     let map = |run: &&Run| {
-        let map = of_cell(run, view, run.shown_step(view.step)?, block?)?;
+        let map = of_cell(run, look, MapCell { step: run.shown_step(look.selection.step)?, block: block? })?;
         Some(Overlay { title: format!("block {}", map.block), ..Overlay::of(&map, 0.0) })
     };
     let mut maps: Vec<Option<Overlay>> = runs.iter().map(map).collect();
@@ -134,40 +146,47 @@ pub fn beside(runs: &[&Run], view: &View) -> Vec<Option<Overlay>> {
     maps
 }
 
-/// Draws a map over the picture of a frame, which has a texture slot and a place.
-pub fn draw(
-    painter: &Painter,
-    pictures: &mut Pictures,
-    (slot, rect): (usize, Rect),
-    run: &Run,
-    view: &View,
-    frame: usize,
-    map: &Overlay,
-) {
+/// The place of a map in the pane.
+#[derive(Clone, Copy)]
+pub struct At {
+    /// Index of the picture.
+    pub index: usize,
+    /// The place of the picture.
+    pub rect: Rect,
+    /// The latent frame.
+    pub frame: usize,
+}
+
+/// Draws a map over a picture of a run.
+pub fn draw(painter: &Painter, textures: &mut Textures, at: At, run: &Run, look: Look<'_>, map: &Overlay) {
+    let At { index, rect, frame } = at;
     let [_, height, width] = run.capture.run.token_grid;
     let Some(values) = map.values.get(frame * height * width..(frame + 1) * height * width) else { return };
     let [low, high] = map.range;
+    let opacity = look.view.opacity;
     let make = || {
         let pixel = |value: &f32| {
             let t = (value - low) / (high - low).max(f32::MIN_POSITIVE);
             let [r, g, b] = map.colors.color(t);
-            // Where little is received, or nothing differs, the frame stays visible.
+            // The frame stays visible where little is received, or where nothing differs.
             let strong = if map.colors == Colormap::Diverging { (2.0 * t - 1.0).abs() } else { t };
-            let alpha = (0.25 + 0.75 * strong.clamp(0.0, 1.0)) * view.opacity;
+            let alpha = (0.25 + 0.75 * strong.clamp(0.0, 1.0)) * opacity;
             Color32::from_rgba_unmultiplied(r, g, b, (alpha * 255.0) as u8)
         };
         ColorImage::new([width, height], values.iter().map(pixel).collect())
     };
-    let content = Content::Attention {
+    let shows = Shows::Attention {
         run: run.id,
         version: run.version,
-        of: map.of,
-        branch: [view.uncond, view.paid],
+        cell: map.cell,
+        minus: map.minus,
+        uncond: look.selection.uncond,
+        paid: look.view.paid,
         frame,
-        opacity: (view.opacity * 255.0) as u8,
+        opacity: (opacity * 255.0) as u8,
         range: map.range.map(f32::to_bits),
     };
-    let id = pictures.get(painter.ctx(), (1, slot), content, TextureOptions::NEAREST, make);
+    let id = textures.get(painter.ctx(), Slot::Attention(index), shows, TextureOptions::NEAREST, make);
     painter.image(id, rect, UV, Color32::WHITE);
 }
 
@@ -181,8 +200,17 @@ pub fn show_legend<'a>(ui: &Ui, view: &View, maps: impl Iterator<Item = &'a Over
     legend::bar(ui, area.shrink2(vec2(4.0, 0.0)), map.colors, &text, map.range, &|value| format!("{value:.digits$}"));
 }
 
-/// The token under the pointer: frame, row and column of the grid, and its number.
-pub fn token_at(run: &Run, frame: usize, rect: Rect, at: egui::Pos2) -> Option<([usize; 3], usize)> {
+/// A token of the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its row and column.
+    pub token: Token,
+    /// Its index in maps and masks.
+    pub index: usize,
+}
+
+/// The token of a latent frame under the pointer.
+pub fn token_at(run: &Run, frame: usize, rect: Rect, at: egui::Pos2) -> Option<Found> {
     let [_, height, width] = run.capture.run.token_grid;
     if !rect.contains(at) || height == 0 || width == 0 {
         return None;
@@ -192,14 +220,14 @@ pub fn token_at(run: &Run, frame: usize, rect: Rect, at: egui::Pos2) -> Option<(
     };
     let row = place(at.y, rect.top(), rect.height(), height);
     let column = place(at.x, rect.left(), rect.width(), width);
-    Some(([frame, row, column], (frame * height + row) * width + column))
+    Some(Found { token: Token { row, column }, index: (frame * height + row) * width + column })
 }
 
-/// Says the exact value under the pointer.
+/// Shows the exact value under the pointer.
 pub fn hover(response: Response, run: &Run, frame: usize, view: &View, map: Option<&Overlay>, rect: Rect) {
     let Some(at) = response.hover_pos() else { return };
-    let Some(([frame, row, column], token)) = token_at(run, frame, rect, at) else { return };
-    let value = map.and_then(|map| map.values.get(token));
+    let Some(Found { token: Token { row, column }, index }) = token_at(run, frame, rect, at) else { return };
+    let value = map.and_then(|map| map.values.get(index));
     if value.is_none() && run.mask().is_none() {
         return;
     }
@@ -210,35 +238,68 @@ pub fn hover(response: Response, run: &Run, frame: usize, view: &View, map: Opti
             ui.label(format!("{value:.4}: {}, {}", meaning(view), map.title));
         }
         if let Some(mask) = run.mask() {
-            let inside = mask.get(token).copied().unwrap_or(false);
+            let inside = mask.get(index).copied().unwrap_or(false);
             let how = if run.painted.is_some() { "painted" } else { "estimated" };
             ui.label(format!("{} by the {how} mask", if inside { "foreground" } else { "background" }));
         }
     });
 }
 
+/// The maps on show of a run as a figure, one panel a latent frame.
+///
+/// # Errors
+/// No map is on show. The error is a text for the user.
+pub fn figure(run: &Run, look: Look<'_>) -> Result<MapGrid, String> {
+    let maps = overlays(run, look);
+    let first = maps.first().ok_or("No attention is on show: click a cell of the map whose block was profiled.")?;
+    let [frames, height, width] = run.capture.run.token_grid;
+    let cells = (height * width).max(1);
+    let panel = |values: &[f32], frame: usize| {
+        let mask = run.mask().and_then(|mask| mask.get(frame * cells..(frame + 1) * cells));
+        let outline = mask.filter(|_| look.view.outline).map(<[bool]>::to_vec).unwrap_or_default();
+        Some(MapPanel { values: values.iter().map(|value| f64::from(*value)).collect(), outline })
+    };
+    let panels =
+        maps.iter().flat_map(|map| map.values.chunks_exact(cells).enumerate().map(|(f, values)| panel(values, f)));
+    let diverging = first.colors == Colormap::Diverging;
+    Ok(MapGrid {
+        title: "Attention over the latent frames".into(),
+        subtitle: run.subtitle(),
+        value_label: meaning(look.view).into(),
+        extents: [height, width],
+        row_names: maps.iter().map(|map| map.title.clone()).collect(),
+        column_names: (0..frames).map(|frame| format!("frame {frame}")).collect(),
+        panels: panels.collect(),
+        colors: if diverging { ColorScale::Diverging } else { ColorScale::Viridis },
+        range: Some((f64::from(first.range[0]), f64::from(first.range[1]))),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::data::shared::Shared;
     use crate::app::tests::sample::{self, Kind};
 
-    fn state() -> State {
-        let mut state = State::default();
-        state.runs.add(sample::capture(Kind::Uniform), false, None);
-        (state.view.step, state.view.block) = (Some(10), Some(5));
-        state
+    fn shared() -> Shared {
+        let mut shared = Shared::default();
+        shared.runs.add(sample::capture(Kind::Uniform), false, None);
+        shared.selection.select(MapCell { step: 10, block: 5 });
+        shared
     }
 
     #[test]
     fn a_cell_is_compared_with_a_pinned_one() {
-        let mut state = state();
-        assert_eq!(overlays(&state).len(), 1);
-        state.view.pinned = Some([3, 7]);
-        let both = overlays(&state);
+        let (mut view, mut shared) = (View::default(), shared());
+        let maps =
+            |view: &View, shared: &Shared| overlays(shared.runs.current().unwrap(), view.look(&shared.selection));
+        assert_eq!(maps(&view, &shared).len(), 1);
+        shared.selection.pinned = Some(MapCell { step: 3, block: 7 });
+        let both = maps(&view, &shared);
         assert_eq!((both.len(), both[0].range), (2, both[1].range));
         assert!(both[0].title.contains("block 7") && both[1].title.contains("block 5"));
-        state.view.minus_pinned = true;
-        let one = overlays(&state);
+        view.minus_pinned = true;
+        let one = maps(&view, &shared);
         let token = 77;
         assert_eq!(one[0].values[token], both[1].values[token] - both[0].values[token]);
         assert_eq!((one.len(), one[0].range[0]), (1, -one[0].range[1]));
@@ -246,30 +307,41 @@ mod tests {
 
     #[test]
     fn runs_beside_each_other_have_maps_of_their_own_in_common_colours() {
-        let mut state = state();
-        state.runs.add(sample::capture(Kind::Off), false, None);
-        let runs: Vec<&Run> = state.runs.iter().collect();
-        let maps = beside(&runs, &state.view);
+        let (view, mut shared) = (View::default(), shared());
+        shared.runs.add(sample::capture(Kind::Off), false, None);
+        let runs: Vec<&Run> = shared.runs.iter().collect();
+        let maps = beside(&runs, view.look(&shared.selection));
         let [Some(reused), Some(computed)] = &maps[..] else { panic!("{maps:?}") };
-        assert_eq!(
-            (reused.of[0], computed.of[0]),
-            (Some([9, 5]), Some([10, 5])),
-            "a reused block shows what it reuses"
-        );
+        let cell = |step| MapCell { step, block: 5 };
+        assert_eq!((reused.cell, computed.cell), (cell(9), cell(10)), "a reused block shows what it reuses");
         assert_eq!(reused.range, computed.range);
         assert!(reused.values != computed.values && top(&reused.values).max(top(&computed.values)) == reused.range[1]);
-        state.view.block = None;
-        assert!(beside(&runs, &state.view).iter().all(Option::is_none));
+        shared.selection.block = None;
+        let runs: Vec<&Run> = shared.runs.iter().collect();
+        assert!(beside(&runs, view.look(&shared.selection)).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn the_figure_shows_the_maps_of_the_run() {
+        let (view, mut shared) = (View::default(), shared());
+        let svg = |shared: &Shared| figure(shared.runs.current().unwrap(), view.look(&shared.selection));
+        assert!(svg(&shared).unwrap().svg().as_str().contains("block 5, step 9"));
+        shared.selection.clear();
+        assert!(svg(&shared).is_err());
     }
 
     #[test]
     fn the_pointer_finds_its_token() {
-        let state = state();
-        let run = state.runs.current().unwrap();
+        let shared = shared();
+        let run = shared.runs.current().unwrap();
         let rect = Rect::from_min_size(egui::pos2(10.0, 20.0), vec2(80.0, 160.0));
         let [_, height, width] = run.capture.run.token_grid;
-        assert_eq!(token_at(run, 2, rect, rect.min), Some(([2, 0, 0], 2 * height * width)));
-        let last = ([2, height - 1, width - 1], 3 * height * width - 1);
+        assert_eq!(
+            token_at(run, 2, rect, rect.min),
+            Some(Found { token: Token { row: 0, column: 0 }, index: 2 * height * width })
+        );
+        let token = Token { row: height - 1, column: width - 1 };
+        let last = Found { token, index: 3 * height * width - 1 };
         assert_eq!(token_at(run, 2, rect, rect.max), Some(last));
         assert_eq!(token_at(run, 2, rect, egui::pos2(0.0, 0.0)), None);
     }

@@ -1,26 +1,36 @@
-//! What is played: the frames of the clip, or the steps that made it.
+//! The row below the pictures: plays and chooses frames of the clip, or the steps that made it.
 
 use egui::Ui;
 use egui::accesskit::Role;
 
-use crate::app::data::state::{State, View};
+use super::view::View;
+use crate::app::actions::Actions;
+use crate::app::data::shared::Shared;
 use crate::app::draw::theme;
 
-/// Steps that go by in a second.
+/// Number of steps that are played in a second.
 const STEPS_A_SECOND: f64 = 5.0;
 
-/// Least room, in points, for a slider with its name and value: where less remains they have a row of their own.
+/// The least width, in points, of a slider with its name and value. With less room they have a row
+/// of their own.
 const SLIDER: f32 = 130.0;
 
-/// Draws the row below the pictures: `count` frames, `fps` of them in a second.
-pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
-    let run = state.runs.current();
+/// The frames that can be played.
+#[derive(Clone, Copy)]
+pub struct Clip {
+    /// Number of frames.
+    pub count: usize,
+    /// Frames a second.
+    pub fps: f64,
+}
+
+/// Draws the row.
+pub fn ui(ui: &mut Ui, view: &mut View, shared: &Shared, actions: &mut Actions, Clip { count, fps }: Clip) {
+    let run = shared.runs.current();
     let steps: Vec<usize> = run.map(|run| run.capture.steps.iter().map(|step| step.step).collect()).unwrap_or_default();
-    let shown = state.shown_step();
-    let view = &mut state.view;
     let through_steps = view.through_steps && steps.len() > 1;
     let many = if through_steps { steps.len() } else { count };
-    let at = if through_steps { place(&steps, shown) } else { view.frame };
+    let at = if through_steps { place(&steps, shared.shown_step()) } else { view.frame };
     let rate = if through_steps { STEPS_A_SECOND } else { fps };
     let next = go_on(ui, view, at, many, rate);
     ui.add_space(4.0);
@@ -34,19 +44,10 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
             let restart = play_button(ui, view, at, many);
             ui.checkbox(&mut view.looping, "Loop");
             if steps.len() > 1 {
-                let which = |ui: &mut Ui, view: &mut View, steps: bool, text: &str, tip: &str| {
-                    if ui.selectable_label(view.through_steps == steps, text).on_hover_text(tip).clicked() {
-                        view.through_steps = steps;
-                    }
-                };
-                which(ui, view, false, "by frame", "Play and choose frames of the clip");
-                which(
-                    ui,
-                    view,
-                    true,
-                    "by step",
-                    "Play and choose denoising steps: the picture and its attention as they formed",
-                );
+                let tip = "Play and choose frames of the clip";
+                kind_button(ui, view, false, "by frame", tip);
+                let tip = "Play and choose denoising steps: the picture and its attention as they formed";
+                kind_button(ui, view, true, "by step", tip);
             }
             let room = ui.available_width() >= SLIDER;
             (restart, room.then(|| slide(ui)))
@@ -55,9 +56,19 @@ pub fn ui(ui: &mut Ui, state: &mut State, count: usize, fps: f64) {
     let slid = slid.unwrap_or_else(|| ui.horizontal(slide).inner);
     view.playing &= slid.is_none();
     match slid.or(restart).or(next) {
-        Some(to) if through_steps => view.step = steps.get(to).copied(),
+        Some(to) if through_steps => {
+            let step = steps.get(to).copied();
+            actions.select(move |selection| selection.step = step);
+        }
         Some(to) => view.frame = to,
         None => {}
+    }
+}
+
+/// The button that chooses between frames and steps.
+fn kind_button(ui: &mut Ui, view: &mut View, steps: bool, text: &str, tip: &str) {
+    if ui.selectable_label(view.through_steps == steps, text).on_hover_text(tip).clicked() {
+        view.through_steps = steps;
     }
 }
 
@@ -65,7 +76,7 @@ fn place(steps: &[usize], shown: Option<usize>) -> usize {
     steps.iter().position(|step| Some(*step) == shown).unwrap_or(0)
 }
 
-/// What comes next while it plays, and when the window has to wake for it.
+/// The next frame or step while it plays. Asks for a repaint when that is due.
 fn go_on(ui: &Ui, view: &mut View, at: usize, count: usize, rate: f64) -> Option<usize> {
     if !view.playing || count < 2 {
         return None;
@@ -81,7 +92,8 @@ fn go_on(ui: &Ui, view: &mut View, at: usize, count: usize, rate: f64) -> Option
     Some(next)
 }
 
-/// Starts and stops; where to start from, if that is not the place on show.
+/// The button that starts and stops. Returns the place to start from, if that is not the place on
+/// show.
 fn play_button(ui: &mut Ui, view: &mut View, at: usize, count: usize) -> Option<usize> {
     let (text, name) = if view.playing { ("Stop", "Stop playback") } else { ("Play", "Play") };
     let play = ui.add_enabled(count > 1, egui::Button::new(text)).on_hover_text(format!("{name} (K)"));

@@ -1,4 +1,5 @@
-//! How well each block's attention coincides with the foreground, worked out a little a frame so that the window never stalls.
+//! Scores of how well each block's attention coincides with the foreground. A frame of the window
+//! computes only a part of them, so that the window never stalls.
 
 use std::time::{Duration, Instant};
 
@@ -6,26 +7,38 @@ use crate::profiling::mask::Mask;
 use crate::profiling::score::{FIXED_THRESHOLD, Score, score};
 
 use crate::app::data::runs::Run;
+use crate::app::data::selection::MapCell;
 
-/// Longest time spent on scores in one frame of the window.
+/// The longest time for scores in one frame of the window.
 const BUDGET: Duration = Duration::from_millis(6);
 
-/// What scores are of.
+/// The data that scores were computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     run: u64,
     uncond: bool,
-    /// The run whose mask it is, how many estimates that has, and how often its mask was painted.
-    mask: (u64, usize, u64),
+    mask: MaskKey,
+}
+
+/// The mask that scores were computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MaskKey {
+    run: u64,
+    /// Number of estimates of the mask so far.
+    estimates: usize,
+    /// Version of the painted mask.
+    painted: u64,
 }
 
 impl Key {
     fn of(run: &Run, masked: &Run, uncond: bool) -> Self {
-        Self { run: run.id, uncond, mask: (masked.id, masked.capture.masks.len(), masked.mask_version) }
+        let estimates = masked.capture.masks.len();
+        Self { run: run.id, uncond, mask: MaskKey { run: masked.id, estimates, painted: masked.mask_version } }
     }
 }
 
-/// The run whose mask scores a baseline: one and the same for both where the user painted the current run's.
+/// The run whose mask scores a baseline. If the user painted the mask of the current run, that mask
+/// scores both.
 pub fn masked<'a>(baseline: &'a Run, current: &'a Run) -> &'a Run {
     let same_grid = current.capture.run.token_grid == baseline.capture.run.token_grid;
     if current.painted.is_some() && same_grid { current } else { baseline }
@@ -36,12 +49,13 @@ pub fn masked<'a>(baseline: &'a Run, current: &'a Run) -> &'a Run {
 pub struct Scores {
     of: Option<Key>,
     mask: Option<Mask>,
-    /// One a block, steps slowest; of the steps that are done.
+    /// One score a block, steps slowest, for the steps that are done.
     scores: Vec<Option<Score>>,
 }
 
 impl Scores {
-    /// Goes on for a while with the scores of `run` against the mask of `masked`, by habit the same run; whether there is more to do.
+    /// Computes scores of `run` against the mask of `masked` (usually the same run) for a while.
+    /// Returns whether there is more to do.
     pub fn advance(&mut self, run: &Run, masked: &Run, uncond: bool) -> bool {
         let capture = &run.capture;
         let key = Key::of(run, masked, uncond);
@@ -64,8 +78,8 @@ impl Scores {
         false
     }
 
-    /// The score of a block on a step against the mask of `masked`, where it is known.
-    pub fn get(&self, (run, masked): (&Run, &Run), uncond: bool, step: usize, block: usize) -> Option<&Score> {
+    /// The score of a cell of `run` against the mask of `masked`, if it is known.
+    pub fn get(&self, run: &Run, masked: &Run, uncond: bool, MapCell { step, block }: MapCell) -> Option<&Score> {
         self.of.filter(|of| *of == Key::of(run, masked, uncond))?;
         let index = run.capture.steps.iter().position(|record| record.step == step)?;
         self.scores.get(index * run.capture.run.blocks + block)?.as_ref()
@@ -85,11 +99,14 @@ mod tests {
         let run = runs.current().unwrap();
         let mut scores = Scores::default();
         while scores.advance(run, run, false) {}
-        let lift = |block| scores.get((run, run), false, 12, block).unwrap().lift;
+        let lift = |block| scores.get(run, run, false, MapCell { step: 12, block }).unwrap().lift;
         assert!(lift(6) > lift(3) && lift(3) > lift(7), "{} {} {}", lift(6), lift(3), lift(7));
-        assert!(scores.get((run, run), true, 12, 6).is_none() && scores.get((run, run), false, 99, 6).is_none());
+        assert!(
+            scores.get(run, run, true, MapCell { step: 12, block: 6 }).is_none()
+                && scores.get(run, run, false, MapCell { step: 99, block: 6 }).is_none()
+        );
         while scores.advance(run, run, true) {}
-        assert!(scores.get((run, run), true, 12, 6).is_some());
+        assert!(scores.get(run, run, true, MapCell { step: 12, block: 6 }).is_some());
     }
 
     #[test]
@@ -100,17 +117,17 @@ mod tests {
         let lift = |runs: &Runs, scores: &mut Scores| {
             let run = runs.current().unwrap();
             while scores.advance(run, run, false) {}
-            scores.get((run, run), false, 12, 6).map(|score| score.lift)
+            scores.get(run, run, false, MapCell { step: 12, block: 6 }).map(|score| score.lift)
         };
         let mut scores = Scores::default();
         let before = lift(&runs, &mut scores).unwrap();
         runs.paint(id, Some(estimated.iter().map(|bit| !bit).collect()));
-        // Until they are worked out anew there are none: those known are of another mask.
+        // The scores of the other mask are not returned.
         let run = runs.current().unwrap();
-        assert!(scores.get((run, run), false, 12, 6).is_none());
+        assert!(scores.get(run, run, false, MapCell { step: 12, block: 6 }).is_none());
         let inverted = lift(&runs, &mut scores).unwrap();
         assert!(before > 1.0 && inverted < 1.0, "{before} {inverted}");
-        // Nothing painted scores nothing; without a painted mask the estimate counts again.
+        // An empty mask has no scores. Without a painted mask the estimate counts again.
         runs.paint(id, Some(vec![false; estimated.len()]));
         assert_eq!(lift(&runs, &mut scores), None);
         runs.paint(id, None);

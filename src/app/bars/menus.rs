@@ -1,0 +1,143 @@
+//! The menus of the top bar.
+
+use std::path::Path;
+
+use egui::accesskit::Role;
+use egui::{Button, KeyboardShortcut, RichText, Ui};
+
+use super::top_bar::{CANCEL, GENERATE, OPEN, PAUSE, SAVE};
+use crate::app::actions::{Action, Actions};
+use crate::app::data::shared::Shared;
+use crate::app::draw::theme::{self, Palette};
+use crate::app::layout::Layout;
+use crate::app::panes::Panes;
+use crate::app::panes::preview::brush;
+use crate::app::save;
+
+/// The last part of a path, for a menu.
+fn short(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The File menu.
+pub fn file(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    ui.menu_button("File", |ui| {
+        let shortcut = |ui: &Ui, keys: &KeyboardShortcut| ui.ctx().format_shortcut(keys);
+        let keys = shortcut(ui, &OPEN);
+        if ui.add(Button::new("Open capture...").shortcut_text(keys)).clicked() {
+            actions.ask(Action::ChooseCapture);
+        }
+        ui.menu_button("Open recent", |ui| {
+            if shared.prefs.recent.is_empty() {
+                ui.label("Captures that were opened or saved appear here.");
+            }
+            for path in &shared.prefs.recent {
+                if ui.button(short(path)).on_hover_text(path.display().to_string()).clicked() {
+                    actions.ask(Action::OpenCapture(path.clone()));
+                }
+            }
+        });
+        ui.separator();
+        for entry in &save::FILE_MENU {
+            let mut button = Button::new(entry.text);
+            if let Some(keys) = &entry.shortcut {
+                button = button.shortcut_text(shortcut(ui, keys));
+            }
+            if ui.add_enabled((entry.saveable.available)(shared), button).clicked() {
+                actions.ask(Action::Save(entry.saveable));
+            }
+        }
+        if ui.button("Save picture of the window...").clicked() {
+            actions.ask(Action::SavePicture(None));
+        }
+        ui.separator();
+        if ui.button("Quit").clicked() {
+            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+    });
+}
+
+/// The View menu.
+pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, layout: &mut Layout) {
+    ui.menu_button("View", |ui| {
+        for pane in panes.iter() {
+            let mut open = layout.is_open(pane.key());
+            if ui.checkbox(&mut open, pane.title()).changed() {
+                layout.set_open(pane.key(), open);
+            }
+        }
+        if ui.button("Reset layout").clicked() {
+            actions.ask(Action::ResetLayout);
+        }
+        ui.separator();
+        ui.label("Theme");
+        let mut theme = shared.prefs.theme;
+        ui.horizontal(|ui| theme.buttons(ui));
+        if theme != shared.prefs.theme {
+            actions.prefs(move |prefs| prefs.theme = theme);
+        }
+        ui.separator();
+        let label = ui.label("Zoom");
+        let mut zoom = shared.prefs.zoom;
+        let slider = egui::Slider::new(&mut zoom, 0.75..=2.0).step_by(0.05);
+        let slider = slider.custom_formatter(|value, _| format!("{:.0} %", value * 100.0));
+        if ui.add(slider).labelled_by(label.id).changed() {
+            actions.prefs(move |prefs| prefs.zoom = zoom);
+        }
+        ui.separator();
+        keys_table(ui);
+        ui.separator();
+        if ui.button("Show the hints again").clicked() {
+            actions.prefs(|prefs| prefs.hints_seen = false);
+        }
+    });
+}
+
+fn keys_table(ui: &mut Ui) {
+    ui.label(RichText::new("Keys").strong());
+    let weak = Palette::of(ui).weak;
+    egui::Grid::new("keys").num_columns(2).show(ui, |ui| {
+        let format = |keys: &KeyboardShortcut| ui.ctx().format_shortcut(keys);
+        for (keys, what) in [
+            (format(&GENERATE), "generate"),
+            (format(&PAUSE), "pause, resume"),
+            (format(&CANCEL), "cancel"),
+            (format(&OPEN), "open a capture"),
+            (format(&SAVE), "save the capture"),
+            ("K".into(), "play, stop"),
+            ("arrows".into(), "move in the map, or the brush"),
+            (format(&brush::UNDO), "take back the last stroke of the mask"),
+            ("space".into(), "switch reuse of the selection; paint the mask"),
+        ] {
+            ui.label(RichText::new(keys).monospace());
+            ui.label(RichText::new(what).color(weak));
+            ui.end_row();
+        }
+    });
+}
+
+/// The menu of models.
+pub fn model(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    let recorded = || shared.runs.current().map(|run| run.capture.run.model.clone()).filter(|name| !name.is_empty());
+    let folder = match shared.form.model.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => recorded().unwrap_or_else(|| "no model".into()),
+    };
+    let response = ui.menu_button(folder.clone(), |ui| {
+        if let Some(demo) = &shared.demo_model
+            && ui.button("Built-in demo model").clicked()
+        {
+            actions.ask(Action::UseModel(demo.clone()));
+        }
+        for path in shared.prefs.models.iter().filter(|path| Some(*path) != shared.demo_model.as_ref()) {
+            if ui.button(short(path)).on_hover_text(path.display().to_string()).clicked() {
+                actions.ask(Action::UseModel(path.clone()));
+            }
+        }
+        if ui.button("Choose a model folder...").clicked() {
+            actions.ask(Action::ChooseModel);
+        }
+    });
+    theme::named(&response.response, Role::Button, format!("Model: {folder}"));
+    response.response.on_hover_text(shared.form.model.display().to_string());
+}

@@ -1,0 +1,110 @@
+//! What is known about the form's model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::app::data::form::Form;
+use crate::caching::Evidence;
+use crate::engine::{ClipSettings, Facts};
+use crate::profiling::profile::Profile;
+
+/// What is known about the form's model and size.
+#[derive(Clone, Debug, Default)]
+pub struct ModelStatus {
+    /// Facts about the model, or why it cannot be used. `None` until the model has been read.
+    pub facts: Option<Result<Facts, String>>,
+    /// The evidence for strategies. `None` until the model has been read.
+    pub evidence: Option<ModelEvidence>,
+    /// The query that facts and evidence answer. It differs from the form's query while the model
+    /// is being read.
+    pub query: Option<ModelQuery>,
+}
+
+impl ModelStatus {
+    /// The facts about the model, if it has been read and can be used.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.facts.as_ref()?.as_ref().ok()
+    }
+
+    /// Whether the model has a profile that fits.
+    pub fn has_profile(&self) -> bool {
+        self.evidence.as_ref().is_some_and(|evidence| evidence.profile == Ok(true))
+    }
+}
+
+/// The answer to a query about a model.
+#[derive(Clone, Debug)]
+pub struct ModelAnswer {
+    /// The query.
+    pub query: ModelQuery,
+    /// Facts about the model, or why it cannot be used.
+    pub facts: Result<Facts, String>,
+    /// The evidence for strategies, if the model can be used.
+    pub evidence: Option<ModelEvidence>,
+}
+
+/// The settings that the facts about a model depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelQuery {
+    model: PathBuf,
+    /// The settings of the clip. Settings that no answer depends on have fixed values.
+    clip: ClipSettings,
+    /// Number of words in the prompt. The cost depends on it, plans do not.
+    words: usize,
+    /// Whether block changes are measured. The memory depends on it, plans do not.
+    changes: bool,
+}
+
+impl ModelQuery {
+    /// The query for a form.
+    pub fn of(form: &Form) -> Self {
+        let words = form.prompt.split_whitespace().count();
+        let clip = ClipSettings { guidance_scale: 1.0, seed: 0, fps: 1, ..form.clip };
+        Self { model: form.model.clone(), clip, words, changes: form.changes }
+    }
+
+    /// The model's folder.
+    pub fn model(&self) -> &Path {
+        &self.model
+    }
+
+    /// Whether plans for one query also fit the other.
+    pub fn plans_like(&self, other: &Self) -> bool {
+        Self { words: other.words, changes: other.changes, ..self.clone() } == *other
+    }
+}
+
+/// The evidence about a model that strategies are calibrated with.
+#[derive(Clone, Debug)]
+pub struct ModelEvidence {
+    /// The model's own facts, and what its profile says.
+    pub evidence: Arc<Evidence>,
+    /// Whether the model has a profile. The error says why its profile does not fit.
+    pub profile: Result<bool, String>,
+}
+
+impl ModelEvidence {
+    /// Reads the profile in a model's folder, if there is one, and computes the planner's plans.
+    pub fn of(model: &Path, facts: &Facts) -> Self {
+        let path = model.join("profile.json");
+        let bare = |profile| Self { evidence: Arc::new(facts.evidence()), profile };
+        if !path.is_file() {
+            return bare(Ok(false));
+        }
+        match read(&path, facts) {
+            Ok(evidence) => Self { evidence: Arc::new(evidence), profile: Ok(true) },
+            Err(why) => bare(Err(format!("{}: {why}", path.display()))),
+        }
+    }
+}
+
+fn read(path: &Path, facts: &Facts) -> Result<Evidence, String> {
+    let profile = Profile::read(path).map_err(|error| error.to_string())?;
+    profile.check_fits(&facts.model_id, facts.blocks).map_err(|error| error.to_string())?;
+    let evidence = profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea);
+    // The plans are computed here, so that no frame of the window has to wait for them.
+    if evidence.calibration().is_some() {
+        evidence.plans().map_err(|error| error.to_string())?;
+    }
+    Ok(evidence)
+}
