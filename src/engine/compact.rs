@@ -1,6 +1,7 @@
-//! Compact serde forms of a capture's large fields: frames as byte strings, maps as half-precision byte strings.
+//! Compact forms of a capture's large fields for serde: frames as byte strings, and maps as byte
+//! strings in half precision.
 
-/// Frames of bytes.
+/// The form of frames of bytes.
 pub mod byte_frames {
     use serde::de::{Error, SeqAccess, Visitor};
     use serde::{Deserializer, Serialize, Serializer};
@@ -12,7 +13,8 @@ pub mod byte_frames {
         frames.iter().map(|frame| serde_bytes::Bytes::new(frame)).collect::<Vec<_>>().serialize(to)
     }
 
-    /// Reads them back, and no more than a clip may have: an empty frame takes 24 times as much memory as in the file.
+    /// Reads frames, at most as many as a clip may have. The limit is necessary because an empty
+    /// frame takes 24 times as much memory as space in the file.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
         from.deserialize_seq(FramesVisitor)
     }
@@ -39,13 +41,14 @@ pub mod byte_frames {
     }
 }
 
-/// Values in half precision, two bytes each, little-endian.
+/// The form of values in half precision, with two bytes each, little-endian.
 pub mod halves {
     use half::f16;
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// Writes the values as one byte string. What is too large for half precision becomes its largest number, not infinity.
+    /// Writes the values as one byte string. A value that is too large for half precision becomes
+    /// its largest number, not infinity.
     pub fn serialize<S: Serializer>(values: &Option<Vec<f32>>, to: S) -> Result<S::Ok, S::Error> {
         let largest = f16::MAX.to_f32();
         let bytes = |value: &f32| f16::from_f32(value.clamp(-largest, largest)).to_le_bytes();
@@ -53,7 +56,7 @@ pub mod halves {
         packed.map(serde_bytes::ByteBuf::from).serialize(to)
     }
 
-    /// Reads them back.
+    /// Reads values.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<f32>>, D::Error> {
         let bytes = Option::<serde_bytes::ByteBuf>::deserialize(from).map_err(D::Error::custom)?;
         Ok(bytes

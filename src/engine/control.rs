@@ -1,31 +1,32 @@
-//! Pause, resume and cancel, shared between a job's thread and whoever steers it.
+//! Pause, resume and cancel. A job's thread and its callers share this state.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The caller's wish for the current job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Wish {
     #[default]
     Run,
     Pause,
     Cancel,
-    /// Cancel, and every later job too.
+    /// Cancels this job and every later job.
     ShutDown,
 }
 
-/// What the user wants of the running job, or of the one that is to start.
+/// Controls the running job, or the next job if none is running.
 #[derive(Debug, Default)]
 pub struct Control {
     wanted: Mutex<Wanted>,
     changed: Condvar,
-    /// How long jobs were held by pauses, all of them together.
+    /// The total time of all pauses.
     held: Mutex<Duration>,
 }
 
 #[derive(Debug, Default)]
 struct Wanted {
     wish: Wish,
-    /// Jobs that run or wait. Without one there is nothing to hold or to end.
+    /// Number of jobs that run or wait. Without a job there is nothing to pause or to cancel.
     jobs: usize,
 }
 
@@ -48,17 +49,17 @@ impl<'a> Stopwatch<'a> {
 }
 
 impl Control {
-    /// Holds the job before its next submit, or the next tensor that it loads.
+    /// Pauses the job before its next submit or before it loads its next tensor.
     pub fn pause(&self) {
         self.wish(|wish| if wish == Wish::Run { Wish::Pause } else { wish });
     }
 
-    /// Goes on after a pause.
+    /// Continues after a pause.
     pub fn resume(&self) {
         self.wish(|wish| if wish == Wish::Pause { Wish::Run } else { wish });
     }
 
-    /// Ends the job before its next submit, or the next tensor that it loads.
+    /// Ends the job before its next submit or before it loads its next tensor.
     pub fn cancel(&self) {
         self.wish(|wish| if wish == Wish::ShutDown { wish } else { Wish::Cancel });
     }
@@ -67,12 +68,13 @@ impl Control {
         self.change(|wanted| wanted.wish = Wish::ShutDown);
     }
 
-    /// A job is asked for. From now on it can be held and ended, though its thread may not know of it yet.
+    /// Announces a job. From now on it can be paused and cancelled, even if its thread has not
+    /// received it yet.
     pub(super) fn expect(&self) {
         self.change(|wanted| wanted.jobs += 1);
     }
 
-    /// A job has ended; the next one begins without its wishes.
+    /// Ends a job. Its wishes do not apply to the next job.
     pub(super) fn ended(&self) {
         self.change(|wanted| {
             wanted.jobs -= 1;
@@ -82,7 +84,7 @@ impl Control {
         });
     }
 
-    /// Blocks while paused; whether the job may go on.
+    /// Blocks during a pause. Returns whether the job may continue.
     pub(super) fn may_go_on(&self) -> bool {
         let start = Instant::now();
         let (wanted, paused) = (self.lock(), |wanted: &mut Wanted| wanted.wish == Wish::Pause);
@@ -112,7 +114,7 @@ impl Control {
     }
 
     fn lock(&self) -> MutexGuard<'_, Wanted> {
-        // Plain values: whole after any panic.
+        // The lock protects plain values, which are valid after any panic.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

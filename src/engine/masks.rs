@@ -1,14 +1,17 @@
-//! Foreground masks of a run, from its clean latents and from what its tokens paid to the subject.
+//! Foreground masks of a run, from its clean latents and from the attention of its tokens to the
+//! subject.
 
 use crate::profiling::ProfilingError;
 use crate::profiling::mask::{self, Estimate};
 
 use super::capture::{MaskRecord, StepRecord};
 
-/// Share of the last steps whose cross-attention counts: earlier ones see noise.
+/// Share of the steps whose cross-attention counts. These are the last steps, because earlier steps
+/// see noise.
 const LATE: f64 = 0.5;
 
-/// What tokens pay to the prompt's subject, collected step by step: the mean over the blocks of the late steps. One map is all it keeps.
+/// The attention that tokens pay to the prompt's subject: the mean over all blocks of the late
+/// steps. It is collected step by step and stores only one map.
 #[derive(Clone, Debug)]
 pub struct MeanPaid {
     sum: Vec<f32>,
@@ -16,12 +19,12 @@ pub struct MeanPaid {
 }
 
 impl MeanPaid {
-    /// Nothing yet, for so many tokens.
+    /// An empty mean for this number of tokens.
     pub fn new(tokens: usize) -> Self {
         Self { sum: vec![0.0; tokens], count: 0 }
     }
 
-    /// Takes a step's maps in if it is a late one of `steps`.
+    /// Adds the maps of a step if it is a late step of `steps`.
     pub fn add(&mut self, step: usize, steps: usize, record: &StepRecord) {
         if step < ((1.0 - LATE) * steps as f64) as usize {
             return;
@@ -33,17 +36,18 @@ impl MeanPaid {
         }
     }
 
-    /// The mean of what was taken in; `None` where that is nothing.
+    /// The mean of all added maps. `None` without maps.
     pub fn mean(&self) -> Option<Vec<f32>> {
         (self.count > 0).then(|| self.sum.iter().map(|value| value / self.count as f32).collect())
     }
 }
 
-/// All estimates that can be made, `auto` last: motion and principal components of the latents `[C, F, H, W]`, and, where it was
-/// watched, the attention `paid` to the prompt's subject by each token.
+/// All possible estimates: motion and principal components of the latents `[C, F, H, W]`, the
+/// attention `paid` to the prompt's subject by each token if it was measured, and `auto` as the
+/// last estimate.
 ///
 /// # Errors
-/// Latents that do not fit the token grid.
+/// [`ProfilingError`] if the latents do not fit the token grid.
 pub fn estimate_masks(
     latents: &[f32],
     shape: [usize; 4],

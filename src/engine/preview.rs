@@ -1,4 +1,4 @@
-//! Latents as colours: a linear map from the channels of a latent cell to RGB.
+//! Shows latents as colours, by a linear map from the channels of a latent cell to RGB.
 
 use std::path::Path;
 
@@ -7,20 +7,21 @@ use serde::Deserialize;
 use super::defaults::read_if_there;
 use super::{EngineError, Frames};
 
-/// `rgb = latents factors + bias` on normalised latents, rgb in [-1, 1].
+/// The map `rgb = latents factors + bias` for normalised latents, with rgb in [-1, 1].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PreviewMap {
-    /// One row of three a channel.
+    /// One row of three factors for each channel.
     factors: Vec<[f32; 3]>,
     bias: [f32; 3],
 }
 
 impl PreviewMap {
-    /// The map that a model's folder holds as `preview.json`: `{"factors": [[r, g, b], ...], "bias": [r, g, b]}`. Without a file, one
-    /// that shows the first three channels: shapes can be seen, colours mean nothing.
+    /// Reads the map in the model's folder, `preview.json`:
+    /// `{"factors": [[r, g, b], ...], "bias": [r, g, b]}`. Without this file the map shows the
+    /// first three channels, where shapes are visible but colours have no meaning.
     ///
     /// # Errors
-    /// The file is there but is no map for `channels` channels.
+    /// [`EngineError::Request`] if the file is not a map for `channels` channels.
     pub fn of_model(folder: &Path, channels: usize) -> Result<Self, EngineError> {
         let path = folder.join("preview.json");
         let Some(text) = read_if_there(&path)? else { return Ok(Self::plain(channels)) };

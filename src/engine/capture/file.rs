@@ -1,7 +1,8 @@
-//! Capture files: see `docs/capture-format.md`.
+//! Capture files. `docs/capture-format.md` describes the format.
 //!
 //! ```text
-//! magic (8 bytes)  version (u32)  then chunks to the end:  tag (4)  length (u32)  crc32 (u32)  deflate(CBOR of one Record)
+//! magic (8 bytes)  version (u32)  then chunks up to the end of the file
+//! chunk: tag (4 bytes)  length (u32)  crc32 (u32)  deflate(CBOR of one Record)
 //! ```
 
 use std::fs::File;
@@ -14,34 +15,38 @@ use flate2::write::ZlibEncoder;
 
 use super::{Capture, Record};
 
-/// First bytes of a capture: not text, and changed by whatever translates line ends.
+/// First bytes of a capture. They are not text, and a program that translates line ends changes
+/// them, so such damage is noticed.
 const MAGIC: [u8; 8] = *b"\x89DITCAP\n";
-/// The version that is written. Readers take this one and older ones.
+/// The version that is written. Readers take this version and older ones.
 const VERSION: u32 = 1;
 /// Longest compressed chunk, in bytes.
 const LONGEST_CHUNK: u32 = 512 << 20;
-/// Largest unpacked clip: 720p, 10 s and more.
+/// Largest unpacked clip, in bytes. It is enough for more than 10 s at 720p.
 const LARGEST_CLIP: u64 = 1 << 30;
-/// Largest unpacked description of a run: thousands of planned steps. Reading takes some thirty times as much memory, as the kind of a
-/// strategy may come after its settings.
+/// Largest unpacked description of a run, in bytes. It is enough for thousands of planned steps.
+/// Reading takes about thirty times as much memory, because the kind of a strategy may come after
+/// its settings.
 const LARGEST_RUN: u64 = 8 << 20;
-/// Largest unpacked record of any other kind: a step of the largest known model with all its maps takes 15 MiB.
+/// Largest unpacked record of any other kind, in bytes. A step of the largest known model with all
+/// its maps takes 15 MiB.
 const LARGEST_RECORD: u64 = 64 << 20;
-/// Largest unpacked capture.
+/// Largest unpacked capture, in bytes.
 const LARGEST_CAPTURE: u64 = 8 << 30;
 
-/// What can go wrong with capture files.
+/// Why a capture file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CaptureError {
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's reason.
         source: std::io::Error,
     },
-    /// The file is something else.
+    /// The file is not a capture.
     #[error("{} is no capture of ditscope", .0.display())]
     Foreign(PathBuf),
     /// The file was written by a later version of the program.
@@ -52,7 +57,7 @@ pub enum CaptureError {
         /// Its version.
         version: u32,
     },
-    /// Not even the description of the run can be read.
+    /// The description of the run cannot be read.
     #[error("{} holds nothing that can be shown: {reason}", path.display())]
     Unreadable {
         /// The file.
@@ -68,9 +73,9 @@ pub enum CaptureError {
 /// A capture from a file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What could be read.
+    /// The records that could be read.
     pub capture: Capture,
-    /// Why there may be more in the file than that, in plain words.
+    /// Why the file may have more records, as one sentence. `None` for an undamaged file.
     pub damage: Option<String>,
 }
 
@@ -85,7 +90,8 @@ fn tag(record: &Record) -> [u8; 4] {
     }
 }
 
-/// Most bytes that a chunk may unpack to; `None` for a chunk that this version does not know.
+/// Largest number of bytes to which a chunk may unpack. `None` for a chunk that this version does
+/// not know.
 fn limit(tag: [u8; 4]) -> Option<u64> {
     match &tag {
         b"CLIP" => Some(LARGEST_CLIP),
@@ -95,16 +101,16 @@ fn limit(tag: [u8; 4]) -> Option<u64> {
     }
 }
 
-/// Writes a capture while the run goes on. Until [`Writer::finish`] the records are in `PATH.partial`, which opens like any capture:
-/// nothing is lost if the program ends early.
+/// Writes a capture during the run. Until [`Writer::finish`] the records are in `PATH.partial`,
+/// which opens like any capture, so nothing is lost if the program ends early.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
-    /// Bytes of all records before they were packed.
+    /// Number of bytes of all records before packing.
     unpacked: u64,
-    /// Whether it holds the description of a run, without which nothing opens it.
+    /// Whether the file has the description of a run, without which it cannot be opened.
     described: bool,
 }
 
@@ -112,7 +118,7 @@ impl Writer {
     /// Starts a file.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// [`CaptureError::Io`].
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".partial");
@@ -128,14 +134,14 @@ impl Writer {
         Ok(Self { path: path.into(), partial, file, unpacked: 0, described: false })
     }
 
-    /// Adds a record; it is in the file when this returns.
+    /// Adds a record. The record is in the file when the function returns.
     ///
     /// # Errors
-    /// The operating system refuses, or the record is too large for the format.
+    /// [`CaptureError::Io`]; [`CaptureError::Encode`] if the record is too large for the format.
     pub fn write(&mut self, record: &Record) -> Result<(), CaptureError> {
         let (payload, unpacked) = pack(record)?;
         let room = LARGEST_CAPTURE.saturating_sub(self.unpacked);
-        // What readers refuse is not written.
+        // Readers refuse larger records, so the writer refuses them too.
         if limit(tag(record)).is_none_or(|limit| unpacked > limit.min(room)) {
             let message = "a record is larger than the format allows: ask for a smaller size or fewer frames";
             return Err(CaptureError::Encode(message.into()));
@@ -155,11 +161,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file of a run that failed, and gives its place, if there is one: its name, or `PATH.partial` where the name belongs to an
-    /// earlier file, which may be whole. A file in which no run is described is removed.
+    /// Ends the file of a failed run and returns its path.
+    ///
+    /// If an earlier file has the name, it may be complete, so it is kept and the new file stays at
+    /// `PATH.partial`. A file without the description of a run is removed, and the result is
+    /// `None`.
     ///
     /// # Errors
-    /// As [`Self::finish`].
+    /// The errors of [`Self::finish`].
     pub fn finish_failed(self) -> Result<Option<PathBuf>, CaptureError> {
         let (path, partial) = (self.path.clone(), self.partial.clone());
         if !self.described {
@@ -173,10 +182,10 @@ impl Writer {
         self.finish().map(|()| Some(path))
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     ///
     /// # Errors
-    /// The operating system refuses; then the records stay in `PATH.partial`.
+    /// [`CaptureError::Io`]. The records then stay in `PATH.partial`.
     pub fn finish(self) -> Result<(), CaptureError> {
         let Self { path, partial, file, .. } = self;
         let done = || {
@@ -187,7 +196,7 @@ impl Writer {
     }
 }
 
-/// A record's compressed bytes, and how many they were before.
+/// A record's compressed bytes, and its number of bytes before compression.
 fn pack(record: &Record) -> Result<(Vec<u8>, u64), CaptureError> {
     let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
     ciborium::into_writer(record, &mut packer).map_err(|error| CaptureError::Encode(error.to_string()))?;
@@ -199,7 +208,7 @@ fn pack(record: &Record) -> Result<(Vec<u8>, u64), CaptureError> {
 /// Writes a whole capture.
 ///
 /// # Errors
-/// Those of [`Writer`].
+/// The errors of [`Writer`].
 pub fn save(path: &Path, capture: &Capture) -> Result<(), CaptureError> {
     let mut writer = Writer::create(path)?;
     for record in capture.records() {
@@ -208,20 +217,21 @@ pub fn save(path: &Path, capture: &Capture) -> Result<(), CaptureError> {
     writer.finish()
 }
 
-/// Reads a capture file. A file that is damaged or cut off gives what comes before the damage.
+/// Reads a capture file. From a damaged or truncated file, the records before the damage are read.
 ///
 /// # Errors
-/// The file cannot be read, is no capture, is of a later version, or is damaged before its first step.
+/// [`CaptureError::Io`]; [`CaptureError::Foreign`]; [`CaptureError::Newer`];
+/// [`CaptureError::Unreadable`] if the description of the run is damaged.
 pub fn open(path: &Path) -> Result<Loaded, CaptureError> {
     let io = |source| CaptureError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;
     read(BufReader::new(file), path)
 }
 
-/// Reads a capture from anywhere; `path` is for messages.
+/// Reads a capture from any reader. Messages name `path`.
 ///
 /// # Errors
-/// See [`open`].
+/// The errors of [`open`].
 pub fn read(mut from: impl Read, path: &Path) -> Result<Loaded, CaptureError> {
     let mut head = [0; 12];
     if let Err(source) = from.read_exact(&mut head) {
@@ -258,7 +268,8 @@ struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Puts all records into `capture`, up to the end or to the first one that makes no sense: then says why.
+    /// Puts records into `capture`, up to the end of the file or the first invalid record. For an
+    /// invalid record, returns the reason.
     fn records(&mut self, capture: &mut Option<Capture>) -> Result<(), String> {
         while let Some((tag, payload)) = self.chunk()? {
             let Some(limit) = limit(tag) else { continue };
@@ -291,7 +302,7 @@ impl<R: Read> Reader<R> {
         if length > LONGEST_CHUNK {
             return Err("a record claims to be longer than any can be".into());
         }
-        // Grows with what is there, whatever the length claims.
+        // The buffer grows with the bytes in the file, not with the length that the file claims.
         let mut payload = Vec::new();
         self.from.by_ref().take(length.into()).read_to_end(&mut payload).map_err(|error| error.to_string())?;
         if payload.len() < length as usize {

@@ -1,4 +1,4 @@
-//! Capture files: round trips, and whatever a hostile or broken file may hold.
+//! Tests of capture files: writing and reading them, and hostile or damaged files.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use crate::caching::{Action, BranchPlan, Forecast};
 use crate::sampling::ClipSettings;
 use crate::sampling::limits::MOST_FRAMES;
 
-/// A guided run of 3 steps, 2 blocks and 2 x 2 x 2 tokens, with everything that a capture can hold.
+/// A guided run of 3 steps, 2 blocks and 2 x 2 x 2 tokens, with every field of a capture.
 pub(crate) fn small() -> Capture {
     let store = StepPlan::both(BranchPlan::whole(2, Action::Store));
     let reuse = StepPlan::both(BranchPlan::whole(2, Action::Reuse(Forecast::hold())));
@@ -74,7 +74,8 @@ fn a_capture_survives_its_file() {
     assert_eq!(loaded.damage, None);
 }
 
-/// Captures of before did not say how many steps were asked for, and had the settings of the clip under the same keys.
+/// Older captures lack the requested number of steps and have the settings of the clip under the
+/// same keys.
 #[test]
 fn runs_without_requested_steps_are_read() {
     let mut run = serde_json::to_value(small().run).unwrap();
@@ -135,7 +136,7 @@ fn unknown_chunks_are_skipped() {
     assert_eq!(read_bytes(&bytes).unwrap().capture, small());
 }
 
-/// What readers refuse is refused when it is written, not found out when the run is gone.
+/// The writer refuses records that readers refuse, so no run is lost.
 #[test]
 fn records_beyond_the_limits_are_not_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,7 +164,7 @@ fn a_run_that_ended_early_is_in_the_partial_file() {
     assert_eq!(loaded.capture.steps.len(), 2);
 }
 
-/// A run that failed must not cost an earlier one that was whole.
+/// A failed run does not replace an earlier complete capture.
 #[test]
 fn a_failed_run_replaces_nothing_and_leaves_nothing_that_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -181,7 +182,7 @@ fn a_failed_run_replaces_nothing_and_leaves_nothing_that_does_not_open() {
     assert_eq!([&path, &partial].map(|path| open(path).unwrap().capture.steps.len()), [2, 1]);
 }
 
-/// A file of a megabyte may hold a thousand million empty frames.
+/// A file of one megabyte may have a thousand million empty frames.
 #[test]
 fn frames_are_counted_while_they_are_read() {
     let frames = |count: usize| {
@@ -264,7 +265,7 @@ proptest! {
         read_bytes(&[&BYTES[..12], bytes.as_slice()].concat()).ok();
     }
 
-    /// Random CBOR behind a right checksum: what the decoder and the checks have to stand.
+    /// The decoder and the checks survive random CBOR with a correct checksum.
     #[test]
     fn random_records_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0usize..6) {
         use std::io::Write;
@@ -287,7 +288,8 @@ proptest! {
         }
     }
 
-    /// Values changed inside well-formed records, as a hostile writer would.
+    /// The checks survive changed values inside well-formed records, as a hostile writer could make
+    /// them.
     #[test]
     fn mutated_cbor_never_panics(record in 0usize..8, place in any::<prop::sample::Index>(), value in any::<u8>()) {
         use std::io::Write;
