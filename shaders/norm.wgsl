@@ -1,7 +1,7 @@
 // Normalisation of rows: LayerNorm, or RMSNorm with RMS. A workgroup of LANES threads has one row.
 // After the norm come a weight (WEIGHT) and a bias (SHIFT) for each column, or a modulation
-// (MODULATED): y (1 + scale) + shift. INVERSE stores the factor only. SUBGROUP sums across the lanes
-// of one subgroup, which must have at least LANES lanes.
+// (MODULATED): y (1 + scale) + shift. INVERSE stores the factor only. SUBGROUP sums across the
+// lanes of one subgroup, which must have at least LANES lanes.
 
 struct Params {
     rows: u32,
