@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::engine::{Engine, Facts, GenerateRequest};
-use crate::media::{self, Clip};
+use crate::media::{self, Clip, SheetCell, SheetShape};
 use crate::study::queue::Queue;
 use crate::study::{Cancel, Size};
 
@@ -39,7 +39,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let queue = queue(&request, &prompts, args.runs.seeds);
     let columns = args.columns.min(queue.list().len());
     let shown = args.shown.min(request.clip.num_frames);
-    let (width, height) = media::check_grid((queue.list().len(), columns), request.clip.size(), shown, args.scale)?;
+    let cells = queue.list().len();
+    let shape = SheetShape { cells, columns, clip: request.clip.size(), shown, scale: args.scale };
+    let (width, height) = media::check_grid(&shape)?;
     media::check_clip(&args.output, width, height)?;
     let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
     let (cancel, bar, mut cells) = (Cancel::default(), StudyBar::new()?, Vec::new());
@@ -75,7 +77,7 @@ fn queue(request: &GenerateRequest, prompts: &[String], seeds: u64) -> Queue<Gen
 }
 
 fn write(args: &Args, columns: usize, cells: &[(Clip, String)], prompts: &[String]) -> anyhow::Result<()> {
-    let cells: Vec<_> = cells.iter().map(|(clip, prompt)| (clip, prompt.as_str())).collect();
+    let cells: Vec<_> = cells.iter().map(|(clip, caption)| SheetCell { clip, caption }).collect();
     let sheet = media::grid(&cells, columns, args.scale)?;
     media::write(&args.output, &sheet, &prompts.join("; "))?;
     println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);

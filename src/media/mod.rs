@@ -44,7 +44,7 @@ pub use colormap::Colormap;
 pub use read::{GrayFrame, read_gray};
 
 pub use settings::read_settings;
-pub use sheet::{check_grid, grid, strip};
+pub use sheet::{SheetCell, SheetShape, check_grid, grid, strip};
 
 /// The largest width and height, in pixels. MP4 also limits the area to 9.4 million pixels.
 pub const MAX_SIDE: u32 = limits::LARGEST_STORED_SIDE as u32;

@@ -10,6 +10,30 @@ const BACKGROUND: u8 = 32;
 /// Height of a line of text, in pixels.
 const CAPTION: usize = 16;
 
+/// One cell of a contact sheet.
+#[derive(Clone, Copy, Debug)]
+pub struct SheetCell<'a> {
+    /// The clip in the cell.
+    pub clip: &'a Clip,
+    /// The text below the clip, or an empty text.
+    pub caption: &'a str,
+}
+
+/// The shape of a contact sheet with captions, before its clips exist.
+#[derive(Clone, Copy, Debug)]
+pub struct SheetShape {
+    /// Number of cells.
+    pub cells: usize,
+    /// Number of cells in a row.
+    pub columns: usize,
+    /// Width and height of each clip, in pixels.
+    pub clip: (usize, usize),
+    /// Number of frames that each cell shows side by side. 0 for cells that play the clip.
+    pub shown: usize,
+    /// Factor by which each pixel is enlarged.
+    pub scale: u32,
+}
+
 /// One clip that shows several clips side by side, `columns` in a row, each above its caption. Each
 /// pixel is enlarged `scale` times. If all captions are empty, the sheet has no lines for them.
 ///
@@ -18,50 +42,58 @@ const CAPTION: usize = 16;
 /// # Errors
 /// [`MediaError::NoFrames`] without clips or columns; [`MediaError::Size`] if the sheet is larger
 /// than [`MAX_SIDE`](super::MAX_SIDE) or `scale` is 0.
-pub fn grid(cells: &[(&Clip, &str)], columns: usize, scale: u32) -> Result<Clip, MediaError> {
-    let most = |side: fn(&Clip) -> usize| cells.iter().map(|(clip, _)| side(clip)).max().ok_or(MediaError::NoFrames);
+pub fn grid(cells: &[SheetCell], columns: usize, scale: u32) -> Result<Clip, MediaError> {
+    let most = |side: fn(&Clip) -> usize| cells.iter().map(|cell| side(cell.clip)).max().ok_or(MediaError::NoFrames);
     let (wide, high) = (most(|clip| clip.width as usize)?, most(|clip| clip.height as usize)?);
-    let captioned = cells.iter().any(|(_, caption)| !caption.is_empty());
-    let Layout { width, height, pitch, caption } = Layout::new((cells.len(), columns), (wide, high), scale, captioned)?;
+    let captioned = cells.iter().any(|cell| !cell.caption.is_empty());
+    let cells_of_size = Cells { count: cells.len(), columns, width: wide, height: high };
+    let Layout { width, height, pitch, caption } = Layout::new(cells_of_size, scale, captioned)?;
     let scale = scale as usize;
     let corner = |index: usize| (GAP * scale + index % columns * pitch.0, GAP * scale + index / columns * pitch.1);
     let mut empty = vec![BACKGROUND; width * height * 3];
     if caption > 0 {
-        for (index, (_, text)) in cells.iter().enumerate() {
+        for (index, cell) in cells.iter().enumerate() {
             let (left, top) = corner(index);
-            let line = text_line(text, (wide * scale, caption), BACKGROUND)?;
+            let line = text_line(cell.caption, (wide * scale, caption), BACKGROUND)?;
             paste(&mut empty, width, (left, top + high * scale), &line, wide * scale, 1);
         }
     }
     let picture = |time: usize| {
         let mut picture = empty.clone();
-        for (index, (clip, _)) in cells.iter().enumerate() {
+        for (index, SheetCell { clip, .. }) in cells.iter().enumerate() {
             let frame = &clip.frames[time.min(clip.frames.len() - 1)];
             paste(&mut picture, width, corner(index), frame, clip.width as usize, scale);
         }
         picture
     };
     let frames = most(|clip| clip.frames.len())?;
-    Clip::new(as_u32(width), as_u32(height), cells[0].0.fps, (0..frames).map(picture).collect())
+    Clip::new(as_u32(width), as_u32(height), cells[0].clip.fps, (0..frames).map(picture).collect())
 }
 
-/// The size in pixels of the sheet that [`grid`] makes of `cells` captioned clips of `size` pixels.
-/// Each cell is a strip of `shown` frames, or the clip itself if `shown` is 0. A program can thus
-/// refuse a sheet before it makes the clips.
+/// The width and height, in pixels, of the sheet that [`grid`] makes of captioned clips. A program
+/// can thus refuse a sheet before it makes the clips.
 ///
 /// # Errors
 /// The errors of [`grid`].
-pub fn check_grid(
-    (cells, columns): (usize, usize),
-    size: (usize, usize),
-    shown: usize,
-    scale: u32,
-) -> Result<(usize, usize), MediaError> {
-    let cell = match shown {
-        0 => size,
-        _ => Layout::new((shown, shown), size, 1, false).map(|strip| (strip.width, strip.height))?,
+pub fn check_grid(shape: &SheetShape) -> Result<(usize, usize), MediaError> {
+    let SheetShape { cells, columns, clip: (width, height), shown, scale } = *shape;
+    let (width, height) = match shown {
+        0 => (width, height),
+        _ => {
+            let strip = Layout::new(Cells { count: shown, columns: shown, width, height }, 1, false)?;
+            (strip.width, strip.height)
+        }
     };
-    Layout::new((cells, columns), cell, scale, true).map(|sheet| (sheet.width, sheet.height))
+    let sheet = Layout::new(Cells { count: cells, columns, width, height }, scale, true)?;
+    Ok((sheet.width, sheet.height))
+}
+
+/// Cells of one size, in pixels.
+struct Cells {
+    count: usize,
+    columns: usize,
+    width: usize,
+    height: usize,
 }
 
 /// The positions of a sheet's cells, in pixels.
@@ -75,18 +107,15 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(
-        (cells, columns): (usize, usize),
-        (wide, high): (usize, usize),
-        scale: u32,
-        captioned: bool,
-    ) -> Result<Self, MediaError> {
+    fn new(cells: Cells, scale: u32, captioned: bool) -> Result<Self, MediaError> {
+        let Cells { count, columns, .. } = cells;
         if columns == 0 {
             return Err(MediaError::NoFrames);
         }
-        let (rows, scale) = (cells.div_ceil(columns), scale as usize);
+        let (rows, scale) = (count.div_ceil(columns), scale as usize);
         let caption = if captioned { CAPTION } else { 0 };
-        let pitch = (scale.saturating_mul(wide + GAP), scale.saturating_mul(high + GAP).saturating_add(caption));
+        let high = scale.saturating_mul(cells.height + GAP).saturating_add(caption);
+        let pitch = (scale.saturating_mul(cells.width + GAP), high);
         let side = |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(GAP.saturating_mul(scale));
         let (width, height) = (side(columns, pitch.0), side(rows, pitch.1));
         let fits = |side| (1..=super::MAX_SIDE as usize).contains(&side);
@@ -111,7 +140,8 @@ pub fn strip(clip: &Clip, count: usize) -> Result<Clip, MediaError> {
     let frame = |index: usize| Clip::new(clip.width, clip.height, clip.fps, vec![clip.frames[index].clone()]);
     let shown = (0..count).map(|column| frame(evenly_spaced(column, count, clip.frames.len())));
     let shown = shown.collect::<Result<Vec<_>, _>>()?;
-    grid(&shown.iter().map(|frame| (frame, "")).collect::<Vec<_>>(), count, 1)
+    let cells: Vec<_> = shown.iter().map(|clip| SheetCell { clip, caption: "" }).collect();
+    grid(&cells, count, 1)
 }
 
 /// The index of the frame in `column` of `columns`. The first column has the first frame and the

@@ -300,14 +300,14 @@ fn sheets_show_all_clips_in_their_places() {
     assert_eq!(strip(&single, 3).unwrap().width(), 2 + 6);
     assert_eq!(strip(&counting, 9).unwrap(), strip(&counting, 5).unwrap(), "no frame twice, none left out");
 
-    let cells = [(&counting, ""), (&single, ""), (&counting, "")];
+    let cells = [&counting, &single, &counting].map(|clip| SheetCell { clip, caption: "" });
     let sheet = grid(&cells, 2, 2).unwrap();
     assert_eq!((sheet.width(), sheet.height(), sheet.frames().len()), ((2 + 2 * 6) * 2, (2 + 2 * 4) * 2, 5));
     let at = |time: usize, x: usize, y: usize| sheet.frames()[time][(y * 2 * 28 + x * 2) * 3];
     assert_eq!([at(0, 2, 2), at(0, 8, 2), at(0, 2, 6), at(0, 8, 6)], [100, 200, 100, 32]);
     assert_eq!([at(4, 2, 2), at(4, 8, 3), at(4, 5, 7)], [104, 200, 104]);
     assert!(matches!(grid(&[], 3, 1), Err(MediaError::NoFrames)));
-    let one = [(&single, "")];
+    let one = [SheetCell { clip: &single, caption: "" }];
     assert!(matches!(grid(&one, 0, 1), Err(MediaError::NoFrames)));
     assert!(matches!(grid(&one, usize::MAX, 1), Err(MediaError::Size { .. })));
     assert!(matches!(grid(&one, 1, 0), Err(MediaError::Size { .. })));
@@ -318,8 +318,8 @@ fn sheets_show_all_clips_in_their_places() {
 #[test]
 fn captions_stand_below_their_clips() {
     let flat = Clip::new(64, 8, 16, vec![vec![200; 64 * 8 * 3]; 2]).unwrap();
-    let sheet =
-        grid(&[(&flat, "a cat"), (&flat, ""), (&flat, "a text that is much too long for its cell")], 3, 1).unwrap();
+    let captions = ["a cat", "", "a text that is much too long for its cell"];
+    let sheet = grid(&captions.map(|caption| SheetCell { clip: &flat, caption }), 3, 1).unwrap();
     assert_eq!((sheet.width(), sheet.height(), sheet.frames().len()), (2 + 3 * 66, 2 + 10 + 16, 2));
     let bright = |left: usize, width: usize, top: usize, height: usize| {
         let pixel = |i: usize| sheet.frames()[1][((top + i / width) * 200 + left + i % width) * 3];

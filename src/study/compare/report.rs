@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::media::figure::{Plot, Series};
-use crate::media::{self, Clip, MediaError};
+use crate::media::{self, Clip, MediaError, SheetCell};
 
 use super::{Entry, OFF_AGAIN, Row, Settings};
 
@@ -215,7 +215,7 @@ pub fn sheet(clips: &[Clip], entries: &[Entry]) -> Result<Clip, MediaError> {
         None => entry.name.clone(),
     };
     let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
-    let cells: Vec<_> = clips.iter().zip(names.iter().map(String::as_str)).collect();
+    let cells: Vec<_> = clips.iter().zip(&names).map(|(clip, caption)| SheetCell { clip, caption }).collect();
     let width = clips.first().map_or(1, Clip::width);
     let scale = (NARROWEST / width).max(1);
     let columns = ((WIDEST / (width * scale)) as usize).clamp(1, cells.len().max(1));
