@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ditscope::metrics::{Frame, Frames, LPIPS_MIN_SIDE, MetricsError, SSIM_WINDOW};
+use ditscope::metrics::{FloatFrames, Frame, LPIPS_MIN_SIDE, MetricsError, SSIM_WINDOW};
 use ditscope::metrics::{compare, lpips, psnr, ssim, ssimulacra2};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -21,20 +21,20 @@ struct Expected {
 struct Case {
     name: String,
     expected: Expected,
-    a: Frames,
-    b: Frames,
+    a: FloatFrames,
+    b: FloatFrames,
 }
 
-fn clip(tensors: &SafeTensors, name: &str) -> Frames {
+fn clip(tensors: &SafeTensors, name: &str) -> FloatFrames {
     let view = tensors.tensor(name).unwrap();
     let [_, height, width, 3] = view.shape()[..] else { panic!("{name}: {:?}", view.shape()) };
     let size = height * width * 3;
     if view.dtype() == Dtype::U8 {
-        return Frames::from_bytes(width, height, &view.data().chunks(size).collect::<Vec<_>>()).unwrap();
+        return FloatFrames::from_bytes(width, height, &view.data().chunks(size).collect::<Vec<_>>()).unwrap();
     }
     assert_eq!(view.dtype(), Dtype::F32, "{name}");
     let values: Vec<f32> = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    Frames::from_unit(width, height, &values.chunks(size).collect::<Vec<_>>()).unwrap()
+    FloatFrames::from_unit(width, height, &values.chunks(size).collect::<Vec<_>>()).unwrap()
 }
 
 fn cases() -> Vec<Case> {
@@ -105,7 +105,7 @@ fn frame(width: usize, height: usize) -> Vec<f32> {
 
 #[test]
 fn equal_clips() {
-    let clip = Frames::from_unit(40, 33, &[frame(40, 33), vec![0.0; 3960], vec![1.0; 3960]]).unwrap();
+    let clip = FloatFrames::from_unit(40, 33, &[frame(40, 33), vec![0.0; 3960], vec![1.0; 3960]]).unwrap();
     let found = compare(&clip, &clip).unwrap();
     assert_eq!(found.psnr, f64::INFINITY);
     assert_eq!((found.ssim, found.lpips, found.ssimulacra2), (1.0, 0.0, 100.0));
@@ -119,35 +119,36 @@ fn all_forms_of_frames_are_one() {
     let bytes: Vec<u8> = (0..=255).cycle().take(12 * 11 * 3).collect();
     let unit: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 255.0).collect();
     let signed: Vec<f32> = unit.iter().map(|value| value * 2.0 - 1.0).collect();
-    let bytes = Frames::from_bytes(12, 11, &[bytes]).unwrap();
-    assert_eq!(bytes, Frames::from_unit(12, 11, &[&unit[..]]).unwrap());
-    let signed = Frames::from_signed(12, 11, &[signed]).unwrap();
+    let bytes = FloatFrames::from_bytes(12, 11, &[bytes]).unwrap();
+    assert_eq!(bytes, FloatFrames::from_unit(12, 11, &[&unit[..]]).unwrap());
+    let signed = FloatFrames::from_signed(12, 11, &[signed]).unwrap();
     let pairs = bytes.frames().zip(signed.frames());
     let pairs: Vec<_> = pairs.flat_map(|(a, b)| a.values().iter().zip(b.values())).collect();
     assert!(pairs.len() == 396 && pairs.iter().all(|(a, b)| (*a - *b).abs() < 1e-6));
-    let clamped = Frames::from_signed(1, 1, &[[-1.5_f32, 0.0, 7.0]]).unwrap();
+    let clamped = FloatFrames::from_signed(1, 1, &[[-1.5_f32, 0.0, 7.0]]).unwrap();
     assert_eq!(clamped.frames().next().unwrap().values(), [0.0, 0.5, 1.0]);
 }
 
 #[test]
 fn wrong_frames_are_errors() {
     let none: [&[f32]; 0] = [];
-    assert_eq!(Frames::from_unit(1, 1, &none), Err(MetricsError::NoFrames));
+    assert_eq!(FloatFrames::from_unit(1, 1, &none), Err(MetricsError::NoFrames));
     for (width, height) in [(0, 1), (1, 0), (usize::MAX, 2), (usize::MAX / 2, 2)] {
-        assert_eq!(Frames::from_unit(width, height, &none), Err(MetricsError::FrameExtent { width, height }));
+        assert_eq!(FloatFrames::from_unit(width, height, &none), Err(MetricsError::FrameExtent { width, height }));
     }
-    let short = Frames::from_bytes(2, 1, &[&[0; 6][..], &[0; 5][..]]);
+    let short = FloatFrames::from_bytes(2, 1, &[&[0; 6][..], &[0; 5][..]]);
     assert_eq!(short, Err(MetricsError::FrameSize { index: 1, expected: 6, actual: 5 }));
     for value in [f32::NAN, f32::INFINITY] {
         let frames = [[0.0; 3], [0.0, value, 0.0]];
-        assert_eq!(Frames::from_unit(1, 1, &frames), Err(MetricsError::NotFinite { index: 1 }));
-        assert_eq!(Frames::from_signed(1, 1, &frames), Err(MetricsError::NotFinite { index: 1 }));
+        assert_eq!(FloatFrames::from_unit(1, 1, &frames), Err(MetricsError::NotFinite { index: 1 }));
+        assert_eq!(FloatFrames::from_signed(1, 1, &frames), Err(MetricsError::NotFinite { index: 1 }));
     }
 }
 
 #[test]
 fn clips_that_do_not_match_are_errors() {
-    let clip = |width, height, count| Frames::from_unit(width, height, &vec![frame(width, height); count]).unwrap();
+    let clip =
+        |width, height, count| FloatFrames::from_unit(width, height, &vec![frame(width, height); count]).unwrap();
     let [long, short, turned] = [clip(40, 32, 3), clip(40, 32, 2), clip(32, 40, 2)];
     assert_eq!(compare(&long, &short), Err(MetricsError::DifferentLength { a: 3, b: 2 }));
     let differ = Err(MetricsError::DifferentSize { a: [40, 32], b: [32, 40] });
@@ -162,8 +163,8 @@ fn clips_that_do_not_match_are_errors() {
 #[test]
 fn small_frames() {
     let measure = |metric: fn(Frame, Frame) -> Result<f64, MetricsError>, width, height| {
-        let a = Frames::from_unit(width, height, &[frame(width, height)]).unwrap();
-        let b = Frames::from_unit(width, height, &[vec![0.5; width * height * 3]]).unwrap();
+        let a = FloatFrames::from_unit(width, height, &[frame(width, height)]).unwrap();
+        let b = FloatFrames::from_unit(width, height, &[vec![0.5; width * height * 3]]).unwrap();
         metric(a.frames().next().unwrap(), b.frames().next().unwrap())
     };
     for (metric, least) in [(ssim as fn(Frame, Frame) -> _, SSIM_WINDOW), (lpips, LPIPS_MIN_SIDE), (ssimulacra2, 1)] {

@@ -4,14 +4,14 @@ use super::{Frame, MetricsError};
 
 /// A clip's frames in sRGB with values in [0, 1]: rows from top to bottom, `R G B` for each pixel.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Frames {
+pub struct FloatFrames {
     width: usize,
     height: usize,
     /// `[frames, height, width, 3]`, with at least one frame of at least one pixel.
     values: Vec<f32>,
 }
 
-impl Frames {
+impl FloatFrames {
     /// A clip of `frames` with `height * width * 3` values in [0, 1] each. Values outside this
     /// range are clamped, as a screen clamps them.
     ///

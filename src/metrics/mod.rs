@@ -21,7 +21,7 @@ mod ssimulacra2;
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub use frames::Frames;
+pub use frames::FloatFrames;
 pub use lpips::{MIN_SIDE as LPIPS_MIN_SIDE, lpips};
 pub use ssim::{WINDOW as SSIM_WINDOW, ssim};
 pub use ssimulacra2::ssimulacra2;
@@ -143,7 +143,7 @@ impl FrameScores {
 /// # Errors
 /// [`MetricsError::DifferentSize`]; [`MetricsError::DifferentLength`]; [`MetricsError::TooSmall`]
 /// for a side below [`LPIPS_MIN_SIDE`] pixels; [`MetricsError::Ssimulacra2`] for huge frames.
-pub fn compare(a: &Frames, b: &Frames) -> Result<Fidelity, MetricsError> {
+pub fn compare(a: &FloatFrames, b: &FloatFrames) -> Result<Fidelity, MetricsError> {
     if a.len() != b.len() {
         return Err(MetricsError::DifferentLength { a: a.len(), b: b.len() });
     }
@@ -172,7 +172,7 @@ pub fn compare(a: &Frames, b: &Frames) -> Result<Fidelity, MetricsError> {
 ///
 /// # Errors
 /// [`MetricsError::DifferentSize`], [`MetricsError::DifferentLength`].
-pub fn clip_psnr(a: &Frames, b: &Frames) -> Result<f64, MetricsError> {
+pub fn clip_psnr(a: &FloatFrames, b: &FloatFrames) -> Result<f64, MetricsError> {
     if a.len() != b.len() {
         return Err(MetricsError::DifferentLength { a: a.len(), b: b.len() });
     }
@@ -188,7 +188,7 @@ pub fn psnr(a: Frame, b: Frame) -> Result<f64, MetricsError> {
     mean_squared_error(a, b).map(decibels)
 }
 
-/// One frame of a [`Frames`].
+/// One frame of a [`FloatFrames`].
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     width: usize,

@@ -6,7 +6,7 @@ use crossbeam_channel::select;
 
 use crate::engine::{Capture, Engine, EngineError, Event, GenerateRequest, Generated, StepDone};
 use crate::media::{Clip, MediaError};
-use crate::metrics::{Frames, MetricsError};
+use crate::metrics::{FloatFrames, MetricsError};
 use crate::profiling::profile::Profile;
 
 use super::compare::Compared;
@@ -50,8 +50,8 @@ impl Finished {
     ///
     /// # Errors
     /// Values that are no numbers.
-    pub fn frames(&self) -> Result<Frames, MetricsError> {
-        Frames::from_signed(self.generated.width, self.generated.height, &self.generated.frames)
+    pub fn frames(&self) -> Result<FloatFrames, MetricsError> {
+        FloatFrames::from_signed(self.generated.width, self.generated.height, &self.generated.frames)
     }
 }
 

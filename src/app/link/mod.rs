@@ -209,7 +209,7 @@ impl Link {
 /// PSNR of the squared error over all frames, and the mean SSIM; `None` for clips that cannot be
 /// compared.
 fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
-    let clip = |frames: &Frames| metrics::Frames::from_bytes(frames.width, frames.height, &frames.frames).ok();
+    let clip = |frames: &Frames| metrics::FloatFrames::from_bytes(frames.width, frames.height, &frames.frames).ok();
     let (a, b) = (clip(a)?, clip(b)?);
     let psnr = metrics::clip_psnr(&a, &b).ok()?;
     let ssim: Option<f64> = a.frames().zip(b.frames()).map(|(a, b)| metrics::ssim(a, b).ok()).sum();

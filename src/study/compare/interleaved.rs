@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::caching::StrategyConfig;
 use crate::engine::{GenerateRequest, Seconds};
-use crate::metrics::{self, Fidelity, Frames};
+use crate::metrics::{self, Fidelity, FloatFrames};
 
 use super::{Case, Compared, Entry, OFF_AGAIN, Row};
 use crate::study::session::Finished;
@@ -42,7 +42,7 @@ pub(super) struct Experiment<'a, 's> {
 /// The first run of the baseline, and what others are compared with.
 struct Baseline {
     run: Finished,
-    frames: Frames,
+    frames: FloatFrames,
 }
 
 impl<'a, 's> Experiment<'a, 's> {

@@ -2,7 +2,7 @@
 
 use crate::caching::{Calibration, GramRecorder, calibrate_tea_cache};
 use crate::engine::{Capture, ClipSettings, GenerateRequest, Observe, Received, StepRecord};
-use crate::metrics::Frames;
+use crate::metrics::FloatFrames;
 use crate::profiling::ProfilingError;
 use crate::profiling::profile::{Branch, ModelId, Profile, Queries, RunSettings};
 use crate::profiling::recorder::{KeptMaps, Recorder, Setup};
@@ -17,7 +17,7 @@ pub(super) struct Reference {
     /// Its clean latents.
     pub latents: Vec<f32>,
     /// Its frames, for the prompts on which plans are tried out.
-    pub frames: Option<Frames>,
+    pub frames: Option<FloatFrames>,
 }
 
 /// What all runs together tell.
