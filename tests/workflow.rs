@@ -140,7 +140,7 @@ fn impossible_comparisons_are_refused_before_anything_runs() {
     with("uniform turbo", "", 2, "turbo");
     with("uniform;missing.json", "", 1, "missing.json");
     with(text(&plan), "2", 2, "a file says all of its settings");
-    with("uniform", "0.5", 2, "--speedups 0.5");
+    with("uniform", "0.5", 2, "a speed-up of 0.5");
     with("dbcache:front=40", "2", 2, "cannot run");
     with("fewer-steps:steps=0", "", 2, "one step at least");
     with("profiling:list=foreground,count=3", "", 2, "count is of background blocks");

@@ -1,19 +1,17 @@
 //! `ditscope compare`: strategies over prompts and seeds, interleaved on one device, against the
 //! same model without reuse.
 
-mod tune;
-
 use std::path::PathBuf;
 
-use crate::engine::{Engine, Facts, GenerateRequest};
+use crate::engine::{Engine, Facts};
 use crate::profiling::profile::Profile;
-use crate::study::compare::{Entry, Folder, MOST_PSNR, Part, Row, Settings, Shard, merge, report};
-use crate::study::{Cancel, CompareStudy, StudyError};
+use crate::study::compare::{CompareRequest, Entry, Folder, Row, Settings, Shard, merge, report};
+use crate::study::{Cancel, CompareStudy, Session, StudyError};
 
 use super::generate::SUBMIT_BUDGET;
 use super::job::{RunArgs, StudyBar, open_gpu};
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, strategy};
+use super::{GpuArgs, WrongUse};
 
 /// Arguments of `ditscope compare`.
 #[derive(Debug, clap::Args)]
@@ -62,8 +60,18 @@ pub struct Args {
 }
 
 impl Args {
-    fn names(&self) -> Vec<&str> {
-        self.strategies.split([' ', ';']).filter(|name| !name.is_empty()).collect()
+    fn asked(&self) -> anyhow::Result<CompareRequest> {
+        let prompts = self.runs.read_prompts()?;
+        let names = self.strategies.split([' ', ';']).filter(|name| !name.is_empty());
+        Ok(CompareRequest {
+            request: self.runs.request(&prompts[0])?,
+            prompts,
+            seeds: self.runs.seeds,
+            strategies: names.map(str::to_owned).collect(),
+            speedups: self.speedups.clone(),
+            tuning_prompt: self.tuning_prompt.clone(),
+            shard: self.shard,
+        })
     }
 }
 
@@ -73,60 +81,56 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.merge.is_empty() {
         return join(&args.merge, &folder);
     }
-    let prompts = args.runs.read_prompts()?;
-    let request = args.runs.request(&prompts[0])?;
-    let facts = Facts::of(&request)?;
-    CompareStudy::check_size(&request)?;
+    let asked = args.asked()?;
+    let facts = Facts::of(&asked.request)?;
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
-    let profile = named.fitting_profile(&request.model, &facts)?;
-    let evidence = strategy::evidence(&facts, profile.as_ref());
+    let profile = named.fitting_profile(&asked.request.model, &facts)?;
     if !args.resume && folder.has_rows() {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
         return Err(WrongUse(message.into()).into());
     }
-    let names = args.names();
     let before = args.resume.then(|| folder.read()).transpose()?;
     let (kept, known) = match &before {
         Some((settings, _)) => (settings.delta_memory(&facts), settings.known_prompts.clone()),
-        None => {
-            (tune::check(&names, &args.speedups, &request, &facts, &evidence)?, known_prompts(args, profile.as_ref()))
-        }
+        None => (asked.check(&facts, profile.as_ref())?, asked.known_prompts(profile.as_ref())),
     };
-    if let Some(known) = prompts.iter().find(|prompt| known.contains(prompt)) {
+    if let Some(known) = asked.prompts.iter().find(|prompt| known.contains(prompt)) {
         eprintln!("warning: strategies are made on \"{known}\" too; what is profiled or tuned flatters itself there");
     }
-    folder.make()?;
     let gpu = open_gpu(&args.gpu, facts.gpu_memory + kept)?;
-    let mut settings = Settings::new(&request, &facts, gpu.adapter_name(), &gpu.driver());
-    settings.known_prompts = known;
-    settings.part = args.shard.map(|shard| Part { shard, prompts: prompts.clone(), seeds: args.runs.seeds });
+    folder.make()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let mut rows = Vec::new();
-    match before {
-        Some((before, had)) => {
-            settings.go_on_with(before, !had.is_empty())?;
-            rows = had;
-        }
-        None => {
-            let tuning = GenerateRequest { prompt: args.tuning_prompt.clone(), ..request.clone() };
-            let tuner = tune::Tuner::new(&engine, tuning, &facts, &evidence);
-            settings.strategies = tuner.entries(&names, &args.speedups)?;
-        }
-    }
-    if args.tune_only {
-        return Ok(write_tuned(&folder, &settings)?);
-    }
-    let study = CompareStudy { request, prompts, seeds: args.runs.seeds, settings, rows };
-    compare(study, &engine, &folder)
+    let (cancel, bar) = (Cancel::default(), StudyBar::new()?);
+    let study = run_study(args, &asked, (&facts, profile.as_ref()), before, &bar.session(&engine, &cancel), &folder);
+    bar.clear();
+    let Some(study) = study? else { return Ok(()) };
+    folder.write_report(&study.settings, &study.rows)?;
+    print!("{}", report::table(&study.settings, &study.rows));
+    Ok(())
 }
 
-/// Runs what is missing, writes the report, and prints its table.
-fn compare(mut study: CompareStudy, engine: &Engine, folder: &Folder) -> anyhow::Result<()> {
-    let (cancel, bar) = (Cancel::default(), StudyBar::new()?);
-    let done = study.run(&bar.session(engine, &cancel), &study.queue(), Some(folder));
-    bar.clear();
-    done?;
-    write_report(folder, &study.settings, &study.rows)
+/// Tunes, or takes over what was tuned before, and runs what is missing. Only tunes if asked to.
+fn run_study(
+    args: &Args,
+    asked: &CompareRequest,
+    (facts, profile): (&Facts, Option<&Profile>),
+    before: Option<(Settings, Vec<Row>)>,
+    session: &Session,
+    folder: &Folder,
+) -> Result<Option<CompareStudy>, StudyError> {
+    let mut study = match before {
+        Some((before, rows)) => {
+            let mut settings = asked.settings(session, facts, profile);
+            settings.go_on_with(before, !rows.is_empty())?;
+            CompareStudy { rows, ..asked.study(settings) }
+        }
+        None => asked.tune(session, facts, profile)?,
+    };
+    if args.tune_only {
+        return write_tuned(folder, &study.settings).map(|()| None);
+    }
+    study.run(session, &study.queue(), Some(folder))?;
+    Ok(Some(study))
 }
 
 /// Leaves the settings for comparisons that are made later, and lists them.
@@ -146,17 +150,4 @@ fn join(folders: &[PathBuf], output: &Folder) -> anyhow::Result<()> {
     merged.write(output)?;
     print!("{}", report::table(&merged.settings, &merged.rows));
     Ok(())
-}
-
-fn write_report(folder: &Folder, settings: &Settings, rows: &[Row]) -> anyhow::Result<()> {
-    folder.write_report(settings, rows)?;
-    print!("{}", report::table(settings, rows));
-    Ok(())
-}
-
-/// The prompts that the profile and thresholds are made on.
-fn known_prompts(args: &Args, profile: Option<&Profile>) -> Vec<String> {
-    let tuned = !args.speedups.is_empty() && args.names().into_iter().any(tune::by_trial);
-    let profiled = profile.into_iter().flat_map(|profile| profile.prompts.clone());
-    profiled.chain(tuned.then(|| args.tuning_prompt.clone())).collect()
 }

@@ -13,10 +13,10 @@ use crate::engine::{
 use crate::media;
 use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
-use crate::study::Finished;
+use crate::study::{Finished, evidence_of};
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, job, latents, model_folder, strategy};
+use super::{GpuArgs, WrongUse, job, latents, model_folder};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // A full run needs none, whatever is wrong with it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
-    request.strategy = args.strategy.resolve(&strategy::evidence(&facts, profile.as_ref()))?;
+    request.strategy = args.strategy.resolve(&evidence_of(&facts, profile.as_ref()))?;
     let expected = request.strategy.expected_psnr().filter(|_| !request.strategy.is_off());
     if let Some(warning) = profile.as_ref().filter(|_| expected.is_some()).and_then(|it| elsewhere(it, &request)) {
         eprintln!("warning: {warning}");
@@ -231,7 +231,7 @@ fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
 }
 
 /// How progress looks.
-pub(super) fn bar_style() -> anyhow::Result<ProgressStyle> {
+fn bar_style() -> anyhow::Result<ProgressStyle> {
     ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {eta}").context("progress bar")
 }
 

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
-use crate::caching::{Evidence, Goal, GoalPlan, StrategyConfig, StrategyInputs, catalogue, parse};
+use crate::caching::{Evidence, Goal, GoalPlan, StrategyConfig, catalogue, parse};
 use crate::engine::Facts;
 use crate::profiling::profile::Profile;
+use crate::study::compare::check_runs;
+use crate::study::find_profile;
 
-use super::WrongUse;
+use super::{WrongUse, one_line};
 
 /// What `--help` says of `--strategy`.
 fn strategy_help() -> String {
@@ -52,36 +52,23 @@ impl StrategyArgs {
         Ok(config.and_then(|config| config.planned_steps()))
     }
 
-    /// The profile that is named, or that the model brings.
-    ///
-    /// # Errors
-    /// The file cannot be read as a profile.
-    fn read_profile(&self, model: &Path) -> anyhow::Result<Option<Profile>> {
-        let own = model.join("profile.json");
-        let read = |path: &Path| Profile::read(path).with_context(|| format!("cannot use {}", path.display()));
-        match &self.profile {
-            Some(path) => read(path).map(Some),
-            None if own.is_file() => read(&own).map(Some),
-            None => Ok(None),
-        }
-    }
-
     /// The profile, if it is of this model. A profile that the model brings and that does not fit (the weights
     /// were tuned since, perhaps) or cannot be read is left alone with a warning: many strategies need none.
     ///
     /// # Errors
     /// A profile that was named cannot be read, or does not fit.
     pub fn fitting_profile(&self, model: &Path, facts: &Facts) -> anyhow::Result<Option<Profile>> {
-        let fitting = self.read_profile(model).and_then(|profile| {
-            profile.iter().try_for_each(|profile| check_fits(profile, model, facts))?;
-            Ok(profile)
-        });
-        match fitting {
+        match find_profile(model, self.profile.as_deref(), facts) {
             Err(error) if self.profile.is_none() => {
-                eprintln!("warning: the model's profile.json is not used: {error:#}");
+                let error = anyhow::Error::from(error);
+                eprintln!("warning: the model's own profile is not used: {}", one_line(&error));
                 Ok(None)
             }
-            other => other,
+            Err(error) if error.is_wrong_use() => {
+                let hint = format!("`ditscope profile --model \"{}\" -o profile.json` makes one", model.display());
+                Err(WrongUse(format!("{}: {hint}", one_line(&error.into()))).into())
+            }
+            other => Ok(other?),
         }
     }
 
@@ -105,34 +92,4 @@ fn planner(goal: Goal, evidence: &Evidence) -> anyhow::Result<StrategyConfig> {
     let mut config = StrategyConfig::of(GoalPlan::new(goal));
     config.calibrate(evidence)?;
     Ok(config)
-}
-
-/// Fails for a strategy that cannot run, before anything is loaded.
-///
-/// # Errors
-/// Those of building the strategy.
-pub fn check_runs(config: &StrategyConfig, evidence: &Evidence) -> anyhow::Result<()> {
-    let steps = config.steps(evidence.steps());
-    let signal_changes = if config.signal().is_some() { vec![0.0; steps] } else { Vec::new() };
-    let inputs = StrategyInputs { steps, blocks: evidence.blocks(), signal_changes };
-    config.build(&inputs).map(|_| ()).with_context(|| format!("{} cannot run", config.name()))
-}
-
-/// Fails unless a profile is of the model, and says how one is made that is.
-///
-/// # Errors
-/// [`WrongUse`].
-fn check_fits(profile: &Profile, model: &Path, facts: &Facts) -> Result<(), WrongUse> {
-    let hint =
-        format!("`ditscope profile --model \"{}\" -o profile.json`, for --profile profile.json", model.display());
-    let fits = profile.check_fits(&facts.model_id, facts.blocks);
-    fits.map_err(|error| WrongUse(format!("{error}: {hint}")))
-}
-
-/// What is known of a model for a request: its own facts, and what a profile adds.
-pub fn evidence(facts: &Facts, profile: Option<&Profile>) -> Evidence {
-    match profile {
-        Some(profile) => profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea),
-        None => facts.evidence(),
-    }
 }

@@ -167,6 +167,7 @@ pub struct Engine {
     control: Arc<Control>,
     thread: Option<JoinHandle<()>>,
     adapter: String,
+    driver: String,
     memory: Option<u64>,
 }
 
@@ -180,7 +181,7 @@ impl Engine {
         let (outbox, events) = bounded(EVENTS);
         let control = Arc::new(Control::default());
         let shared = control.clone();
-        let (adapter, memory) = (gpu.adapter_name().to_owned(), gpu.caps().memory);
+        let (adapter, driver, memory) = (gpu.adapter_name().to_owned(), gpu.driver(), gpu.caps().memory);
         let work = move || {
             let mut kept = Kept::default();
             for request in inbox {
@@ -196,7 +197,7 @@ impl Engine {
             }
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(work).map_err(EngineError::Thread)?;
-        Ok(Self { requests: Some(requests), events, control, thread: Some(thread), adapter, memory })
+        Ok(Self { requests: Some(requests), events, control, thread: Some(thread), adapter, driver, memory })
     }
 
     /// Queues a job; it starts when the one before it ends. Waits if one is queued already.
@@ -217,6 +218,11 @@ impl Engine {
     /// Name of the adapter.
     pub fn adapter(&self) -> &str {
         &self.adapter
+    }
+
+    /// Name and version of the adapter's driver; empty where the system does not tell.
+    pub fn driver(&self) -> &str {
+        &self.driver
     }
 
     /// The adapter's own memory in bytes, where the driver tells.

@@ -9,20 +9,24 @@ mod folder;
 mod interleaved;
 mod merge;
 pub mod report;
+mod request;
 mod settings;
 mod shard;
+mod tune;
 
 use crate::engine::GenerateRequest;
 use crate::media::Clip;
-use crate::metrics::{Fidelity, LPIPS_MIN_SIDE};
+use crate::metrics::Fidelity;
 
 use super::queue::Queue;
 use super::{Session, Size, StudyError, StudyEvent};
 
 pub use folder::Folder;
 pub use merge::{Merged, merge};
+pub use request::CompareRequest;
 pub use settings::{Entry, Settings};
 pub use shard::{Part, Shard};
+pub use tune::{Tuner, check_runs};
 
 /// PSNR of equal clips, in decibels.
 pub const MOST_PSNR: f64 = 200.0;
@@ -116,18 +120,6 @@ pub struct CompareStudy {
 }
 
 impl CompareStudy {
-    /// Finds what can never be compared before anything runs.
-    ///
-    /// # Errors
-    /// Frames that are too small for LPIPS.
-    pub fn check_size(request: &GenerateRequest) -> Result<(), StudyError> {
-        if request.clip.width.min(request.clip.height) < LPIPS_MIN_SIDE {
-            let message = format!("LPIPS needs {LPIPS_MIN_SIDE} pixels a side: choose a larger size");
-            return Err(StudyError::Request(message));
-        }
-        Ok(())
-    }
-
     /// The prompts and seeds that are still to be run: those of the shard, without those that have
     /// rows.
     pub fn queue(&self) -> Queue<Case> {

@@ -97,24 +97,41 @@ impl StudyError {
         Self::Within { context: context.into(), source: Box::new(self) }
     }
 
+    /// The error itself, without where or when it came up.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Within { source, .. } => source.root(),
+            other => other,
+        }
+    }
+
+    /// The error and its causes on one line, each said once.
+    pub fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let told = cause.to_string();
+            if !text.contains(&told) {
+                text = format!("{text}: {told}");
+            }
+            next = cause.source();
+        }
+        text
+    }
+
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        match self {
+        match self.root() {
             Self::Request(_) | Self::Profile { source: ProfilingError::Misfit(_), .. } => true,
             Self::Engine(error) => error.is_wrong_use(),
             Self::Cache(error) => error.is_wrong_use(),
             Self::Media(error) => error.is_wrong_use(),
-            Self::Within { source, .. } => source.is_wrong_use(),
             _ => false,
         }
     }
 
     /// Whether the study ended because somebody cancelled it.
     pub fn is_cancelled(&self) -> bool {
-        match self {
-            Self::Cancelled => true,
-            Self::Within { source, .. } => source.is_cancelled(),
-            _ => false,
-        }
+        matches!(self.root(), Self::Cancelled)
     }
 }

@@ -23,7 +23,7 @@ mod tests;
 pub use cancel::Cancel;
 pub use compare::CompareStudy;
 pub use error::StudyError;
-pub use model_profile::{calibration_for, find_profile, profile_place};
+pub use model_profile::{evidence_of, find_profile, profile_place};
 pub use profile::ProfileStudy;
 pub use progress::{Progress, Size};
 pub use session::{Finished, Session, StudyEvent};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::caching::Calibration;
+use crate::caching::Evidence;
 use crate::engine::Facts;
 use crate::profiling::profile::Profile;
 
@@ -33,15 +33,12 @@ pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result
     read().map(Some).map_err(|source| StudyError::Profile { path: path.to_owned(), source })
 }
 
-/// A profile's calibration for a run over these sigmas.
-///
-/// # Errors
-/// [`StudyError::Request`]: the profile was made without a calibration, or for sigmas that these
-/// cannot be compared with.
-pub fn calibration_for(profile: &Profile, sigmas: &[f64]) -> Result<Calibration, StudyError> {
-    let missing = || StudyError::Request("the profile was made without a calibration".into());
-    let misfit = || StudyError::Request("the profile's calibration does not fit this sampler".into());
-    profile.calibration.as_ref().ok_or_else(missing)?.resampled(sigmas).ok_or_else(misfit)
+/// What is known of a model for a request: its own facts, and what a profile adds.
+pub fn evidence_of(facts: &Facts, profile: Option<&Profile>) -> Evidence {
+    match profile {
+        Some(profile) => profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea),
+        None => facts.evidence(),
+    }
 }
 
 #[cfg(test)]
@@ -55,14 +52,14 @@ mod tests {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
         let facts = Facts::of(&GenerateRequest::of_model(&model, "a cat").unwrap()).unwrap();
         let own = find_profile(&model, None, &facts).unwrap().unwrap();
-        assert!(calibration_for(&own, &facts.sigmas).is_ok());
+        assert!(evidence_of(&facts, Some(&own)).plans().is_ok() && evidence_of(&facts, None).plans().is_err());
         let folder = tempfile::tempdir().unwrap();
         assert!(find_profile(folder.path(), None, &facts).unwrap().is_none());
         let place = folder.path().join("other.json");
         let bare = Profile { calibration: None, ..own.clone() };
         std::fs::write(&place, bare.to_json().unwrap()).unwrap();
         let named = find_profile(&model, Some(&place), &facts).unwrap().unwrap();
-        assert!(calibration_for(&named, &facts.sigmas).unwrap_err().is_wrong_use());
+        assert!(evidence_of(&facts, Some(&named)).calibration().is_none());
         let facts = Facts { model_id: "another".into(), ..facts };
         let error = find_profile(&model, Some(&place), &facts).unwrap_err();
         assert!(matches!(&error, StudyError::Profile { path, source: ProfilingError::Misfit(_) } if *path == place));

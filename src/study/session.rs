@@ -86,6 +86,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The engine that runs the jobs.
+    pub fn engine(&self) -> &Engine {
+        self.engine
+    }
+
     /// Runs a job to its end; `step` sees every step. `size` is what the job counts in the study's
     /// progress.
     ///

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::compare::{Entry, Folder, Part, Row, Settings, merge};
+use super::compare::{CompareRequest, Folder, Row, merge};
 use super::queue::ItemState;
 use super::*;
-use crate::caching::{FewerSteps, Intervals, StepSchedule, StrategyConfig, Uniform};
 use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::profiling::profile::{Profile, Queries};
@@ -61,18 +60,20 @@ fn a_cancelled_profile_keeps_what_was_measured() {
     assert!(!output.exists());
 }
 
-/// Three strategies on a request.
-fn comparison(prompts: Vec<String>, seeds: u64) -> CompareStudy {
-    let request = request(3);
-    let facts = Facts::of(&request).unwrap();
-    let entry = |name: &str, config| Entry { name: name.into(), target: None, expected: None, config };
-    let every_second = StepSchedule { warm_up: 0, last: 1, intervals: Intervals::Uniform(2) };
-    let strategies = vec![
-        entry("uniform", StrategyConfig::of(Uniform(every_second))),
-        entry("fewer-steps", StrategyConfig::of(FewerSteps { steps: 2 })),
-    ];
-    let settings = Settings { strategies, ..Settings::new(&request, &facts, "GPU", "") };
-    CompareStudy { request, prompts, seeds, settings, rows: Vec::new() }
+/// Two strategies on a request, in one part of the whole if one is named.
+fn comparison(engine: &Engine, prompts: &[String], shard: Option<&str>) -> CompareStudy {
+    let asked = CompareRequest {
+        request: request(3),
+        prompts: prompts.to_vec(),
+        seeds: 2,
+        strategies: vec!["uniform:warm-up=0,every=2".into(), "fewer-steps:steps=2".into()],
+        speedups: Vec::new(),
+        tuning_prompt: "a rocket".into(),
+        shard: shard.map(|shard| shard.parse().unwrap()),
+    };
+    let (facts, cancel) = (Facts::of(&asked.request).unwrap(), Cancel::default());
+    asked.check(&facts, None).unwrap();
+    asked.tune(&Session::new(engine, &cancel, |_| {}), &facts, None).unwrap()
 }
 
 /// Rows without what the clock says.
@@ -95,7 +96,7 @@ fn run(engine: &Engine, study: &mut CompareStudy, folder: Option<&Folder>) -> us
 fn cut_and_cancelled_comparisons_give_the_same_rows() {
     let (engine, place) = (engine(), tempfile::tempdir().unwrap());
     let list = prompts(&["a cat walking", "a ball bouncing"]);
-    let mut whole = comparison(list.clone(), 2);
+    let mut whole = comparison(&engine, &list, None);
     assert_eq!(run(&engine, &mut whole, None), 4);
     assert_eq!(whole.rows.len(), 4 * 3);
     let again = whole.rows.iter().filter(|row| row.strategy == compare::OFF_AGAIN);
@@ -103,7 +104,7 @@ fn cut_and_cancelled_comparisons_give_the_same_rows() {
     let wanted = timeless(&whole.rows);
 
     // Cancelled in the second experiment, and gone on with from the folder.
-    let mut study = comparison(list.clone(), 2);
+    let mut study = comparison(&engine, &list, None);
     let (cancel, queue) = (Cancel::default(), study.queue());
     let folder = Folder::new(&place.path().join("stopped"));
     let session = Session::new(&engine, &cancel, |event| match event {
@@ -124,9 +125,7 @@ fn cut_and_cancelled_comparisons_give_the_same_rows() {
     // In three parts.
     let parts: Vec<_> = (1..=3).map(|index| place.path().join(format!("{index}"))).collect();
     for (index, path) in parts.iter().enumerate() {
-        let mut part = comparison(list.clone(), 2);
-        let shard = format!("{}/3", index + 1).parse().unwrap();
-        part.settings.part = Some(Part { shard, prompts: list.clone(), seeds: 2 });
+        let mut part = comparison(&engine, &list, Some(&format!("{}/3", index + 1)));
         run(&engine, &mut part, Some(&Folder::new(path)));
     }
     let merged = merge(&parts).unwrap();

@@ -111,10 +111,35 @@ impl Folder {
         Ok(media::write(&still, &middle, &case.prompt)?)
     }
 
+    /// Writes the comparison to another folder, with its report and contact sheets.
+    ///
+    /// # Errors
+    /// The other folder holds a comparison, or a file cannot be read or written.
+    pub fn export(&self, to: &Self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
+        if to.has_rows() {
+            let message = format!("{} holds a comparison: name another folder", to.0.display());
+            return Err(StudyError::Request(message));
+        }
+        to.begin(settings, rows)?;
+        let sheets = self.0.join(SHEETS);
+        let listed = std::fs::read_dir(&sheets).map_err(StudyError::io("cannot read", &sheets))?;
+        for sheet in listed {
+            let sheet = sheet.map_err(StudyError::io("cannot read", &sheets))?;
+            copy(&sheet.path(), &to.0.join(SHEETS).join(sheet.file_name()))?;
+        }
+        to.write_report(settings, rows)
+    }
+
     /// Where the contact sheet of a prompt (from 0) and seed is.
     pub fn sheet(&self, number: usize, seed: u64, kind: &str) -> PathBuf {
         self.0.join(SHEETS).join(format!("{:03}-seed{seed}.{kind}", number + 1))
     }
+}
+
+/// Copies a file; whole or not at all.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StudyError> {
+    let bytes = std::fs::read(from).map_err(StudyError::io("cannot read", from))?;
+    Ok(write_bytes(to, &bytes)?)
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StudyError> {

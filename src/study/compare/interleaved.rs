@@ -95,11 +95,11 @@ impl<'a, 's> Experiment<'a, 's> {
         self.session.run(request, size, |_| {})
     }
 
-    /// The short run before each baseline, which pays what is paid once.
-    fn warm_up(&self, case: &Case) -> Result<(), StudyError> {
-        let mut request = self.request.with_prompt(&case.prompt, case.seed);
-        (request.clip.num_inference_steps, request.strategy) = (1, StrategyConfig::off());
-        self.session.run(request, warm_up_size(), |_| {}).map(|_| ())
+    fn warm_up(&self, case: &Case) -> Result<Finished, StudyError> {
+        let strategy = StrategyConfig::off();
+        let mut request = GenerateRequest { strategy, ..self.request.with_prompt(&case.prompt, case.seed) };
+        request.clip.num_inference_steps = 1;
+        self.session.run(request, warm_up_size(), |_| {})
     }
 
     fn leave_out(&mut self, case: &Case, entry: &Entry, error: &StudyError) {

@@ -1,11 +1,9 @@
 //! Parts of a comparison, made anywhere, joined into one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::media::write_bytes;
-
-use super::folder::SHEET_KINDS;
+use super::folder::{SHEET_KINDS, copy};
 use super::settings::Difference;
 use super::shard::{cases, numbers};
 use super::{Folder, Part, Row, Settings, StudyError};
@@ -102,11 +100,6 @@ impl Merged {
         }
         folder.write_report(&self.settings, &self.rows)
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), StudyError> {
-    let bytes = std::fs::read(from).map_err(StudyError::io("cannot read", from))?;
-    Ok(write_bytes(to, &bytes)?)
 }
 
 /// Fails where two parts were made under different conditions.

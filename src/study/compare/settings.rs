@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Facts, GenerateRequest};
+use crate::engine::{Engine, Facts, GenerateRequest};
 
 use super::{Part, StudyError};
 
@@ -64,12 +64,12 @@ pub(super) struct Difference {
 }
 
 impl Settings {
-    /// Of a request on an adapter with this driver, before strategies are chosen.
-    pub fn new(request: &GenerateRequest, facts: &Facts, adapter: &str, driver: &str) -> Self {
+    /// Of a request on an engine, before strategies are chosen.
+    pub(super) fn new(request: &GenerateRequest, facts: &Facts, engine: &Engine) -> Self {
         Self {
             program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
-            adapter: adapter.into(),
-            driver: driver.into(),
+            adapter: engine.adapter().into(),
+            driver: engine.driver().into(),
             model_id: facts.model_id.clone(),
             vae_id: facts.vae_id.clone(),
             size: [request.clip.width, request.clip.height],

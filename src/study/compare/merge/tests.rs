@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::caching::{FewerSteps, StrategyConfig};
 use crate::study::compare::report::tests::row;
