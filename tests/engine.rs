@@ -64,7 +64,7 @@ fn data_kept_between_jobs_change_nothing() {
     let engine = Engine::start(gpu.clone(), Duration::from_millis(100)).unwrap();
     let small = short(2);
     let run = |prompt: &str| {
-        engine.generate(GenerateRequest { prompt: prompt.into(), ..small.clone() }).unwrap();
+        engine.generate(GenerateRequest { condition: prompt.into(), ..small.clone() }).unwrap();
         match end(&engine) {
             (Event::Finished(generated), 2) => (generated.frames, gpu.memory().used),
             (other, steps) => panic!("{other:?} after {steps} steps"),

@@ -217,8 +217,8 @@ fn pipeline_equals_diffusers() {
             let latents = golden.input(case, "latents");
             let request = GenerateRequest {
                 model: dir.path().into(),
-                prompt: case.param("prompt"),
-                negative_prompt: case.param("negative_prompt"),
+                condition: case.param::<String>("prompt").into(),
+                negative: case.param::<String>("negative_prompt").into(),
                 clip: ClipSettings {
                     width: case.param("width"),
                     height: case.param("height"),

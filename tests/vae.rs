@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
+use ditscope::model::family::Latents;
 use ditscope::model::wan::config::VaeConfig;
 use ditscope::model::wan::vae::{Frames, Tiling, Vae};
 use ditscope::weights::Checkpoint;
@@ -39,12 +40,12 @@ fn channels_last(tensor: &Tensor) -> Frames {
 
 fn decode(cx: &mut Stream, vae: &Vae, golden: &Golden, case: &Case) -> Vec<f32> {
     let latents = golden.input(case, "latents");
-    let tensor = cx.upload("latents", &latents.data, &latents.shape).unwrap();
+    let latents = Latents { shape: latents.shape.try_into().unwrap(), values: latents.data };
     let tiling = case.param::<Option<[usize; 4]>>("tiling");
     let tiling = tiling.map(|[a, b, c, d]| Tiling { tile: [a, b], stride: [c, d] });
     let mut all = Frames::default();
     let mut chunks = Vec::new();
-    vae.decode(cx, &tensor, tiling, &mut |chunk| {
+    vae.decode(cx, &latents, tiling, &mut |chunk| {
         chunks.push(chunk.shape[0]);
         all.shape = [all.shape[0] + chunk.shape[0], chunk.shape[1], chunk.shape[2], chunk.shape[3]];
         all.values.extend(chunk.values);
@@ -71,8 +72,7 @@ fn check(gpu: &Gpu, name: &str, dtypes: &[Dtype]) {
             let values = if got == "decode" {
                 decode(&mut cx, &vae, &golden, case)
             } else {
-                let latents = vae.encode(&mut cx, &channels_last(&golden.input(case, "frames"))).unwrap();
-                cx.read(&latents).unwrap()
+                vae.encode(&mut cx, &channels_last(&golden.input(case, "frames"))).unwrap().values
             };
             assert_close(&format!("{name} {dtype:?} {}", case.name), &values, expected, LIMIT);
         }

@@ -91,7 +91,7 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
 
 impl Args {
     fn request(&self, model: &Path) -> anyhow::Result<GenerateRequest> {
-        let defaults = GenerateRequest::of_model(model, &self.prompt)?;
+        let defaults = GenerateRequest::of_model(model, self.prompt.as_str())?;
         let (width, height) = self.size.unwrap_or(defaults.clip.size());
         let planned = self.strategy.planned_steps()?;
         let clip = ClipSettings {
@@ -105,7 +105,7 @@ impl Args {
             ..defaults.clip
         };
         Ok(GenerateRequest {
-            negative_prompt: self.negative_prompt.clone(),
+            negative: self.negative_prompt.as_str().into(),
             clip,
             scheduler: self.scheduler.map(|solver| match solver {
                 Solver::Unipc => SchedulerChoice::UniPc,
@@ -146,7 +146,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let kept = facts.strategy_memory(&request.strategy, request.clip.num_inference_steps, request.clip.guided());
     let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
-        eprintln!("{:.80} on {}", request.prompt, gpu.adapter_name());
+        eprintln!("{:.80} on {}", request.condition, gpu.adapter_name());
     }
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::Capture;
 use crate::engine::capture::file;
-use crate::model::wan::files::{ModelFiles, ModelSummary};
 use crate::profiling::profile::Profile;
 
 /// Arguments of `ditscope inspect`.
@@ -39,8 +38,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             );
         }
         (_, json) => {
-            let summary = ModelSummary::new(&ModelFiles::find(&args.place)?);
-            println!("{}", if json { serde_json::to_string(&summary)? } else { summary.to_string() });
+            let summary = crate::model::find(&args.place)?.summary();
+            println!("{}", if json { summary.json } else { summary.text });
         }
     }
     Ok(())

@@ -9,7 +9,6 @@ use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
 use crate::engine::{ClipSettings, Engine, GenerateRequest, StepDone};
 use crate::gpu::Gpu;
-use crate::model::wan::tokenizer;
 use crate::study::{Cancel, Finished, Progress, Session, Size, StudyError, StudyEvent};
 
 use super::generate::parse_size;
@@ -80,10 +79,10 @@ impl RunArgs {
         if prompts.is_empty() {
             return Err(WrongUse(format!("{} holds no prompts", path.display())).into());
         }
-        if let Some(long) =
-            prompts.iter().map(|prompt| prompt.chars().count()).find(|chars| *chars > tokenizer::MAX_PROMPT_CHARS)
-        {
-            return Err(WrongUse(format!("{}: {}", path.display(), tokenizer::Error::PromptTooLong(long))).into());
+        let model = crate::model::find(&model_folder(self.model.as_deref())?)?;
+        for prompt in &prompts {
+            let checked = model.check_condition(&prompt.as_str().into());
+            checked.map_err(|error| WrongUse(format!("{}: {error}", path.display())))?;
         }
         Ok(prompts)
     }

@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::model::wan::files::ModelFiles;
 use crate::sampling::ClipSettings;
 use crate::sampling::limits::MOST_FPS;
 
@@ -22,19 +21,25 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> 
 }
 
 /// The settings that suit a model, for all that the user does not say. A model's folder may hold them as
-/// `ditscope.json`: [`ClipSettings`] in JSON. What the file leaves out is Wan2.1's own.
+/// `ditscope.json`: [`ClipSettings`] in JSON. What the file leaves out is the family's own.
 ///
 /// # Errors
 /// The folder holds no model, or its `ditscope.json` cannot be read as settings.
 pub fn clip_settings_of(folder: &Path) -> Result<ClipSettings, EngineError> {
-    ModelFiles::find(folder)?;
+    let defaults = crate::model::find(folder)?.defaults();
     let path = folder.join("ditscope.json");
-    let Some(text) = read_if_there(&path)? else { return Ok(ClipSettings::default()) };
-    parse(&text).map_err(|why| EngineError::Request(format!("{} does not hold settings: {why}", path.display())))
+    let Some(text) = read_if_there(&path)? else { return Ok(defaults) };
+    parse(&text, &defaults)
+        .map_err(|why| EngineError::Request(format!("{} does not hold settings: {why}", path.display())))
 }
 
-fn parse(text: &str) -> Result<ClipSettings, String> {
-    let found: ClipSettings = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn parse(text: &str, defaults: &ClipSettings) -> Result<ClipSettings, String> {
+    let read = || -> serde_json::Result<ClipSettings> {
+        let mut all: serde_json::Map<_, _> = serde_json::from_value(serde_json::to_value(defaults)?)?;
+        all.extend(serde_json::from_str::<serde_json::Map<_, _>>(text)?);
+        serde_json::from_value(all.into())
+    };
+    let found = read().map_err(|error| error.to_string())?;
     match found.fps {
         1..=MOST_FPS => Ok(found),
         fps => Err(format!("fps is 1 to {MOST_FPS}, not {fps}")),
@@ -47,8 +52,9 @@ mod tests {
 
     #[test]
     fn rates_that_no_file_can_say_are_refused() {
-        let parse = |fps: u32| parse(&format!("{{\"fps\": {fps}}}"));
-        assert_eq!(parse(240).unwrap(), ClipSettings { fps: 240, ..ClipSettings::default() });
+        let defaults = ClipSettings { num_frames: 5, ..ClipSettings::default() };
+        let parse = |fps: u32| parse(&format!("{{\"fps\": {fps}}}"), &defaults);
+        assert_eq!(parse(240).unwrap(), ClipSettings { fps: 240, ..defaults });
         assert!(parse(0).is_err() && parse(241).is_err());
     }
 

@@ -1,6 +1,5 @@
 //! One step of the model as the sampler sees it: both branches, carried out as the strategy's plan says, and measured.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 
 use crate::caching::{
@@ -8,10 +7,9 @@ use crate::caching::{
     OutputKind, Segment, StepContext, StepPlan, Strategy,
 };
 use crate::gpu::{Stream, Tensor};
-use crate::model::wan::patches::Patches;
-use crate::model::wan::transformer::{AttentionWatch, Pass, Start, TextContext, TimeEmbeddings, WanTransformer};
-use crate::ops::{RopeTable, Rows};
-use crate::sampling::{Buffer, Guidance};
+use crate::model::family::{AttentionWatch, Pass, Run};
+use crate::ops::Rows;
+use crate::sampling::{BranchWeights, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
 use super::control::Control;
@@ -28,7 +26,8 @@ struct Output {
 
 /// What belongs to the prompt or to the negative prompt.
 struct Branch<'a> {
-    context: TextContext,
+    /// Its place among the run's conditions.
+    index: usize,
     deltas: DeltaStore,
     /// Predictions that the transformer made, newest first.
     outputs: VecDeque<Output>,
@@ -42,8 +41,8 @@ enum Velocity {
 }
 
 /// A branch's pass whose first blocks have run, or none yet.
-struct Started<'a> {
-    pass: Pass<'a>,
+struct Started {
+    pass: Pass,
     measured: Measured,
     /// So many blocks have run.
     done: usize,
@@ -78,13 +77,28 @@ struct BranchDone {
     residual: Residual,
 }
 
+/// What a denoiser is made of.
+pub(super) struct Setup<'a> {
+    pub control: &'a Control,
+    /// The transformer at work, with a condition for each branch.
+    pub run: Box<dyn Run + 'a>,
+    /// Blocks of the transformer.
+    pub blocks: usize,
+    /// Tokens along frames, height, width.
+    pub token_grid: [usize; 3],
+    pub guidance: Guidance,
+    pub observe: Observe,
+    /// Rows of the condition that name the subject.
+    pub subject: Vec<u32>,
+    /// Deltas of a run of blocks that the strategy may combine.
+    pub depth: usize,
+}
+
 /// The model as the sampler sees it.
 pub(super) struct Denoiser<'a> {
-    model: &'a WanTransformer,
-    times: &'a TimeEmbeddings,
-    rope: RopeTable,
-    guidance: Guidance,
-    patches: Patches,
+    run: Box<dyn Run + 'a>,
+    blocks: usize,
+    guidance: Option<BranchWeights>,
     cond: Branch<'a>,
     uncond: Option<Branch<'a>>,
     probes: Probes,
@@ -101,28 +115,20 @@ pub(super) struct Predicted {
 }
 
 impl<'a> Denoiser<'a> {
-    /// `features` and `negative` are the text encoder's outputs; `depth` is how many deltas of a run the strategy may need.
-    pub fn new(
-        cx: &mut Stream,
-        (control, model, times): (&'a Control, &'a WanTransformer, &'a TimeEmbeddings),
-        (features, negative): (&[f32], Option<&[f32]>),
-        (guidance, patches): (Guidance, Patches),
-        (observe, subject): (Observe, Vec<u32>),
-        depth: usize,
-    ) -> Result<Self> {
-        let rope = model.rope(cx, &patches)?;
-        let queries = observe.attention.map(|mode| Rows::receiving(cx, mode, rope.grid())).transpose()?;
-        let mut branch = |text: &[f32], subject: Vec<u32>| -> Result<Branch<'a>> {
-            let context = model.prepare_text(cx, text)?;
-            let words = (!subject.is_empty()).then(|| Rows::new(cx, subject, context.rows())).transpose()?;
+    pub fn new(cx: &mut Stream, setup: Setup<'a>) -> Result<Self> {
+        let Setup { control, run, blocks, token_grid, guidance, observe, subject, depth } = setup;
+        let queries = observe.attention.map(|mode| Rows::receiving(cx, mode, token_grid)).transpose()?;
+        let mut branch = |index: usize, subject: Vec<u32>| -> Result<Branch<'a>> {
+            let rows = run.condition_rows(index);
+            let words = (!subject.is_empty()).then(|| Rows::new(cx, subject, rows)).transpose()?;
             let watch = queries.clone().map(|queries| AttentionWatch::new(queries, words));
-            let meter = Meter::new(control, observe, model.config().num_layers, watch);
-            Ok(Branch { context, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
+            let meter = Meter::new(control, observe, blocks, watch);
+            Ok(Branch { index, deltas: DeltaStore::new(depth), outputs: VecDeque::new(), meter })
         };
-        let cond = branch(features, subject)?;
-        let uncond = negative.map(|text| branch(text, Vec::new())).transpose()?;
-        let (probes, last_velocity) = (Probes::default(), None);
-        Ok(Self { model, times, rope, guidance, patches, cond, uncond, probes, last_velocity })
+        let cond = branch(0, subject)?;
+        let guidance = guidance.weights();
+        let uncond = guidance.map(|_| branch(1, Vec::new())).transpose()?;
+        Ok(Self { run, blocks, guidance, cond, uncond, probes: Probes::default(), last_velocity: None })
     }
 
     /// The guided velocity for a sample, made as the strategy decides.
@@ -133,34 +139,33 @@ impl<'a> Denoiser<'a> {
         now: &StepContext,
         sample: &[f32],
     ) -> Result<Predicted> {
-        let (model, times, rope, patches) = (self.model, self.times, &self.rope, &self.patches);
-        let input = Input { model, times, rope, patches, step: now.step, start: OnceCell::new(), sample };
-        let blocks = self.model.config().num_layers;
+        let blocks = self.blocks;
+        let mut input = Input { run: &mut *self.run, blocks, step: now.step, started: false, sample };
         let (plan, cond) = match strategy.plan(now) {
             Decision::Plan(plan) => {
-                let cond = self.cond.record(cx, &input, (&plan.cond, plan.correction.as_ref()), None)?;
+                let cond = self.cond.record(cx, &mut input, &plan.cond, plan.correction.as_ref())?;
                 (plan, cond)
             }
             Decision::Probe { blocks: probe } => {
-                let context = self.cond.context.clone();
-                // Whether the rest follows is not known yet.
-                let mut started = self.cond.start(cx, &input, &context, true)?;
+                // Whether the other blocks follow is not known yet.
+                let mut started = self.cond.start(cx, &mut input, true)?;
                 let Started { pass, measured, done } = &mut started;
-                let run = |cx: &mut Stream| self.cond.meter.run_blocks(cx, (model, pass), 0..probe, measured);
-                let result = self.probes.measure(cx, pass, run)?;
+                let video = input.run.video_rows(pass);
+                let run = |cx: &mut Stream| self.cond.meter.run_blocks(cx, &*input.run, pass, 0..probe, measured);
+                let result = self.probes.measure(cx, &video, run)?;
                 *done = probe;
                 let plan = strategy.decide(now, &result)?;
                 if plan.correction.is_some() {
                     return Err(CacheError::Unexpected("a plan made after a probe cannot have a correction").into());
                 }
                 self.probes.keep(plan.cond.is_full(blocks));
-                let cond = self.cond.record(cx, &input, (&plan.cond, None), Some(started))?;
+                let cond = self.cond.carry_on(cx, &input, &plan.cond, started, None)?;
                 (plan, cond)
             }
         };
         let mut uncond = None;
         if let Some(branch) = &mut self.uncond {
-            let recorded = branch.record(cx, &input, (&plan.uncond, plan.correction.as_ref()), None)?;
+            let recorded = branch.record(cx, &mut input, &plan.uncond, plan.correction.as_ref())?;
             uncond = Some((branch, recorded));
         }
         let recorded = std::iter::once(&cond).chain(uncond.as_ref().map(|(_, recorded)| recorded));
@@ -168,6 +173,7 @@ impl<'a> Denoiser<'a> {
         let mut values = cx.read_all(&tensors)?.into_iter();
         let cond = self.cond.collect(cond, &mut values, &input)?;
         let uncond = uncond.map(|(branch, recorded)| branch.collect(recorded, &mut values, &input)).transpose()?;
+        self.run.end_step();
         if let Some(seen) = self.cond.observation(&plan.cond, blocks) {
             strategy.observe(now.step, &seen);
         }
@@ -197,80 +203,75 @@ impl<'a> Denoiser<'a> {
         Predicted { velocity, surprise, residual, record }
     }
 
-    /// Mixes what both branches say; without guidance it is cond's.
+    /// The guided value of both branches; the cond branch's without guidance.
     fn guided(&self, mut cond: Vec<f32>, uncond: Option<&Vec<f32>>) -> Vec<f32> {
-        if let (Some(combination), Some(uncond)) = (self.guidance.combine(), uncond) {
-            let weight = |wanted| combination.terms().iter().find(|(b, _)| *b == wanted).map_or(0.0, |(_, c)| *c);
-            let (a, b) = (weight(Buffer::VelocityCond), weight(Buffer::VelocityUncond));
-            cond.iter_mut().zip(uncond).for_each(|(c, u)| *c = a * *c + b * u);
+        if let (Some(weights), Some(uncond)) = (self.guidance, uncond) {
+            cond.iter_mut().zip(uncond).for_each(|(c, u)| *c = weights.cond * *c + weights.uncond * u);
         }
         cond
     }
 }
 
 /// What both branches of a step start from.
-struct Input<'a> {
-    model: &'a WanTransformer,
-    times: &'a TimeEmbeddings,
-    rope: &'a RopeTable,
-    patches: &'a Patches,
+struct Input<'s, 'a> {
+    run: &'s mut (dyn Run + 'a),
+    blocks: usize,
     step: usize,
-    /// Made when the first branch runs: a step may forecast its output without the transformer.
-    start: OnceCell<Start<'a>>,
+    /// Whether the run knows of the step. A step may forecast its output without the transformer.
+    started: bool,
     /// The latents `[channels, frames, height, width]`.
-    sample: &'a [f32],
+    sample: &'s [f32],
 }
 
-impl Input<'_> {
-    fn begin<'a>(&'a self, cx: &mut Stream, context: &'a TextContext) -> Result<Pass<'a>> {
-        let start = match self.start.get() {
-            Some(start) => start,
-            None => {
-                let start = self.model.start(cx, (self.sample, self.patches), self.times, self.step)?;
-                self.start.get_or_init(|| start)
-            }
-        };
-        Ok(self.model.begin(cx, start, context, self.rope)?)
+impl Input<'_, '_> {
+    fn begin(&mut self, cx: &mut Stream, branch: usize) -> Result<Pass> {
+        if !self.started {
+            self.run.start_step(cx, self.step, self.sample)?;
+            self.started = true;
+        }
+        Ok(self.run.begin(cx, branch)?)
     }
 }
 
 impl Branch<'_> {
     /// Begins a pass; `whole`: all blocks may run.
-    fn start<'a>(
-        &self,
-        cx: &mut Stream,
-        input: &'a Input,
-        context: &'a TextContext,
-        whole: bool,
-    ) -> Result<Started<'a>> {
-        let pass = input.begin(cx, context)?;
-        let measured = self.meter.begin(cx, pass.hidden_states(), whole)?;
+    fn start(&self, cx: &mut Stream, input: &mut Input, whole: bool) -> Result<Started> {
+        let pass = input.begin(cx, self.index)?;
+        let measured = self.meter.begin(cx, &input.run.video_rows(&pass), whole)?;
         Ok(Started { pass, measured, done: 0 })
     }
 
-    /// Records the work of a plan, on from a pass that has been started already.
+    /// Records the work of a plan.
     fn record(
         &mut self,
         cx: &mut Stream,
-        input: &Input,
-        (plan, correction): (&BranchPlan, Option<&Correction>),
-        started: Option<Started>,
+        input: &mut Input,
+        plan: &BranchPlan,
+        correction: Option<&Correction>,
     ) -> Result<Recorded> {
-        let count = input.model.config().num_layers;
-        let cells = plan.cells(count);
+        if let BranchPlan::Output(kind, forecast) = plan {
+            return self.forecast_only(input, *kind, forecast);
+        }
+        let started = self.start(cx, input, plan.is_full(input.blocks))?;
+        let expected = correction.map(|c| self.expected(cx, input, &started.pass, &c.expected)).transpose()?;
+        self.carry_on(cx, input, plan, started, expected)
+    }
+
+    /// Records the work of a plan from a pass on that has been started.
+    fn carry_on(
+        &mut self,
+        cx: &mut Stream,
+        input: &Input,
+        plan: &BranchPlan,
+        started: Started,
+        expected: Option<Tensor>,
+    ) -> Result<Recorded> {
+        let (run, count) = (&*input.run, input.blocks);
         let segments = match plan {
-            BranchPlan::Output(kind, forecast) => {
-                let velocity = Velocity::Forecast(self.forecast(*kind, forecast, input.sample)?);
-                return Ok(Recorded { velocity, expected: None, cells, measured: None });
-            }
             BranchPlan::Blocks(segments) => segments,
+            BranchPlan::Output(kind, forecast) => return self.forecast_only(input, *kind, forecast),
         };
-        let context = self.context.clone();
-        let Started { pass, mut measured, done } = match started {
-            Some(started) => started,
-            None => self.start(cx, input, &context, plan.is_full(count))?,
-        };
-        let expected = correction.map(|c| self.expected(cx, input, &pass, &c.expected)).transpose()?;
+        let Started { pass, mut measured, done } = started;
         for Segment { blocks: range, action } in segments {
             let rest = range.start.max(done)..range.end;
             if rest.is_empty() {
@@ -278,17 +279,24 @@ impl Branch<'_> {
             }
             let (deltas, meter) = (&mut self.deltas, &mut self.meter);
             match action {
-                Action::Compute => meter.run_blocks(cx, (input.model, &pass), rest, &mut measured)?,
+                Action::Compute => meter.run_blocks(cx, run, &pass, rest, &mut measured)?,
                 Action::Store => {
-                    let work = |cx: &mut Stream| meter.run_blocks(cx, (input.model, &pass), rest, &mut measured);
-                    deltas.record(cx, range.clone(), pass.hidden_states(), work)?;
+                    let changed = run.changed_by(&pass, range.clone());
+                    let work = |cx: &mut Stream| meter.run_blocks(cx, run, &pass, rest, &mut measured);
+                    deltas.record(cx, range.clone(), &changed, work)?;
                 }
-                Action::Reuse(forecast) => deltas.apply(cx, range, forecast, pass.hidden_states())?,
+                Action::Reuse(forecast) => deltas.apply(cx, range, forecast, &run.changed_by(&pass, range.clone()))?,
             }
         }
-        self.meter.sum_up(cx, pass.hidden_states(), plan.is_full(count), &mut measured)?;
-        let velocity = Velocity::OnGpu(input.model.finish(cx, pass.start(), pass.hidden_states())?);
-        Ok(Recorded { velocity, expected, cells, measured: Some(measured) })
+        self.meter.sum_up(cx, &run.video_rows(&pass), plan.is_full(count), &mut measured)?;
+        let velocity = Velocity::OnGpu(run.finish(cx, &pass)?);
+        Ok(Recorded { velocity, expected, cells: plan.cells(count), measured: Some(measured) })
+    }
+
+    /// The record of a step in which the transformer does not run.
+    fn forecast_only(&self, input: &Input, kind: OutputKind, forecast: &Forecast) -> Result<Recorded> {
+        let velocity = Velocity::Forecast(self.forecast(kind, forecast, input.sample)?);
+        Ok(Recorded { velocity, expected: None, cells: vec![Cell::Reused; input.blocks], measured: None })
     }
 
     /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
@@ -301,7 +309,7 @@ impl Branch<'_> {
         let Recorded { velocity, expected, cells, measured } = recorded;
         let mut next = || {
             let rows = values.next().ok_or(CacheError::Unexpected("a velocity was not read back"))?;
-            Result::Ok(input.model.velocity(input.patches, &rows)?)
+            Result::Ok(input.run.velocity(&rows)?)
         };
         let velocity = match velocity {
             Velocity::Forecast(velocity) => velocity,
@@ -323,9 +331,10 @@ impl Branch<'_> {
 
     /// The velocity that a forecast of the stack's residual gives.
     fn expected(&self, cx: &mut Stream, input: &Input, pass: &Pass, forecast: &Forecast) -> Result<Tensor> {
-        let x = cx.copy_of(pass.hidden_states())?;
-        self.deltas.apply(cx, &(0..input.model.config().num_layers), forecast, &x)?;
-        Ok(input.model.finish(cx, pass.start(), &x)?)
+        let pass = Pass { branch: pass.branch, state: cx.copy_of(&pass.state)? };
+        let all = 0..input.blocks;
+        self.deltas.apply(cx, &all, forecast, &input.run.changed_by(&pass, all.clone()))?;
+        Ok(input.run.finish(cx, &pass)?)
     }
 
     /// The output forecast from earlier ones.

@@ -3,11 +3,11 @@
 use crate::caching::CacheError;
 use crate::gpu::GpuError;
 use crate::model::ModelError;
-use crate::model::wan::tokenizer;
 use crate::sampling;
 
 /// Errors of room `engine`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// The request makes no sense for this model.
     #[error("{0}")]
@@ -15,9 +15,6 @@ pub enum EngineError {
     /// The model's files.
     #[error(transparent)]
     Model(ModelError),
-    /// The prompt.
-    #[error(transparent)]
-    Tokenizer(#[from] tokenizer::Error),
     /// The sampler's settings.
     #[error(transparent)]
     Sampling(#[from] sampling::Error),
@@ -55,6 +52,7 @@ impl From<ModelError> for EngineError {
         match error {
             // A job that is cancelled while it loads, or a device that is lost then, is no fault of the model.
             ModelError::Gpu(error) => error.into(),
+            ModelError::Request(message) => Self::Request(message),
             other => Self::Model(other),
         }
     }
@@ -74,8 +72,6 @@ impl EngineError {
     pub fn is_wrong_use(&self) -> bool {
         match self {
             Self::Request(_) | Self::Sampling(_) | Self::Cache(_) => true,
-            // What else can be wrong there is the model's file.
-            Self::Tokenizer(error) => matches!(error, tokenizer::Error::PromptTooLong(_)),
             _ => false,
         }
     }

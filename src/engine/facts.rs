@@ -4,7 +4,6 @@ use crate::caching::{
     Action, BranchPlan, Evidence, ForwardCost, PublishedTea, StepPlan, StrategyConfig, StrategyInputs,
 };
 
-use super::generate::{forward_cost, published_tea};
 use super::open_model::OpenModel;
 use super::{EngineError, GenerateRequest};
 
@@ -42,22 +41,18 @@ impl Facts {
     /// The folder holds no model, or the model cannot make what is asked for.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
         let model = OpenModel::of(request)?;
-        let (config, weights) = &model.transformer;
-        let tokens = model.patches.tokens();
-        // The end of the text, and one row that stands for all padding.
-        let text = request.prompt.split_whitespace().count() + 2;
         Ok(Self {
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
-            scheduler: request.scheduler_choice(&model.scheduler_config).name().into(),
-            flow_shift: request.shift(&model.scheduler_config),
-            model_id: weights.fingerprint(),
-            vae_id: model.vae.1.fingerprint(),
+            scheduler: request.scheduler_choice(&model.sampler).name().into(),
+            flow_shift: request.shift(&model.sampler),
+            model_id: model.model.id(),
+            vae_id: model.model.decoder_id(),
             gpu_memory: model.gpu_memory(request),
-            blocks: config.num_layers,
-            token_grid: model.patches.grid(),
-            delta_bytes: (tokens * config.dim() * size_of::<f32>()) as u64,
-            published_tea: published_tea(config),
-            cost: forward_cost(config, tokens, text),
+            blocks: model.model.blocks(),
+            token_grid: model.geometry.token_grid,
+            delta_bytes: model.memory(request).delta,
+            published_tea: model.published_tea(),
+            cost: model.cost(model.model.estimated_rows(&request.condition)),
         })
     }
 

@@ -6,26 +6,21 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::caching::{
-    Action, BranchPlan, Evidence, Forecast, ForwardCost, PublishedTea, Signal, StepContext, StepPlan, Strategy,
-    StrategyConfig, StrategyInputs,
+    Action, BranchPlan, Evidence, Forecast, Signal, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
-use crate::model::wan::config::TransformerConfig;
-use crate::model::wan::files::ModelFiles;
-use crate::model::wan::tokenizer::{MAX_SEQUENCE_LENGTH, Tokenizer};
-use crate::model::wan::transformer::{TimeEmbeddings, WanTransformer};
-use crate::model::wan::vae::{Tiling, Vae};
+use crate::model::family::{Decoder, Features, Latents, Run, RunSetup, Transformer};
 use crate::sampling::{ClipSettings, CpuSampler, Guidance, noise};
 
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
-use super::denoiser::Denoiser;
-use super::kept::{Features, Kept};
+use super::denoiser::{self, Denoiser};
+use super::kept::Kept;
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::{
     Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
-    estimate_masks, subject_of,
+    estimate_masks,
 };
 
 type Result<T> = std::result::Result<T, EngineError>;
@@ -64,8 +59,7 @@ struct Job<'a> {
 fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     let mut config = request.strategy.clone();
     let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();
-    let blocks = model.transformer.0.num_layers;
-    let published = Evidence::new(sigmas, blocks).with_published_tea(published_tea(&model.transformer.0));
+    let published = Evidence::new(sigmas, model.model.blocks()).with_published_tea(model.published_tea());
     // A strategy that contradicts itself is refused when it is built.
     config.calibrate(&published).ok();
     config
@@ -93,20 +87,18 @@ impl Job<'_> {
         let model = &setup.model;
 
         self.report(Event::Stage(Stage::Text))?;
-        let (features, negative) = self.encode_prompts(model, &setup.guidance)?;
+        let features = self.encode_conditions(model, &setup.guidance)?;
 
         self.report(Event::Stage(Stage::Load))?;
         let gpu = self.gpu;
         let kept = &mut *self.kept;
         let transformer =
-            timed(self.control, &mut self.seconds.load, || Ok(kept.transformer(gpu, &model.transformer)?))?;
+            timed(self.control, &mut self.seconds.load, || Ok(kept.transformer(gpu, model.model.as_ref())?))?;
 
         self.report(Event::Stage(Stage::Denoise))?;
-        let initial = self.initial_latents(model.shape);
+        let initial = self.initial_latents(model.geometry.latent_shape);
         let watch = Stopwatch::start(self.control);
-        let subject = self.subject_rows(&model.files)?;
-        let text = (&*features, negative.as_deref());
-        let latents = self.denoise(&transformer, &setup, text, subject, &initial)?;
+        let latents = self.denoise(transformer.as_ref(), &setup, &features, &initial)?;
         self.seconds.denoise = watch.seconds();
         drop(transformer);
         if !model.has_room_beside_decoder(self.request, gpu.caps().memory) {
@@ -115,18 +107,18 @@ impl Job<'_> {
         self.gpu.release_free_memory();
 
         self.report(Event::Stage(Stage::Decode))?;
-        let vae =
-            timed(self.control, &mut self.seconds.load, || Ok(Vae::load_decoder(gpu, &model.vae.1, &model.vae.0)?))?;
+        let decoder = timed(self.control, &mut self.seconds.load, || Ok(model.model.load_decoder(gpu)?))?;
         let watch = Stopwatch::start(self.control);
-        let frames = self.decode(&vae, &latents, model.shape)?;
+        let frames = self.decode(decoder.as_ref(), &latents)?;
         self.seconds.decode = watch.seconds();
         Ok(Generated {
             width: self.request.clip.width,
             height: self.request.clip.height,
+            fps: self.request.clip.fps,
             frames,
             initial_latents: initial,
-            latent_shape: model.shape,
-            latents,
+            latent_shape: latents.shape,
+            latents: latents.values,
             seconds: self.seconds,
             peak_memory: self.gpu.memory().peak,
         })
@@ -137,46 +129,38 @@ impl Job<'_> {
         self.check_strategy(&model)?;
         Ok(Setup {
             guidance: Guidance::new(self.request.clip.guidance_scale)?,
-            preview: PreviewMap::of_model(&model.files.folder, model.shape[0])?,
+            preview: PreviewMap::of_model(&model.folder, model.geometry.latent_shape[0])?,
             model,
         })
     }
 
     /// Fails before any weights are read where the strategy cannot work.
     fn check_strategy(&self, model: &OpenModel) -> Result<()> {
-        let (steps, blocks) = (model.scheduler.num_inference_steps(), model.transformer.0.num_layers);
+        let (steps, blocks) = (model.scheduler.num_inference_steps(), model.model.blocks());
         strategy_of(self.request, model).build(&StrategyInputs { steps, blocks, signal_changes: Vec::new() })?;
         Ok(())
     }
 
-    /// Features of the prompt and, if guidance needs it, of the negative prompt.
-    fn encode_prompts(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<(Features, Option<Features>)> {
-        let tokenizer = Tokenizer::load(model.files.tokenizer()?)?;
-        let ids = |text: &str| tokenizer.encode(text, MAX_SEQUENCE_LENGTH);
-        let mut prompts = vec![ids(&self.request.prompt)?];
+    /// Features of what to show and, if guidance needs it, of what not to show.
+    fn encode_conditions(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<Vec<Features>> {
+        let mut conditions = vec![&self.request.condition];
         if guidance.needs_uncond() {
-            prompts.push(ids(&self.request.negative_prompt)?);
+            conditions.push(&self.request.negative);
         }
-        let (cx, prompts_before) = (&mut self.cx, &mut self.kept.prompts);
+        let (cx, before) = (&mut self.cx, &mut self.kept.conditions);
         let features = timed(self.control, &mut self.seconds.text, || {
-            Ok(prompts_before.features(cx, &model.text_encoder, prompts)?)
+            Ok(before.features(cx, model.model.as_ref(), &conditions)?)
         })?;
         self.gpu.release_free_memory();
-        let mut features = features.into_iter();
-        Ok((features.next().ok_or(EngineError::Stopped)?, features.next()))
+        Ok(features)
     }
 
-    /// Context rows of the prompt's subject; none where nothing is profiled or no subject is found.
-    fn subject_rows(&self, files: &ModelFiles) -> Result<Vec<u32>> {
-        let prompt = &self.request.prompt;
-        let Some(subject) = self.request.observe.attention.and_then(|_| subject_of(prompt)) else {
-            return Ok(Vec::new());
-        };
-        let tokenizer = Tokenizer::load(files.tokenizer()?)?;
-        // Words are tokenised one by one, so that a prefix has the prompt's first tokens, and then the end token.
-        let rows =
-            |end: usize| Ok::<_, EngineError>(tokenizer.encode(&prompt[..end], MAX_SEQUENCE_LENGTH)?.len() as u32 - 1);
-        Ok((rows(subject.start)?..rows(subject.end)?).collect())
+    /// Rows of the condition that name its subject; none where nothing is profiled or no subject is found.
+    fn subject_rows(&self, model: &OpenModel) -> Result<Vec<u32>> {
+        match self.request.observe.attention {
+            Some(_) => Ok(model.model.subject_rows(&self.request.condition)?),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn initial_latents(&self, shape: [usize; 4]) -> Vec<f32> {
@@ -188,32 +172,36 @@ impl Job<'_> {
 
     fn denoise(
         &mut self,
-        transformer: &WanTransformer,
+        transformer: &dyn Transformer,
         setup: &Setup,
-        features: (&[f32], Option<&[f32]>),
-        subject: Vec<u32>,
+        features: &[Features],
         initial: &[f32],
-    ) -> Result<Vec<f32>> {
-        let (scheduler, shape) = (setup.model.scheduler.as_ref(), setup.model.shape);
-        let times = transformer.prepare_times(&mut self.cx, scheduler.timesteps())?;
-        let mut strategy = self.strategy(&setup.model, &times)?;
+    ) -> Result<Latents> {
+        let (model, scheduler) = (&setup.model, setup.model.scheduler.as_ref());
+        let (shape, token_grid) = (model.geometry.latent_shape, model.geometry.token_grid);
+        let subject = self.subject_rows(model)?;
+        let conditions: Vec<&Features> = features.iter().collect();
+        let timesteps = scheduler.timesteps();
+        let of_run = RunSetup { geometry: &model.geometry, timesteps, conditions: &conditions };
+        let run = transformer.begin_run(&mut self.cx, &of_run)?;
+        let (steps, blocks) = (scheduler.num_inference_steps(), model.model.blocks());
+        let mut strategy = self.strategy(model, run.as_ref(), steps)?;
         let expected = strategy.preview().unwrap_or_default();
-        let signal_changes = self.both_signals(&times)?;
-        let info = RunInfo { signal_changes, ..self.run_info(setup, features.0, expected.clone())? };
+        let signal_changes = self.both_signals(run.as_ref())?;
+        let rows = features.first().map_or(0, |features| features.rows);
+        let info = RunInfo { signal_changes, ..self.run_info(setup, rows, expected.clone()) };
         self.report(Event::Started(Box::new(info)))?;
         // Before hours are spent on it, what is known.
-        let (config, blocks) = (&self.request.strategy, transformer.config().num_layers);
-        self.warn(config.few_steps(times.steps()))?;
+        let config = &self.request.strategy;
+        self.warn(config.few_steps(steps))?;
         self.warn(config.warning(&expected, blocks))?;
         let depth = if expected.is_empty() { strategy.depth() } else { needed_depth(&expected) };
-        let (guidance, observe) = (setup.guidance, (self.request.observe, subject));
-        let model = (self.control, transformer, &times);
-        let mut denoiser =
-            Denoiser::new(&mut self.cx, model, features, (guidance, setup.model.patches), observe, depth)?;
+        let (control, guidance, observe) = (self.control, setup.guidance, self.request.observe);
+        let of_denoiser = denoiser::Setup { control, run, blocks, token_grid, guidance, observe, subject, depth };
+        let mut denoiser = Denoiser::new(&mut self.cx, of_denoiser)?;
         let mut sampler = CpuSampler::new(scheduler, initial);
-        let steps = scheduler.num_inference_steps();
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
-        let mut paid = MeanPaid::new(setup.model.patches.tokens());
+        let mut paid = MeanPaid::new(model.geometry.tokens());
         for step in 0..steps {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
@@ -240,13 +228,13 @@ impl Job<'_> {
         }
         let latents = sampler.sample().to_vec();
         if self.request.observe.attention.is_some() {
-            match estimate_masks(&latents, shape, setup.model.patches.grid(), paid.mean().as_deref()) {
+            match estimate_masks(&latents, shape, token_grid, paid.mean().as_deref()) {
                 Ok(found) => found.iter().try_for_each(|estimate| self.report(Event::Mask(estimate.into())))?,
                 // The clip matters more than what is in its foreground.
                 Err(error) => self.report(Event::Warning(format!("no foreground mask could be estimated: {error}")))?,
             }
         }
-        Ok(latents)
+        Ok(Latents { shape, values: latents })
     }
 
     /// Tells what the user should know, if there is anything.
@@ -255,58 +243,55 @@ impl Job<'_> {
     }
 
     /// Relative changes of both of TeaCache's signals, where changes are measured.
-    fn both_signals(&mut self, times: &TimeEmbeddings) -> Result<Vec<[f64; 2]>> {
+    fn both_signals(&mut self, run: &dyn Run) -> Result<Vec<[f64; 2]>> {
         if !self.request.observe.changes {
             return Ok(Vec::new());
         }
-        let (embedding, projection) =
-            (self.signal_changes(times, Signal::Embedding)?, self.signal_changes(times, Signal::Projection)?);
+        let embedding = self.signal_changes(run, Signal::Embedding)?;
+        let projection = self.signal_changes(run, Signal::Projection)?;
         Ok(embedding.into_iter().zip(projection).map(|(e, p)| [e, p]).collect())
     }
 
-    fn strategy(&mut self, model: &OpenModel, times: &TimeEmbeddings) -> Result<Box<dyn Strategy>> {
+    fn strategy(&mut self, model: &OpenModel, run: &dyn Run, steps: usize) -> Result<Box<dyn Strategy>> {
         let config = strategy_of(self.request, model);
-        let (steps, blocks) = (times.steps(), model.transformer.0.num_layers);
-        let changes = config.signal().map(|signal| self.signal_changes(times, signal)).transpose()?;
-        Ok(config.build(&StrategyInputs { steps, blocks, signal_changes: changes.unwrap_or_default() })?)
+        let changes = config.signal().map(|signal| self.signal_changes(run, signal)).transpose()?;
+        let signal_changes = changes.unwrap_or_default();
+        Ok(config.build(&StrategyInputs { steps, blocks: model.model.blocks(), signal_changes })?)
     }
 
-    /// Relative changes of TeaCache's signal; on Wan it depends on the timestep alone.
-    fn signal_changes(&mut self, times: &TimeEmbeddings, signal: Signal) -> Result<Vec<f64>> {
-        let signals = times.signals(&mut self.cx, signal == Signal::Projection)?;
+    /// Relative changes of TeaCache's signal from step to step, 0 at the first; empty for a model without one.
+    fn signal_changes(&mut self, run: &dyn Run, signal: Signal) -> Result<Vec<f64>> {
+        let signals = run.signals(&mut self.cx, signal == Signal::Projection)?;
         let changes = signals.windows(2).map(|pair| distance(&pair[1], &pair[0]) / size(&pair[0]));
         Ok(std::iter::once(0.0).chain(changes).take(signals.len()).collect())
     }
 
-    fn run_info(&self, setup: &Setup, features: &[f32], expected: Vec<StepPlan>) -> Result<RunInfo> {
+    fn run_info(&self, setup: &Setup, condition_rows: usize, expected: Vec<StepPlan>) -> RunInfo {
         let (request, model) = (self.request, &setup.model);
-        let (config, weights) = &model.transformer;
-        // The valid rows of the prompt, and one that stands for all padding.
-        let text_rows = features.len() / config.text_dim + 1;
         let folder = std::fs::canonicalize(&request.model).unwrap_or_else(|_| request.model.clone());
-        Ok(RunInfo {
+        RunInfo {
             program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
             adapter: self.gpu.adapter_name().into(),
             model: folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-            model_id: weights.fingerprint(),
-            prompt: request.prompt.clone(),
-            negative_prompt: request.negative_prompt.clone(),
+            model_id: model.model.id(),
+            prompt: request.condition.to_string(),
+            negative_prompt: request.negative.to_string(),
             clip: ClipSettings {
                 guidance_scale: if request.clip.guided() { request.clip.guidance_scale } else { 1.0 },
-                flow_shift: Some(request.shift(&model.scheduler_config)),
+                flow_shift: Some(request.shift(&model.sampler)),
                 ..request.clip
             },
             noise: if request.latents.is_some() { "given".into() } else { noise::GENERATOR.into() },
-            scheduler: request.scheduler_choice(&model.scheduler_config).name().into(),
+            scheduler: request.scheduler_choice(&model.sampler).name().into(),
             sigmas: model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect(),
             strategy: request.strategy.clone(),
             expected,
-            blocks: config.num_layers,
-            token_grid: model.patches.grid(),
-            latent_shape: model.shape,
-            cost: Some(forward_cost(config, model.patches.tokens(), text_rows)),
+            blocks: model.model.blocks(),
+            token_grid: model.geometry.token_grid,
+            latent_shape: model.geometry.latent_shape,
+            cost: Some(model.cost(condition_rows)),
             signal_changes: Vec::new(),
-        })
+        }
     }
 
     fn kernel_records(&mut self) -> Result<Vec<KernelRecord>> {
@@ -323,41 +308,22 @@ impl Job<'_> {
         Ok(times.iter().map(record).collect())
     }
 
-    /// Frames as RGB values in [-1, 1]; tile by tile where a whole frame would not fit the device, as is known before or found out: the
-    /// denoising that came before must not be lost.
-    fn decode(&mut self, vae: &Vae, latents: &[f32], shape: [usize; 4]) -> Result<Vec<Vec<f32>>> {
+    /// Frames as RGB values in [-1, 1]. They are decoded tile by tile where whole frames do not fit the device, which is
+    /// known before or found out: the denoising that came before must not be lost.
+    fn decode(&mut self, decoder: &dyn Decoder, latents: &Latents) -> Result<Vec<Vec<f32>>> {
         let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
-        let tiling = vae.needed_tiling(caps, memory, self.request.clip.height, self.request.clip.width);
-        let decoded = self.decode_with(vae, tiling, latents, shape);
+        let tiled = !decoder.fits(caps, memory, &self.request.clip);
+        let decoded = decoder.decode(&mut self.cx, latents, tiled).map_err(EngineError::from);
         match decoded {
-            Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. }))
-                if tiling.is_none() =>
-            {
+            Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. })) if !tiled => {
                 self.kept.forget_transformer(self.gpu);
                 self.cx.finish().ok();
                 self.gpu.release_free_memory();
                 self.report(Event::Warning("Whole frames do not fit the GPU's memory: decoding tile by tile.".into()))?;
-                self.decode_with(vae, Some(Tiling::default()), latents, shape)
+                Ok(decoder.decode(&mut self.cx, latents, true)?)
             }
             decoded => decoded,
         }
-    }
-
-    fn decode_with(
-        &mut self,
-        vae: &Vae,
-        tiling: Option<Tiling>,
-        latents: &[f32],
-        shape: [usize; 4],
-    ) -> Result<Vec<Vec<f32>>> {
-        let latents = self.cx.upload("latents", latents, &shape)?;
-        let mut frames = Vec::new();
-        vae.decode(&mut self.cx, &latents, tiling, &mut |chunk| {
-            let frame = chunk.shape[1..].iter().product();
-            frames.extend(chunk.values.chunks_exact(frame).map(<[f32]>::to_vec));
-            Ok(())
-        })?;
-        Ok(frames)
     }
 
     /// Sends an event; a listener that is gone has cancelled the job.
@@ -383,19 +349,4 @@ fn needed_depth(expected: &[StepPlan]) -> usize {
         plan.branches(true).map(of_branch).fold(correction, usize::max)
     };
     expected.iter().map(of_step).max().unwrap_or(1)
-}
-
-/// TeaCache's polynomials that were published for a model.
-pub(super) fn published_tea(config: &TransformerConfig) -> PublishedTea {
-    let [embedding, projection] = crate::model::wan::published::tea_coefficients(config);
-    PublishedTea { embedding, projection }
-}
-
-/// FLOPs of one forward pass over `tokens` tokens and `text` context rows: products and attention, two a multiply-add.
-pub(super) fn forward_cost(config: &TransformerConfig, tokens: usize, text: usize) -> ForwardCost {
-    let (dim, tokens, text) = (config.dim() as f64, tokens as f64, text as f64);
-    let products = 6.0 * dim * dim + 2.0 * dim * config.ffn_dim as f64; // self q, k, v, o; cross q, o; feed-forward
-    let patch = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
-    let block = 2.0 * tokens * (products + 2.0 * dim * (tokens + text));
-    ForwardCost::even(block, 2.0 * tokens * dim * patch as f64, config.num_layers)
 }

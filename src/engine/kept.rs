@@ -1,49 +1,41 @@
-//! What a job leaves for those that follow: a session asks for the same prompt of the same model again and again, with other settings.
+//! What a job leaves for the next ones. A session asks for the same prompt of the same model again and again, with
+//! other settings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::gpu::{Gpu, Stream};
 use crate::model::ModelError;
-use crate::model::wan::config::{TextEncoderConfig, TransformerConfig};
-use crate::model::wan::text_encoder::TextEncoder;
-use crate::model::wan::transformer::WanTransformer;
-use crate::weights::Checkpoint;
+use crate::model::family::{Condition, Features, Model, Transformer};
 
-/// The transformer on the GPU, and what it was made of.
+/// The transformer on the GPU.
 struct Loaded {
-    /// Fingerprint of its weights.
-    weights: String,
-    config: TransformerConfig,
-    transformer: Arc<WanTransformer>,
+    /// [`Model::transformer_key`].
+    key: String,
+    transformer: Arc<dyn Transformer>,
 }
 
-/// Prompts that were encoded, and the transformer as long as there is room for it.
+/// Encoded conditions, and the transformer as long as there is room for it.
 #[derive(Default)]
 pub(super) struct Kept {
-    pub prompts: EncodedPrompts,
+    pub conditions: EncodedConditions,
     loaded: Option<Loaded>,
 }
 
 impl Kept {
-    /// The transformer of a checkpoint: the one that is there, or loaded in its place.
+    /// The transformer of a model: the one that is there, or loaded in its place.
     ///
     /// # Errors
-    /// Those of [`WanTransformer::load`].
-    pub fn transformer(
-        &mut self,
-        gpu: &Gpu,
-        (config, weights): &(TransformerConfig, Checkpoint),
-    ) -> Result<Arc<WanTransformer>, ModelError> {
-        let fingerprint = weights.fingerprint();
-        let same = |loaded: &&Loaded| loaded.weights == fingerprint && loaded.config == *config;
-        if let Some(loaded) = self.loaded.as_ref().filter(same) {
+    /// Those of [`Model::load_transformer`].
+    pub fn transformer(&mut self, gpu: &Gpu, model: &dyn Model) -> Result<Arc<dyn Transformer>, ModelError> {
+        let key = model.transformer_key();
+        if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.key == key) {
             return Ok(loaded.transformer.clone());
         }
         self.forget_transformer(gpu);
-        let transformer = Arc::new(WanTransformer::load(gpu, config, weights)?);
+        let transformer = model.load_transformer(gpu)?;
         gpu.wait()?;
-        self.loaded = Some(Loaded { weights: fingerprint, config: config.clone(), transformer: transformer.clone() });
+        self.loaded = Some(Loaded { key, transformer: transformer.clone() });
         Ok(transformer)
     }
 
@@ -55,67 +47,66 @@ impl Kept {
     }
 }
 
-/// The text encoder's output for a prompt, `[tokens, text_dim]`.
-pub(super) type Features = Arc<[f32]>;
-
-/// A prompt and what was made of it.
+/// A condition and what the encoder made of it.
 struct Encoded {
-    /// Fingerprint of the encoder's weights.
+    /// [`Model::encoder_key`].
     encoder: String,
-    ids: Vec<u32>,
+    condition: Condition,
     features: Features,
 }
 
-/// The prompts encoded last, newest at the end.
+/// The conditions that were encoded last, newest at the end.
 #[derive(Default)]
-pub(super) struct EncodedPrompts(VecDeque<Encoded>);
+pub(super) struct EncodedConditions(VecDeque<Encoded>);
 
-impl EncodedPrompts {
-    /// Of at most 8 MB each (512 tokens of UMT5-XXL).
+impl EncodedConditions {
+    /// Each takes at most 8 MB (512 tokens of UMT5-XXL).
     const MOST: usize = 16;
 
-    /// Features of prompts, given as token ids, in their order: those that are not known are encoded, together.
+    /// Features of conditions, in their order. Conditions that are not known are encoded, together.
     ///
     /// # Errors
-    /// Those of [`TextEncoder::encode`].
+    /// Those of [`Model::encode`].
     pub fn features(
         &mut self,
         cx: &mut Stream,
-        (config, weights): &(TextEncoderConfig, Checkpoint),
-        prompts: Vec<Vec<u32>>,
+        model: &dyn Model,
+        conditions: &[&Condition],
     ) -> Result<Vec<Features>, ModelError> {
-        self.complete(&weights.fingerprint(), prompts, |missing| TextEncoder::new(config, weights).encode(cx, missing))
+        self.complete(&model.encoder_key(), conditions, |missing| model.encode(cx, missing))
     }
 
-    /// The same, `encode` making what is missing.
+    /// The same, with `encode` for the conditions that are missing.
     fn complete(
         &mut self,
         encoder: &str,
-        prompts: Vec<Vec<u32>>,
-        encode: impl FnOnce(&[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError>,
+        conditions: &[&Condition],
+        encode: impl FnOnce(&[&Condition]) -> Result<Vec<Features>, ModelError>,
     ) -> Result<Vec<Features>, ModelError> {
-        // Before anything is kept: what is kept may push out what is known.
-        let known: Vec<Option<Features>> = prompts.iter().map(|ids| self.get(encoder, ids)).collect();
-        let pairs = prompts.iter().zip(&known);
-        let missing: Vec<&[u32]> = pairs.filter(|(_, known)| known.is_none()).map(|(ids, _)| ids.as_slice()).collect();
+        // Before anything is kept: a new entry may push out a known one.
+        let known: Vec<Option<Features>> = conditions.iter().map(|condition| self.get(encoder, condition)).collect();
+        let pairs = conditions.iter().zip(&known);
+        let missing: Vec<&Condition> =
+            pairs.filter(|(_, known)| known.is_none()).map(|(condition, _)| *condition).collect();
         let mut made = if missing.is_empty() { Vec::new() } else { encode(&missing)? }.into_iter();
-        let mut all = Vec::with_capacity(prompts.len());
-        for (ids, known) in prompts.into_iter().zip(known) {
-            let features = known.or_else(|| made.next().map(Features::from)).unwrap_or_default();
-            self.keep(Encoded { encoder: encoder.into(), ids, features: features.clone() });
+        let mut all = Vec::with_capacity(conditions.len());
+        for (condition, known) in conditions.iter().copied().zip(known) {
+            let too_few = || ModelError::Request(format!("nothing was made of \"{condition}\""));
+            let features = known.or_else(|| made.next()).ok_or_else(too_few)?;
+            self.keep(Encoded { encoder: encoder.into(), condition: condition.clone(), features: features.clone() });
             all.push(features);
         }
         Ok(all)
     }
 
-    fn get(&self, encoder: &str, ids: &[u32]) -> Option<Features> {
-        let found = self.0.iter().find(|kept| kept.encoder == encoder && kept.ids == ids);
+    fn get(&self, encoder: &str, condition: &Condition) -> Option<Features> {
+        let found = self.0.iter().find(|kept| kept.encoder == encoder && kept.condition == *condition);
         found.map(|kept| kept.features.clone())
     }
 
-    /// Keeps a prompt as the newest, in place of the oldest where there are too many.
+    /// Keeps a condition as the newest, in place of the oldest where there are too many.
     fn keep(&mut self, encoded: Encoded) {
-        self.0.retain(|kept| kept.encoder != encoded.encoder || kept.ids != encoded.ids);
+        self.0.retain(|kept| kept.encoder != encoded.encoder || kept.condition != encoded.condition);
         if self.0.len() == Self::MOST {
             self.0.pop_front();
         }
@@ -127,24 +118,41 @@ impl EncodedPrompts {
 mod tests {
     use super::*;
 
-    /// Every prompt with the same negative one, of more than are kept: each gets its own features, and the shared one is encoded once.
+    fn features(number: u32) -> Features {
+        Features { values: Arc::new([number as f32]), rows: 1 }
+    }
+
+    fn label_of(condition: &Condition) -> u32 {
+        let Condition::Label(number) = condition else { panic!("{condition:?}") };
+        *number
+    }
+
+    /// More prompts than are kept, each with the same negative prompt. Each gets its own features, and the shared prompt
+    /// is encoded once for each encoder.
     #[test]
-    fn prompts_get_their_own_features() {
-        let (mut prompts, mut encoded) = (EncodedPrompts::default(), Vec::new());
-        for id in 2..3 * EncodedPrompts::MOST as u32 {
-            let mut encode = |missing: &[&[u32]]| -> Result<Vec<Vec<f32>>, ModelError> {
-                encoded.extend(missing.iter().map(|ids| ids[0]));
-                Ok(missing.iter().map(|ids| vec![ids[0] as f32]).collect())
+    fn conditions_get_their_own_features() {
+        let (mut conditions, mut encoded) = (EncodedConditions::default(), Vec::new());
+        for id in 2..3 * EncodedConditions::MOST as u32 {
+            let mut encode = |missing: &[&Condition]| -> Result<Vec<Features>, ModelError> {
+                encoded.extend(missing.iter().map(|condition| label_of(condition)));
+                Ok(missing.iter().map(|condition| features(label_of(condition))).collect())
             };
             for encoder in ["a", "b"] {
-                let found = prompts.complete(encoder, vec![vec![id, 1], vec![0, 1]], &mut encode).unwrap();
-                assert_eq!(found.iter().map(|features| features[0]).collect::<Vec<_>>(), [id as f32, 0.0]);
+                let asked = [&Condition::Label(id), &Condition::Label(0)];
+                let found = conditions.complete(encoder, &asked, &mut encode).unwrap();
+                assert_eq!(found, [features(id), features(0)]);
             }
-            assert!(prompts.0.len() <= EncodedPrompts::MOST);
+            assert!(conditions.0.len() <= EncodedConditions::MOST);
         }
         assert_eq!(encoded.iter().filter(|id| **id == 0).count(), 2, "once an encoder");
-        let again = |_: &[&[u32]]| -> Result<Vec<Vec<f32>>, ModelError> { panic!("it is known") };
-        let newest = 3 * EncodedPrompts::MOST as u32 - 1;
-        assert_eq!(*prompts.complete("b", vec![vec![newest, 1]], again).unwrap()[0], [newest as f32]);
+        let again = |_: &[&Condition]| -> Result<Vec<Features>, ModelError> { panic!("it is known") };
+        let newest = 3 * EncodedConditions::MOST as u32 - 1;
+        assert_eq!(conditions.complete("b", &[&Condition::Label(newest)], again).unwrap(), [features(newest)]);
+    }
+
+    #[test]
+    fn an_encoder_that_gives_too_little_is_an_error() {
+        let none = |_: &[&Condition]| Ok(Vec::new());
+        assert!(EncodedConditions::default().complete("a", &[&Condition::Label(1)], none).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::caching::ProbeResult;
 use crate::gpu::{Stream, Tensor};
-use crate::model::wan::transformer::{AttentionWatch, Pass, WanTransformer};
+use crate::model::family::{AttentionWatch, Pass, Run};
 use crate::ops::{self, Changes};
 
 use super::capture::BlockRecord;
@@ -88,7 +88,8 @@ impl<'a> Meter<'a> {
         Self { observe, control, deltas, magnitudes: Vec::new(), watch }
     }
 
-    /// Begins a step with these hidden states; `whole`: all blocks may run, and be measured as a stack.
+    /// Begins a step with these hidden states of the video's tokens; `whole`: all blocks may run, and be measured as a
+    /// stack.
     pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor, whole: bool) -> Result<Measured> {
         let changes = self.observe.changes;
         let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
@@ -102,7 +103,8 @@ impl<'a> Meter<'a> {
         &mut self,
         cx: &mut Stream,
         slot: usize,
-        (before, after): (Tensor, &Tensor),
+        before: Tensor,
+        after: &Tensor,
         measured: &mut Measured,
     ) -> Result<()> {
         match (&measured.changes, &self.deltas[slot]) {
@@ -120,26 +122,28 @@ impl<'a> Meter<'a> {
     pub fn run_blocks(
         &mut self,
         cx: &mut Stream,
-        (model, pass): (&WanTransformer, &Pass),
+        run: &dyn Run,
+        pass: &Pass,
         range: Range<usize>,
         measured: &mut Measured,
     ) -> Result<()> {
         if !self.observe.changes && !self.observe.times {
-            return Ok(model.run_blocks(cx, pass, range, measured.watch.as_mut())?);
+            return Ok(run.run_blocks(cx, pass, range, measured.watch.as_mut())?);
         }
+        let video = run.video_rows(pass);
         for block in range {
-            let before = self.observe.changes.then(|| cx.copy_of(pass.hidden_states())).transpose()?;
+            let before = self.observe.changes.then(|| cx.copy_of(&video)).transpose()?;
             if self.observe.times {
                 cx.finish()?;
             }
             let start = Stopwatch::start(self.control);
-            model.run_blocks(cx, pass, block..block + 1, measured.watch.as_mut())?;
+            run.run_blocks(cx, pass, block..block + 1, measured.watch.as_mut())?;
             if self.observe.times {
                 cx.finish()?;
                 measured.seconds.push((block, start.seconds()));
             }
             if let Some(before) = before {
-                self.keep(cx, block, (before, pass.hidden_states()), measured)?;
+                self.keep(cx, block, before, &video, measured)?;
             }
         }
         Ok(())
@@ -149,7 +153,7 @@ impl<'a> Meter<'a> {
     fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
         let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
-        self.keep(cx, stack, (before, after), measured)?;
+        self.keep(cx, stack, before, after, measured)?;
         let factors = ops::inverse_rms(cx, &residual, 0..residual.columns(), 0.0)?;
         measured.stack = Some(Stack { factors, sample: sampled(cx, &residual)? });
         Ok(())
@@ -239,12 +243,12 @@ impl Probes {
     pub fn measure(
         &mut self,
         cx: &mut Stream,
-        pass: &Pass,
+        hidden_states: &Tensor,
         run: impl FnOnce(&mut Stream) -> Result<()>,
     ) -> Result<ProbeResult> {
-        let delta = cx.copy_of(pass.hidden_states())?;
+        let delta = cx.copy_of(hidden_states)?;
         run(cx)?;
-        ops::subtract_from(cx, pass.hidden_states(), &delta)?;
+        ops::subtract_from(cx, hidden_states, &delta)?;
         let changes = Changes::new(cx, 4, delta.len())?;
         let (newer, older) = (self.computed.front(), self.computed.get(1));
         let pairs = [

@@ -20,7 +20,6 @@ mod meter;
 mod open_model;
 mod preview;
 mod request;
-mod subject;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -32,8 +31,10 @@ use crate::gpu::Gpu;
 
 use kept::Kept;
 
+pub use crate::model::family::{Condition, Latents};
+pub use crate::model::subject_of;
 pub use crate::ops::Received;
-pub use crate::sampling::{ClipSettings, limits};
+pub use crate::sampling::{ClipSettings, SchedulerChoice, limits};
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 pub use control::Control;
 pub use defaults::clip_settings_of;
@@ -41,8 +42,7 @@ pub use error::EngineError;
 pub use facts::Facts;
 pub use masks::{MeanPaid, estimate_masks};
 pub use preview::PreviewMap;
-pub use request::{GenerateRequest, Latents, Observe, SchedulerChoice};
-pub use subject::subject_of;
+pub use request::{GenerateRequest, Observe};
 
 /// Seconds spent in each part of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -80,6 +80,8 @@ pub struct Generated {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
+    /// Frames a second.
+    pub fps: u32,
     /// Frames as RGB values in [-1, 1], `height * width * 3` each.
     pub frames: Vec<Vec<f32>>,
     /// The initial noise, `[channels, frames, height, width]` of the latents.

@@ -2,11 +2,11 @@
 
 use crate::gpu::GpuError;
 use crate::weights::WeightsError;
-use crate::weights::names::Part;
 use std::path::{Path, PathBuf};
 
 /// Why a model cannot be loaded or run: what happened, where, and what to try.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// A checkpoint cannot be used.
     #[error(transparent)]
@@ -50,7 +50,7 @@ pub enum ModelError {
     #[error("{} and {} both hold the {part}; move one away", first.display(), second.display())]
     Ambiguous {
         /// The part.
-        part: Part,
+        part: String,
         /// One checkpoint.
         first: PathBuf,
         /// The other one.
@@ -64,6 +64,12 @@ pub enum ModelError {
         /// The part, and the names under which it was looked for.
         what: String,
     },
+    /// The model cannot make what is asked for. The text says what it can make.
+    #[error("{0}")]
+    Request(String),
+    /// The tokenizer cannot be read, or fails.
+    #[error(transparent)]
+    Tokenizer(Box<dyn std::error::Error + Send + Sync>),
     /// The checkpoint's tensors are not those of its configuration.
     #[error("{} does not match its configuration: {problem}", path.display())]
     Tensors {

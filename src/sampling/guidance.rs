@@ -1,6 +1,6 @@
 //! Classifier-free guidance.
 
-use super::{Buffer, Error, LinearCombination};
+use super::Error;
 
 /// Classifier-free guidance (Ho & Salimans 2022): `v = v_uncond + g (v_cond - v_uncond)`, without
 /// rescaling.
@@ -10,6 +10,15 @@ use super::{Buffer, Error, LinearCombination};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
     scale: f64,
+}
+
+/// How the velocities of both branches add up to the guided velocity.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BranchWeights {
+    /// Weight of the conditional velocity.
+    pub cond: f32,
+    /// Weight of the unconditional velocity.
+    pub uncond: f32,
 }
 
 impl Guidance {
@@ -30,12 +39,10 @@ impl Guidance {
         self.scale > 1.0
     }
 
-    /// How to make [`Buffer::Velocity`] from [`Buffer::VelocityCond`] and
-    /// [`Buffer::VelocityUncond`]. `None` if the conditional forward alone is the velocity; the
-    /// caller then writes it to [`Buffer::Velocity`] directly.
-    pub fn combine(&self) -> Option<LinearCombination> {
-        let terms = [(Buffer::VelocityCond, self.scale), (Buffer::VelocityUncond, 1.0 - self.scale)];
-        self.needs_uncond().then(|| LinearCombination::new(Buffer::Velocity, &terms))
+    /// The weights of both velocities. `None` if the conditional velocity alone is the result.
+    pub fn weights(&self) -> Option<BranchWeights> {
+        let weights = BranchWeights { cond: self.scale as f32, uncond: (1.0 - self.scale) as f32 };
+        self.needs_uncond().then_some(weights)
     }
 }
 
@@ -47,15 +54,13 @@ mod tests {
     fn one_and_below_need_no_second_forward() {
         for scale in [0.0, 0.5, 1.0] {
             let guidance = Guidance::new(scale).unwrap();
-            assert!(!guidance.needs_uncond() && guidance.combine().is_none());
+            assert!(!guidance.needs_uncond() && guidance.weights().is_none());
         }
         assert!(Guidance::new(f64::NAN).is_err() && Guidance::new(-1.0).is_err());
     }
 
     #[test]
     fn coefficients_follow_the_formula() {
-        let combination = Guidance::new(5.0).unwrap().combine().unwrap();
-        assert_eq!(combination.output(), Buffer::Velocity);
-        assert_eq!(combination.terms(), [(Buffer::VelocityCond, 5.0), (Buffer::VelocityUncond, -4.0)]);
+        assert_eq!(Guidance::new(5.0).unwrap().weights(), Some(BranchWeights { cond: 5.0, uncond: -4.0 }));
     }
 }

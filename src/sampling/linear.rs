@@ -12,10 +12,6 @@ pub enum Buffer {
     Sample,
     /// The model's output, guidance included.
     Velocity,
-    /// The model's output for the prompt. Only used with guidance.
-    VelocityCond,
-    /// The model's output for the negative prompt. Only used with guidance.
-    VelocityUncond,
     /// This step's estimate of the clean latents, `sample - sigma velocity`. Previews show it.
     X0,
     /// The sample from which the last prediction started. The step's own prediction overwrites it.

@@ -19,10 +19,10 @@ mod settings;
 mod unipc;
 
 pub use euler::Euler;
-pub use guidance::Guidance;
+pub use guidance::{BranchWeights, Guidance};
 pub use linear::{Buffer, Buffers, CpuSampler, LinearCombination, MAX_TERMS, StepUpdate};
 pub use schedule::{Grid, NUM_TRAIN_TIMESTEPS, Schedule};
-pub use settings::ClipSettings;
+pub use settings::{ClipSettings, SchedulerChoice};
 pub use unipc::{SolverOrder, UniPc};
 
 /// Why sampling is impossible.

@@ -59,6 +59,26 @@ impl ClipSettings {
     }
 }
 
+/// The solver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerChoice {
+    /// UniPC.
+    UniPc,
+    /// Flow-match Euler.
+    Euler,
+}
+
+impl SchedulerChoice {
+    /// Its name in commands, captures and profiles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UniPc => "unipc",
+            Self::Euler => "euler",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

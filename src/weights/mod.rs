@@ -2,9 +2,8 @@
 //!
 //! [`Checkpoint::open`] takes a `.safetensors` file, a sharded `*.safetensors.index.json`, a torch
 //! `.pth` or `.pt` archive, or a folder that holds one of these. The files are mapped into memory,
-//! so a tensor's bytes are read when they are first used. [`Checkpoint::renamed`] with
-//! [`names::diffusers_name`] gives every layout diffusers' names, which are the only names that the
-//! rest of the program knows.
+//! so a tensor's bytes are read when they are first used. [`Checkpoint::renamed`] gives
+//! the tensors of every layout the same names; a family of models says how.
 //!
 //! Files are not trusted. A header that contradicts the file gives a [`WeightsError`]. Memory is
 //! allocated by the size of the data that is in the file, never by the size that a header claims. A
@@ -20,7 +19,6 @@ mod bytes;
 mod checkpoint;
 mod dtype;
 mod error;
-pub mod names;
 mod safetensors_file;
 mod tensor;
 mod torch;

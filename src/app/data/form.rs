@@ -301,8 +301,8 @@ impl Form {
     pub fn request(&self) -> GenerateRequest {
         GenerateRequest {
             model: self.model.clone(),
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
+            condition: self.prompt.as_str().into(),
+            negative: self.negative_prompt.as_str().into(),
             clip: self.clip,
             scheduler: None,
             grid: None,

@@ -16,8 +16,8 @@ mod summary;
 pub use summary::{ModelSummary, PartSummary, TensorReport};
 
 use super::config::{SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig, class_name, parse, read_text};
+use super::names::{Part, diffusers_name};
 use crate::model::ModelError;
-use crate::weights::names::{Part, diffusers_name};
 use crate::weights::{Checkpoint, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -268,7 +268,11 @@ fn original_parts(folder: &Path) -> Result<BTreeMap<Part, PartFiles>, ModelError
                 let config = (part == Part::Transformer).then(|| first_file(folder, &["config.json"])).flatten();
                 let files = PartFiles { weights: weights.clone(), config };
                 if let Some(first) = parts.insert(part, files) {
-                    return Err(ModelError::Ambiguous { part, first: first.weights, second: weights });
+                    return Err(ModelError::Ambiguous {
+                        part: part.to_string(),
+                        first: first.weights,
+                        second: weights,
+                    });
                 }
             }
         }

@@ -1,15 +1,19 @@
 //! Wan2.1: its files, configurations, text, and networks.
 
 pub mod config;
+mod family;
 pub mod files;
 pub(crate) mod load;
 mod mojibake;
+pub mod names;
 pub mod patches;
 mod prompt_clean;
-pub mod published;
+mod published;
+mod run;
 pub mod text_encoder;
 pub mod tokenizer;
 pub mod transformer;
 pub mod vae;
 
+pub use family::Wan;
 pub use prompt_clean::prompt_clean;

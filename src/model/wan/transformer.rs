@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use crate::gpu::{ElementType, Gpu, Stream, Tensor};
 use crate::model::ModelError;
+use crate::model::family::AttentionWatch;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsNorm, HeadsPart, LayerNormThen, RopeTable, Rows, Then, Weight, add_rows,
+    Activation, Attention, AttentionBias, HeadsNorm, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows,
     attention, attention_paid, attention_received, layer_norm, matmul, project_heads, row_parts, silu,
 };
 use crate::weights::Checkpoint;
@@ -86,8 +87,8 @@ pub struct TextContext {
     rows: usize,
 }
 
-/// What the timesteps contribute, the same for every prompt and clip.
-#[derive(Debug)]
+/// What the timesteps contribute, the same for every prompt and clip. Clones share memory.
+#[derive(Clone, Debug)]
 pub struct TimeEmbeddings {
     /// Of every step, `[steps, dim]`.
     embedded: Tensor,
@@ -99,43 +100,26 @@ pub struct TimeEmbeddings {
 
 /// What the passes of one step have in common, whatever their prompt.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub struct Start {
     /// The embedded latents `[tokens, dim]`.
     x: Tensor,
     /// Modulations of all blocks, `[blocks * 6, dim]`: made when the first block runs, for a step may skip them all.
     modulations: OnceCell<Tensor>,
-    times: &'a TimeEmbeddings,
+    times: TimeEmbeddings,
     step: usize,
 }
 
 /// One forward pass on its way through the blocks.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    context: &'a TextContext,
-    rope: &'a RopeTable,
-    start: &'a Start<'a>,
+    /// The prompt.
+    pub context: &'a TextContext,
+    /// Positions of the tokens.
+    pub rope: &'a RopeTable,
+    /// The step.
+    pub start: &'a Start,
     /// The residual stream `[tokens, dim]`, changed in place by every block.
-    x: Tensor,
-}
-
-/// What to read off the attention of the blocks of one pass, and what was read. Clones share memory.
-#[derive(Clone, Debug)]
-pub struct AttentionWatch {
-    /// Which queries count for what a token receives; `None` for all.
-    pub queries: Option<Rows>,
-    /// Context rows (tokens of the prompt) whose share of the cross-attention is wanted.
-    pub paid_to: Option<Rows>,
-    /// Self-attention received by each token, `[tokens]`, by block.
-    pub received: Vec<(usize, Tensor)>,
-    /// Cross-attention that each token pays to `paid_to`, `[tokens]`, by block.
-    pub paid: Vec<(usize, Tensor)>,
-}
-
-impl AttentionWatch {
-    /// A watch that has seen nothing.
-    pub fn new(queries: Option<Rows>, paid_to: Option<Rows>) -> Self {
-        Self { queries, paid_to, received: Vec::new(), paid: Vec::new() }
-    }
+    pub x: &'a Tensor,
 }
 
 impl TextContext {
@@ -168,18 +152,6 @@ struct BlockCall<'a> {
     pass: &'a Pass<'a>,
     /// Modulations of all blocks, `[blocks * 6, dim]`.
     modulations: &'a Tensor,
-}
-
-impl Pass<'_> {
-    /// What it began from.
-    pub fn start(&self) -> &Start<'_> {
-        self.start
-    }
-
-    /// The residual stream `[tokens, dim]`.
-    pub fn hidden_states(&self) -> &Tensor {
-        &self.x
-    }
 }
 
 impl WanTransformer {
@@ -278,13 +250,13 @@ impl WanTransformer {
     ///
     /// # Errors
     /// Latents of another size, a step that `times` has not, or what the GPU reports.
-    pub fn start<'a>(
+    pub fn start(
         &self,
         cx: &mut Stream,
         (latents, patches): (&[f32], &Patches),
-        times: &'a TimeEmbeddings,
+        times: &TimeEmbeddings,
         step: usize,
-    ) -> Result<Start<'a>, ModelError> {
+    ) -> Result<Start, ModelError> {
         if step >= times.steps() {
             let message = format!("step {step} of {}", times.steps());
             return Err(crate::gpu::GpuError::shape("transformer", message).into());
@@ -292,22 +264,15 @@ impl WanTransformer {
         let rows = patches.rows_of(latents, self.config.in_channels)?;
         let rows = cx.upload("patches", &rows, &[patches.tokens(), rows.len() / patches.tokens()])?;
         let x = matmul(cx, &rows, &self.patch_embedding, Activation::None, Then::Store)?;
-        Ok(Start { x, modulations: OnceCell::new(), times, step })
+        Ok(Start { x, modulations: OnceCell::new(), times: times.clone(), step })
     }
 
-    /// Begins a pass for a prompt.
+    /// A residual stream `[tokens, dim]` for one pass of the step.
     ///
     /// # Errors
     /// What the GPU reports.
-    pub fn begin<'a>(
-        &self,
-        cx: &mut Stream,
-        start: &'a Start<'a>,
-        context: &'a TextContext,
-        rope: &'a RopeTable,
-    ) -> Result<Pass<'a>, ModelError> {
-        let x = cx.copy_of(&start.x)?;
-        Ok(Pass { context, rope, start, x })
+    pub fn begin(&self, cx: &mut Stream, start: &Start) -> Result<Tensor, ModelError> {
+        Ok(cx.copy_of(&start.x)?)
     }
 
     /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
@@ -364,9 +329,10 @@ impl WanTransformer {
     ) -> Result<Vec<f32>, ModelError> {
         let times = self.prepare_times(cx, &[timestep])?;
         let start = self.start(cx, latents, &times, 0)?;
-        let pass = self.begin(cx, &start, context, rope)?;
+        let x = self.begin(cx, &start)?;
+        let pass = Pass { context, rope, start: &start, x: &x };
         self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
-        let rows = self.finish(cx, &start, pass.hidden_states())?;
+        let rows = self.finish(cx, &start, &x)?;
         self.velocity(latents.1, &cx.read(&rows)?)
     }
 
@@ -384,7 +350,7 @@ impl WanTransformer {
         &BlockCall { index, pass, modulations }: &BlockCall,
         watch: Option<&mut AttentionWatch>,
     ) -> Result<(), ModelError> {
-        let (block, x) = (&self.blocks[index], &pass.x);
+        let (block, x) = (&self.blocks[index], pass.x);
         let first = index * row::COUNT;
         let modulated = LayerNormThen::Modulate {
             rows: modulations,
@@ -416,7 +382,7 @@ impl WanTransformer {
         &BlockCall { index, pass, .. }: &BlockCall,
         watch: Option<&mut AttentionWatch>,
     ) -> Result<(), ModelError> {
-        let (block, x) = (&self.blocks[index], &pass.x);
+        let (block, x) = (&self.blocks[index], pass.x);
         let normed = match &block.cross_norm {
             Some([weight, bias]) => layer_norm(cx, x, self.config.eps, LayerNormThen::Affine { weight, bias })?,
             None => x.clone(),
@@ -441,7 +407,7 @@ impl WanTransformer {
         cx: &mut Stream,
         &BlockCall { index, pass, modulations }: &BlockCall,
     ) -> Result<(), ModelError> {
-        let ([up, down], x) = (&self.blocks[index].ffn, &pass.x);
+        let ([up, down], x) = (&self.blocks[index].ffn, pass.x);
         let first = index * row::COUNT;
         let modulated =
             LayerNormThen::Modulate { rows: modulations, shift: first + row::SHIFT_FFN, scale: first + row::SCALE_FFN };

@@ -57,7 +57,7 @@ impl<'a> Measured<'a> {
 
     /// Runs a request and takes in what was measured.
     pub fn add(&mut self, session: &Session, request: GenerateRequest) -> Result<(), StudyError> {
-        let (prompt, seed) = (request.prompt.clone(), request.clip.seed);
+        let (prompt, seed) = (request.condition.to_string(), request.clip.seed);
         let size = Size::run(self.study.steps(), 1.0);
         let mut residuals = Vec::new();
         let run = session.run(request, size, |done| residuals.extend(done.residual.clone()))?;

@@ -3,8 +3,8 @@
 use super::{Layout, ModelFiles};
 use crate::model::ModelError;
 use crate::model::wan::config::{ExpectedTensors, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
+use crate::model::wan::names::Part;
 use crate::weights::Checkpoint;
-use crate::weights::names::Part;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -15,8 +15,9 @@ mod load;
 mod memory;
 mod tiles;
 
-use crate::gpu::{Gpu, GpuError, Result, Stream, Tensor};
+use crate::gpu::{Gpu, GpuError, Result, Stream};
 use crate::model::ModelError;
+use crate::model::family::Latents;
 use crate::model::wan::config::VaeConfig;
 use crate::weights::Checkpoint;
 
@@ -77,7 +78,7 @@ impl Vae {
         &self.config
     }
 
-    /// Decodes normalised latents `[z, f, h, w]`. `on_chunk` is given the frames in order, clamped to [-1, 1]: 1, then as many as the
+    /// Decodes normalised latents. `on_chunk` is given the frames in order, clamped to [-1, 1]: 1, then as many as the
     /// temporal compression says for each latent frame. With a tiling (see [`Vae::needed_tiling`]) all frames are made first, in host
     /// memory, where tiles overlap they are blended, and results differ slightly.
     ///
@@ -86,11 +87,11 @@ impl Vae {
     pub fn decode(
         &self,
         cx: &mut Stream,
-        latents: &Tensor,
+        latents: &Latents,
         tiling: Option<Tiling>,
         on_chunk: &mut dyn FnMut(Frames) -> Result<()>,
     ) -> Result<()> {
-        let latents = self.denormalised(cx, latents)?;
+        let latents = self.denormalised(latents)?;
         let scale = self.config.spatial_compression();
         let tiling = tiling.filter(|tiling| {
             let [_, height, width, _] = latents.shape;
@@ -105,12 +106,12 @@ impl Vae {
         }
     }
 
-    /// Normalised latents `[z, f, h, w]` (means of the posterior) of frames in [-1, 1].
+    /// Normalised latents (means of the posterior) of frames in [-1, 1].
     ///
     /// # Errors
     /// [`GpuError::Shape`] unless there are 1 + n * temporal compression frames, whose height and width are multiples of the spatial
     /// compression, and after [`Vae::load_decoder`]; those of the device; what the stream's gate says.
-    pub fn encode(&self, cx: &mut Stream, frames: &Frames) -> Result<Tensor> {
+    pub fn encode(&self, cx: &mut Stream, frames: &Frames) -> Result<Latents> {
         let encoder = self.encoder.as_ref().ok_or_else(|| GpuError::shape("encode", "only the decoder was loaded"))?;
         let [count, height, width, channels] = frames.shape;
         let [time, space] = [self.config.temporal_compression(), self.config.spatial_compression()];
@@ -136,7 +137,7 @@ impl Vae {
             means.extend(cx.read(&mean)?);
         }
         let shape = [latent_frames, height / space, width / space, self.config.z_dim.next_multiple_of(4)];
-        self.normalised(cx, &means, shape)
+        Ok(self.normalised(&means, shape))
     }
 
     /// Decodes frame by frame; the frames are not clamped.
@@ -161,19 +162,15 @@ impl Vae {
         Ok(())
     }
 
-    /// Reads normalised latents `[z, f, h, w]` as `[f, h, w, z]` times std plus mean, z padded to a multiple of 4.
-    fn denormalised(&self, cx: &mut Stream, latents: &Tensor) -> Result<Frames> {
-        let &[z, frames, height, width] = latents.shape() else {
-            return Err(GpuError::shape("decode", format!("latents {:?}", latents.shape())));
-        };
-        if z != self.config.z_dim || latents.is_empty() {
-            return Err(GpuError::shape(
-                "decode",
-                format!("latents {:?} for {} channels", latents.shape(), self.config.z_dim),
-            ));
+    /// Normalised latents `[z, f, h, w]` as `[f, h, w, z]` times std plus mean, z padded to a multiple of 4.
+    fn denormalised(&self, latents: &Latents) -> Result<Frames> {
+        let Latents { shape, values } = latents;
+        let [z, frames, height, width] = *shape;
+        if z != self.config.z_dim || values.is_empty() || values.len() != shape.iter().product::<usize>() {
+            let message = format!("{} values of latents {shape:?} for {} channels", values.len(), self.config.z_dim);
+            return Err(GpuError::shape("decode", message));
         }
         let padded = z.next_multiple_of(4);
-        let values = cx.read(latents)?;
         let mut out = vec![0.0; frames * height * width * padded];
         let statistics = self.config.latents_mean.iter().zip(&self.config.latents_std);
         for ((c, plane), (mean, std)) in values.chunks(frames * height * width).enumerate().zip(statistics) {
@@ -184,14 +181,14 @@ impl Vae {
         Ok(Frames { shape: [frames, height, width, padded], values: out })
     }
 
-    /// The reverse of [`Vae::denormalised`], uploaded.
-    fn normalised(&self, cx: &mut Stream, means: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+    /// The reverse of [`Vae::denormalised`].
+    fn normalised(&self, means: &[f32], shape: [usize; 4]) -> Latents {
         let [frames, height, width, padded] = shape;
         let mut out = Vec::with_capacity(means.len());
         for (c, (mean, std)) in self.config.latents_mean.iter().zip(&self.config.latents_std).enumerate() {
             out.extend(means.chunks(padded).map(|pixel| (pixel[c] - mean) / std));
         }
-        cx.upload("latents", &out, &[self.config.z_dim, frames, height, width])
+        Latents { shape: [self.config.z_dim, frames, height, width], values: out }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Names of tensors: every published layout of Wan2.1 to diffusers' names.
+//! Parts of a model and names of their tensors: every published layout of Wan2.1 to diffusers' names.
 //!
 //! Sources: the original names are those of Wan-AI/Wan2.1 (`wan/modules/{model,t5,vae}.py`), the new ones those of
 //! diffusers' `WanTransformer3DModel` and `AutoencoderKLWan` and of transformers' `UMT5EncoderModel`. The tests compare
