@@ -7,6 +7,7 @@
 mod cli;
 mod common;
 mod engine;
+mod family;
 mod golden;
 mod masks;
 mod metrics;

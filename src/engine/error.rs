@@ -70,9 +70,6 @@ impl From<CacheError> for EngineError {
 impl EngineError {
     /// Whether the caller asked for something impossible, as opposed to something that failed.
     pub fn is_wrong_use(&self) -> bool {
-        match self {
-            Self::Request(_) | Self::Sampling(_) | Self::Cache(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Cache(_))
     }
 }

@@ -280,7 +280,7 @@ fn latent_frames(num_frames: usize, time: usize, patch: usize) -> Result<usize> 
         return Err(ModelError::Request(format!("{num_frames} frames cannot be made: at most {MOST_FRAMES}")));
     }
     match num_frames.checked_sub(1) {
-        Some(rest) if rest % time == 0 && (rest / time + 1) % patch == 0 => Ok(rest / time + 1),
+        Some(rest) if rest.is_multiple_of(time) && (rest / time + 1).is_multiple_of(patch) => Ok(rest / time + 1),
         _ => {
             let nearest = num_frames.saturating_sub(1) / time * time + 1;
             let message = format!("{num_frames} frames cannot be made: use {time} n + 1, for example {nearest}");
