@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use ditscope::gpu::{Caps, DType, Gpu, GpuError, Stream, Tensor};
+use ditscope::gpu::{Caps, ElementType, Gpu, GpuError, Stream, Tensor};
 use ditscope::model::ModelError;
 use ditscope::model::family::{
     AttentionWatch, Condition, Costs, Decoder, Family, Features, Geometry, Latents, Memory, Model, ModelFolder, Pass,
@@ -268,7 +268,7 @@ impl ToyRun<'_> {
         let keys = HeadsPart { transposed: true, ..HeadsPart::default() };
         let heads = ops::project_heads(cx, &condition, &block.cross_kv, HEADS, &[keys, HeadsPart::default()])?;
         let parts = Parts { q: queries[0].clone(), k: heads[0].clone(), v: heads[1].clone() };
-        let log_sum = cx.empty("log-sum", &parts.q.shape()[..2], DType::F32)?;
+        let log_sum = cx.empty("log-sum", &parts.q.shape()[..2], ElementType::F32)?;
         let attended = ops::attention(cx, &parts.call(&log_sum))?;
         ops::matmul(cx, &attended, &block.out, Activation::None, Then::AddTo(&video))?;
         let normed = ops::layer_norm(cx, &condition, 1e-5, LayerNormThen::Store)?;
@@ -331,7 +331,7 @@ impl Run for ToyRun<'_> {
             let parts = [HeadsPart::default(), keys, HeadsPart::default()];
             let heads = ops::project_heads(cx, &normed, &block.qkv, HEADS, &parts)?;
             let parts = Parts { q: heads[0].clone(), k: heads[1].clone(), v: heads[2].clone() };
-            let log_sum = cx.empty("log-sum", &parts.q.shape()[..2], DType::F32)?;
+            let log_sum = cx.empty("log-sum", &parts.q.shape()[..2], ElementType::F32)?;
             let attended = ops::attention(cx, &parts.call(&log_sum))?;
             if let Some(watch) = watch.as_deref_mut() {
                 let received = attention_received(cx, &parts.call(&log_sum), watch.queries.as_ref())?;
