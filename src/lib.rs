@@ -5,7 +5,6 @@
 //! use ditscope::caching::{Intervals, StepSchedule, StrategyConfig, Uniform};
 //! use ditscope::engine::{Engine, Event, GenerateRequest};
 //! use ditscope::gpu::{Gpu, GpuOptions};
-//! use ditscope::media::{self, Clip};
 //! use std::{path::Path, time::Duration};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,16 +14,10 @@
 //!     let schedule = StepSchedule { warm_up: 4, last: 1, intervals: Intervals::Uniform(2) };
 //!     request.strategy = StrategyConfig::of(Uniform(schedule));
 //!     engine.generate(request)?;
-//!     let mut fps = 16;
 //!     for event in engine.events() {
 //!         match event {
-//!             Event::Started(run) => fps = run.clip.fps,
 //!             Event::Step(done) => println!("step {} of {}", done.record.step + 1, done.steps),
-//!             Event::Finished(generated) => {
-//!                 let clip = generated.bytes();
-//!                 let clip = Clip::new(clip.width as u32, clip.height as u32, fps, clip.frames)?;
-//!                 return Ok(media::write(Path::new("cat.mp4"), &clip, "")?);
-//!             }
+//!             Event::Finished(generated) => return Ok(generated.write(Path::new("cat.mp4"), "")?),
 //!             Event::Failed(error) => return Err(error.into()),
 //!             _ => {}
 //!         }

@@ -1,5 +1,5 @@
-//! A second family of models, made for these tests, is run, measured, cached, profiled and shown by the engine that knows
-//! nothing of it.
+//! A second family of models, made for these tests, is run, measured, cached, profiled and shown by
+//! the engine that knows nothing of it.
 
 mod toy;
 
@@ -51,7 +51,8 @@ fn run(engine: &Engine, request: GenerateRequest) -> (Generated, Capture) {
     }
 }
 
-/// A strategy that stores the deltas of both kinds of blocks, and reuses those of `reused` in every second step.
+/// A strategy that stores the deltas of both kinds of blocks, and reuses those of `reused` in every
+/// second step.
 fn plan(steps: usize, reuse: [bool; 2]) -> StrategyConfig {
     let hold = || Action::Reuse(Forecast::hold());
     let step = |step: usize| {

@@ -29,7 +29,8 @@ fn rooms() -> Vec<(String, BTreeSet<String>)> {
 /// A path in the crate, without `crate::`: `model::family::Run` as its three names.
 type CratePath = Vec<String>;
 
-/// Every path that code (not comments) names after `crate::`. A `use` of several in braces gives each of them.
+/// Every path that code (not comments) names after `crate::`. A `use` of several in braces gives
+/// each of them.
 fn crate_paths(source: &str) -> Vec<CratePath> {
     let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let mut found = Vec::new();

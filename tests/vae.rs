@@ -6,7 +6,7 @@ use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::family::Latents;
 use ditscope::model::wan::config::VaeConfig;
-use ditscope::model::wan::vae::{Frames, Tiling, Vae};
+use ditscope::model::wan::vae::{Tiling, Vae, VideoChunk};
 use ditscope::weights::Checkpoint;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -25,17 +25,17 @@ fn load_from(gpu: &Gpu, folder: &Path) -> Vae {
 }
 
 /// Converts `[t, h, w, c]` to `[c, t, h, w]`.
-fn channels_first(frames: &Frames) -> Vec<f32> {
+fn channels_first(frames: &VideoChunk) -> Vec<f32> {
     let c = frames.shape[3];
     (0..c).flat_map(|i| frames.values.iter().skip(i).step_by(c)).copied().collect()
 }
 
 /// Converts `[c, t, h, w]` to `[t, h, w, c]`.
-fn channels_last(tensor: &Tensor) -> Frames {
+fn channels_last(tensor: &Tensor) -> VideoChunk {
     let [c, t, h, w] = tensor.shape[..] else { panic!("{:?}", tensor.shape) };
     let plane = t * h * w;
     let values = (0..plane).flat_map(|p| (0..c).map(move |i| tensor.data[i * plane + p])).collect();
-    Frames { shape: [t, h, w, c], values }
+    VideoChunk { shape: [t, h, w, c], values }
 }
 
 fn decode(cx: &mut Stream, vae: &Vae, golden: &Golden, case: &Case) -> Vec<f32> {
@@ -43,7 +43,7 @@ fn decode(cx: &mut Stream, vae: &Vae, golden: &Golden, case: &Case) -> Vec<f32> 
     let latents = Latents { shape: latents.shape.try_into().unwrap(), values: latents.data };
     let tiling = case.param::<Option<[usize; 4]>>("tiling");
     let tiling = tiling.map(|[a, b, c, d]| Tiling { tile: [a, b], stride: [c, d] });
-    let mut all = Frames::default();
+    let mut all = VideoChunk::default();
     let mut chunks = Vec::new();
     vae.decode(cx, &latents, tiling, &mut |chunk| {
         chunks.push(chunk.shape[0]);

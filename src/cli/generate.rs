@@ -161,8 +161,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
     // The clip first: it took longest, and whatever else cannot be written must not cost it.
     let summary = summary(&output, &finished, expected);
-    media::write(&output, &finished.clip()?, &summary.to_string())?;
     let generated = &finished.generated;
+    generated.write(&output, &summary.to_string())?;
     let saved = match &args.save_latents {
         Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
         None => Ok(()),

@@ -1,4 +1,5 @@
-//! A capture: what a run leaves behind. Live panes and recorded files hold the same thing, so whatever draws one draws the other.
+//! A capture: what a run leaves behind. Live panes and recorded files hold the same thing, so
+//! whatever draws one draws the other.
 //!
 //! ```text
 //! Event ── Capture::observe ──> Capture ──> panes, reports, figures
@@ -33,8 +34,9 @@ pub struct RunInfo {
     pub prompt: String,
     /// What not to show.
     pub negative_prompt: String,
-    /// The clip. The shift is the one that was used; the guidance is 1 where there was no uncond branch. Steps are those
-    /// that were asked for, or 0 in a capture of before, which did not say: see [`RunInfo::requested_steps`].
+    /// The clip. The shift is the one that was used; the guidance is 1 where there was no uncond
+    /// branch. Steps are those that were asked for, or 0 in a capture of before, which did not say:
+    /// see [`RunInfo::requested_steps`].
     #[serde(flatten, deserialize_with = "recorded_clip")]
     pub clip: ClipSettings,
     /// Generator of the initial noise.
@@ -55,8 +57,8 @@ pub struct RunInfo {
     pub latent_shape: [usize; 4],
     /// Work of one forward pass.
     pub cost: Option<ForwardCost>,
-    /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step to the next, where changes are
-    /// measured; 0 at the first.
+    /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step
+    /// to the next, where changes are measured; 0 at the first.
     pub signal_changes: Vec<[f64; 2]>,
 }
 
@@ -79,7 +81,8 @@ impl RunInfo {
         self.sigmas.len().saturating_sub(1)
     }
 
-    /// Denoising steps that were asked for: more than those of the run where the strategy takes fewer.
+    /// Denoising steps that were asked for: more than those of the run where the strategy takes
+    /// fewer.
     pub fn requested_steps(&self) -> usize {
         match self.clip.num_inference_steps {
             0 => self.steps(),
@@ -145,10 +148,12 @@ pub struct BlockRecord {
     /// Relative change of the block's delta since it was last measured: mean |d - d'| / mean |d'|.
     #[serde(default)]
     pub change: Option<f32>,
-    /// Attention received by each token, mean 1 (ProfilingDiT eq. 5 as meant), where it was profiled.
+    /// Attention received by each token, mean 1 (ProfilingDiT eq. 5 as meant), where it was
+    /// profiled.
     #[serde(default, with = "super::compact::halves")]
     pub received: Option<Vec<f32>>,
-    /// Share of its cross-attention that each token pays to the prompt's subject, where it was profiled.
+    /// Share of its cross-attention that each token pays to the prompt's subject, where it was
+    /// profiled.
     #[serde(default, with = "super::compact::halves")]
     pub paid: Option<Vec<f32>>,
     /// GPU seconds, where they were measured.
@@ -197,7 +202,8 @@ pub struct StepRecord {
     pub relative_change: Option<f64>,
     /// Relative change of the whole stack's residual (cond) since it was last measured.
     pub residual_change: Option<f64>,
-    /// Ratio of the residual's magnitude (cond) to that of the step before, mean over tokens: MagCache's gamma.
+    /// Ratio of the residual's magnitude (cond) to that of the step before, mean over tokens:
+    /// MagCache's gamma.
     pub magnitude_ratio: Option<f64>,
     /// The clean latents as estimated here, as colours.
     pub preview: Option<Frames>,

@@ -20,8 +20,8 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> 
     }
 }
 
-/// The settings that suit a model, for all that the user does not say. A model's folder may hold them as
-/// `ditscope.json`: [`ClipSettings`] in JSON. What the file leaves out is the family's own.
+/// The settings that suit a model, for all that the user does not say. A model's folder may hold
+/// them as `ditscope.json`: [`ClipSettings`] in JSON. What the file leaves out is the family's own.
 ///
 /// # Errors
 /// The folder holds no model, or its `ditscope.json` cannot be read as settings.

@@ -1,4 +1,5 @@
-//! One step of the model as the sampler sees it: both branches, carried out as the strategy's plan says, and measured.
+//! One step of the model as the sampler sees it: both branches, carried out as the strategy's plan
+//! says, and measured.
 
 use std::collections::VecDeque;
 
@@ -58,7 +59,8 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// What is read back: the velocity, then what was expected, both as rows of patches, and what was measured.
+    /// What is read back: the velocity, then what was expected, both as rows of patches, and what
+    /// was measured.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let velocity = match &self.velocity {
             Velocity::OnGpu(velocity) => Some(velocity),

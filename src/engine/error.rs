@@ -50,7 +50,8 @@ impl From<GpuError> for EngineError {
 impl From<ModelError> for EngineError {
     fn from(error: ModelError) -> Self {
         match error {
-            // A job that is cancelled while it loads, or a device that is lost then, is no fault of the model.
+            // A job that is cancelled while it loads, or a device that is lost then, is no fault of
+            // the model.
             ModelError::Gpu(error) => error.into(),
             ModelError::Request(message) => Self::Request(message),
             other => Self::Model(other),

@@ -1,4 +1,5 @@
-//! What is known of a generation before it runs: for predictions beside a plan that is being edited.
+//! What is known of a generation before it runs: for predictions beside a plan that is being
+//! edited.
 
 use crate::caching::{
     Action, BranchPlan, Evidence, ForwardCost, PublishedTea, StepPlan, StrategyConfig, StrategyInputs,
@@ -61,8 +62,9 @@ impl Facts {
         Evidence::new(self.sigmas.clone(), self.blocks).with_published_tea(self.published_tea)
     }
 
-    /// Bytes of the deltas that a strategy has kept at most: those of its plan, or, where it decides on the way, all that it may ask for.
-    /// For a job that asked for so many steps; 0 for one that cannot work, which says why when it is built.
+    /// Bytes of the deltas that a strategy has kept at most: those of its plan, or, where it
+    /// decides on the way, all that it may ask for. For a job that asked for so many steps; 0 for
+    /// one that cannot work, which says why when it is built.
     pub fn strategy_memory(&self, config: &StrategyConfig, steps: usize, guided: bool) -> u64 {
         let steps = config.steps(steps);
         // Of a signal that stands still TeaCache stores as much as of any.

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 use crate::caching::{
     Action, BranchPlan, Evidence, Forecast, Signal, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
 };
@@ -18,6 +16,7 @@ use super::denoiser::{self, Denoiser};
 use super::kept::Kept;
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
+use super::outbox::Outbox;
 use super::{
     Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
     estimate_masks,
@@ -25,12 +24,14 @@ use super::{
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Runs one request to its end, reporting on the way. What is `kept` of earlier jobs is not made again.
+/// Runs one request to its end, reporting on the way. What is `kept` of earlier jobs is not made
+/// again.
 pub(super) fn run(
     gpu: &Gpu,
     request: &GenerateRequest,
     submit_budget: Duration,
-    (control, events): (&Arc<Control>, &Sender<Event>),
+    control: &Arc<Control>,
+    outbox: &Outbox,
     kept: &mut Kept,
 ) -> Result<Generated> {
     let watch = Stopwatch::start(control);
@@ -39,8 +40,9 @@ pub(super) fn run(
     let options = StreamOptions { budget: submit_budget, timed: request.observe.times };
     gpu.reset_peak_memory();
     let (cx, seconds) = (Stream::new(&gpu, options), Seconds::default());
-    let mut job = Job { gpu: &gpu, request, control, events, kept, cx, seconds };
+    let mut job = Job { gpu: &gpu, request, control, outbox, kept, cx, seconds };
     let mut generated = job.run()?;
+    outbox.end()?;
     generated.seconds.total = watch.seconds();
     Ok(generated)
 }
@@ -49,13 +51,14 @@ struct Job<'a> {
     gpu: &'a Gpu,
     request: &'a GenerateRequest,
     control: &'a Control,
-    events: &'a Sender<Event>,
+    outbox: &'a Outbox<'a>,
     kept: &'a mut Kept,
     cx: Stream,
     seconds: Seconds,
 }
 
-/// The request's strategy, with what was published for the model where it needs that and has nothing else.
+/// The request's strategy, with what was published for the model where it needs that and has
+/// nothing else.
 fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     let mut config = request.strategy.clone();
     let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();
@@ -155,7 +158,8 @@ impl Job<'_> {
         Ok(features)
     }
 
-    /// Rows of the condition that name its subject; none where nothing is profiled or no subject is found.
+    /// Rows of the condition that name its subject; none where nothing is profiled or no subject is
+    /// found.
     fn subject_rows(&self, model: &OpenModel) -> Result<Vec<u32>> {
         match self.request.observe.attention {
             Some(_) => Ok(model.model.subject_rows(&self.request.condition)?),
@@ -259,7 +263,8 @@ impl Job<'_> {
         Ok(config.build(&StrategyInputs { steps, blocks: model.model.blocks(), signal_changes })?)
     }
 
-    /// Relative changes of TeaCache's signal from step to step, 0 at the first; empty for a model without one.
+    /// Relative changes of TeaCache's signal from step to step, 0 at the first; empty for a model
+    /// without one.
     fn signal_changes(&mut self, run: &dyn Run, signal: Signal) -> Result<Vec<f64>> {
         let signals = run.signals(&mut self.cx, signal == Signal::Projection)?;
         let changes = signals.windows(2).map(|pair| distance(&pair[1], &pair[0]) / size(&pair[0]));
@@ -308,8 +313,9 @@ impl Job<'_> {
         Ok(times.iter().map(record).collect())
     }
 
-    /// Frames as RGB values in [-1, 1]. They are decoded tile by tile where whole frames do not fit the device, which is
-    /// known before or found out: the denoising that came before must not be lost.
+    /// Frames as RGB values in [-1, 1]. They are decoded tile by tile where whole frames do not fit
+    /// the device, which is known before or found out: the denoising that came before must not be
+    /// lost.
     fn decode(&mut self, decoder: &dyn Decoder, latents: &Latents) -> Result<Vec<Vec<f32>>> {
         let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
         let tiled = !decoder.fits(caps, memory, &self.request.clip);
@@ -326,9 +332,9 @@ impl Job<'_> {
         }
     }
 
-    /// Sends an event; a listener that is gone has cancelled the job.
+    /// Sends an event.
     fn report(&self, event: Event) -> Result<()> {
-        self.events.send(event).map_err(|_| EngineError::Cancelled)
+        self.outbox.send(event)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a job leaves for the next ones. A session asks for the same prompt of the same model again and again, with
-//! other settings.
+//! What a job leaves for the next ones. A session asks for the same prompt of the same model again
+//! and again, with other settings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -127,8 +127,8 @@ mod tests {
         *number
     }
 
-    /// More prompts than are kept, each with the same negative prompt. Each gets its own features, and the shared prompt
-    /// is encoded once for each encoder.
+    /// More prompts than are kept, each with the same negative prompt. Each gets its own features,
+    /// and the shared prompt is encoded once for each encoder.
     #[test]
     fn conditions_get_their_own_features() {
         let (mut conditions, mut encoded) = (EncodedConditions::default(), Vec::new());

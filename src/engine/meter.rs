@@ -1,4 +1,5 @@
-//! What is measured of a step: how blocks and the whole stack change, the attention of the blocks, and what probes see.
+//! What is measured of a step: how blocks and the whole stack change, the attention of the blocks,
+//! and what probes see.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,7 +15,8 @@ use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Rows of a residual that a sample has at most: enough for inner products, and little even for large models.
+/// Rows of a residual that a sample has at most: enough for inner products, and little even for
+/// large models.
 const SAMPLE_ROWS: usize = 256;
 
 /// Mean of |a - b|.
@@ -49,7 +51,8 @@ pub(super) struct Residual {
     pub sample: Option<Vec<f32>>,
 }
 
-/// What was measured of the blocks of one step. It stays on the GPU until the step's end, which need not stop between blocks.
+/// What was measured of the blocks of one step. It stays on the GPU until the step's end, which
+/// need not stop between blocks.
 pub(super) struct Measured {
     /// Of blocks, where times are measured.
     seconds: Vec<(usize, f64)>,
@@ -88,8 +91,8 @@ impl<'a> Meter<'a> {
         Self { observe, control, deltas, magnitudes: Vec::new(), watch }
     }
 
-    /// Begins a step with these hidden states of the video's tokens; `whole`: all blocks may run, and be measured as a
-    /// stack.
+    /// Begins a step with these hidden states of the video's tokens; `whole`: all blocks may run,
+    /// and be measured as a stack.
     pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor, whole: bool) -> Result<Measured> {
         let changes = self.observe.changes;
         let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
@@ -98,7 +101,8 @@ impl<'a> Meter<'a> {
         Ok(Measured { seconds, before, watch, changes, changed, sums: None, stack: None })
     }
 
-    /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it changed; `before` is used up.
+    /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it
+    /// changed; `before` is used up.
     fn keep(
         &mut self,
         cx: &mut Stream,
@@ -149,7 +153,8 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Keeps the whole stack's residual, if it was begun as a whole; measures how it changed, and what is to be read of it.
+    /// Keeps the whole stack's residual, if it was begun as a whole; measures how it changed, and
+    /// what is to be read of it.
     fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
         let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
@@ -159,7 +164,8 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Sums up what was measured, with the hidden states after the last block; `whole`: all blocks ran.
+    /// Sums up what was measured, with the hidden states after the last block; `whole`: all blocks
+    /// ran.
     pub fn sum_up(&mut self, cx: &mut Stream, after: &Tensor, whole: bool, measured: &mut Measured) -> Result<()> {
         if whole {
             self.residual(cx, after, measured)?;
@@ -222,13 +228,15 @@ fn sampled(cx: &mut Stream, matrix: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without size.
+/// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without
+/// size.
 fn relative(sums: &[f32]) -> Option<f64> {
     let quotient = *sums.first()? / *sums.get(1)?;
     quotient.is_finite().then_some(f64::from(quotient))
 }
 
-/// The probe's earlier deltas, newest first. They stay on the GPU: eight numbers a step are read back.
+/// The probe's earlier deltas, newest first. They stay on the GPU: eight numbers a step are read
+/// back.
 #[derive(Default)]
 pub(super) struct Probes {
     /// Of the last step, unless that was computed.

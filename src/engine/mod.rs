@@ -1,10 +1,13 @@
-//! Room `engine`: a job on its own thread. Requests in, events out; pause, resume and cancel at any time.
+//! Room `engine`: a job on its own thread. Requests in, events out; pause, resume and cancel at any
+//! time.
 //!
 //! ```text
-//! Engine::start(gpu) ──> generate(request) ──> events: Started, Stage, Step, Finished | Failed ──> Capture
+//! Engine::start(gpu) ──> generate(request) ──> events: Started, Stage, Step, Finished | Failed
 //!                        control: pause, resume, cancel (acts before the next submit)
+//! Event ── Capture::observe ──> Capture
 //! ```
-//! The device is handed in. Beside a window it is one of the engine's own, so that neither waits for the other.
+//! The device is handed in. Beside a window it is one of the engine's own, so that neither waits
+//! for the other.
 
 pub mod capture;
 mod compact;
@@ -18,18 +21,22 @@ mod kept;
 mod masks;
 mod meter;
 mod open_model;
+mod outbox;
 mod preview;
 mod request;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::gpu::Gpu;
+use crate::media::{self, Clip, MediaError};
 
 use kept::Kept;
+use outbox::Outbox;
 
 pub use crate::model::family::{Condition, Latents};
 pub use crate::model::subject_of;
@@ -124,7 +131,8 @@ pub struct StepDone {
     pub record: StepRecord,
     /// The sample after the step.
     pub latents: Vec<f32>,
-    /// A sample of the tokens' guided residual (what all blocks together add), where changes are measured and all blocks ran.
+    /// A sample of the tokens' guided residual (what all blocks together add), where changes are
+    /// measured and all blocks ran.
     pub residual: Option<Vec<f32>>,
 }
 
@@ -153,13 +161,29 @@ impl Generated {
         Frames { width: self.width, height: self.height, frames }
     }
 
+    /// The frames as a clip, for [`media`] to write.
+    ///
+    /// # Errors
+    /// Sizes or a rate that no file can hold.
+    pub fn clip(&self) -> Result<Clip, MediaError> {
+        let Frames { width, height, frames } = self.bytes();
+        Clip::new(width as u32, height as u32, self.fps, frames)
+    }
+
+    /// Writes the frames to a file, or a folder of pictures, whose name says the format (see
+    /// [`media::write`]). The file holds `settings`: JSON such as [`RunInfo::settings`], or
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Generated::clip`], and what the system says.
+    pub fn write(&self, path: &Path, settings: &str) -> Result<(), MediaError> {
+        media::write(path, &self.clip()?, settings)
+    }
+
     fn outcome(&self) -> Outcome {
         Outcome { seconds: self.seconds, peak_memory: self.peak_memory, error: None }
     }
 }
-
-/// Events kept for a slow listener before the job waits for it.
-const EVENTS: usize = 64;
 
 /// A worker thread with a device. Dropping it cancels what runs and waits for the thread.
 #[derive(Debug)]
@@ -174,26 +198,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread. `submit_budget` is the longest GPU time of one submit: 8 to 16 ms beside a window, 100 ms without.
+    /// Starts the thread. `submit_budget` is the longest GPU time of one submit: 8 to 16 ms beside
+    /// a window, 100 ms without.
     ///
     /// # Errors
     /// The system refuses another thread.
     pub fn start(gpu: Gpu, submit_budget: Duration) -> Result<Self, EngineError> {
         let (requests, inbox) = bounded::<GenerateRequest>(1);
-        let (outbox, events) = bounded(EVENTS);
+        // Bounded by `Outbox`, which keeps what must not be lost.
+        let (to, events) = unbounded();
         let control = Arc::new(Control::default());
         let shared = control.clone();
         let (adapter, driver, memory) = (gpu.adapter_name().to_owned(), gpu.driver(), gpu.caps().memory);
         let work = move || {
             let mut kept = Kept::default();
             for request in inbox {
-                let last = match generate::run(&gpu, &request, submit_budget, (&shared, &outbox), &mut kept) {
+                let outbox = Outbox::new(&to, &shared);
+                let last = match generate::run(&gpu, &request, submit_budget, &shared, &outbox, &mut kept) {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };
                 // Before the listener hears of the end and asks for the next one.
                 shared.ended();
-                if outbox.send(last).is_err() {
+                if to.send(last).is_err() {
                     return;
                 }
             }
@@ -212,9 +239,27 @@ impl Engine {
         requests.send(request).map_err(|_| EngineError::Stopped)
     }
 
-    /// What the jobs report, in order. Must be read: a job waits when 64 are unread.
+    /// What the jobs report, in order. Nobody has to read it: see [`Engine::wait`]. A job waits for
+    /// a slow listener while 64 events are unread. When nothing is read for ten seconds the job
+    /// goes on without, and drops its steps. All other events stay until they are read.
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
+    }
+
+    /// Waits for the end of the job that runs or waits, and gives its result. The events until then
+    /// are read and dropped.
+    ///
+    /// # Errors
+    /// The job's own; [`EngineError::Stopped`] where the thread has ended.
+    pub fn wait(&self) -> Result<Generated, EngineError> {
+        for event in &self.events {
+            match event {
+                Event::Finished(generated) => return Ok(*generated),
+                Event::Failed(error) => return Err(error),
+                _ => {}
+            }
+        }
+        Err(EngineError::Stopped)
     }
 
     /// Name of the adapter.

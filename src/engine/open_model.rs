@@ -22,7 +22,8 @@ impl OpenModel {
     /// Opens the model that the request names.
     ///
     /// # Errors
-    /// The folder holds no model, a part of it is damaged, or the model cannot make what is asked for.
+    /// The folder holds no model, a part of it is damaged, or the model cannot make what is asked
+    /// for.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
         let found = crate::model::find(&request.model)?;
         let model = found.open()?;
@@ -46,13 +47,15 @@ impl OpenModel {
 
     /// GPU bytes that a job takes at most, its stored deltas not counted. An estimate from above.
     pub fn gpu_memory(&self, request: &GenerateRequest) -> u64 {
-        // Changes are measured against a delta of every block and of all blocks together, in both branches.
+        // Changes are measured against a delta of every block and of all blocks together, in both
+        // branches.
         let measured = if request.observe.changes { 2 * (self.model.blocks() + 1) } else { 0 };
         self.memory(request).peak(measured)
     }
 
-    /// Whether the transformer can stay on an adapter of so much memory while the decoder works, for the next job.
-    /// Other programs need memory too. Where nobody knows how much there is, nothing is risked.
+    /// Whether the transformer can stay on an adapter of so much memory while the decoder works,
+    /// for the next job. Other programs need memory too. Where nobody knows how much there is,
+    /// nothing is risked.
     pub fn has_room_beside_decoder(&self, request: &GenerateRequest, memory: Option<u64>) -> bool {
         let needed = self.memory(request);
         memory.is_some_and(|memory| needed.transformer + needed.decoding <= memory / 10 * 7)

@@ -13,9 +13,11 @@ use super::{EngineError, clip_settings_of};
 /// What to measure on the way. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
-    /// Attention received by every token in every computed block, and that which tokens pay to the prompt's subject.
+    /// Attention received by every token in every computed block, and that which tokens pay to the
+    /// prompt's subject.
     pub attention: Option<Received>,
-    /// How every block's delta, the whole residual and its magnitude change from step to step. Keeps two deltas of every block.
+    /// How every block's delta, the whole residual and its magnitude change from step to step.
+    /// Keeps two deltas of every block.
     pub changes: bool,
     /// GPU time of every block: waits for the GPU after each, which costs some speed.
     pub times: bool,
@@ -45,7 +47,8 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// A request for a prompt, or another condition, with the model's own settings, without reuse and measurements.
+    /// A request for a prompt, or another condition, with the model's own settings, without reuse
+    /// and measurements.
     ///
     /// # Errors
     /// As [`clip_settings_of`].
@@ -69,7 +72,8 @@ impl GenerateRequest {
         Self { condition: prompt.into(), clip: ClipSettings { seed, ..self.clip }, ..self.clone() }
     }
 
-    /// Fails where the initial noise is of another size than the clip needs, or the rate is one that nothing can show.
+    /// Fails where the initial noise is of another size than the clip needs, or the rate is one
+    /// that nothing can show.
     pub(super) fn check(&self, shape: [usize; 4]) -> Result<(), EngineError> {
         let fps = self.clip.fps;
         if !(1..=MOST_FPS).contains(&fps) {

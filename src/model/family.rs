@@ -1,12 +1,15 @@
-//! The seam between the engine and the models: what a family of models says about itself, and how it runs.
+//! The seam between the engine and the models: what a family of models says about itself, and how
+//! it runs.
 //!
 //! ```text
-//! Family ── find(folder) ──> ModelFolder ── open() ──> Model ── load_transformer ──> Transformer ── begin_run ──> Run
-//!                            defaults,                 sizes, costs,  load_decoder ──> Decoder
-//!                            summary                   memory, encode
+//! Family ─ find ─> ModelFolder ─ open ─> Model ─ load_transformer ─> Transformer ─ begin_run ─> Run
+//!                 defaults,             sizes, ─ load_decoder ────> Decoder
+//!                 summary               costs,
+//!                                       memory,
+//!                                       encode
 //! ```
-//! The engine knows these traits only. A family is a folder under `model/` and one line in [`super::families`]. A family
-//! from outside is added with [`super::register`].
+//! The engine knows these traits only. A family is a folder under `model/` and one line in
+//! [`super::families`]. A family from outside is added with [`super::register`].
 
 use std::fmt;
 use std::ops::Range;
@@ -33,7 +36,8 @@ pub trait Family: Send + Sync {
     fn find(&self, folder: &Path) -> Result<Box<dyn ModelFolder>>;
 }
 
-/// The files of a model. Parts may be missing: [`ModelFolder::summary`] names them, [`ModelFolder::open`] fails then.
+/// The files of a model. Parts may be missing: [`ModelFolder::summary`] names them,
+/// [`ModelFolder::open`] fails then.
 pub trait ModelFolder {
     /// The settings of a clip that suit the model.
     fn defaults(&self) -> ClipSettings;
@@ -211,7 +215,8 @@ pub trait Model {
     /// The sizes of a clip.
     ///
     /// # Errors
-    /// [`ModelError::Request`], with the nearest possible sizes, where the model cannot make such a clip.
+    /// [`ModelError::Request`], with the nearest possible sizes, where the model cannot make such a
+    /// clip.
     fn geometry(&self, clip: &ClipSettings) -> Result<Geometry>;
 
     /// Work of one forward pass for a condition of so many rows.
@@ -223,8 +228,9 @@ pub trait Model {
     /// Rows of a condition, estimated without encoding it.
     fn estimated_rows(&self, condition: &Condition) -> usize;
 
-    /// TeaCache's published polynomial for this model, highest power first: for the time projection (`ret_steps`) or the
-    /// time embedding as the signal. `None` for models without a published calibration.
+    /// TeaCache's published polynomial for this model, highest power first: for the time projection
+    /// (`ret_steps`) or the time embedding as the signal. `None` for models without a published
+    /// calibration.
     fn published_tea_coefficients(&self, _ret_steps: bool) -> Option<[f64; 5]> {
         None
     }
@@ -235,7 +241,8 @@ pub trait Model {
     /// A condition that the model cannot take, or what the GPU reports.
     fn encode(&self, cx: &mut Stream, conditions: &[&Condition]) -> Result<Vec<Features>>;
 
-    /// Rows of the condition's features that name the subject of the clip; empty where none is known.
+    /// Rows of the condition's features that name the subject of the clip; empty where none is
+    /// known.
     ///
     /// # Errors
     /// A condition that the model cannot take.
@@ -281,15 +288,15 @@ pub struct RunSetup<'a> {
 pub struct Pass {
     /// The branch: an index into [`RunSetup::conditions`].
     pub branch: usize,
-    /// The residual stream `[rows, width]`, changed in place by every block. It may hold more rows than the video's
-    /// tokens, for example those of the condition.
+    /// The residual stream `[rows, width]`, changed in place by every block. It may hold more rows
+    /// than the video's tokens, for example those of the condition.
     pub state: Tensor,
 }
 
 /// A transformer at work on one clip.
 pub trait Run {
-    /// What TeaCache watches, a row for each step: the time embedding, or its projection. Empty for a model that has
-    /// no such signal.
+    /// What TeaCache watches, a row for each step: the time embedding, or its projection. Empty for
+    /// a model that has no such signal.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -312,7 +319,8 @@ pub trait Run {
     /// No step was started, or what the GPU reports.
     fn begin(&self, cx: &mut Stream, branch: usize) -> Result<Pass>;
 
-    /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
+    /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they
+    /// compute.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -324,17 +332,20 @@ pub trait Run {
         watch: Option<&mut AttentionWatch>,
     ) -> Result<()>;
 
-    /// The rows of the state that these blocks change: what a stored delta of them covers. Shares the state's memory.
+    /// The rows of the state that these blocks change: what a stored delta of them covers. Shares
+    /// the state's memory.
     fn changed_by(&self, pass: &Pass, _blocks: Range<usize>) -> Tensor {
         pass.state.clone()
     }
 
-    /// The rows of the state that are the video's tokens: what is measured. Shares the state's memory.
+    /// The rows of the state that are the video's tokens: what is measured. Shares the state's
+    /// memory.
     fn video_rows(&self, pass: &Pass) -> Tensor {
         pass.state.clone()
     }
 
-    /// The velocity of a pass, as the model leaves it on the GPU. [`Run::velocity`] puts it in order.
+    /// The velocity of a pass, as the model leaves it on the GPU. [`Run::velocity`] puts it in
+    /// order.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -352,18 +363,20 @@ pub trait Run {
 
 /// From latents to frames.
 pub trait Decoder {
-    /// Whether whole frames can be decoded: no binding exceeds the device's limits, and no more than `memory` bytes are
-    /// taken.
+    /// Whether whole frames can be decoded: no binding exceeds the device's limits, and no more
+    /// than `memory` bytes are taken.
     fn fits(&self, caps: &Caps, memory: u64, clip: &ClipSettings) -> bool;
 
-    /// Frames as RGB values in [-1, 1], `height * width * 3` each; `tiled`: tile by tile, in less memory.
+    /// Frames as RGB values in [-1, 1], `height * width * 3` each; `tiled`: tile by tile, in less
+    /// memory.
     ///
     /// # Errors
     /// Latents that do not fit, or what the GPU reports.
     fn decode(&self, cx: &mut Stream, latents: &Latents, tiled: bool) -> Result<Vec<Vec<f32>>>;
 }
 
-/// What to read off the attention of the blocks of one pass, and what was read. Clones share memory.
+/// What to read off the attention of the blocks of one pass, and what was read. Clones share
+/// memory.
 #[derive(Clone, Debug)]
 pub struct AttentionWatch {
     /// The queries that count for what a token receives; `None` for all.

@@ -18,7 +18,8 @@ static BUILT_IN: [&dyn Family; 1] = [&wan::Wan];
 /// Families from outside, in the order of their registration.
 static REGISTERED: RwLock<Vec<&dyn Family>> = RwLock::new(Vec::new());
 
-/// Adds a family for the whole process. Built-in families, and families that were added before, are tried first.
+/// Adds a family for the whole process. Built-in families, and families that were added before, are
+/// tried first.
 pub fn register(family: &'static dyn Family) {
     REGISTERED.write().unwrap_or_else(PoisonError::into_inner).push(family);
 }
@@ -32,7 +33,8 @@ pub fn families() -> Vec<&'static dyn Family> {
 /// Finds the model in a folder, of the first family that knows it.
 ///
 /// # Errors
-/// No family knows the folder. The error is that of the first family, which knows most about its own files.
+/// No family knows the folder. The error is that of the first family, which knows most about its
+/// own files.
 pub fn find(folder: &Path) -> Result<Box<dyn ModelFolder>, ModelError> {
     let mut first = None;
     for family in families() {

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-/// The bytes of the subject in a prompt: what stands between an article and the first verb in -ing ("a *red car* driving right"), or,
-/// without one, between the first article and the next preposition or comma ("a *cat* on grass"). A rule of thumb for captions in
-/// English; `None` where it does not apply.
+/// The bytes of the subject in a prompt: what stands between an article and the first verb in -ing
+/// ("a *red car* driving right"), or, without one, between the first article and the next
+/// preposition or comma ("a *cat* on grass"). A rule of thumb for captions in English; `None` where
+/// it does not apply.
 pub fn subject_of(prompt: &str) -> Option<Range<usize>> {
     let words = words(prompt);
     let is = |index: usize, list: &[&str]| list.contains(&prompt[words[index].clone()].to_lowercase().as_str());
@@ -25,7 +26,8 @@ pub fn subject_of(prompt: &str) -> Option<Range<usize>> {
 }
 
 const ARTICLES: &[&str] = &["a", "an", "the", "one", "two", "three", "some"];
-/// Words in -ing that are no verbs where a preposition stands before them ("in the evening", "past a building").
+/// Words in -ing that are no verbs where a preposition stands before them ("in the evening", "past
+/// a building").
 const NOUNS: &[&str] = &[
     "morning",
     "evening",

@@ -42,8 +42,7 @@ impl Finished {
     /// # Errors
     /// A size or a rate that no file can hold.
     pub fn clip(&self) -> Result<Clip, MediaError> {
-        let bytes = self.generated.bytes();
-        Clip::new(bytes.width as u32, bytes.height as u32, self.capture.run.clip.fps, bytes.frames)
+        self.generated.clip()
     }
 
     /// The frames as they left the VAE, for metrics.

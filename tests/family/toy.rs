@@ -1,6 +1,7 @@
-//! A tiny family of models that has nothing in common with Wan2.1: a class label in place of a prompt, a joint sequence of
-//! condition and video, and two kinds of blocks. Double blocks change both parts of the sequence and cost more. Single
-//! blocks change the video alone, so their deltas cover a part of the sequence.
+//! A tiny family of models that has nothing in common with Wan2.1: a class label in place of a
+//! prompt, a joint sequence of condition and video, and two kinds of blocks. Double blocks change
+//! both parts of the sequence and cost more. Single blocks change the video alone, so their deltas
+//! cover a part of the sequence.
 
 use std::ops::Range;
 use std::path::Path;
@@ -190,7 +191,8 @@ fn weight(gpu: &Gpu, seed: u64, outputs: usize, inputs: usize) -> Result<Weight>
     Ok(Weight::linear(gpu, "toy", &HostWeight::from_f32(&values), [outputs, inputs], None)?)
 }
 
-/// Attention of the video to itself; in double blocks also to the condition, which has a feed-forward of its own.
+/// Attention of the video to itself; in double blocks also to the condition, which has a
+/// feed-forward of its own.
 struct ToyBlock {
     qkv: Weight,
     out: Weight,

@@ -1,4 +1,5 @@
-//! Whether records from a file make sense together, so that whatever draws a capture may trust its sizes.
+//! Whether records from a file make sense together, so that whatever draws a capture may trust its
+//! sizes.
 
 use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
 

@@ -181,8 +181,8 @@ impl Model for WanModel {
 
     fn memory(&self, clip: &ClipSettings, geometry: &Geometry) -> Memory {
         let config = &self.transformer.config;
-        // Of each token: the residual stream, its norm, q, k and v by heads, the attended values and two free buffers
-        // that are kept; positions; patches before and after.
+        // Of each token: the residual stream, its norm, q, k and v by heads, the attended values
+        // and two free buffers that are kept; positions; patches before and after.
         let rows = config.patch_elements(config.in_channels) + config.patch_elements(config.out_channels);
         let columns = 8 * config.dim() + config.attention_head_dim + rows;
         let bytes = |columns: usize| (geometry.tokens() * columns * size_of::<f32>()) as u64;
@@ -225,7 +225,8 @@ impl Model for WanModel {
     fn subject_rows(&self, condition: &Condition) -> Result<Vec<u32>> {
         let prompt = text_of(condition)?;
         let Some(subject) = subject_of(prompt) else { return Ok(Vec::new()) };
-        // Words are tokenised one by one. So a prefix has the prompt's first tokens, and then the end token.
+        // Words are tokenised one by one. So a prefix has the prompt's first tokens, and then the
+        // end token.
         let rows = |end: usize| Ok::<_, ModelError>(self.ids(&prompt[..end])?.len() as u32 - 1);
         Ok((rows(subject.start)?..rows(subject.end)?).collect())
     }
@@ -299,8 +300,9 @@ fn check_side(what: &str, value: usize, unit: usize) -> Result<()> {
     )))
 }
 
-/// Bytes on the GPU of a checkpoint's tensors. 16-bit tensors stay so, and 8-bit tensors are widened to 16. Tensors in
-/// f32 take 16 bits where their values fit, which their first values tell. All others are f32.
+/// Bytes on the GPU of a checkpoint's tensors. 16-bit tensors stay so, and 8-bit tensors are
+/// widened to 16. Tensors in f32 take 16 bits where their values fit, which their first values
+/// tell. All others are f32.
 fn weight_bytes(checkpoint: &Checkpoint, wanted: impl Fn(&str) -> bool) -> u64 {
     const BEGINNING: usize = 4096;
     let bytes = |tensor: &TensorView| match tensor.dtype {

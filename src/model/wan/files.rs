@@ -1,13 +1,19 @@
-//! Where the parts of a model lie: the diffusers folder layout, the original one, and single files side by side.
+//! Where the parts of a model lie: the diffusers folder layout, the original one, and single files
+//! side by side.
 //!
 //! ```text
-//! diffusers                          original (Wan-AI/Wan2.1)                    repackaged (ComfyUI)
-//! model_index.json                   config.json (the transformer's)             wan2.1_t2v_1.3B_fp16.safetensors
-//! transformer/   config, weights     diffusion_pytorch_model*.safetensors        umt5_xxl_fp16.safetensors
-//! text_encoder/  config, weights     models_t5_umt5-xxl-enc-bf16.pth             wan_2.1_vae.safetensors
-//! tokenizer/tokenizer.json           google/umt5-xxl/tokenizer.json              (in one folder, or in diffusion_models/,
-//! vae/           config, weights     Wan2.1_VAE.pth                               text_encoders/ and vae/)
+//! diffusers                          original (Wan-AI/Wan2.1)
+//! model_index.json                   config.json (the transformer's)
+//! transformer/   config, weights     diffusion_pytorch_model*.safetensors
+//! text_encoder/  config, weights     models_t5_umt5-xxl-enc-bf16.pth
+//! tokenizer/tokenizer.json           google/umt5-xxl/tokenizer.json
+//! vae/           config, weights     Wan2.1_VAE.pth
 //! scheduler/scheduler_config.json
+//!
+//! repackaged (ComfyUI), in one folder, or in diffusion_models/, text_encoders/ and vae/
+//! wan2.1_t2v_1.3B_fp16.safetensors
+//! umt5_xxl_fp16.safetensors
+//! wan_2.1_vae.safetensors
 //! ```
 //! Outside the diffusers layout a file is known by its tensors, not by its name.
 
@@ -66,11 +72,13 @@ const ONE_TRANSFORMER: &str =
     "this is a Wan2.2 model of two transformers; only Wan2.1 text-to-video models are supported";
 
 impl ModelFiles {
-    /// Finds the parts of the model in `folder`. Parts may be missing: `inspect` shows them, loading them is an error.
+    /// Finds the parts of the model in `folder`. Parts may be missing: `inspect` shows them,
+    /// loading them is an error.
     ///
     /// # Errors
-    /// [`ModelError::Io`] if there is no such folder, [`ModelError::NotAModel`] if it is another kind of model or has no
-    /// part at all, [`ModelError::Ambiguous`] if a part is there twice, and what opening a checkpoint may give.
+    /// [`ModelError::Io`] if there is no such folder, [`ModelError::NotAModel`] if it is another
+    /// kind of model or has no part at all, [`ModelError::Ambiguous`] if a part is there twice, and
+    /// what opening a checkpoint may give.
     pub fn find(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
         let folder = folder.as_ref();
         let metadata = std::fs::metadata(folder).map_err(|source| ModelError::Io { path: folder.into(), source })?;
@@ -102,7 +110,8 @@ impl ModelFiles {
         })
     }
 
-    /// What is missing, each with the names under which it was looked for. Empty for a complete model.
+    /// What is missing, each with the names under which it was looked for. Empty for a complete
+    /// model.
     pub fn missing(&self) -> Vec<String> {
         let absent = Part::ALL.into_iter().filter(|part| !self.parts.contains_key(part));
         let mut missing: Vec<_> = absent.map(|part| self.wanted(part)).collect();
@@ -142,7 +151,8 @@ impl ModelFiles {
         }
     }
 
-    /// The transformer's configuration and its tensors under diffusers' names, all there and of the right shapes.
+    /// The transformer's configuration and its tensors under diffusers' names, all there and of the
+    /// right shapes.
     ///
     /// # Errors
     /// [`ModelError::MissingPart`], [`ModelError::Tensors`], and those of reading either.
@@ -226,7 +236,8 @@ fn first_file(folder: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// Refuses pipelines that are not text to video with one transformer. A folder without an index is fine.
+/// Refuses pipelines that are not text to video with one transformer. A folder without an index is
+/// fine.
 fn check_index(path: &Path) -> Result<(), ModelError> {
     if !path.is_file() {
         return Ok(());

@@ -1,8 +1,10 @@
-//! Parts of a model and names of their tensors: every published layout of Wan2.1 to diffusers' names.
+//! Parts of a model and names of their tensors: every published layout of Wan2.1 to diffusers'
+//! names.
 //!
-//! Sources: the original names are those of Wan-AI/Wan2.1 (`wan/modules/{model,t5,vae}.py`), the new ones those of
-//! diffusers' `WanTransformer3DModel` and `AutoencoderKLWan` and of transformers' `UMT5EncoderModel`. The tests compare
-//! with what diffusers' own conversion makes of the original names.
+//! Sources: the original names are those of Wan-AI/Wan2.1 (`wan/modules/{model,t5,vae}.py`), the
+//! new ones those of diffusers' `WanTransformer3DModel` and `AutoencoderKLWan` and of transformers'
+//! `UMT5EncoderModel`. The tests compare with what diffusers' own conversion makes of the original
+//! names.
 
 use serde::Serialize;
 use std::fmt;
@@ -50,7 +52,8 @@ impl Part {
         }
     }
 
-    /// The part whose tensors are among these names (of any layout), or parts: some files hold a whole model.
+    /// The part whose tensors are among these names (of any layout), or parts: some files hold a
+    /// whole model.
     pub fn among<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Self> {
         let has = |part: &Self| {
             names.clone().any(|name| diffusers_name(*part, name).is_some_and(|name| name == part.hallmark()))
@@ -65,9 +68,10 @@ impl fmt::Display for Part {
     }
 }
 
-/// The diffusers name of one of `part`'s tensors, given its name in any layout. `None` for tensors that belong to another
-/// part of a single-file checkpoint, and for the tokenizer that ComfyUI's text encoders carry. Names that are already
-/// diffusers' and names that are not known come back as they are.
+/// The diffusers name of one of `part`'s tensors, given its name in any layout. `None` for tensors
+/// that belong to another part of a single-file checkpoint, and for the tokenizer that ComfyUI's
+/// text encoders carry. Names that are already diffusers' and names that are not known come back as
+/// they are.
 pub fn diffusers_name(part: Part, name: &str) -> Option<String> {
     let name = strip_prefix(part, name)?;
     match part {
@@ -112,7 +116,8 @@ fn transformer(name: &str) -> String {
         ("head.modulation", "scale_shift_table"),
         ("head.head.", "proj_out."),
     ];
-    // The affine norm before cross-attention is the original's third and diffusers' second; the others have no weights.
+    // The affine norm before cross-attention is the original's third and diffusers' second; the
+    // others have no weights.
     const BLOCK: Renames = &[
         ("modulation", "scale_shift_table"),
         ("norm3.", "norm2."),
@@ -177,7 +182,8 @@ fn vae_side(name: &str) -> String {
         ("residual.6.", "conv2."),
         ("shortcut.", "conv_shortcut."),
     ];
-    /// Layers of one decoder level in the original's flat list: three residual blocks and the upsampler.
+    /// Layers of one decoder level in the original's flat list: three residual blocks and the
+    /// upsampler.
     const LEVEL: usize = 4;
     if let Some((layer @ (0 | 2), rest)) = numbered(name, "middle.") {
         return format!("mid_block.resnets.{}.{}", layer / 2, renamed(rest, RESNET));
@@ -210,8 +216,9 @@ mod tests {
         text.lines().map(pair).collect()
     }
 
-    // The middle column is what diffusers' conversion makes of the first (tests/golden/weights.py). Mutations caught: any
-    // entry of any table left out or exchanged (norm2 with norm3, wi_0 with wi_1, norm1 with norm2), LEVEL of 3 or 5.
+    // The middle column is what diffusers' conversion makes of the first (tests/golden/weights.py).
+    // Mutations caught: any entry of any table left out or exchanged (norm2 with norm3, wi_0 with
+    // wi_1, norm1 with norm2), LEVEL of 3 or 5.
     #[test]
     fn every_original_name_becomes_diffusers_name() {
         for (part, count) in [(Part::Transformer, 69), (Part::TextEncoder, 22), (Part::Vae, 194)] {

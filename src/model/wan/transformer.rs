@@ -1,4 +1,5 @@
-//! WanTransformer3DModel: from noisy latents, a timestep and a text to a velocity. diffusers' names and order of operations.
+//! WanTransformer3DModel: from noisy latents, a timestep and a text to a velocity. diffusers' names
+//! and order of operations.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -77,7 +78,8 @@ impl Block {
     }
 }
 
-/// What a prompt contributes, the same for every step: the keys and values of every block's cross-attention. Clones share memory.
+/// What a prompt contributes, the same for every step: the keys and values of every block's
+/// cross-attention. Clones share memory.
 #[derive(Clone, Debug)]
 pub struct TextContext {
     /// Keys `[heads, head_dim, n4]` and values `[heads, n, head_dim]` of each block.
@@ -103,7 +105,8 @@ pub struct TimeEmbeddings {
 pub struct Start {
     /// The embedded latents `[tokens, dim]`.
     x: Tensor,
-    /// Modulations of all blocks, `[blocks * 6, dim]`: made when the first block runs, for a step may skip them all.
+    /// Modulations of all blocks, `[blocks * 6, dim]`: made when the first block runs, for a step
+    /// may skip them all.
     modulations: OnceCell<Tensor>,
     times: TimeEmbeddings,
     step: usize,
@@ -135,7 +138,8 @@ impl TimeEmbeddings {
         self.embedded.rows()
     }
 
-    /// What TeaCache watches, of every step: the time embedding, `dim` values each, or its projection, `6 dim` values each.
+    /// What TeaCache watches, of every step: the time embedding, `dim` values each, or its
+    /// projection, `6 dim` values each.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -191,10 +195,11 @@ impl WanTransformer {
         &self.config
     }
 
-    /// Prepares a prompt: `text` is the text encoder's output `[n, text_dim]`, the `n` valid rows only.
+    /// Prepares a prompt: `text` is the text encoder's output `[n, text_dim]`, the `n` valid rows
+    /// only.
     ///
-    /// The model attends to 512 rows, of which `512 - n` are zero and so have one and the same key and value: one row stands for
-    /// all of them, with ln(512 - n) added to its score.
+    /// The model attends to 512 rows, of which `512 - n` are zero and so have one and the same key
+    /// and value: one row stands for all of them, with ln(512 - n) added to its score.
     pub fn prepare_text(&self, cx: &mut Stream, text: &[f32]) -> Result<TextContext, ModelError> {
         let width = self.config.text_dim;
         let valid = text.len() / width;
@@ -275,7 +280,8 @@ impl WanTransformer {
         Ok(cx.copy_of(&start.x)?)
     }
 
-    /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they compute.
+    /// Runs some blocks. `watch` reads off their attention, which changes nothing in what they
+    /// compute.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -296,7 +302,8 @@ impl WanTransformer {
         Ok(())
     }
 
-    /// The velocity of hidden states `[tokens, dim]` that have passed the blocks, a patch a row: what [`Self::velocity`] puts in order.
+    /// The velocity of hidden states `[tokens, dim]` that have passed the blocks, a patch a row:
+    /// what [`Self::velocity`] puts in order.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -363,7 +370,8 @@ impl WanTransformer {
         let parts = [queries, keys, HeadsPart::default()];
         let heads = project_heads(cx, &normed, &block.self_qkv, self.config.num_attention_heads, &parts)?;
         drop(normed);
-        // Left behind whether anybody watches or not: one kernel for both, so that watching cannot change a bit.
+        // Left behind whether anybody watches or not: one kernel for both, so that watching cannot
+        // change a bit.
         let log_sum = cx.empty("log-sum", &heads[0].shape()[..2], ElementType::F32)?;
         let [q, k, v] = [0, 1, 2].map(|part| &heads[part]);
         let call = Attention { q, k, v, scale: self.scale(), bias: None, log_sum: Some(&log_sum) };
@@ -431,8 +439,8 @@ impl WanTransformer {
     }
 }
 
-/// The sinusoidal embedding of a timestep: `cos(t w_k)` for all k, then `sin(t w_k)`, with `w_k = 10000^(-k / half)`; padded to a
-/// multiple of 4.
+/// The sinusoidal embedding of a timestep: `cos(t w_k)` for all k, then `sin(t w_k)`, with `w_k =
+/// 10000^(-k / half)`; padded to a multiple of 4.
 fn timestep_embedding(timestep: f32, dim: usize) -> Vec<f32> {
     let half = dim / 2;
     let angle = |k: usize| f64::from(timestep) * 10_000f64.powf(-(k as f64) / half as f64);

@@ -120,8 +120,8 @@ pub struct ModelSummary {
 }
 
 impl ModelSummary {
-    /// Opens every part of the model and compares it with its configuration. Never fails: what is wrong is in
-    /// [`ModelSummary::missing`], [`ModelSummary::problems`] and each part's report.
+    /// Opens every part of the model and compares it with its configuration. Never fails: what is
+    /// wrong is in [`ModelSummary::missing`], [`ModelSummary::problems`] and each part's report.
     pub fn new(files: &ModelFiles) -> Self {
         let mut summary = Self {
             folder: files.folder.clone(),

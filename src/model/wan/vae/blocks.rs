@@ -1,6 +1,6 @@
 //! Blocks that encoder and decoder share. Activations are `[frames, height, width, channels]`.
 
-use super::load::Loader;
+use super::load::ConvLoader;
 use crate::gpu::{ElementType, Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
@@ -89,7 +89,7 @@ pub(super) struct NormConv {
 
 impl NormConv {
     pub(super) fn load(
-        loader: &Loader,
+        loader: &ConvLoader,
         [norm, conv]: [&str; 2],
         outputs: usize,
         inputs: usize,
@@ -114,7 +114,7 @@ pub(super) struct ResidualBlock {
 
 impl ResidualBlock {
     pub(super) fn load(
-        loader: &Loader,
+        loader: &ConvLoader,
         name: &str,
         inputs: usize,
         outputs: usize,
@@ -149,7 +149,7 @@ struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    fn load(loader: &Loader, name: &str, dim: usize) -> std::result::Result<Self, ModelError> {
+    fn load(loader: &ConvLoader, name: &str, dim: usize) -> std::result::Result<Self, ModelError> {
         let qkv = format!("{name}.to_qkv");
         let part = |i: usize| loader.conv(&qkv, &Conv::POINT, &[1; 2], [3 * dim, dim], i * dim..(i + 1) * dim);
         Ok(Self {
@@ -221,7 +221,7 @@ pub(super) struct MidBlock {
 }
 
 impl MidBlock {
-    pub(super) fn load(loader: &Loader, name: &str, dim: usize) -> std::result::Result<Self, ModelError> {
+    pub(super) fn load(loader: &ConvLoader, name: &str, dim: usize) -> std::result::Result<Self, ModelError> {
         let resnet = |i: usize| ResidualBlock::load(loader, &format!("{name}.resnets.{i}"), dim, dim);
         Ok(Self {
             first: resnet(0)?,

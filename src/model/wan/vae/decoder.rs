@@ -1,7 +1,7 @@
 //! The decoder, diffusers' `WanDecoder3d`.
 
 use super::blocks::{Cache, HISTORY, MidBlock, NormConv, ResidualBlock, causal};
-use super::load::Loader;
+use super::load::ConvLoader;
 use crate::gpu::{ElementType, Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::model::wan::config::{UpBlock as UpBlockConfig, VaeConfig};
@@ -25,7 +25,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn load(loader: &Loader, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
+    pub(super) fn load(loader: &ConvLoader, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
         let z = config.z_dim;
         let top = config.top_dim(config.decoder_base_dim);
         let bottom = config.up_blocks().last().map_or(top, |block| block.output);
@@ -64,7 +64,7 @@ struct UpBlock {
 }
 
 impl UpBlock {
-    fn load(loader: &Loader, name: &str, config: UpBlockConfig) -> std::result::Result<Self, ModelError> {
+    fn load(loader: &ConvLoader, name: &str, config: UpBlockConfig) -> std::result::Result<Self, ModelError> {
         let resnet = |i: usize| {
             let input = if i == 0 { config.input } else { config.output };
             ResidualBlock::load(loader, &format!("{name}.resnets.{i}"), input, config.output)
@@ -98,7 +98,7 @@ struct Upsampler {
 }
 
 impl Upsampler {
-    fn load(loader: &Loader, name: &str, dim: usize, temporal: bool) -> std::result::Result<Self, ModelError> {
+    fn load(loader: &ConvLoader, name: &str, dim: usize, temporal: bool) -> std::result::Result<Self, ModelError> {
         let half = |i: usize| {
             let time_conv = format!("{name}.time_conv");
             loader.conv(&time_conv, &over_time(0), &[3, 1, 1], [2 * dim, dim], i * dim..(i + 1) * dim)

@@ -1,7 +1,7 @@
 //! The encoder, diffusers' `WanEncoder3d`.
 
 use super::blocks::{Cache, MidBlock, NormConv, ResidualBlock, causal};
-use super::load::Loader;
+use super::load::ConvLoader;
 use crate::gpu::{Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::model::wan::config::{DownLayer as DownLayerConfig, VaeConfig};
@@ -24,7 +24,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn load(loader: &Loader, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
+    pub(super) fn load(loader: &ConvLoader, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
         let z = config.z_dim;
         let top = config.top_dim(config.base_dim);
         let layers = config.down_layers().into_iter().enumerate();
@@ -65,7 +65,7 @@ enum DownLayer {
 }
 
 impl DownLayer {
-    fn load(loader: &Loader, name: &str, config: DownLayerConfig) -> std::result::Result<Self, ModelError> {
+    fn load(loader: &ConvLoader, name: &str, config: DownLayerConfig) -> std::result::Result<Self, ModelError> {
         match config {
             DownLayerConfig::Resnet { input, output } => {
                 Ok(Self::Resnet(ResidualBlock::load(loader, name, input, output)?))

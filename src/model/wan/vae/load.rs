@@ -9,12 +9,12 @@ use crate::ops::{self, Conv, Weight};
 use crate::weights::Checkpoint;
 
 /// Uploads the tensors of one checkpoint to one device.
-pub(super) struct Loader<'a> {
+pub(super) struct ConvLoader<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) checkpoint: &'a Checkpoint,
 }
 
-impl Loader<'_> {
+impl ConvLoader<'_> {
     /// The weight `NAME.weight` `[outputs, inputs, kernel..]` and its bias `NAME.bias`, for the
     /// output channels `part`. `kernel` is the kernel in the checkpoint's shape, where 2-D
     /// convolutions have no time.

@@ -1,5 +1,6 @@
-//! `AutoencoderKLWan` (Wan-VAE of Wan2.1; Wan team, "Wan: Open and Advanced Large-Scale Video Generative Models", 2025,
-//! section 4.1): frames to latents and back, one latent frame at a time, with diffusers' results.
+//! `AutoencoderKLWan` (Wan-VAE of Wan2.1; Wan team, "Wan: Open and Advanced Large-Scale Video
+//! Generative Models", 2025, section 4.1): frames to latents and back, one latent frame at a time,
+//! with diffusers' results.
 //!
 //! ```text
 //! Vae ── chunks and normalisation     mod.rs
@@ -24,13 +25,13 @@ use crate::weights::Checkpoint;
 use blocks::Cache;
 use decoder::Decoder;
 use encoder::Encoder;
-use load::Loader;
+use load::ConvLoader;
 
 pub use tiles::Tiling;
 
-/// Frames of a video on the CPU.
+/// Frames of a video on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Frames {
+pub struct VideoChunk {
     /// Frames, height, width, channels.
     pub shape: [usize; 4],
     /// Row-major values in [-1, 1].
@@ -56,7 +57,7 @@ impl Vae {
     /// # Errors
     /// [`ModelError::Weights`] if a tensor is missing or of another shape, [`ModelError::Gpu`].
     pub fn load(gpu: &Gpu, checkpoint: &Checkpoint, config: &VaeConfig) -> std::result::Result<Self, ModelError> {
-        let encoder = Encoder::load(&Loader { gpu, checkpoint }, config)?;
+        let encoder = Encoder::load(&ConvLoader { gpu, checkpoint }, config)?;
         Ok(Self { encoder: Some(encoder), ..Self::load_decoder(gpu, checkpoint, config)? })
     }
 
@@ -69,7 +70,7 @@ impl Vae {
         checkpoint: &Checkpoint,
         config: &VaeConfig,
     ) -> std::result::Result<Self, ModelError> {
-        let decoder = Decoder::load(&Loader { gpu, checkpoint }, config)?;
+        let decoder = Decoder::load(&ConvLoader { gpu, checkpoint }, config)?;
         Ok(Self { config: config.clone(), decoder, encoder: None })
     }
 
@@ -78,18 +79,20 @@ impl Vae {
         &self.config
     }
 
-    /// Decodes normalised latents. `on_chunk` is given the frames in order, clamped to [-1, 1]: 1, then as many as the
-    /// temporal compression says for each latent frame. With a tiling (see [`Vae::needed_tiling`]) all frames are made first, in host
-    /// memory, where tiles overlap they are blended, and results differ slightly.
+    /// Decodes normalised latents. `on_chunk` is given the frames in order, clamped to [-1, 1]: 1,
+    /// then as many as the temporal compression says for each latent frame. With a tiling (see
+    /// [`Vae::needed_tiling`]) all frames are made first, in host memory, where tiles overlap they
+    /// are blended, and results differ slightly.
     ///
     /// # Errors
-    /// [`GpuError::Shape`] for latents that do not fit; those of the device; what the stream's gate says; what `on_chunk` returns.
+    /// [`GpuError::Shape`] for latents that do not fit; those of the device; what the stream's gate
+    /// says; what `on_chunk` returns.
     pub fn decode(
         &self,
         cx: &mut Stream,
         latents: &Latents,
         tiling: Option<Tiling>,
-        on_chunk: &mut dyn FnMut(Frames) -> Result<()>,
+        on_chunk: &mut dyn FnMut(VideoChunk) -> Result<()>,
     ) -> Result<()> {
         let latents = self.denormalised(latents)?;
         let scale = self.config.spatial_compression();
@@ -109,9 +112,10 @@ impl Vae {
     /// Normalised latents (means of the posterior) of frames in [-1, 1].
     ///
     /// # Errors
-    /// [`GpuError::Shape`] unless there are 1 + n * temporal compression frames, whose height and width are multiples of the spatial
-    /// compression, and after [`Vae::load_decoder`]; those of the device; what the stream's gate says.
-    pub fn encode(&self, cx: &mut Stream, frames: &Frames) -> Result<Latents> {
+    /// [`GpuError::Shape`] unless there are 1 + n * temporal compression frames, whose height and
+    /// width are multiples of the spatial compression, and after [`Vae::load_decoder`]; those of
+    /// the device; what the stream's gate says.
+    pub fn encode(&self, cx: &mut Stream, frames: &VideoChunk) -> Result<Latents> {
         let encoder = self.encoder.as_ref().ok_or_else(|| GpuError::shape("encode", "only the decoder was loaded"))?;
         let [count, height, width, channels] = frames.shape;
         let [time, space] = [self.config.temporal_compression(), self.config.spatial_compression()];
@@ -144,8 +148,8 @@ impl Vae {
     fn decode_whole(
         &self,
         cx: &mut Stream,
-        latents: &Frames,
-        on_chunk: &mut dyn FnMut(Frames) -> Result<()>,
+        latents: &VideoChunk,
+        on_chunk: &mut dyn FnMut(VideoChunk) -> Result<()>,
     ) -> Result<()> {
         let [_, height, width, padded] = latents.shape;
         let mut cache = Cache::default();
@@ -157,13 +161,14 @@ impl Vae {
             let values = unpad(&cx.read(&output)?, shape[3], channels);
             shape[3] = channels;
             drop(output);
-            on_chunk(Frames { shape, values })?;
+            on_chunk(VideoChunk { shape, values })?;
         }
         Ok(())
     }
 
-    /// Normalised latents `[z, f, h, w]` as `[f, h, w, z]` times std plus mean, z padded to a multiple of 4.
-    fn denormalised(&self, latents: &Latents) -> Result<Frames> {
+    /// Normalised latents `[z, f, h, w]` as `[f, h, w, z]` times std plus mean, z padded to a
+    /// multiple of 4.
+    fn denormalised(&self, latents: &Latents) -> Result<VideoChunk> {
         let Latents { shape, values } = latents;
         let [z, frames, height, width] = *shape;
         if z != self.config.z_dim || values.is_empty() || values.len() != shape.iter().product::<usize>() {
@@ -178,7 +183,7 @@ impl Vae {
                 pixel[c] = value * std + mean;
             }
         }
-        Ok(Frames { shape: [frames, height, width, padded], values: out })
+        Ok(VideoChunk { shape: [frames, height, width, padded], values: out })
     }
 
     /// The reverse of [`Vae::denormalised`].

@@ -1,6 +1,6 @@
 //! Decodes in tiles and blends their overlaps linearly, like diffusers' `tiled_decode`.
 
-use super::{Frames, Vae, clamp};
+use super::{Vae, VideoChunk, clamp};
 use crate::gpu::{GpuError, Result, Stream};
 
 /// Sizes and distances of tiles, in pixels of the video (height, width).
@@ -26,9 +26,9 @@ impl Vae {
     pub(super) fn decode_tiled(
         &self,
         cx: &mut Stream,
-        latents: &Frames,
+        latents: &VideoChunk,
         tiling: Tiling,
-        on_chunk: &mut dyn FnMut(Frames) -> Result<()>,
+        on_chunk: &mut dyn FnMut(VideoChunk) -> Result<()>,
     ) -> Result<()> {
         let scale = self.config.spatial_compression();
         let [tile, stride] = [tiling.tile, tiling.stride].map(|sides| sides.map(|side| side / scale));
@@ -38,14 +38,14 @@ impl Vae {
         let [frames, height, width, _] = latents.shape;
         let time = self.config.temporal_compression();
         let shape = [1 + (frames - 1) * time, height * scale, width * scale, self.config.out_channels];
-        let mut video = Frames { shape, values: vec![0.0; shape.iter().product()] };
+        let mut video = VideoChunk { shape, values: vec![0.0; shape.iter().product()] };
         let overlap = [0, 1].map(|axis| tiling.tile[axis] - stride[axis] * scale);
-        let mut above: Vec<Frames> = Vec::new();
+        let mut above: Vec<VideoChunk> = Vec::new();
         for top in (0..height).step_by(stride[0]) {
-            let mut row: Vec<Frames> = Vec::new();
+            let mut row: Vec<VideoChunk> = Vec::new();
             for (column, left) in (0..width).step_by(stride[1]).enumerate() {
                 let part = latents.cut([top, left], [tile[0].min(height - top), tile[1].min(width - left)]);
-                let mut decoded = Frames::default();
+                let mut decoded = VideoChunk::default();
                 self.decode_whole(cx, &part, &mut |chunk| {
                     decoded.append(chunk);
                     Ok(())
@@ -67,16 +67,16 @@ impl Vae {
         while first < shape[0] {
             let count = if first == 0 { 1 } else { time };
             let values = video.values[first * frame..(first + count) * frame].to_vec();
-            on_chunk(Frames { shape: [count, shape[1], shape[2], shape[3]], values })?;
+            on_chunk(VideoChunk { shape: [count, shape[1], shape[2], shape[3]], values })?;
             first += count;
         }
         Ok(())
     }
 }
 
-impl Frames {
+impl VideoChunk {
     /// Appends frames.
-    fn append(&mut self, mut next: Frames) {
+    fn append(&mut self, mut next: VideoChunk) {
         let before = self.shape[0];
         self.shape = next.shape;
         self.shape[0] += before;
@@ -91,19 +91,19 @@ impl Frames {
     }
 
     /// Cuts a rectangle out of every frame.
-    fn cut(&self, [top, left]: [usize; 2], [height, width]: [usize; 2]) -> Frames {
+    fn cut(&self, [top, left]: [usize; 2], [height, width]: [usize; 2]) -> VideoChunk {
         let mut values = Vec::with_capacity(self.shape[0] * height * width * self.shape[3]);
         for t in 0..self.shape[0] {
             for y in top..top + height {
                 values.extend_from_slice(&self.values[self.span([t, y, left], width)]);
             }
         }
-        Frames { shape: [self.shape[0], height, width, self.shape[3]], values }
+        VideoChunk { shape: [self.shape[0], height, width, self.shape[3]], values }
     }
 
     /// Overwrites the rectangle at a position with the first rows and columns of `tile`, at most
     /// `sides` of them.
-    fn paste(&mut self, tile: &Frames, [top, left]: [usize; 2], sides: [usize; 2]) {
+    fn paste(&mut self, tile: &VideoChunk, [top, left]: [usize; 2], sides: [usize; 2]) {
         let [height, width] = [0, 1].map(|axis| sides[axis].min(tile.shape[1 + axis]));
         for t in 0..self.shape[0] {
             for y in 0..height {
@@ -115,7 +115,7 @@ impl Frames {
 
     /// Blends the first `extent` rows (axis 0) or columns (axis 1) of this tile with the last ones
     /// of `before`.
-    fn blend(&mut self, before: &Frames, axis: usize, extent: usize) {
+    fn blend(&mut self, before: &VideoChunk, axis: usize, extent: usize) {
         let extent = extent.min(before.shape[1 + axis]).min(self.shape[1 + axis]);
         let shift = before.shape[1 + axis] - extent;
         let mut sides = [self.shape[1], self.shape[2]];
