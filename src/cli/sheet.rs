@@ -47,10 +47,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (cancel, bar, mut cells) = (Cancel::default(), StudyBar::new()?, Vec::new());
     let session = bar.session(&engine, &cancel);
     let done = queue.run(&session, |item| {
-        bar.name(&item.work.prompt);
+        bar.name(&item.work.condition.to_string());
         let clip = session.run(item.work.clone(), item.size, |_| {})?.clip()?;
         let clip = if args.shown == 0 { clip } else { media::strip(&clip, args.shown)? };
-        cells.push((clip, item.work.prompt.clone()));
+        cells.push((clip, item.work.condition.to_string()));
         Ok(())
     });
     bar.clear();
