@@ -8,7 +8,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use ditscope::app::{Screenshot, screenshot};
-use ditscope::caching::{Action, BranchPlan, DiCache, Forecast, StepPlan, StrategyConfig};
+use ditscope::caching::{Action, BranchPlan, DiCache, Forecast, Origin, StepPlan, StrategyConfig};
 use ditscope::engine::capture::{BlockRecord, file};
 use ditscope::engine::{
     Capture, ClipSettings, Condition, Engine, EngineError, Event, GenerateRequest, Generated, Observe, Received,
@@ -61,7 +61,7 @@ fn plan(steps: usize, reuse: [bool; 2]) -> StrategyConfig {
         let segments = ranges.map(|(blocks, action)| ditscope::caching::Segment { blocks, action });
         StepPlan::both(BranchPlan::Blocks(segments.into()))
     };
-    StrategyConfig::Plan { title: "by kind".into(), plans: (0..steps).map(step).collect() }
+    StrategyConfig::plan("by kind", Origin::Hand, (0..steps).map(step).collect())
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn deltas_may_cover_a_part_of_the_sequence() {
     let (engine, folder) = (engine(), model());
     let asked = request(folder.path(), 3);
     let with = |strategy: StrategyConfig| run(&engine, GenerateRequest { strategy, ..asked.clone() });
-    let (plain, _) = with(StrategyConfig::Off);
+    let (plain, _) = with(StrategyConfig::off());
     let (stored, _) = with(plan(6, [false, false]));
     assert_eq!(stored.frames, plain.frames, "storing changes nothing");
     let mut memory = Vec::new();
@@ -108,7 +108,7 @@ fn deltas_may_cover_a_part_of_the_sequence() {
     // A delta of double blocks has the condition's rows too.
     let row = 4 * toy::DIM as u64;
     assert_eq!(memory[0], 2 * row * (2 * 48 + toy::CONDITION_ROWS as u64));
-    let (probed, capture) = with(StrategyConfig::DiCache(DiCache { threshold: 0.5, probe: 1, retention: 0.2 }));
+    let (probed, capture) = with(StrategyConfig::of(DiCache { threshold: 0.5, probe: 1, retention: 0.2 }));
     assert!(capture.hit_rate() > 0.0 && probed.frames != plain.frames);
 }
 
