@@ -72,7 +72,7 @@ impl CompareRequest {
         profile: Option<&Profile>,
     ) -> Result<CompareStudy, StudyError> {
         let evidence = evidence_of(facts, profile);
-        let request = GenerateRequest { prompt: self.tuning_prompt.clone(), ..self.request.clone() };
+        let request = GenerateRequest { condition: self.tuning_prompt.as_str().into(), ..self.request.clone() };
         let tuner = tune::Tuner::new(session, request, facts, &evidence);
         let strategies = tuner.entries(&self.names(), &self.speedups)?;
         Ok(self.study(Settings { strategies, ..self.settings(session, facts, profile) }))
