@@ -1,4 +1,4 @@
-//! `ditscope bench`.
+//! The command `ditscope bench`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,12 +12,13 @@ use super::generate::SUBMIT_BUDGET;
 use super::job::run_job;
 use super::{GpuArgs, model_folder};
 
-/// Steps that are measured; the first also compiles and is not counted.
+/// Number of steps of a measured run. The first step also compiles kernels and is not counted.
 const STEPS: usize = 4;
-/// Queries a head of sampled profiling.
+/// Number of queries per head of sampled profiling.
 const SAMPLED: usize = 64;
-/// Rounds of a run of each kind: at least so many, and on for so many seconds.
+/// Smallest number of rounds. A round has one run of each kind.
 const MIN_ROUNDS: usize = 3;
+/// Time after which no further round starts.
 const ROUNDS_SECONDS: f64 = 60.0;
 
 /// Arguments of `ditscope bench`.
@@ -35,7 +36,8 @@ pub struct Args {
     /// Size of the step in pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = super::generate::parse_size, conflicts_with = "kernels")]
     size: Option<(usize, usize)>,
-    /// Forget which kernels were chosen before, and choose anew: clips may differ from earlier ones in the last bits
+    /// Forget the chosen kernels and choose again. Clips may then differ from earlier clips in the
+    /// last bits
     #[arg(long, conflicts_with = "step")]
     retune: bool,
     /// Print one JSON object at the end, and nothing else
@@ -53,14 +55,16 @@ struct StepSpeed {
     frames: usize,
     guidance_scale: f64,
     rounds: usize,
-    /// Of the fastest step.
+    /// Time of the fastest step.
     seconds: f64,
-    /// Of a step that reuses the whole stack of blocks, as a share of a plain one (this and the next: medians over the rounds, since
-    /// machines grow faster and slower between them): what is left when nothing is computed.
+    /// Time of a step that reuses the whole stack of blocks, divided by the time of a plain step.
+    /// This is the part of a step that caching cannot save. This share and the following are
+    /// medians over the rounds, because the speed of a machine changes between rounds.
     reused: f64,
-    /// The same while the attention received from some queries and the changes of all blocks are measured.
+    /// Time of a step that measures the attention received from some queries and the changes of all
+    /// blocks, divided by the time of a plain step.
     sampled_profiling: f64,
-    /// The same with all queries.
+    /// The same share with all queries.
     exact_profiling: f64,
 }
 
@@ -113,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The variants of one shape; a star marks the one in use.
+/// Prints the variants of one shape. A star marks the variant in use.
 fn print_shape(speeds: &[KernelSpeed]) {
     if let Some(first) = speeds.first() {
         println!("{} ({})", first.kernel, first.model);
@@ -130,7 +134,8 @@ fn print_shape(speeds: &[KernelSpeed]) {
     }
 }
 
-/// A step of a model at its own size or another one, and what it takes with reuse and with profiling.
+/// Measures a step of a model at `size` or the model's own size: a plain step, a step with reuse,
+/// and a step with profiling.
 fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
     let mut request = GenerateRequest::of_model(model, "a cat walking on grass")?;
     request.clip.num_inference_steps = STEPS;
@@ -142,7 +147,7 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
         observe: Observe { attention: Some(attention), changes: true, times: false },
         ..request.clone()
     };
-    // All steps but the first are reused, so that the fastest is one of them.
+    // All steps after the first are reused, so the fastest step is a reused one.
     let reuse = StrategyConfig::of(Uniform(StepSchedule { warm_up: 0, last: 0, intervals: Intervals::Uniform(STEPS) }));
     let runs = [
         request.clone(),
@@ -173,13 +178,13 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
     })
 }
 
-/// The middle value; of an even number, the upper of the two.
+/// The middle value, or the upper of the two middle values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The fastest step of a run but the first, in seconds; decoding is left out.
+/// The time of the fastest step of a run, in seconds. The first step and decoding do not count.
 fn fastest_step(engine: &Engine, request: &GenerateRequest) -> anyhow::Result<f64> {
     let (mut fastest, mut measured) = (f64::INFINITY, false);
     let run = run_job(engine, request, |done| {

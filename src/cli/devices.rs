@@ -1,4 +1,4 @@
-//! `ditscope devices`.
+//! The command `ditscope devices`.
 
 use crate::gpu::list_adapters;
 
@@ -10,7 +10,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Lists the adapters, strongest first.
+/// Lists the adapters, with the strongest first.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let adapters = list_adapters();
     if args.json {

@@ -1,4 +1,5 @@
-//! Latents in safetensors files: key `latents`, f32, `[1, C, F, H, W]` or `[C, F, H, W]`.
+//! Latents in safetensors files. The key is `latents`, the values are f32 with the shape
+//! `[1, C, F, H, W]` or `[C, F, H, W]`.
 
 use std::path::Path;
 
@@ -29,7 +30,7 @@ pub fn read(path: &Path) -> anyhow::Result<Latents> {
     Ok(Latents { shape: [*c, *f, *h, *w], values })
 }
 
-/// Writes latents; the file appears whole or not at all.
+/// Writes latents. The file appears whole or not at all.
 pub fn write(path: &Path, latents: &[f32], shape: [usize; 4]) -> anyhow::Result<()> {
     let place = || format!("cannot write latents to {}", path.display());
     let bytes: Vec<u8> = latents.iter().flat_map(|value| value.to_le_bytes()).collect();

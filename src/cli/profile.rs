@@ -1,4 +1,5 @@
-//! `ditscope profile`: generates videos, measures, and writes the profile with its report.
+//! The command `ditscope profile`, which generates videos, measures them, and writes the profile
+//! and its report.
 
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,7 @@ fn parse_rule(text: &str) -> Result<TauRule, String> {
     rule.ok_or_else(|| format!("\"{text}\" is none of otsu, a number, a quantile of 0 to 1 such as q0.6, lowest8"))
 }
 
-/// Profiles and writes.
+/// Runs the study and writes the profile and its report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let prompts = args.runs.read_prompts()?;
     let request = args.runs.request(&prompts[0])?;
@@ -95,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a profile says, in a few lines.
+/// Prints the main results of a profile in a few lines.
 pub(super) fn print(profile: &Profile, place: &Path) {
     let stability = profile.stability;
     let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));

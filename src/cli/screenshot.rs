@@ -1,4 +1,4 @@
-//! `ditscope screenshot`.
+//! The command `ditscope screenshot`.
 
 use std::path::PathBuf;
 

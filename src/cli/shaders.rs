@@ -1,4 +1,5 @@
-//! `ditscope shaders`: the shipped permutations, and their text in other shading languages.
+//! The command `ditscope shaders`, which lists the shipped permutations and writes them in other
+//! shading languages.
 
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// All of them.
+    /// All languages.
     pub const ALL: [Self; 3] = [Self::Msl, Self::Hlsl, Self::Spirv];
 
     fn extension(self) -> &'static str {
@@ -62,14 +63,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One permutation in another language, validated under no more capabilities than its tier claims.
+/// Translates one permutation. The permutation must be valid with the capabilities of its tier.
 pub fn translate(permutation: &Permutation, language: Language) -> anyhow::Result<Vec<u8>> {
     let resolved = shader::resolve(&permutation.shader, &permutation.defines)?;
     let module = naga::front::wgsl::parse_str(&resolved.source).map_err(|error| {
         let line = error.location(&resolved.source).map_or(0, |location| location.line_number as usize);
         anyhow!("{}: {}: {error}", permutation.name(), resolved.origin(line))
     })?;
-    // Packing halves into u32s is part of WebGPU itself; naga counts it as a capability.
+    // Packing f16 values into u32 is part of WebGPU itself, but naga counts it as a capability.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, permutation.subgroups);
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);

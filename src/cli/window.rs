@@ -1,4 +1,4 @@
-//! `ditscope` without a command: the window.
+//! `ditscope` without a command, which opens the window.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use crate::engine::Engine;
 
 use super::{GpuArgs, WrongUse, demo_model, shipped};
 
-/// Longest GPU time of one submit beside a window that wants to draw 60 frames a second.
+/// Longest GPU time of one submit. The window draws 60 frames per second on the same GPU.
 const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
 
-/// Whether a window could be opened here.
+/// Whether this machine has a display for a window.
 fn has_display() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY")
@@ -32,7 +32,8 @@ pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
         };
         return Err(WrongUse(format!("there is no display to open the window on; try: {hint}")).into());
     }
-    // A device of its own: the window's draws while the engine's computes, and a lost one takes nothing else along.
+    // The engine gets a device of its own. The window's device draws while the engine's device
+    // computes, and losing one device does not affect the other.
     let open_engine = || {
         let gpu = GpuArgs::default().open()?;
         Ok(Engine::start(gpu, SUBMIT_BUDGET)?)
