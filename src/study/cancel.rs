@@ -7,7 +7,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 /// Ends a study, or one item of a queue, from any thread. Clones are the same token.
 #[derive(Clone, Debug)]
 pub struct Cancel {
-    /// Holds the channel open. Dropping it is the signal, which all receivers see for good.
+    /// Keeps the channel open. Dropping the sender is the signal, which all receivers see from then
+    /// on.
     open: Arc<Mutex<Option<Sender<()>>>>,
     signal: Receiver<()>,
 }

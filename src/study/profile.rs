@@ -1,9 +1,11 @@
-//! A profile of a model: what its blocks attend to, how its predictions hang together, and what
-//! plans keep.
+//! The study that makes a profile of a model.
 //!
-//! Phases: every prompt and seed is generated and measured; the sampled maps are checked against
-//! exact ones; a small error is made at a few steps to see what becomes of it; plans of three
-//! speed-ups are tried out.
+//! The study has these phases:
+//!
+//! 1. It generates and measures a clip for every prompt and seed.
+//! 2. If the attention maps are sampled, it compares them with exact maps of the first clip.
+//! 3. It makes a small error at a few steps and measures the effect on the clip.
+//! 4. It tries plans for three speed-ups and measures their PSNR.
 
 mod mask;
 mod measured;
@@ -25,27 +27,27 @@ pub use mask::MaskSource;
 use measured::Measured;
 use trials::Trials;
 
-/// Steps that a profile may have: one after which something can be reused, and as many as the
-/// planner takes.
+/// Numbers of steps that a profile may have. Reuse needs at least two steps, and the planner limits
+/// the number.
 const PLANNABLE: RangeInclusive<usize> = 2..=Planner::MOST_STEPS;
 
 /// A profile to make.
 #[derive(Clone, Debug)]
 pub struct ProfileStudy {
-    /// The model and the clip's settings. The study sets prompt, seed, strategy and what is
-    /// observed.
+    /// The model and the clip's settings. The study sets prompt, seed, strategy and observation.
     pub request: GenerateRequest,
-    /// What is generated. Plans that were made on many prompts carry over to others.
+    /// The prompts of the clips. Plans from many prompts also work for other prompts.
     pub prompts: Vec<String>,
-    /// Seeds of each prompt: 0 to `seeds` - 1.
+    /// Number of seeds of each prompt: 0 to `seeds` - 1.
     pub seeds: u64,
-    /// Where foreground masks come from.
+    /// The source of the foreground masks.
     pub mask: MaskSource,
-    /// Which attention queries are measured.
+    /// The attention queries that are measured.
     pub queries: Queries,
-    /// The threshold between foreground and background blocks.
+    /// The rule of the threshold between foreground and background blocks.
     pub rule: TauRule,
-    /// The file to write. Until the profile is whole, what there is lies beside it (`.partial`).
+    /// The file to write. Until the profile is complete, a file with the ending `.partial` has the
+    /// results.
     pub output: Option<PathBuf>,
 }
 
@@ -59,17 +61,17 @@ pub struct Profiled {
 }
 
 impl ProfileStudy {
-    /// A study of these prompts with one seed, all queries, and masks and a threshold that are
-    /// found by themselves.
+    /// A study of these prompts with one seed, all queries, and automatic masks and threshold.
     pub fn new(request: GenerateRequest, prompts: Vec<String>) -> Self {
         let (mask, rule) = (MaskSource::default(), TauRule::Otsu);
         Self { request, prompts, seeds: 1, mask, queries: Queries::Exact, rule, output: None }
     }
 
-    /// Finds what can never work before anything runs; what is known of the request.
+    /// Checks the study before anything runs, and returns the facts of its request.
     ///
     /// # Errors
-    /// Settings that make no sense, for this model or at all; an output that cannot be written.
+    /// [`StudyError`] for invalid settings, for settings that do not fit the model, and for an
+    /// output that cannot be written.
     pub fn check(&self) -> Result<Facts, StudyError> {
         if self.prompts.is_empty() || self.seeds == 0 {
             return Err(StudyError::Request("a profile needs a prompt and a seed".into()));
@@ -93,7 +95,7 @@ impl ProfileStudy {
         Ok(facts)
     }
 
-    /// How much there is to do.
+    /// The size of the study.
     pub fn size(&self) -> Size {
         let prompts = self.prompts.len();
         let exact = usize::from(self.queries != Queries::Exact);
@@ -101,12 +103,12 @@ impl ProfileStudy {
         measured + Trials::size(self.steps(), prompts)
     }
 
-    /// Makes the profile. A study that is cancelled or fails keeps the runs until then, without
-    /// calibration: as [`StudyEvent::Profiled`] and, where there is an output, in a file beside it.
+    /// Makes the profile. A cancelled or failed study keeps its finished runs without calibration,
+    /// as [`StudyEvent::Profiled`] and, if there is an output, in the partial file.
     ///
     /// # Errors
-    /// As [`ProfileStudy::check`]; [`StudyError::Cancelled`]; a job that failed, or runs that show
-    /// nothing.
+    /// The errors of [`ProfileStudy::check`]; [`StudyError::Cancelled`]; the error of a failed job;
+    /// [`StudyError::Profiling`] if the runs are not enough for a profile.
     pub fn run(&self, session: &Session) -> Result<Profiled, StudyError> {
         self.check()?;
         session.expect(self.size());
@@ -115,8 +117,8 @@ impl ProfileStudy {
             return Err(self.keep(session, measured, error));
         }
         let (mut profile, maps, references, mut calibration) = measured.finish()?;
-        // Trying out takes as long again. A partial profile keeps what was measured until it is
-        // done.
+        // The trials take about as long as the measurements. The partial profile keeps the
+        // measurements until the trials are done.
         let partial = self.output.as_deref().map(partial);
         if let Some(place) = &partial {
             write_bytes(place, profile.to_json()?.as_bytes())?;
@@ -151,8 +153,8 @@ impl ProfileStudy {
         Ok(())
     }
 
-    /// Writes and tells what was measured before an error, if there is anything; the error, with
-    /// the place.
+    /// Writes and reports the measurements that were made before an error. Returns the error, with
+    /// the path of the partial file.
     fn keep(&self, session: &Session, measured: Measured, error: StudyError) -> StudyError {
         let Ok((profile, ..)) = measured.finish() else { return error };
         let place = self.output.as_deref().map(partial);
@@ -165,7 +167,7 @@ impl ProfileStudy {
         }
     }
 
-    /// The request for a prompt and a seed, with everything measured that a profile needs.
+    /// The request for a prompt and a seed, with all observations that a profile needs.
     fn observed(&self, prompt: usize, seed: u64) -> GenerateRequest {
         let attention = Some(match self.queries {
             Queries::Exact => Received::Exact,
@@ -181,7 +183,7 @@ impl ProfileStudy {
     }
 }
 
-/// Where a profile is until it is whole.
+/// The path of the partial profile.
 fn partial(output: &Path) -> PathBuf {
     output.with_added_extension("partial")
 }

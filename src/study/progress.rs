@@ -1,27 +1,27 @@
-//! How far a study is, and how long it still takes.
+//! The progress of a study and the estimate of its remaining time.
 
 use std::ops::{Add, AddAssign};
 use std::time::Instant;
 
-/// How much one run, or a list of runs, is.
+/// The size of one run or of a list of runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Size {
-    /// Runs.
+    /// Number of runs.
     pub runs: usize,
-    /// Denoising steps of these runs.
+    /// Number of denoising steps of these runs.
     pub steps: usize,
-    /// Work in full denoising steps: a step of a strategy that is 4 times faster counts a quarter.
-    /// Only for the estimate of the time that is left.
+    /// Work in units of full denoising steps. A step of a strategy that is 4 times as fast counts
+    /// as a quarter. The estimate of the remaining time uses this number.
     pub work: f64,
 }
 
 impl Size {
-    /// One run of so many steps, `speedup` times faster than one without reuse.
+    /// The size of one run of `steps` steps that is `speedup` times as fast as a run without reuse.
     pub fn run(steps: usize, speedup: f64) -> Self {
         Self { runs: 1, steps, work: steps as f64 / speedup.max(1.0) }
     }
 
-    /// So many runs of this size.
+    /// The size of `count` runs of this size.
     #[must_use]
     pub fn times(self, count: usize) -> Self {
         Self { runs: self.runs * count, steps: self.steps * count, work: self.work * count as f64 }
@@ -48,34 +48,34 @@ impl std::iter::Sum for Size {
     }
 }
 
-/// How far a study is.
+/// The progress of a study.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// What happens now, in a few words.
+    /// Name of the current phase, in a few words.
     pub phase: String,
-    /// Runs that have ended.
+    /// Number of runs that have ended.
     pub runs_done: usize,
-    /// All runs of the study.
+    /// Number of all runs of the study.
     pub runs: usize,
-    /// Denoising steps that are done.
+    /// Number of denoising steps that are done.
     pub steps_done: usize,
-    /// All denoising steps of the study.
+    /// Number of all denoising steps of the study.
     pub steps: usize,
-    /// An estimate of the seconds left, once a step was timed.
+    /// Estimate of the remaining seconds. `None` until a step was timed.
     pub seconds_left: Option<f64>,
 }
 
-/// Adds up what is done and what is left.
+/// Counts the work that is done and the work that is left.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     phase: String,
     done: Size,
-    /// What is left, the running run included.
+    /// The work that is left, including the running run.
     left: Size,
-    /// The running run, and how many of its steps are done.
+    /// The size of the running run, and the number of its steps that are done.
     running: (Size, usize),
-    /// The time and the work done at the end of the first step: what is loaded and compiled before
-    /// is paid once.
+    /// The time and the finished work at the end of the first step. The estimate starts there,
+    /// because loading and compiling happen only once before.
     start: Option<(Instant, f64)>,
 }
 
@@ -88,12 +88,12 @@ impl Tracker {
         &self.phase
     }
 
-    /// Replaces what is left to do.
+    /// Replaces the work that is left.
     pub fn set_left(&mut self, left: Size) {
         self.left = left;
     }
 
-    /// Adds to what is left to do.
+    /// Adds to the work that is left.
     pub fn expect(&mut self, more: Size) {
         self.left += more;
     }
@@ -109,7 +109,7 @@ impl Tracker {
         }
     }
 
-    /// Counts the running run as done, whether or not it came to its end.
+    /// Counts the running run as done, even if it did not complete.
     pub fn end(&mut self) {
         let (run, _) = std::mem::take(&mut self.running);
         self.done += run;
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!((end.runs_done, end.steps_done, end.seconds_left), (3, 30, Some(0.0)));
     }
 
-    /// A run four times faster counts a quarter of the time.
+    /// A run that is four times as fast counts as a quarter of the time.
     #[test]
     fn the_estimate_weighs_runs_by_their_work() {
         let mut tracker = Tracker::default();

@@ -1,42 +1,43 @@
-//! A queue of work that can be looked at, put into another order and shortened while it runs.
+//! A queue of work. It can be listed, reordered and shortened while it runs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Cancel, Session, Size, StudyError};
 
-/// What has become of an item.
+/// The state of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ItemState {
-    /// Its turn comes later.
+    /// The item waits for its turn.
     Waiting,
-    /// It runs now.
+    /// The item runs.
     Running,
-    /// It is done.
+    /// The item is done.
     Done,
-    /// Somebody cancelled it.
+    /// The item was cancelled.
     Cancelled,
-    /// It ended with this error.
+    /// The item ended with this error.
     Failed(String),
 }
 
-/// Something to do.
+/// One item of work.
 #[derive(Clone, Debug)]
 pub struct Item<T> {
-    /// Its number, which no other item of the queue has or had.
+    /// The item's number, which is unique in the queue.
     pub id: u64,
-    /// What it is, in a few words.
+    /// A description in a few words.
     pub label: String,
-    /// How much it is.
+    /// The amount of work.
     pub size: Size,
-    /// What has become of it.
+    /// The state.
     pub state: ItemState,
     /// The work itself.
     pub work: T,
     cancel: Cancel,
 }
 
-/// A queue of items. Clones are the same queue, so that one thread works on it and another shows
-/// it.
+/// A queue of items. All clones are the same queue, so one thread can work on it while another
+/// shows it.
 #[derive(Debug)]
 pub struct Queue<T> {
     items: Arc<Mutex<Vec<Item<T>>>>,
@@ -55,7 +56,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T: Clone> Queue<T> {
-    /// Adds an item at the end; its number.
+    /// Adds an item at the end and returns its number.
     pub fn push(&self, label: impl Into<String>, size: Size, work: T) -> u64 {
         let mut items = self.lock();
         let id = items.iter().map(|item| item.id + 1).max().unwrap_or(0);
@@ -64,13 +65,13 @@ impl<T: Clone> Queue<T> {
         id
     }
 
-    /// All items, in the order in which they were or will be done.
+    /// All items, in the order of their execution.
     pub fn list(&self) -> Vec<Item<T>> {
         self.lock().clone()
     }
 
-    /// Moves a waiting item to a place in the list, but never before one that has begun. Does
-    /// nothing for others.
+    /// Moves a waiting item to an index of the list, but not before an item that has begun. An item
+    /// that does not wait is not moved.
     pub fn move_to(&self, id: u64, place: usize) {
         let mut items = self.lock();
         let Some(from) = items.iter().position(|item| item.id == id && item.state == ItemState::Waiting) else {
@@ -82,7 +83,7 @@ impl<T: Clone> Queue<T> {
         items.insert(place, item);
     }
 
-    /// Cancels an item that waits or runs; the others go on.
+    /// Cancels an item that waits or runs. The other items continue.
     pub fn cancel(&self, id: u64) {
         if let Some(item) = self.lock().iter_mut().find(|item| item.id == id) {
             item.cancel.cancel();
@@ -92,18 +93,18 @@ impl<T: Clone> Queue<T> {
         }
     }
 
-    /// How much waits or runs.
+    /// The size of all items that wait or run.
     pub fn left(&self) -> Size {
         let left = |item: &&Item<T>| matches!(item.state, ItemState::Waiting | ItemState::Running);
         self.lock().iter().filter(left).map(|item| item.size).sum()
     }
 
-    /// Does all items in turn, those too that are added meanwhile. An item that was cancelled is
+    /// Executes all items in turn, including items that are added meanwhile. Cancelled items are
     /// left out.
     ///
     /// # Errors
-    /// [`StudyError::Cancelled`]: the item that ran waits again. The error of an item, at which the
-    /// queue stops.
+    /// [`StudyError::Cancelled`], after which the interrupted item waits again. If an item fails,
+    /// the queue stops and returns the item's error.
     pub fn run(
         &self,
         session: &Session,
@@ -127,7 +128,7 @@ impl<T: Clone> Queue<T> {
         Ok(())
     }
 
-    /// The first item that waits, which runs from now on.
+    /// Starts the first waiting item and returns it.
     fn begin(&self) -> Option<Item<T>> {
         let mut items = self.lock();
         let item = items.iter_mut().find(|item| item.state == ItemState::Waiting)?;
@@ -142,7 +143,7 @@ impl<T: Clone> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Item<T>>> {
-        // No change of the list can be seen half done, even after a panic.
+        // A panic cannot leave the list in a partial state, so the lock's poison is ignored.
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

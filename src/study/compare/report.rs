@@ -1,5 +1,5 @@
-//! What a comparison shows: rows as CSV, a table of means in Markdown, speed against fidelity as
-//! figures, and a contact sheet of a prompt.
+//! The report of a comparison: rows as CSV, a table of means in Markdown, figures of speed against
+//! fidelity, and contact sheets.
 
 use std::fmt::Write;
 
@@ -8,18 +8,18 @@ use crate::media::{self, Clip, MediaError, SheetCell};
 
 use super::{Entry, OFF_AGAIN, Row, Settings};
 
-/// Above this PSNR, in decibels, clips are as good as equal, and a mean would be the largest
-/// value's alone.
+/// Upper limit of PSNR in means, in decibels. Clips with a higher PSNR are practically equal, and
+/// without the limit the largest value would dominate a mean.
 pub const MOST_DECIBELS: f64 = 80.0;
 
 /// A measure of fidelity.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
-    /// Its name in files.
+    /// The name in files.
     pub name: &'static str,
-    /// Its name on an axis.
+    /// The label of an axis.
     pub label: &'static str,
-    /// Its value in a row.
+    /// The value of a row.
     pub value: fn(&Row) -> f64,
 }
 
@@ -35,39 +35,39 @@ pub const MEASURES: [Measure; 3] = [
 pub struct Summary<'a> {
     /// The strategy's name.
     pub name: &'a str,
-    /// The speed-up that it was tuned to.
+    /// The speed-up to which the strategy was tuned.
     pub target: Option<f64>,
     /// The PSNR in decibels that the planner expects.
     pub expected: Option<f64>,
-    /// Its rows.
+    /// The rows.
     pub rows: Vec<&'a Row>,
 }
 
 impl Summary<'_> {
-    /// The mean over the rows; 0 without rows.
+    /// The mean over the rows. 0 without rows.
     pub fn mean(&self, value: impl Fn(&Row) -> f64) -> f64 {
         self.rows.iter().map(|row| value(row)).sum::<f64>() / self.rows.len().max(1) as f64
     }
 
-    /// The standard deviation of what the rows are a sample of; one row tells nothing of it.
+    /// The sample standard deviation over the rows. `None` for fewer than two rows.
     pub fn spread(&self, value: impl Fn(&Row) -> f64) -> Option<f64> {
         let (mean, others) = (self.mean(&value), self.rows.len().checked_sub(1).filter(|others| *others > 0)?);
         Some((self.rows.iter().map(|row| (value(row) - mean).powi(2)).sum::<f64>() / others as f64).sqrt())
     }
 
-    /// Mean and standard deviation with so many digits.
+    /// Mean and standard deviation with `digits` decimal places.
     pub fn both(&self, digits: usize, value: impl Fn(&Row) -> f64) -> String {
         let mean = format!("{:.digits$}", self.mean(&value));
         self.spread(&value).map_or(mean.clone(), |spread| format!("{mean} ± {spread:.digits$}"))
     }
 }
 
-/// PSNR of a row in decibels, [`MOST_DECIBELS`] at most.
+/// PSNR of a row in decibels, limited to [`MOST_DECIBELS`].
 pub fn psnr(row: &Row) -> f64 {
     row.fidelity.psnr.min(MOST_DECIBELS)
 }
 
-/// One summary for each strategy, as they are listed, and one for the second baseline.
+/// One summary for each strategy, in the order of the list, and one for the second baseline.
 pub fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> {
     let of = |name: &'a str, target: Option<f64>, expected: Option<f64>| Summary {
         name,
@@ -79,7 +79,7 @@ pub fn summaries<'a>(entries: &'a [Entry], rows: &'a [Row]) -> Vec<Summary<'a>> 
     strategies.chain([of(OFF_AGAIN, None, None)]).collect()
 }
 
-/// One line a run.
+/// The rows as CSV, with one line for each run.
 pub fn csv(rows: &[Row]) -> String {
     let mut csv = String::from(
         "strategy,target,prompt,seed,flop_speedup,denoise_speedup,total_speedup,hit_rate,peak_memory,delta_memory,psnr,ssim,lpips,ssimulacra2\n",
@@ -108,7 +108,7 @@ pub fn csv(rows: &[Row]) -> String {
     csv
 }
 
-/// Means and standard deviations as a Markdown table, with what they are of.
+/// Means and standard deviations as a Markdown table, with a description of the runs.
 pub fn table(settings: &Settings, rows: &[Row]) -> String {
     let summaries = summaries(&settings.strategies, rows);
     let mut text = String::new();

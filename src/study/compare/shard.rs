@@ -1,4 +1,4 @@
-//! Parts of a comparison that are made on machines of their own.
+//! Parts of a comparison that run on different machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -14,18 +14,18 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Which part, from 1.
+    /// Number of this part, from 1.
     pub fn index(self) -> usize {
         self.index
     }
 
-    /// Of how many.
+    /// Number of all parts.
     pub fn count(self) -> usize {
         self.count
     }
 
-    /// Whether a prompt and seed belongs to the part, by its place in the list of all. Parts differ
-    /// by one case at most.
+    /// Whether the case at this index of the list of all cases belongs to the part. The sizes of
+    /// parts differ by at most one case.
     fn has(self, place: usize) -> bool {
         place % self.count == self.index - 1
     }
@@ -34,7 +34,7 @@ impl Shard {
 impl FromStr for Shard {
     type Err = String;
 
-    /// Reads `3/16`.
+    /// Parses a text such as `3/16`.
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
         match numbers {
@@ -67,7 +67,7 @@ impl TryFrom<String> for Shard {
 /// A part of a comparison, and the whole that it belongs to.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Part {
-    /// Which part.
+    /// The part.
     pub shard: Shard,
     /// All prompts of the comparison.
     pub prompts: Vec<String>,
@@ -75,10 +75,10 @@ pub struct Part {
     pub seeds: u64,
 }
 
-/// The prompts and seeds of a comparison that has these rows, or of a part of it; each once.
+/// The prompts and seeds of a comparison with these rows, or of a part of it. Each occurs once.
 ///
-/// A prompt keeps its number when a comparison goes on with other prompts: those that have rows
-/// come first. In parts the numbers are those of the whole list, whatever rows there are.
+/// Prompts with rows come first, so a prompt keeps its number when a comparison is resumed with
+/// other prompts. In a part, the numbers are those of the whole list and do not depend on rows.
 pub(super) fn cases(prompts: &[String], seeds: u64, rows: &[Row], part: Option<&Part>) -> Vec<Case> {
     let known = rows.iter().map(|row| row.prompt.as_str()).filter(|_| part.is_none());
     let numbers = numbers(known.chain(prompts.iter().map(String::as_str)));
@@ -93,7 +93,7 @@ pub(super) fn cases(prompts: &[String], seeds: u64, rows: &[Row], part: Option<&
     cases.into_iter().enumerate().filter(|(place, _)| of_part(*place)).map(|(_, case)| case).collect()
 }
 
-/// Numbers from 0 in the order of the first appearance.
+/// Numbers the prompts from 0 in the order of their first occurrence.
 pub(super) fn numbers<'a>(prompts: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut numbers = BTreeMap::new();
     for prompt in prompts {
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// Every case is in one part, with the number that it has in the whole.
+    /// Every case is in exactly one part and has its number of the whole list.
     #[test]
     fn parts_make_the_whole() {
         let (prompts, seeds) = (prompts("a b c a d e"), 3);

@@ -1,4 +1,4 @@
-//! Where foreground masks come from.
+//! The source of foreground masks.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,14 @@ use crate::profiling::mask::{self, Estimate, Estimator};
 
 use super::StudyError;
 
-/// Where masks come from.
+/// The source of foreground masks.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum MaskSource {
-    /// From the run itself.
+    /// An estimate from the run itself.
     Estimated(Estimator),
-    /// A picture for all frames, an animated picture, or a folder of pictures; for one prompt and
-    /// seed.
+    /// A picture for all frames, an animated picture, or a folder of pictures. A file serves one
+    /// prompt and seed only.
     File(PathBuf),
 }
 
@@ -25,8 +26,8 @@ impl Default for MaskSource {
 }
 
 impl MaskSource {
-    /// Fails before anything runs if there will be no mask: a file that cannot be read or shows no
-    /// mask; a file for more than one clip; a prompt without a subject.
+    /// Checks that masks will exist, before anything runs. Fails for a file that is unreadable or
+    /// shows no mask, for a file with more than one clip, and for a prompt without a subject.
     pub(super) fn check(&self, prompts: &[String], seeds: u64, grid: [usize; 3]) -> Result<(), StudyError> {
         match self {
             Self::File(_) if prompts.len() as u64 * seeds > 1 => {
@@ -66,9 +67,9 @@ impl MaskSource {
     }
 }
 
-/// A warning for a mask whose scores should not be believed.
+/// A warning for a mask whose scores are not reliable.
 pub(super) fn doubt(estimate: &Estimate) -> Option<String> {
-    /// Below this confidence the estimates hardly agree, or hardly tell two classes apart.
+    /// Below this confidence the estimates hardly agree, or hardly separate two classes.
     const UNSURE: f64 = 0.02;
     if estimate.mask.is_trivial() {
         return Some("no frame of the mask has foreground and background, so this run has no scores".into());

@@ -1,4 +1,4 @@
-//! What the measured runs of a profile tell together.
+//! Collects the measured runs of a profile.
 
 use crate::caching::{Calibration, GramRecorder, calibrate_tea_cache};
 use crate::engine::{Capture, ClipSettings, GenerateRequest, Observe, Received, StepRecord};
@@ -14,28 +14,30 @@ use super::{ProfileStudy, Session, Size, StudyError};
 /// A clip without reuse.
 pub(super) struct Reference {
     pub prompt: String,
-    /// Its clean latents.
+    /// The clean latents.
     pub latents: Vec<f32>,
-    /// Its frames, for the prompts on which plans are tried out.
+    /// The frames, for prompts on which plans are tried.
     pub frames: Option<FloatFrames>,
 }
 
-/// What all runs together tell.
+/// The measurements of all runs.
 pub(super) struct Measured<'a> {
     study: &'a ProfileStudy,
     recorder: Option<Recorder>,
-    /// The runs that are recorded.
+    /// Number of recorded runs.
     runs: usize,
-    /// Maps of the first run, by step and block, where they are of sampled queries.
+    /// Sampled maps of the first run, by step and block. Empty for exact maps.
     sampled: Vec<Vec<Vec<f32>>>,
     gram: GramRecorder,
     sigmas: Vec<f64>,
-    /// Sums over the runs.
+    /// Sums over the runs, for each step.
     magnitude_ratios: Vec<f64>,
-    /// Relative changes of TeaCache's two signals, and of the output, of all steps of all runs.
+    /// Relative changes of TeaCache's two signals at all steps of all runs.
     signals: [Vec<f64>; 2],
+    /// Relative changes of the output at the same steps.
     outputs: Vec<f64>,
-    /// The clips of the first prompts. Measuring changes nothing in them.
+    /// The clips of the first prompts. Measuring does not change a clip, so they serve as
+    /// references.
     references: Vec<Reference>,
 }
 
@@ -55,7 +57,7 @@ impl<'a> Measured<'a> {
         }
     }
 
-    /// Runs a request and takes in what was measured.
+    /// Runs a request and adds its measurements.
     pub fn add(&mut self, session: &Session, request: GenerateRequest) -> Result<(), StudyError> {
         let (prompt, seed) = (request.condition.to_string(), request.clip.seed);
         let size = Size::run(self.study.steps(), 1.0);
@@ -86,8 +88,8 @@ impl<'a> Measured<'a> {
         Ok(())
     }
 
-    /// Runs the first request again with all queries. Its maps tell how good the sampled ones are:
-    /// measuring changes nothing in the clip, so both are of the same hidden states.
+    /// Runs the first request again with all queries and compares the sampled maps with the exact
+    /// maps. Measuring does not change the clip, so both maps have the same hidden states.
     pub fn compare_with_exact(&mut self, session: &Session, first: GenerateRequest) -> Result<(), StudyError> {
         let observe = Observe { attention: Some(Received::Exact), ..Observe::default() };
         let size = Size::run(self.study.steps(), 1.0);
@@ -116,8 +118,8 @@ impl<'a> Measured<'a> {
         }
     }
 
-    /// The profile without calibration; maps for figures; clips to compare trials with; and the
-    /// calibration as far as the measured runs tell it.
+    /// Returns the profile without calibration, the maps for figures, the references of the trials,
+    /// and the part of the calibration that follows from the measured runs.
     pub fn finish(self) -> Result<(Profile, KeptMaps, Vec<Reference>, Calibration), StudyError> {
         let nothing = || StudyError::Failed("nothing was profiled".into());
         let (profile, maps) = self.recorder.ok_or_else(nothing)?.finish()?;
@@ -134,7 +136,7 @@ impl<'a> Measured<'a> {
     }
 }
 
-/// Takes in what was measured on a step.
+/// Adds the measurements of a step.
 fn record(recorder: &mut Recorder, step: &StepRecord) -> Result<(), ProfilingError> {
     for (branch, blocks) in [(Branch::Cond, &step.cond), (Branch::Uncond, &step.uncond)] {
         for (block, record) in blocks.iter().enumerate() {
@@ -152,7 +154,7 @@ fn record(recorder: &mut Recorder, step: &StepRecord) -> Result<(), ProfilingErr
     step.residual_change.map_or(Ok(()), |change| recorder.residual_change(step.step, change))
 }
 
-/// Attention received in the prompt's branch, block by block.
+/// The maps of received attention in the prompt's branch, by block.
 fn received(step: StepRecord) -> Vec<Vec<f32>> {
     step.cond.into_iter().filter_map(|block| block.received).collect()
 }

@@ -1,5 +1,5 @@
-//! Runs with reuse, to see what they keep of the clips without: the part of a calibration that
-//! cannot be measured on full runs.
+//! Runs with reuse, which are compared with clips without reuse. They give the part of a
+//! calibration that full runs cannot give.
 
 use crate::caching::{Action, BranchPlan, Calibration, Forecast, Origin, Planner, StepPlan, StrategyConfig};
 use crate::engine::{GenerateRequest, Observe};
@@ -9,34 +9,34 @@ use super::measured::Reference;
 use super::{Session, Size, StudyError};
 use crate::study::session::Finished;
 
-/// Speed-ups at which plans are tried out, so that the loss of others can be predicted from them.
+/// Speed-ups at which plans are tried. The loss at other speed-ups is predicted from these.
 const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
-/// Steps, as shares of all, at which an error is made on purpose to see what becomes of it.
+/// Steps at which an error is made on purpose, as shares of all steps.
 const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
-/// Prompts for these probes. Many: what becomes of an error varies a hundredfold between prompts,
-/// where a clip is about to become one thing or another.
+/// Largest number of prompts for these probes. Many prompts are necessary, because the effect of an
+/// error varies a hundredfold between prompts at steps where the content of a clip is decided.
 pub(super) const PROBED_PROMPTS: usize = 8;
-/// Prompts on which plans are tried out.
+/// Largest number of prompts on which plans are tried.
 pub(super) const TRIED_PROMPTS: usize = 4;
 
-/// Runs with reuse beside the clips without.
+/// The trials of a study.
 pub(super) struct Trials<'a, 's> {
     pub session: &'a Session<'s>,
     pub request: &'a GenerateRequest,
-    /// Blocks of the model.
+    /// Number of blocks of the model.
     pub blocks: usize,
     pub references: &'a [Reference],
 }
 
 impl Trials<'_, '_> {
-    /// How much they are, after so many prompts were measured.
+    /// The size of the trials after `prompts` prompts were measured.
     pub fn size(steps: usize, prompts: usize) -> Size {
         let probes = Size::run(steps, 1.0).times(prompts.min(PROBED_PROMPTS) * PROBED.len());
         let plans = TRIED.iter().map(|speedup| Size::run(steps, *speedup).times(prompts.min(TRIED_PROMPTS)));
         plans.fold(probes, |all, plans| all + plans)
     }
 
-    /// Adds what the trials tell: how errors grow, and what plans keep.
+    /// Adds the results of the trials: the amplification of errors, and the PSNR of plans.
     pub fn calibrate(&self, calibration: &mut Calibration) -> Result<(), StudyError> {
         self.session.phase("sensitivity");
         calibration.amplification = self.amplification(calibration)?;
@@ -52,8 +52,8 @@ impl Trials<'_, '_> {
         self.session.run(request, size, |_| {})
     }
 
-    /// What becomes of an error at each step. The newest residual is held over a single step, and
-    /// the clean latents are compared with those of a full run, in the mean of squares over the
+    /// The amplification of an error at each step. The newest residual is reused for a single step,
+    /// and the clean latents are compared with those of a full run by the mean square over the
     /// prompts. Between the probed steps the logarithm is interpolated.
     fn amplification(&self, calibration: &Calibration) -> Result<Vec<f64>, StudyError> {
         let gram = &calibration.gram;
@@ -71,8 +71,8 @@ impl Trials<'_, '_> {
         Ok((0..steps).map(|step| between(&probed, step)).collect())
     }
 
-    /// The mean squared difference of the clean latents when one step reuses the residual of the
-    /// step before.
+    /// The mean squared difference of the clean latents if one step reuses the residual of the
+    /// previous step.
     fn error_of_holding(&self, step: usize, steps: usize) -> Result<f64, StudyError> {
         let action = |s| if s == step { Action::Reuse(Forecast::hold()) } else { Action::Store };
         let plans = (0..steps).map(|s| StepPlan::both(BranchPlan::whole(self.blocks, action(s)))).collect();
@@ -86,7 +86,7 @@ impl Trials<'_, '_> {
         Ok(found)
     }
 
-    /// Plans tried out: the error that was predicted, and the mean PSNR that came out.
+    /// The predicted error and the mean measured PSNR of each tried plan.
     fn outcomes(&self, calibration: &Calibration) -> Result<Vec<(f64, f64)>, StudyError> {
         let planner = Planner::new(calibration)?;
         let tried = self.references.iter().filter_map(|known| Some((&known.prompt, known.frames.as_ref()?)));
@@ -110,8 +110,8 @@ impl Trials<'_, '_> {
     }
 }
 
-/// A value between the measured ones (steps rising), by the logarithm; beyond them the nearest, and
-/// 1 where there is none.
+/// The value at `step`, interpolated by the logarithm between the measured values, whose steps
+/// rise. Outside the measured steps the nearest value counts, and without values the result is 1.
 fn between(measured: &[(usize, f64)], step: usize) -> f64 {
     let after = measured.iter().position(|(known, _)| *known >= step).unwrap_or(measured.len());
     match (after.checked_sub(1).and_then(|i| measured.get(i)), measured.get(after)) {
