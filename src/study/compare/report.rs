@@ -200,15 +200,17 @@ pub fn pareto(measure: &Measure, entries: &[Entry], rows: &[Row]) -> Plot {
     }
 }
 
-/// Clips side by side, captioned; the first is the one without reuse, the others are as the
-/// strategies are listed.
+/// A contact sheet of captioned clips side by side. The first clip is the clip without reuse, and
+/// the other clips are in the order of the strategies.
 ///
 /// # Errors
-/// Clips that do not fit together.
+/// [`MediaError`] if there are no clips or the sheet is too large.
 pub fn sheet(clips: &[Clip], entries: &[Entry]) -> Result<Clip, MediaError> {
-    /// Wider sheets are hard to look at, and much wider ones no video can hold.
+    /// Largest width of a sheet, in pixels. Wider sheets are hard to view, and videos limit the
+    /// width.
     const WIDEST: u32 = 2000;
-    /// Narrower clips are enlarged: to be seen, and for their captions.
+    /// Smallest width of a cell, in pixels. Narrower clips are enlarged, so that they and their
+    /// captions are readable.
     const NARROWEST: u32 = 128;
     let named = |entry: &Entry| match entry.target {
         Some(target) => format!("{target}x {}", entry.name),
@@ -227,7 +229,7 @@ pub(in crate::study) mod tests {
     use super::*;
     use crate::study::compare::Scores;
 
-    /// A row with numbers of its own.
+    /// A row whose numbers differ from those of other rows.
     pub fn row(strategy: &str, target: Option<f64>, prompt: &str, seed: u64) -> Row {
         let number = prompt.len() as f64 + seed as f64 + target.unwrap_or(1.0);
         Row {
