@@ -1,9 +1,9 @@
-//! A comparison: strategies over prompts and seeds, interleaved on one device, against the same
-//! model without reuse.
+//! The study that compares strategies with the same model without reuse. The runs of all strategies
+//! on a prompt and seed are interleaved on one device.
 //!
-//! A comparison can be cut into shards by prompt and seed, each made on a machine of its own
-//! ([`Shard`], [`merge`](merge::merge)): every prompt and seed has its own baseline, so rows made
-//! anywhere belong together.
+//! A comparison can be cut into shards by prompt and seed, which run on different machines
+//! ([`Shard`], [`merge`](merge::merge)). Every prompt and seed has a baseline of its own, so rows
+//! from different machines can be joined.
 
 mod folder;
 mod interleaved;
@@ -33,95 +33,94 @@ pub const MOST_PSNR: f64 = 200.0;
 /// The name of the second run of the baseline in rows and tables.
 pub const OFF_AGAIN: &str = "off again";
 
-/// One run beside its baseline.
+/// The result of one run, relative to its baseline.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Row {
     /// The strategy's name in tables.
     pub strategy: String,
-    /// The speed-up that it was tuned to.
+    /// The speed-up to which the strategy was tuned.
     pub target: Option<f64>,
-    /// What was generated.
+    /// The prompt.
     pub prompt: String,
     /// Seed of the noise.
     pub seed: u64,
     /// Speed-up of the denoising by FLOPs.
     pub flop_speedup: f64,
-    /// Speed-up of the denoising loop, wall clock.
+    /// Speed-up of the denoising loop by the clock.
     pub denoise_speedup: f64,
-    /// Speed-up of denoising and decoding, wall clock: what is loaded and encoded once counts for
-    /// nobody.
+    /// Speed-up of denoising and decoding by the clock. Loading and encoding happen only once and
+    /// do not count.
     pub total_speedup: f64,
     /// Share of the blocks that were reused, 0 to 1.
     pub hit_rate: f64,
     /// Highest GPU memory, in bytes.
     pub peak_memory: u64,
-    /// GPU memory of stored deltas at most, in bytes.
+    /// Highest GPU memory of stored deltas, in bytes.
     pub delta_memory: u64,
-    /// How alike the clip is to the one without reuse.
+    /// Fidelity to the clip without reuse.
     #[serde(flatten)]
     pub fidelity: Scores,
 }
 
-/// How alike two clips are.
+/// The similarity of two clips.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scores {
-    /// In decibels, [`MOST_PSNR`] for equal clips.
+    /// PSNR in decibels, [`MOST_PSNR`] for equal clips.
     pub psnr: f64,
-    /// 1 for equal clips.
+    /// SSIM, 1 for equal clips.
     pub ssim: f64,
-    /// 0 for equal clips.
+    /// LPIPS, 0 for equal clips.
     pub lpips: f64,
-    /// 100 for equal clips.
+    /// SSIMULACRA2, 100 for equal clips.
     pub ssimulacra2: f64,
 }
 
 impl From<&Fidelity> for Scores {
     fn from(found: &Fidelity) -> Self {
-        // JSON has no infinity, which equal clips have.
+        // Equal clips have an infinite PSNR, which JSON cannot represent.
         Self { psnr: found.psnr.min(MOST_PSNR), ssim: found.ssim, lpips: found.lpips, ssimulacra2: found.ssimulacra2 }
     }
 }
 
-/// A prompt and a seed: what all strategies are run on beside one baseline.
+/// A prompt and a seed, on which all strategies and one baseline run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// The prompt's number in the comparison, from 0: it names contact sheets.
+    /// The prompt's number in the comparison, from 0. Contact sheets are named after it.
     pub number: usize,
-    /// What to show.
+    /// The prompt.
     pub prompt: String,
     /// Seed of the noise.
     pub seed: u64,
 }
 
-/// What all strategies made of a prompt and a seed.
+/// The results of all strategies on a prompt and a seed.
 #[derive(Clone, Debug)]
 pub struct Compared {
     /// The prompt and seed.
     pub case: Case,
     /// A row for each strategy and for the second baseline, in the order of the runs.
     pub rows: Vec<Row>,
-    /// The clips: without reuse, then as the strategies are listed.
+    /// The clips: first without reuse, then in the order of the strategies.
     pub clips: Vec<Clip>,
 }
 
-/// A comparison to make, or to go on with.
+/// A comparison to make or to resume.
 #[derive(Clone, Debug)]
 pub struct CompareStudy {
     /// The model and the clip's settings. The study sets prompt, seed and strategy.
     pub request: GenerateRequest,
-    /// What is generated.
+    /// The prompts of the clips.
     pub prompts: Vec<String>,
-    /// Seeds of each prompt: 0 to `seeds` - 1.
+    /// Number of seeds of each prompt: 0 to `seeds` - 1.
     pub seeds: u64,
     /// The conditions, and the strategies with their settings.
     pub settings: Settings,
-    /// The rows of a comparison that was begun before; new ones are added.
+    /// The rows of the comparison so far. New rows are added.
     pub rows: Vec<Row>,
 }
 
 impl CompareStudy {
-    /// The prompts and seeds that are still to be run: those of the shard, without those that have
-    /// rows.
+    /// The prompts and seeds of the shard that have no rows yet.
     pub fn queue(&self) -> Queue<Case> {
         let queue = Queue::default();
         for case in shard::cases(&self.prompts, self.seeds, &self.rows, self.settings.part.as_ref()) {
@@ -133,13 +132,13 @@ impl CompareStudy {
         queue
     }
 
-    /// Runs all strategies on each item of the queue. After each, the rows and its contact sheet
-    /// are written to the folder, if there is one, and told as [`StudyEvent::Compared`]. A study
-    /// that is cancelled keeps these.
+    /// Runs all strategies on each item of the queue. After each item its rows and contact sheet
+    /// are written to the folder, if there is one, and reported as [`StudyEvent::Compared`]. A
+    /// cancelled study keeps them.
     ///
     /// # Errors
-    /// [`StudyError::Cancelled`]; nothing to compare; a job that failed; rows that cannot be
-    /// written.
+    /// [`StudyError::Cancelled`]; [`StudyError::Request`] without strategies; the error of a failed
+    /// job; [`StudyError::Media`] if rows cannot be written.
     pub fn run(&mut self, session: &Session, queue: &Queue<Case>, folder: Option<&Folder>) -> Result<(), StudyError> {
         let Self { request, settings, rows, .. } = self;
         if settings.strategies.is_empty() {
@@ -158,7 +157,7 @@ impl CompareStudy {
             rows.extend(compared.rows.iter().cloned());
             if let Some(folder) = folder {
                 folder.write_rows(rows)?;
-                // A missing sheet costs nothing else.
+                // The comparison continues without the sheet.
                 if let Err(error) = folder.write_sheet(&compared, &settings.strategies) {
                     session.warn(format!("no contact sheet of \"{}\": {error}", item.work.prompt));
                 }
@@ -168,7 +167,7 @@ impl CompareStudy {
         })
     }
 
-    /// How much one prompt and seed is.
+    /// The size of the runs on one prompt and seed.
     fn case_size(&self) -> Size {
         let steps = self.request.clip.num_inference_steps;
         let baselines = interleaved::warm_up_size() + Size::run(steps, 1.0).times(2);

@@ -12,50 +12,50 @@ use crate::profiling::ProfilingError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StudyError {
-    /// The caller asked for something that can never work.
+    /// The caller asked for something impossible.
     #[error("{0}")]
     Request(String),
-    /// A run that shows nothing, or a result that cannot be used.
+    /// A run has no result, or its result cannot be used.
     #[error("{0}")]
     Failed(String),
-    /// The user ended the study.
+    /// The study was cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// The user ended this item of a queue; the others go on.
+    /// This item of a queue was cancelled. The other items continue.
     #[error("left out")]
     Skipped,
-    /// A job.
+    /// A job failed.
     #[error(transparent)]
     Engine(EngineError),
-    /// A strategy.
+    /// A strategy is invalid.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// A profile or its measurements.
+    /// A profile cannot be made.
     #[error(transparent)]
     Profiling(#[from] ProfilingError),
-    /// A profile that was found and cannot be used.
+    /// An existing profile cannot be used.
     #[error("cannot use {}", path.display())]
     Profile {
         /// The profile's file.
         path: PathBuf,
-        /// It cannot be read, or is of another model.
+        /// The reason: the profile cannot be read, or belongs to another model.
         source: ProfilingError,
     },
-    /// A clip, a picture or an output file.
+    /// A clip, a picture or an output file cannot be read or written.
     #[error(transparent)]
     Media(#[from] MediaError),
-    /// The comparison of two clips.
+    /// Two clips cannot be compared.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// A file or a folder.
+    /// A file or a folder cannot be read or written.
     #[error("{context}")]
     Io {
-        /// What could not be done, and where.
+        /// The failed action and the path.
         context: String,
-        /// What went wrong.
+        /// The system's reason.
         source: std::io::Error,
     },
-    /// A file that is not JSON of the kind that was expected.
+    /// A file is not JSON of the expected form.
     #[error("{} is not of a comparison of this version of the program", path.display())]
     Json {
         /// Where.
@@ -63,7 +63,7 @@ pub enum StudyError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// A result that cannot be written as JSON.
+    /// A result cannot be written as JSON.
     #[error("the result cannot be written as JSON")]
     Unwritable(#[source] serde_json::Error),
     /// An error, and where or when it came up.

@@ -1,13 +1,15 @@
-//! Room `study`: lists of runs that answer a question about a model. A profile says what its blocks
-//! do ([`ProfileStudy`]); a comparison says what strategies cost and keep ([`CompareStudy`]).
+//! Room `study`: studies, which are lists of runs that answer a question about a model.
+//! [`ProfileStudy`] profiles the blocks of a model. [`CompareStudy`] measures the speed and the
+//! fidelity of strategies.
 //!
 //! ```text
 //! Session(engine, cancel, listener) ──> study.run(&session) ──> result
 //!                    │                        │
 //!                    └── Cancel::cancel()     └──> StudyEvent: Progress, Warning, Profiled, Compared
 //! ```
-//! A study runs on the caller's engine and on the caller's thread, one job at a time. It can be
-//! cancelled from any thread at any time. Everything that was measured before that is kept.
+//!
+//! A study runs on the caller's engine and thread, one job at a time. Any thread can cancel it at
+//! any time. The measurements made before are kept.
 
 mod cancel;
 pub mod compare;

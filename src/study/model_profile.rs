@@ -1,4 +1,4 @@
-//! The one place that finds a model's profile.
+//! Finds the profile of a model.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use crate::profiling::profile::Profile;
 
 use super::StudyError;
 
-/// The place of the profile that belongs to a model: profile.json in its folder.
+/// The path of a model's profile: profile.json in the model's folder.
 pub fn profile_place(model: &Path) -> PathBuf {
     model.join("profile.json")
 }
 
-/// The profile in the named file or, without a name, in the model's folder; `None` if that has
-/// none. It is read and checked to be of the model.
+/// Reads the profile in the named file or, without a name, in the model's folder, and checks that
+/// it belongs to the model. `None` if there is no name and the folder has no profile.
 ///
 /// # Errors
-/// [`StudyError::Profile`] with the file: it cannot be read, or is of another model.
+/// [`StudyError::Profile`] if the file cannot be read or belongs to another model.
 pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result<Option<Profile>, StudyError> {
     let own = profile_place(model);
     let path = match named {
@@ -33,7 +33,7 @@ pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result
     read().map(Some).map_err(|source| StudyError::Profile { path: path.to_owned(), source })
 }
 
-/// What is known of a model for a request: its own facts, and what a profile adds.
+/// The evidence for strategies of a request: the facts of the model, and the data of a profile.
 pub fn evidence_of(facts: &Facts, profile: Option<&Profile>) -> Evidence {
     match profile {
         Some(profile) => profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea),

@@ -1,4 +1,4 @@
-//! Where a study runs: an engine, a listener, and the token that ends it.
+//! The session of a study: an engine, a listener, and the token that cancels the study.
 
 use std::cell::RefCell;
 
@@ -13,21 +13,21 @@ use super::compare::Compared;
 use super::progress::Tracker;
 use super::{Cancel, Progress, Size, StudyError};
 
-/// What a study reports while it runs. Its result is what its `run` returns.
+/// A report of a running study. The final result is the return value of `run`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StudyEvent {
-    /// A step or a run is done, or a phase began.
+    /// A step or a run has ended, or a phase has begun.
     Progress(Progress),
-    /// Something that the user should know.
+    /// A warning for the user.
     Warning(String),
     /// A partial result: a profile of the runs so far, without calibration.
     Profiled(Box<Profile>),
-    /// A partial result: all strategies were run on one prompt and seed.
+    /// A partial result: the runs of all strategies on one prompt and seed.
     Compared(Box<Compared>),
 }
 
-/// A finished job, and what it left behind.
+/// A finished job and its records.
 #[derive(Debug)]
 pub struct Finished {
     /// Clip, latents and times.
@@ -40,15 +40,15 @@ impl Finished {
     /// The frames as 8-bit RGB.
     ///
     /// # Errors
-    /// A size or a rate that no file can hold.
+    /// [`MediaError`] for a size or a frame rate that files cannot have.
     pub fn clip(&self) -> Result<Clip, MediaError> {
         self.generated.clip()
     }
 
-    /// The frames as they left the VAE, for metrics.
+    /// The frames of the VAE without rounding, for metrics.
     ///
     /// # Errors
-    /// Values that are no numbers.
+    /// [`MetricsError::NotFinite`].
     pub fn frames(&self) -> Result<FloatFrames, MetricsError> {
         FloatFrames::from_signed(self.generated.width, self.generated.height, &self.generated.frames)
     }
@@ -56,13 +56,13 @@ impl Finished {
 
 /// An engine that a study may use, a listener for its events, and the token that cancels it.
 ///
-/// Nobody else may read the engine's events or ask it for jobs while a study runs.
+/// While a study runs, other code must not read the engine's events or start jobs on it.
 pub struct Session<'a> {
     engine: &'a Engine,
     cancel: &'a Cancel,
     listener: RefCell<Box<dyn FnMut(StudyEvent) + 'a>>,
     tracker: RefCell<Tracker>,
-    /// The token of the queue's item that runs now.
+    /// The token of the queue's running item.
     item: RefCell<Cancel>,
 }
 
@@ -73,8 +73,7 @@ impl std::fmt::Debug for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    /// A session on an engine that is idle. `listener` hears every event on the thread of the
-    /// study.
+    /// A session on an idle engine. `listener` gets every event on the thread of the study.
     pub fn new(engine: &'a Engine, cancel: &'a Cancel, listener: impl FnMut(StudyEvent) + 'a) -> Self {
         Self {
             engine,
@@ -90,8 +89,8 @@ impl<'a> Session<'a> {
         self.engine
     }
 
-    /// Runs a job to its end; `step` sees every step. `size` is what the job counts in the study's
-    /// progress.
+    /// Runs a job to its end and calls `step` for every step. `size` is the job's size in the
+    /// study's progress.
     ///
     /// # Errors
     /// [`StudyError::Cancelled`], [`StudyError::Skipped`], or the job's own error.
@@ -110,7 +109,7 @@ impl<'a> Session<'a> {
         });
         self.tracker.borrow_mut().end();
         self.tell_progress();
-        // The engine only knows that the job was cancelled, not which token asked for it.
+        // The engine knows that the job was cancelled, but not by which token.
         match finished {
             Err(StudyError::Cancelled) => self.check_cancelled().and(Err(StudyError::Cancelled)),
             other => other,
@@ -145,7 +144,7 @@ impl<'a> Session<'a> {
     }
 
     /// # Errors
-    /// [`StudyError::Cancelled`] or [`StudyError::Skipped`], if somebody asked for it.
+    /// [`StudyError::Cancelled`] or [`StudyError::Skipped`] if a token was cancelled.
     pub(super) fn check_cancelled(&self) -> Result<(), StudyError> {
         if self.cancel.is_cancelled() {
             return Err(StudyError::Cancelled);
@@ -153,7 +152,7 @@ impl<'a> Session<'a> {
         if self.item.borrow().is_cancelled() { Err(StudyError::Skipped) } else { Ok(()) }
     }
 
-    /// Names what happens now.
+    /// Sets the name of the current phase.
     pub(super) fn phase(&self, phase: &str) {
         if self.tracker.borrow().phase_name() != phase {
             self.tracker.borrow_mut().phase(phase);
@@ -161,17 +160,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Adds runs to what is left to do.
+    /// Adds to the work that is left.
     pub(super) fn expect(&self, more: Size) {
         self.tracker.borrow_mut().expect(more);
     }
 
-    /// Replaces what is left to do.
+    /// Replaces the work that is left.
     pub(super) fn set_left(&self, left: Size) {
         self.tracker.borrow_mut().set_left(left);
     }
 
-    /// Runs jobs under the token of a queue's item.
+    /// Sets the token of the queue's running item.
     pub(super) fn set_item(&self, cancel: Cancel) {
         self.item.replace(cancel);
     }

@@ -1,4 +1,4 @@
-//! Studies on an engine of their own, with the demo model and clips as small as LPIPS takes.
+//! Tests of studies on a real engine, with the demo model and the smallest clips that LPIPS takes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,8 +25,9 @@ fn prompts(list: &[&str]) -> Vec<String> {
     list.iter().map(|prompt| (*prompt).to_owned()).collect()
 }
 
-/// A study is cancelled while its third run computes: the two before it are kept, in the file and
-/// as an event. The engine is free again. Later, in the trials, the whole measurement is kept.
+/// A study that is cancelled during its third run keeps the first two runs, in the file and as an
+/// event, and the engine is free again. A study that is cancelled during the trials keeps all
+/// measurements.
 #[test]
 fn a_cancelled_profile_keeps_what_was_measured() {
     let (engine, folder) = (engine(), tempfile::tempdir().unwrap());
@@ -60,7 +61,7 @@ fn a_cancelled_profile_keeps_what_was_measured() {
     assert!(!output.exists());
 }
 
-/// Two strategies on a request, in one part of the whole if one is named.
+/// A comparison of two strategies, or one part of it.
 fn comparison(engine: &Engine, prompts: &[String], shard: Option<&str>) -> CompareStudy {
     let asked = CompareRequest {
         request: request(3),
@@ -76,12 +77,12 @@ fn comparison(engine: &Engine, prompts: &[String], shard: Option<&str>) -> Compa
     asked.tune(&Session::new(engine, &cancel, |_| {}), &facts, None).unwrap()
 }
 
-/// Rows without what the clock says.
+/// Rows without times.
 fn timeless(rows: &[Row]) -> Vec<Row> {
     rows.iter().map(|row| Row { denoise_speedup: 0.0, total_speedup: 0.0, ..row.clone() }).collect()
 }
 
-/// Runs a study to its end; how often it told of a finished prompt and seed.
+/// Runs a study to its end. Returns how often it reported a finished prompt and seed.
 fn run(engine: &Engine, study: &mut CompareStudy, folder: Option<&Folder>) -> usize {
     let (cancel, mut told) = (Cancel::default(), 0);
     let session = Session::new(engine, &cancel, |event| told += usize::from(matches!(event, StudyEvent::Compared(_))));
@@ -90,8 +91,7 @@ fn run(engine: &Engine, study: &mut CompareStudy, folder: Option<&Folder>) -> us
     told
 }
 
-/// However a comparison is cut, stopped and joined again, its rows are those of one that ran in one
-/// go.
+/// A comparison that was cut, stopped and joined has the same rows as an uninterrupted one.
 #[test]
 fn cut_and_cancelled_comparisons_give_the_same_rows() {
     let (engine, place) = (engine(), tempfile::tempdir().unwrap());
@@ -103,7 +103,7 @@ fn cut_and_cancelled_comparisons_give_the_same_rows() {
     assert!(again.clone().count() == 4 && again.clone().all(|row| row.fidelity.psnr == compare::MOST_PSNR));
     let wanted = timeless(&whole.rows);
 
-    // Cancelled in the second experiment, and gone on with from the folder.
+    // The study is cancelled during the second experiment and then resumed from the folder.
     let mut study = comparison(&engine, &list, None);
     let (cancel, queue) = (Cancel::default(), study.queue());
     let folder = Folder::new(&place.path().join("stopped"));
@@ -122,7 +122,7 @@ fn cut_and_cancelled_comparisons_give_the_same_rows() {
     assert_eq!(timeless(&study.rows), wanted);
     assert!(folder.sheet(1, 1, "png").is_file());
 
-    // In three parts.
+    // The comparison is made in three parts.
     let parts: Vec<_> = (1..=3).map(|index| place.path().join(format!("{index}"))).collect();
     for (index, path) in parts.iter().enumerate() {
         let mut part = comparison(&engine, &list, Some(&format!("{}/3", index + 1)));
@@ -135,7 +135,8 @@ fn cut_and_cancelled_comparisons_give_the_same_rows() {
     assert!(folder.sheet(1, 1, "mp4").is_file() && folder.path().join("pareto-ssim.png").is_file());
 }
 
-/// An item of a queue is cancelled while it runs, another before its turn: the rest is done.
+/// One item of a queue is cancelled while it runs and another before its turn. The other items are
+/// done.
 #[test]
 fn one_job_of_a_queue_is_cancelled() {
     let (engine, cancel) = (engine(), Cancel::default());

@@ -8,14 +8,15 @@ use crate::media::{self, Clip, write_bytes};
 
 use super::{Compared, Entry, Row, Settings, StudyError, report};
 
-/// What is compared, and all rows so far.
+/// File of the settings.
 const SETTINGS: &str = "settings.json";
+/// File of all rows so far.
 const ROWS: &str = "rows.json";
-/// Where contact sheets are.
+/// Folder of the contact sheets.
 const SHEETS: &str = "sheets";
-/// The kinds of contact sheets: to play, and the frame in the middle.
+/// The kinds of contact sheets: a video, and a picture of the middle frame.
 pub(super) const SHEET_KINDS: [&str; 2] = ["mp4", "png"];
-/// Bytes of a file that is read, at most.
+/// Largest number of bytes of a file that is read.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// The folder of a comparison.
@@ -23,12 +24,12 @@ const MOST_BYTES: u64 = 256 << 20;
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder that is there or is still to be made.
+    /// A folder, which need not exist yet.
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -36,49 +37,50 @@ impl Folder {
     /// Makes the folder.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// [`StudyError::Io`].
     pub fn make(&self) -> Result<(), StudyError> {
         let sheets = self.0.join(SHEETS);
         std::fs::create_dir_all(&sheets).map_err(StudyError::io("cannot make", &sheets))
     }
 
-    /// Whether the folder holds rows of a comparison, which a new one would replace.
+    /// Whether the folder has rows of a comparison, which a new comparison would replace.
     pub fn has_rows(&self) -> bool {
         const EMPTY: u64 = "[]".len() as u64;
         std::fs::metadata(self.0.join(ROWS)).is_ok_and(|file| file.len() > EMPTY)
     }
 
-    /// The settings and, where a prompt and seed was finished, the rows.
+    /// Reads the settings and the rows, which may be empty.
     ///
     /// # Errors
-    /// A file that cannot be read, or is no comparison's.
+    /// [`StudyError::Io`]; [`StudyError::Json`] for a file that does not belong to a comparison.
     pub fn read(&self) -> Result<(Settings, Vec<Row>), StudyError> {
         let settings = read_json(&self.0.join(SETTINGS))?;
         let rows = self.0.join(ROWS);
         Ok((settings, if rows.exists() { read_json(&rows)? } else { Vec::new() }))
     }
 
-    /// Writes what is compared, and the rows that there are.
+    /// Makes the folder and writes the rows and the settings.
     pub(super) fn begin(&self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
         self.make()?;
-        // The rows first: those of another comparison must not be taken for this one's.
+        // The rows are written first, so that rows of another comparison never stand beside the new
+        // settings.
         self.write_rows(rows)?;
         self.write_settings(settings)
     }
 
-    /// Writes what is compared.
+    /// Writes the settings.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// [`StudyError::Media`] if the file cannot be written.
     pub fn write_settings(&self, settings: &Settings) -> Result<(), StudyError> {
         let text = serde_json::to_vec_pretty(settings).map_err(StudyError::Unwritable)?;
         Ok(write_bytes(&self.0.join(SETTINGS), &text)?)
     }
 
-    /// Writes the rows, as CSV for people and as JSON to go on with.
+    /// Writes the rows, as CSV for people and as JSON for resuming.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// [`StudyError::Media`] if a file cannot be written.
     pub fn write_rows(&self, rows: &[Row]) -> Result<(), StudyError> {
         write_bytes(&self.0.join(ROWS), &serde_json::to_vec(rows).map_err(StudyError::Unwritable)?)?;
         Ok(write_bytes(&self.0.join("rows.csv"), report::csv(rows).as_bytes())?)
@@ -87,7 +89,7 @@ impl Folder {
     /// Writes the table of means and the figures.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// [`StudyError::Media`] if a file cannot be written.
     pub fn write_report(&self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
         write_bytes(&self.0.join("report.md"), report::table(settings, rows).as_bytes())?;
         for measure in report::MEASURES {
@@ -99,8 +101,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes what every strategy made of a prompt and seed, to play and as the frame in the
-    /// middle.
+    /// Writes the contact sheet of a prompt and seed, as a video and as a picture of the middle
+    /// frame.
     pub(super) fn write_sheet(&self, compared: &Compared, entries: &[Entry]) -> Result<(), StudyError> {
         let sheet = report::sheet(&compared.clips, entries)?;
         let case = &compared.case;
@@ -114,7 +116,8 @@ impl Folder {
     /// Writes the comparison to another folder, with its report and contact sheets.
     ///
     /// # Errors
-    /// The other folder holds a comparison, or a file cannot be read or written.
+    /// [`StudyError::Request`] if the other folder has a comparison; [`StudyError::Io`] or
+    /// [`StudyError::Media`] if a file cannot be read or written.
     pub fn export(&self, to: &Self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
         if to.has_rows() {
             let message = format!("{} holds a comparison: name another folder", to.0.display());
@@ -130,13 +133,13 @@ impl Folder {
         to.write_report(settings, rows)
     }
 
-    /// Where the contact sheet of a prompt (from 0) and seed is.
+    /// The path of the contact sheet of a prompt (from 0) and seed.
     pub fn sheet(&self, number: usize, seed: u64, kind: &str) -> PathBuf {
         self.0.join(SHEETS).join(format!("{:03}-seed{seed}.{kind}", number + 1))
     }
 }
 
-/// Copies a file; whole or not at all.
+/// Copies a file. The copy appears whole or not at all.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StudyError> {
     let bytes = std::fs::read(from).map_err(StudyError::io("cannot read", from))?;
     Ok(write_bytes(to, &bytes)?)

@@ -1,10 +1,11 @@
 //! The experiment on one prompt and seed.
 //!
-//! A short run pays what is paid once: the prompt's encoding, the loading of the model, the
-//! compiling of kernels. Then all strategies run between two runs of the baseline. The difference
-//! of the two is the noise floor, and the strategies are measured against their mean. Every second
-//! case runs backwards: where a machine grows slower or faster in the course of a case, being early
-//! or late then favours nobody.
+//! A short run first does the work that happens only once: encoding the prompt, loading the model
+//! and compiling kernels. Then all strategies run between two runs of the baseline. The difference
+//! of the two baselines is the noise floor, and the strategies are measured against their mean.
+//!
+//! Every second case runs in reverse order. If a machine becomes slower or faster during a case, no
+//! strategy has an advantage from its position.
 
 use std::collections::BTreeSet;
 
@@ -16,30 +17,30 @@ use super::{Case, Compared, Entry, OFF_AGAIN, Row};
 use crate::study::session::Finished;
 use crate::study::{Session, Size, StudyError};
 
-/// How much a run of a strategy is, for a request of so many steps.
+/// The size of a run of a strategy, for a request of `steps` steps.
 pub(super) fn size(entry: &Entry, steps: usize) -> Size {
     let own = entry.config.steps(steps);
     let speedup = entry.target.unwrap_or(1.0) * own as f64 / steps.max(1) as f64;
     Size::run(own, speedup)
 }
 
-/// How much the short run before the baseline is.
+/// The size of the short run before the baseline.
 pub(super) fn warm_up_size() -> Size {
     Size::run(1, 1.0)
 }
 
-/// All strategies of a comparison on a session's engine.
+/// Runs all strategies of a comparison on a session's engine.
 pub(super) struct Experiment<'a, 's> {
     session: &'a Session<'s>,
     request: &'a GenerateRequest,
     entries: &'a [Entry],
     /// The second run of the baseline.
     again: Entry,
-    /// Warnings, each said once.
+    /// Warnings that were already reported. Each is reported once.
     warned: BTreeSet<String>,
 }
 
-/// The first run of the baseline, and what others are compared with.
+/// The first run of the baseline, and its frames, with which other clips are compared.
 struct Baseline {
     run: Finished,
     frames: FloatFrames,
@@ -51,7 +52,7 @@ impl<'a, 's> Experiment<'a, 's> {
         Self { session, request, entries, again, warned: BTreeSet::new() }
     }
 
-    /// Runs everything on one prompt and seed.
+    /// Runs all strategies on one prompt and seed.
     pub fn run(&mut self, case: &Case) -> Result<Compared, StudyError> {
         let steps = self.request.clip.num_inference_steps;
         self.warm_up(case)?;
@@ -75,12 +76,12 @@ impl<'a, 's> Experiment<'a, 's> {
                     rows.push(row(case, entry, &run, &fidelity)?);
                     times.push(run.generated.seconds);
                 }
-                // The other strategies are worth as much without this one.
+                // The results of the other strategies do not depend on this one.
                 Err(error) => self.leave_out(case, entry, &StudyError::from(error)),
             }
         }
         set_speedups(&mut rows, &times, &baseline.run.generated.seconds, &after);
-        // The second baseline has no place in the sheet.
+        // The sheet does not show the second baseline.
         clips.pop();
         if backwards {
             clips.reverse();
@@ -133,13 +134,14 @@ fn row(case: &Case, entry: &Entry, run: &Finished, fidelity: &Fidelity) -> Resul
     })
 }
 
-/// Sets the speed-ups by the clock, from the times of the rows and of the baseline before and after
-/// them.
+/// Sets the speed-ups by the clock, from the times of the rows and of the baselines before and
+/// after them.
 fn set_speedups(rows: &mut [Row], times: &[Seconds], before: &Seconds, after: &Seconds) {
     let whole = |seconds: &Seconds| seconds.denoise + seconds.decode;
     let mean = (0.5 * (before.denoise + after.denoise), 0.5 * (whole(before) + whole(after)));
     for (row, seconds) in rows.iter_mut().zip(times) {
-        // A mean that has this very run in it would say that the clock varies less than it does.
+        // The second baseline is compared only with the first. A mean that includes the second
+        // baseline would understate the noise.
         let full = if row.strategy == OFF_AGAIN { (before.denoise, whole(before)) } else { mean };
         (row.denoise_speedup, row.total_speedup) = (full.0 / seconds.denoise, full.1 / whole(seconds));
     }

@@ -1,4 +1,4 @@
-//! Parts of a comparison, made anywhere, joined into one.
+//! Joins parts of a comparison from different machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use super::settings::Difference;
 use super::shard::{cases, numbers};
 use super::{Folder, Part, Row, Settings, StudyError};
 
-/// Several parts as one comparison.
+/// Several parts, joined to one comparison.
 #[derive(Clone, Debug)]
 pub struct Merged {
     /// The conditions that all parts have in common.
     pub settings: Settings,
-    /// All rows, by prompt and seed as they are listed.
+    /// All rows, in the order of the listed prompts and seeds.
     pub rows: Vec<Row>,
-    /// What the user should know: parts that are missing, or that different GPUs made.
+    /// Warnings for the user: missing parts, or parts from different GPUs.
     pub warnings: Vec<String>,
-    /// Contact sheets, as places in parts and in the whole.
+    /// The contact sheets of the parts.
     sheets: Vec<Sheet>,
 }
 
@@ -39,12 +39,13 @@ struct Read {
     rows: Vec<Row>,
 }
 
-/// Joins the comparisons in these folders. They may be shards of one comparison, or comparisons of
-/// other prompts or seeds under the same conditions. Only the GPUs may differ: every prompt and
-/// seed has its own baseline.
+/// Joins the comparisons in these folders. The folders may have shards of one comparison, or
+/// comparisons of different prompts or seeds under the same conditions. Only the GPUs may differ,
+/// because every prompt and seed has a baseline of its own.
 ///
 /// # Errors
-/// A folder without a comparison; settings that differ; a prompt and seed that two parts have.
+/// [`StudyError::Io`] or [`StudyError::Json`] for a folder without a comparison;
+/// [`StudyError::Request`] if settings differ or two parts have the same prompt and seed.
 pub fn merge(folders: &[PathBuf]) -> Result<Merged, StudyError> {
     let read = |path: &PathBuf| {
         let folder = Folder::new(path);
@@ -72,17 +73,18 @@ pub fn merge(folders: &[PathBuf]) -> Result<Merged, StudyError> {
     }
     let sheets = parts.iter().flat_map(|part| sheets(part, &numbers)).collect();
     let mut rows: Vec<Row> = parts.iter().flat_map(|part| part.rows.iter().cloned()).collect();
-    // The order of the runs within a prompt and seed stays.
+    // The sort is stable, so the order of the runs on a prompt and seed is kept.
     rows.sort_by_key(|row| (numbers[row.prompt.as_str()], row.seed));
     Ok(Merged { settings, rows, warnings, sheets })
 }
 
 impl Merged {
-    /// Writes the comparison as if it had been made in one go: settings, rows, table, figures and
-    /// contact sheets.
+    /// Writes the settings, rows, table, figures and contact sheets, like a comparison on one
+    /// machine.
     ///
     /// # Errors
-    /// The folder holds another comparison, or cannot be written.
+    /// [`StudyError::Request`] if the folder has another comparison; [`StudyError::Io`] or
+    /// [`StudyError::Media`] if a file cannot be read or written.
     pub fn write(&self, folder: &Folder) -> Result<(), StudyError> {
         if folder.has_rows() {
             let message = "the output folder holds a comparison: name another folder for the merged one";
@@ -92,7 +94,7 @@ impl Merged {
         for sheet in &self.sheets {
             for kind in SHEET_KINDS {
                 let from = sheet.part.sheet(sheet.from, sheet.seed, kind);
-                // A part may lack sheets, as a comparison may.
+                // A part may lack sheets.
                 if from.is_file() {
                     copy(&from, &folder.sheet(sheet.to, sheet.seed, kind))?;
                 }
@@ -102,10 +104,10 @@ impl Merged {
     }
 }
 
-/// Fails where two parts were made under different conditions.
+/// Checks that two parts have the same conditions.
 fn check_alike(first: &Read, other: &Read) -> Result<(), StudyError> {
     let place = |part: &Read| part.folder.path().display().to_string();
-    // The GPU may differ, and so may which part it is.
+    // The GPU and the number of the part may differ.
     let comparable = |part: &Read| {
         let mut settings = part.settings.clone();
         (settings.adapter, settings.driver) = (String::new(), String::new());
@@ -146,7 +148,7 @@ fn check_alike(first: &Read, other: &Read) -> Result<(), StudyError> {
     }
 }
 
-/// The name of the first strategy that is not the same in both.
+/// The name of the first strategy that differs.
 fn different_entry(own: &Settings, others: &Settings) -> String {
     let longest = own.strategies.len().max(others.strategies.len());
     let different = (0..longest).find(|i| own.strategies.get(*i) != others.strategies.get(*i));
@@ -157,7 +159,7 @@ fn different_entry(own: &Settings, others: &Settings) -> String {
     })
 }
 
-/// Fails where two parts have the same prompt and seed.
+/// Checks that no two parts have the same prompt and seed.
 fn check_apart(parts: &[Read]) -> Result<(), StudyError> {
     let mut owners: BTreeMap<(&str, u64), &Read> = BTreeMap::new();
     for part in parts {
@@ -177,7 +179,7 @@ fn check_apart(parts: &[Read]) -> Result<(), StudyError> {
     Ok(())
 }
 
-/// What the whole has and these rows have not.
+/// A message about the cases of the whole that have no rows. `None` if all cases have rows.
 fn missing<'a>(part: &Part, rows: impl Iterator<Item = &'a Row>) -> Option<String> {
     let had: BTreeSet<(&str, u64)> = rows.map(|row| (row.prompt.as_str(), row.seed)).collect();
     let all = cases(&part.prompts, part.seeds, &[], None);
@@ -204,7 +206,7 @@ fn sheets(part: &Read, whole: &BTreeMap<&str, usize>) -> Vec<Sheet> {
     cases.into_iter().map(sheet).collect()
 }
 
-/// Different values, each once.
+/// Joins the different values, each once.
 fn joined<'a>(values: impl Iterator<Item = &'a str>) -> String {
     let different: BTreeSet<&str> = values.collect();
     different.into_iter().collect::<Vec<_>>().join(" + ")

@@ -1,4 +1,4 @@
-//! A comparison that somebody asks for: strategies by name, which are still to be tuned.
+//! The request for a comparison, whose strategies are given by name and not tuned yet.
 
 use crate::caching::Evidence;
 use crate::engine::{Facts, GenerateRequest};
@@ -8,63 +8,64 @@ use crate::profiling::profile::Profile;
 use super::{CompareStudy, Part, Settings, tune};
 use crate::study::{Session, StudyError, evidence_of};
 
-/// A comparison that somebody asks for.
+/// A request for a comparison.
 #[derive(Clone, Debug)]
 pub struct CompareRequest {
     /// The model and the clip's settings. The study sets prompt, seed and strategy.
     pub request: GenerateRequest,
-    /// What is generated.
+    /// The prompts of the clips.
     pub prompts: Vec<String>,
-    /// Seeds of each prompt: 0 to `seeds` - 1.
+    /// Number of seeds of each prompt: 0 to `seeds` - 1.
     pub seeds: u64,
-    /// The strategies, as `generate --strategy` takes them.
+    /// The strategies, in the form of `generate --strategy`.
     pub strategies: Vec<String>,
-    /// Speed-ups that each strategy is tuned to. Without any the settings are taken as they are.
+    /// Speed-ups to which each strategy is tuned. If empty, the strategies keep their settings.
     pub speedups: Vec<f64>,
-    /// The prompt for trial runs; one that is not compared.
+    /// The prompt for trial runs. It should not be one of the compared prompts.
     pub tuning_prompt: String,
-    /// Which part of the comparison is to be made; all of it if `None`.
+    /// The part of the comparison to make. `None` for the whole comparison.
     pub shard: Option<super::Shard>,
 }
 
 impl CompareRequest {
-    /// Finds what can never be compared before anything runs. Gives the bytes of deltas that one of
-    /// the strategies keeps at most.
+    /// Checks the request before anything runs. Returns the largest number of bytes of deltas that
+    /// a strategy keeps.
     ///
     /// # Errors
-    /// Frames that are too small for LPIPS; names, settings and files that are wrong; a profile that
-    /// is missing; settings that tuning would replace.
+    /// [`StudyError`] for frames that are too small for LPIPS, for wrong names, settings and files,
+    /// for a missing profile, and for settings that tuning would replace.
     pub fn check(&self, facts: &Facts, profile: Option<&Profile>) -> Result<u64, StudyError> {
         self.check_with(facts, &evidence_of(facts, profile))
     }
 
-    /// As [`CompareRequest::check`], with evidence that is at hand.
+    /// The same as [`CompareRequest::check`], with given evidence.
     ///
     /// # Errors
-    /// As [`CompareRequest::check`].
+    /// The errors of [`CompareRequest::check`].
     pub fn check_with(&self, facts: &Facts, evidence: &Evidence) -> Result<u64, StudyError> {
         check_size(&self.request)?;
         tune::check(&self.names(), &self.speedups, &self.request, facts, evidence)
     }
 
-    /// The prompts that the strategies are made on, by profile and by trial.
+    /// The prompts from which the strategies are made, by a profile or by trial runs.
     pub fn known_prompts(&self, profile: Option<&Profile>) -> Vec<String> {
         let tuned = !self.speedups.is_empty() && self.names().into_iter().any(tune::by_trial);
         let profiled = profile.into_iter().flat_map(|profile| profile.prompts.clone());
         profiled.chain(tuned.then(|| self.tuning_prompt.clone())).collect()
     }
 
-    /// The conditions of the comparison on an engine, before strategies are chosen.
+    /// The conditions of the comparison on a session's engine, without strategies.
     pub fn settings(&self, session: &Session, facts: &Facts, profile: Option<&Profile>) -> Settings {
         let part = self.shard.map(|shard| Part { shard, prompts: self.prompts.clone(), seeds: self.seeds });
         let known_prompts = self.known_prompts(profile);
         Settings { part, known_prompts, ..Settings::new(&self.request, facts, session.engine()) }
     }
 
-    /// Tunes the strategies; the comparison that can then be made.
+    /// Tunes the strategies and returns the comparison with the tuned strategies.
     ///
     /// # Errors
-    /// As [`CompareRequest::check`]; [`StudyError::Cancelled`]; a job that failed.
+    /// The errors of [`CompareRequest::check`]; [`StudyError::Cancelled`]; the error of a failed
+    /// job.
     pub fn tune(
         &self,
         session: &Session,
@@ -78,7 +79,7 @@ impl CompareRequest {
         Ok(self.study(Settings { strategies, ..self.settings(session, facts, profile) }))
     }
 
-    /// The comparison under conditions that are settled, without rows.
+    /// The comparison under given conditions, without rows.
     pub fn study(&self, settings: Settings) -> CompareStudy {
         let (request, prompts, seeds) = (self.request.clone(), self.prompts.clone(), self.seeds);
         CompareStudy { request, prompts, seeds, settings, rows: Vec::new() }
@@ -89,7 +90,7 @@ impl CompareRequest {
     }
 }
 
-/// Fails for frames that are too small for LPIPS.
+/// Checks that the frames are large enough for LPIPS.
 fn check_size(request: &GenerateRequest) -> Result<(), StudyError> {
     if request.clip.width.min(request.clip.height) < LPIPS_MIN_SIDE {
         let message = format!("LPIPS needs {LPIPS_MIN_SIDE} pixels a side: choose a larger size");

@@ -1,4 +1,4 @@
-//! What is compared, and under which conditions: settings.json.
+//! The conditions and strategies of a comparison, which are stored in settings.json.
 
 use serde_json::Value;
 
@@ -7,47 +7,47 @@ use crate::engine::{Engine, Facts, GenerateRequest};
 
 use super::{Part, StudyError};
 
-/// What is compared, and under which conditions.
+/// The conditions and strategies of a comparison.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
     /// Name and version of the program.
     pub program: String,
-    /// Name of the GPU; of all GPUs in a comparison that was merged.
+    /// Name of the GPU. A merged comparison has the names of all GPUs.
     pub adapter: String,
-    /// Its driver.
+    /// Driver of the GPU.
     pub driver: String,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
-    /// Fingerprint of the VAE's.
+    /// Fingerprint of the VAE's weights.
     pub vae_id: String,
     /// Width and height in pixels.
     pub size: [usize; 2],
-    /// Frames of a clip.
+    /// Number of frames of a clip.
     pub num_frames: usize,
-    /// Denoising steps.
+    /// Number of denoising steps.
     pub num_inference_steps: usize,
-    /// Guidance.
+    /// Guidance scale.
     pub guidance_scale: f64,
     /// Name of the solver.
     pub scheduler: String,
     /// Shift of the sigmas.
     pub flow_shift: f64,
-    /// The prompts that strategies were made on, by profile and by trial. Others should be
-    /// compared.
+    /// The prompts from which strategies were made, by a profile or by trial runs. A fair
+    /// comparison uses other prompts.
     pub known_prompts: Vec<String>,
-    /// Which part of a larger comparison this is.
+    /// The part of a larger comparison. `None` for a whole comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// What is compared.
+    /// The strategies.
     pub strategies: Vec<Entry>,
 }
 
 /// One strategy to compare.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
-    /// Its name in tables.
+    /// The name in tables.
     pub name: String,
-    /// The speed-up that it was tuned to.
+    /// The speed-up to which the strategy was tuned.
     pub target: Option<f64>,
     /// The PSNR in decibels that the planner expects.
     pub expected: Option<f64>,
@@ -57,14 +57,14 @@ pub struct Entry {
 
 /// A setting in which two comparisons differ.
 pub(super) struct Difference {
-    /// Its name, as people say it.
+    /// The name for messages.
     pub name: String,
-    /// Its value in the first and in the second.
+    /// The value in the first and in the second comparison.
     pub values: [Value; 2],
 }
 
 impl Settings {
-    /// Of a request on an engine, before strategies are chosen.
+    /// The conditions of a request on an engine, without strategies.
     pub(super) fn new(request: &GenerateRequest, facts: &Facts, engine: &Engine) -> Self {
         Self {
             program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
@@ -84,17 +84,18 @@ impl Settings {
         }
     }
 
-    /// Bytes of the deltas that one of the strategies keeps at most.
+    /// The largest number of bytes of deltas that a strategy keeps.
     pub fn delta_memory(&self, facts: &Facts) -> u64 {
         let (steps, guided) = (self.num_inference_steps, self.guidance_scale > 1.0);
         self.strategies.iter().map(|entry| facts.strategy_memory(&entry.config, steps, guided)).max().unwrap_or(0)
     }
 
-    /// Takes over the strategies of a comparison that was begun before. `has_rows` says whether it
-    /// has results: without any it may go on with another GPU, and as any part of a larger one.
+    /// Takes the strategies of an earlier comparison in order to resume it. `has_rows` says whether
+    /// the earlier comparison has results. Without results it may continue on another GPU and as
+    /// any part of a larger comparison.
     ///
     /// # Errors
-    /// It compared something else.
+    /// [`StudyError::Request`] if the conditions differ.
     pub fn go_on_with(&mut self, before: Self, has_rows: bool) -> Result<(), StudyError> {
         self.strategies.clone_from(&before.strategies);
         self.known_prompts.clone_from(&before.known_prompts);

@@ -1,5 +1,5 @@
-//! Strategies tuned to a speed-up by FLOPs. Where the plan is known before the run, arithmetic
-//! finds the settings; where a rule decides on the way, trial runs on a prompt of their own do.
+//! Tunes strategies to a speed-up by FLOPs. If the plan is known before the run, arithmetic finds
+//! the settings. If a rule decides during the run, trial runs on a separate prompt find them.
 
 use std::cell::OnceCell;
 
@@ -13,9 +13,10 @@ use super::{Entry, MOST_PSNR};
 use crate::study::session::Finished;
 use crate::study::{Session, Size, StudyError};
 
-/// Halvings of a threshold's range.
+/// Number of times that a threshold's range is halved by trial runs.
 const TRIALS: usize = 8;
-/// The same where the plan is known beforehand, so that a trial costs nothing.
+/// Number of times that the range is halved if the plan is known beforehand and a trial needs no
+/// run.
 const FREE_TRIALS: usize = 40;
 /// The range of thresholds that is searched.
 const THRESHOLDS: (f64, f64) = (1e-4, 1e2);
@@ -28,10 +29,10 @@ pub fn by_trial(text: &str) -> bool {
     known.is_some_and(|config| config.tuning() == Tuning::Threshold && !config.is_planned_ahead())
 }
 
-/// Fails for a strategy that cannot run, before anything is loaded.
+/// Checks that a strategy can run, before anything is loaded.
 ///
 /// # Errors
-/// Those of building the strategy, with its name.
+/// The error of building the strategy, with its name.
 pub fn check_runs(config: &StrategyConfig, evidence: &Evidence) -> Result<(), StudyError> {
     let steps = config.steps(evidence.steps());
     let signal_changes = if config.signal().is_some() { vec![0.0; steps] } else { Vec::new() };
@@ -40,12 +41,12 @@ pub fn check_runs(config: &StrategyConfig, evidence: &Evidence) -> Result<(), St
     built.map_err(|error| StudyError::from(error).within(format!("{} cannot run", config.name())))
 }
 
-/// Fails for strategies and speed-ups that cannot be, before anything runs. Gives the bytes of
-/// deltas that one of the strategies keeps at most.
+/// Checks strategies and speed-ups before anything runs. Returns the largest number of bytes of
+/// deltas that a strategy keeps.
 ///
 /// # Errors
-/// Names, settings and files that are wrong; a profile that is missing; settings that would be
-/// lost.
+/// [`StudyError`] for wrong names, settings, files and speed-ups, for a missing profile, and for
+/// settings that tuning would replace.
 pub fn check(
     names: &[&str],
     speedups: &[f64],
@@ -69,7 +70,8 @@ pub fn check(
     Ok(kept)
 }
 
-/// Fails where tuning would find nothing to turn, or would lose a setting that the user gave.
+/// Checks that a strategy has a setting to tune, and that tuning does not replace a setting of the
+/// user.
 fn check_tunable(text: &str, config: &StrategyConfig, evidence: &Evidence) -> Result<(), StudyError> {
     let wrong = |why: String| Err(StudyError::Request(format!("{text} cannot be tuned to speed-ups: {why}")));
     if text.ends_with(".json") {
@@ -86,19 +88,19 @@ fn check_tunable(text: &str, config: &StrategyConfig, evidence: &Evidence) -> Re
     }
 }
 
-/// The setting that a rule decides by.
+/// The key of the setting that is the rule's threshold.
 fn threshold_key(config: &StrategyConfig, evidence: &Evidence) -> &'static str {
     let settings = config.settings(evidence.shape());
     settings.into_iter().find(|setting| setting.threshold).map_or("", |setting| setting.key)
 }
 
-/// Finds settings that meet a speed-up.
+/// Finds settings that reach a speed-up.
 pub struct Tuner<'a, 's> {
     session: &'a Session<'s>,
     request: GenerateRequest,
     facts: &'a Facts,
     evidence: &'a Evidence,
-    /// Changes of both signals of the time embedding. The first question for them takes a run.
+    /// Changes of both signals of the time embedding. The first access needs a run.
     signals: OnceCell<Vec<[f64; 2]>>,
 }
 
@@ -108,11 +110,11 @@ impl<'a, 's> Tuner<'a, 's> {
         Self { session, request, facts, evidence, signals: OnceCell::new() }
     }
 
-    /// Every strategy at every speed-up that it reaches; as it is without speed-ups. A speed-up
-    /// that is not reached is told as a warning and left out.
+    /// Every strategy at every speed-up that it reaches. A speed-up that is not reached gives a
+    /// warning and is left out. Without speed-ups, the strategies keep their settings.
     ///
     /// # Errors
-    /// As [`check`]; [`StudyError::Cancelled`]; a job that failed.
+    /// The errors of [`check`]; [`StudyError::Cancelled`]; the error of a failed job.
     pub fn entries(&self, names: &[&str], speedups: &[f64]) -> Result<Vec<Entry>, StudyError> {
         let mut entries = Vec::new();
         let wanted = names.iter().flat_map(|name| speedups.iter().map(move |speedup| (*name, *speedup)));
@@ -135,7 +137,7 @@ impl<'a, 's> Tuner<'a, 's> {
         Ok(entries)
     }
 
-    /// How much tuning a strategy takes at most.
+    /// The largest size of tuning a strategy.
     fn size(&self, text: &str, speedup: f64) -> Size {
         if by_trial(text) { Size::run(self.steps(), speedup).times(TRIALS) } else { Size::default() }
     }
@@ -159,7 +161,7 @@ impl<'a, 's> Tuner<'a, 's> {
         }
     }
 
-    /// The configuration whose plan comes nearest to a speed-up.
+    /// The candidate whose speed-up is nearest to the wanted one.
     fn nearest(&self, candidates: Vec<StrategyConfig>, speedup: f64) -> Result<Tuned, StudyError> {
         let mut best: Option<Tuned> = None;
         for mut config in candidates {
@@ -169,7 +171,7 @@ impl<'a, 's> Tuner<'a, 's> {
         best.ok_or_else(|| StudyError::Failed("a strategy without candidates".into()))
     }
 
-    /// Bisects a rule's threshold: a higher one reuses more.
+    /// Bisects a rule's threshold. A higher threshold reuses more.
     fn by_threshold(&self, base: &StrategyConfig, speedup: f64) -> Result<Tuned, StudyError> {
         let (mut low, mut high) = THRESHOLDS;
         let key = threshold_key(base, self.evidence);
@@ -187,8 +189,8 @@ impl<'a, 's> Tuner<'a, 's> {
         best.ok_or_else(|| StudyError::Failed("a threshold was not tried".into()))
     }
 
-    /// The speed-up that a strategy reaches; the strategy is kept if it comes nearer than the best
-    /// so far.
+    /// Returns the speed-up that a strategy reaches, and keeps the strategy in `best` if it is
+    /// nearer to the wanted speed-up.
     fn keep_nearer(&self, best: &mut Option<Tuned>, config: StrategyConfig, speedup: f64) -> Result<f64, StudyError> {
         let reached = self.speedup(&config, speedup)?;
         if best.as_ref().is_none_or(|best| miss(reached, speedup) < miss(best.reached, speedup)) {
@@ -197,7 +199,8 @@ impl<'a, 's> Tuner<'a, 's> {
         Ok(reached)
     }
 
-    /// The FLOP speed-up: by arithmetic where possible, else measured on the tuning prompt.
+    /// The speed-up by FLOPs, computed if the plan is known and measured on the tuning prompt
+    /// otherwise.
     fn speedup(&self, config: &StrategyConfig, wanted: f64) -> Result<f64, StudyError> {
         let plans = match self.preview(config)? {
             Some(plans) => plans,
@@ -209,7 +212,7 @@ impl<'a, 's> Tuner<'a, 's> {
         Ok(self.facts.cost.speedup_to(self.steps(), &plans, self.request.clip.guided()))
     }
 
-    /// The plans of a strategy that knows them beforehand.
+    /// The plans of a strategy, or `None` if they are not known beforehand.
     fn preview(&self, config: &StrategyConfig) -> Result<Option<Vec<StepPlan>>, StudyError> {
         let signal_changes = match config.signal() {
             Some(signal) => {
@@ -244,7 +247,7 @@ struct Tuned {
     reached: f64,
 }
 
-/// How far a speed-up is from the one that is wanted.
+/// The distance of a speed-up from the wanted one.
 fn miss(reached: f64, wanted: f64) -> f64 {
     (reached / wanted).ln().abs()
 }
