@@ -58,18 +58,18 @@ pub enum StudyError {
     /// A file is not JSON of the expected form.
     #[error("{} is not of a comparison of this version of the program", path.display())]
     Json {
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// serde's reason, with line and column.
         source: serde_json::Error,
     },
     /// A result cannot be written as JSON.
     #[error("the result cannot be written as JSON")]
     Unwritable(#[source] serde_json::Error),
-    /// An error, and where or when it came up.
+    /// An error with its context.
     #[error("{context}")]
     Within {
-        /// Where or when.
+        /// The context: where or when the error occurred.
         context: String,
         /// The error.
         source: Box<Self>,
@@ -86,18 +86,18 @@ impl From<EngineError> for StudyError {
 }
 
 impl StudyError {
-    /// `what` could not be done with a file or folder: "cannot read".
+    /// An error of the system. `what` names the failed action, for example "cannot read".
     pub(super) fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { context: format!("{what} {}", path.display()), source }
     }
 
-    /// The same error with where or when it came up.
+    /// The same error with its context: where or when it occurred.
     #[must_use]
     pub fn within(self, context: impl Into<String>) -> Self {
         Self::Within { context: context.into(), source: Box::new(self) }
     }
 
-    /// The error itself, without where or when it came up.
+    /// The error without its contexts.
     pub fn root(&self) -> &Self {
         match self {
             Self::Within { source, .. } => source.root(),
@@ -105,7 +105,7 @@ impl StudyError {
         }
     }
 
-    /// The error and its causes on one line, each said once.
+    /// The error and its causes on one line, each once.
     pub fn full(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);
@@ -119,7 +119,8 @@ impl StudyError {
         text
     }
 
-    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    /// Whether the caller asked for something impossible. All other errors are failures of a
+    /// possible request.
     pub fn is_wrong_use(&self) -> bool {
         match self.root() {
             Self::Request(_) | Self::Profile { source: ProfilingError::Misfit(_), .. } => true,
@@ -130,7 +131,7 @@ impl StudyError {
         }
     }
 
-    /// Whether the study ended because somebody cancelled it.
+    /// Whether the study ended because it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self.root(), Self::Cancelled)
     }

@@ -5,7 +5,7 @@
 //! ```text
 //! Session(engine, cancel, listener) ──> study.run(&session) ──> result
 //!                    │                        │
-//!                    └── Cancel::cancel()     └──> StudyEvent: Progress, Warning, Profiled, Compared
+//!                    └── Cancel::cancel()     └──> StudyEvent (progress, warnings, results)
 //! ```
 //!
 //! A study runs on the caller's engine and thread, one job at a time. Any thread can cancel it at
