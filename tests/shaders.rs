@@ -47,8 +47,12 @@ fn every_permutation_declares_the_arguments_that_the_host_passes() {
             ("constants", constants(interface), wgsl.constants(interface)),
         ] {
             if rust != wgsl {
+                let only = |of: &[String], other: &[String]| {
+                    of.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>().join(", ")
+                };
+                let [in_rust, in_wgsl] = [only(&rust, &wgsl), only(&wgsl, &rust)];
                 let name = permutation.name();
-                failures.insert(format!("{name}: {what}\n  Rust: {}\n  WGSL: {}", rust.join(", "), wgsl.join(", ")));
+                failures.insert(format!("{name}: {what}\n  only in Rust: {in_rust}\n  only in WGSL: {in_wgsl}"));
             }
         }
     }
