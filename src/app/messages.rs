@@ -17,7 +17,7 @@ impl App {
         let log = &mut self.shared.log;
         match message {
             Message::Opened(engine) => self.opened(engine),
-            Message::Event(event, records) => self.event(*event, records),
+            Message::Event { event, records } => self.event(*event, records),
             Message::Ended(number) if self.link.uses(number) => self.broken(),
             Message::Ended(_) => {}
             Message::Model(answer) => {
@@ -27,12 +27,12 @@ impl App {
                     self.take_answer(*answer);
                 }
             }
-            Message::Likeness(of, likeness) => {
-                self.shared.likeness.insert(of, likeness.map_or(Comparison::Cannot, Comparison::Found));
+            Message::Compared { pair, likeness } => {
+                self.shared.likeness.insert(pair, likeness.map_or(Comparison::Cannot, Comparison::Found));
             }
-            Message::Loaded(path, Ok(loaded)) => self.add_loaded(path, loaded.capture, loaded.damage),
-            Message::Loaded(_, Err(error)) | Message::Failed(error) => log.add(Level::Error, error),
-            Message::Mask(run, bits) => {
+            Message::Loaded { path, loaded } => self.add_loaded(path, loaded.capture, loaded.damage),
+            Message::Failed(error) => log.add(Level::Error, error),
+            Message::Mask { run, bits } => {
                 self.shared.runs.keep_mask(run);
                 self.shared.runs.paint(run, Some(bits));
                 self.panes.notice(News::MaskOpened);
@@ -46,9 +46,9 @@ impl App {
                 let name = self.shared.form.strategy().name();
                 self.shared.log.add(Level::Note, format!("The next run uses the strategy \"{name}\"."));
             }
-            Message::Saved(saved, path) => {
+            Message::Saved { what, path } => {
                 log.add(Level::Note, format!("Saved {}", path.display()));
-                match saved {
+                match what {
                     Saved::Capture(run) => {
                         self.shared.prefs.remember_capture(&path);
                         self.shared.runs.saved(run, path);

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::data::change::Undo;
-use super::data::form::{Form, Prediction};
+use super::data::form::Form;
 use super::data::log::Level;
 use super::data::model::ModelQuery;
+use super::data::prediction::Prediction;
 use super::{App, Shared};
 use crate::caching::{PublishedTea, StrategyConfig};
 use crate::engine::{ClipSettings, Facts, GenerateRequest, clip_settings_of};

@@ -7,6 +7,7 @@ pub mod likeness;
 pub mod log;
 pub mod model;
 pub mod plan_edit;
+pub mod prediction;
 pub mod prefs;
 pub mod runs;
 pub mod selection;

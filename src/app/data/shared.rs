@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::app::data::change::{Change, Undo};
-use crate::app::data::form::{Form, Listed, Prediction, Trouble};
+use crate::app::data::form::{Form, Listed};
 use crate::app::data::job::{Adapter, Job};
 use crate::app::data::likeness::{ClipPair, Comparison, Likeness};
 use crate::app::data::log::Log;
 use crate::app::data::model::{ModelQuery, ModelStatus};
+use crate::app::data::prediction::{Prediction, Trouble};
 use crate::app::data::prefs::Prefs;
 use crate::app::data::runs::{Run, Runs};
 use crate::app::data::selection::Selection;

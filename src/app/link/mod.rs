@@ -34,23 +34,48 @@ pub enum Message {
     /// The engine was opened, or why not.
     Opened(Result<Engine, String>),
     /// An event of the engine with its records for the capture. Frames already became bytes.
-    Event(Box<Event>, Vec<Record>),
+    Event {
+        /// The event.
+        event: Box<Event>,
+        /// Its records.
+        records: Vec<Record>,
+    },
     /// The engine with this number has ended: it was closed, or its thread panicked.
     Ended(u64),
     /// The answer to a query about a model.
     Model(Box<ModelAnswer>),
-    /// The likeness of two clips; `None` if they cannot be compared.
-    Likeness(ClipPair, Option<Likeness>),
-    /// A capture was read, or why not.
-    Loaded(PathBuf, Result<Box<file::Loaded>, String>),
-    /// A mask for a run was read, one bit a token.
-    Mask(u64, Vec<bool>),
+    /// Two clips were compared.
+    Compared {
+        /// Their runs.
+        pair: ClipPair,
+        /// Their likeness; `None` if they cannot be compared.
+        likeness: Option<Likeness>,
+    },
+    /// A capture was read.
+    Loaded {
+        /// Its file.
+        path: PathBuf,
+        /// The capture.
+        loaded: Box<file::Loaded>,
+    },
+    /// A mask was read.
+    Mask {
+        /// The run that it is for.
+        run: u64,
+        /// One bit a token.
+        bits: Vec<bool>,
+    },
     /// A model's folder was chosen.
     ModelChosen(PathBuf),
     /// A strategy was read.
     Strategy(StrategyConfig),
     /// Something was saved.
-    Saved(Saved, PathBuf),
+    Saved {
+        /// What was saved.
+        what: Saved,
+        /// Its file.
+        path: PathBuf,
+    },
     /// Something did not work. The text is for the user.
     Failed(String),
 }
@@ -124,7 +149,7 @@ impl Link {
         self.messenger.spawn(move |messenger| {
             for event in events {
                 let records = event.records();
-                if !messenger.send(Message::Event(Box::new(event), records)) {
+                if !messenger.send(Message::Event { event: Box::new(event), records }) {
                     break;
                 }
             }
@@ -179,9 +204,10 @@ impl Link {
     }
 
     /// Compares the clips of two runs.
-    pub fn compare(&self, of: ClipPair, baseline: Arc<Capture>, current: Arc<Capture>) {
+    pub fn compare(&self, pair: ClipPair, baseline: Arc<Capture>, current: Arc<Capture>) {
         let alike = move || likeness(baseline.clip.as_ref()?, current.clip.as_ref()?);
-        self.messenger.answer(move || Message::Likeness(of, None), move || Message::Likeness(of, alike()));
+        let compared = move |likeness| Message::Compared { pair, likeness };
+        self.messenger.answer(move || compared(None), move || compared(alike()));
     }
 
     /// Reads a capture.
@@ -218,8 +244,10 @@ fn likeness(a: &Frames, b: &Frames) -> Option<Likeness> {
 
 /// Reads a capture.
 pub fn read_capture(path: PathBuf) -> Message {
-    let loaded = file::open(&path).map(Box::new).map_err(|error| error.to_string());
-    Message::Loaded(path, loaded)
+    match file::open(&path) {
+        Ok(loaded) => Message::Loaded { path, loaded: Box::new(loaded) },
+        Err(error) => Message::Failed(error.to_string()),
+    }
 }
 
 /// Reads a strategy.
@@ -232,7 +260,7 @@ pub fn read_mask(path: &Path, run: u64, grid: [usize; 3]) -> Message {
     let pictures = media::read_gray(path).map_err(|error| error.to_string());
     let mask = pictures.and_then(|pictures| mask::file(&pictures, grid).map_err(|error| error.to_string()));
     match mask {
-        Ok(found) => Message::Mask(run, found.mask.bits().to_vec()),
+        Ok(found) => Message::Mask { run, bits: found.mask.bits().to_vec() },
         Err(error) => Message::Failed(format!("The mask cannot be used: {error}")),
     }
 }

@@ -314,7 +314,7 @@ impl Messenger {
         let name = name.as_deref().unwrap_or(saveable.name);
         self.ask(Dialog::save(saveable.title, name, saveable.kinds), move |messenger, path: PathBuf| {
             let written = write(&path);
-            messenger.send(written.map_or_else(Message::Failed, |()| Message::Saved(saved, path)));
+            messenger.send(written.map_or_else(Message::Failed, |()| Message::Saved { what: saved, path }));
         });
     }
 }

@@ -6,11 +6,17 @@ use std::path::Path;
 /// Other modules of the window that a folder's sources name, besides those that it may know.
 fn strangers(folder: &str, may_know: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app").join(folder);
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app").join(folder)];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
-        // Unit tests may use samples.
+        // Unit tests may use the samples of the window's tests.
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
             for rest in line.split("crate::app::").skip(1) {

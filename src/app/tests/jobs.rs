@@ -1,5 +1,5 @@
-//! Jobs, what they leave behind and what would be lost, worked as users work them. The GPU opens
-//! when the test says so.
+//! Jobs, their results, and what closing the window would lose. The tests use the window as users
+//! do. The GPU opens when the test says so.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use crate::app::{App, Options};
 use crate::caching::{DbCache, EasyCache, MagCache, Origin, StepPlan, StrategyConfig, TeaCache};
 use crate::engine::Stage;
 
-/// A window whose GPU opens when the test says so: what it sends then is what opening it comes to.
+/// A window whose GPU opens when the test sends a value. Opening fails for `true`, and panics for
+/// `false`.
 fn with_slow_gpu() -> (Harness<'static, App>, crossbeam_channel::Sender<bool>, Arc<AtomicUsize>) {
     let (answer, asked) = crossbeam_channel::unbounded::<bool>();
     let opened = Arc::new(AtomicUsize::new(0));
@@ -73,7 +74,7 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
     answer.send(true).unwrap();
     wait(&mut harness, |state| told(state, "no GPU in this test"));
     assert!(matches!(harness.state().shared.job, Job::Idle));
-    // One that nobody waits for any more fails quietly.
+    // If no job waits for the GPU any more, the failure is a warning.
     click(&mut harness, "Generate");
     click(&mut harness, "Cancel");
     answer.send(true).unwrap();
@@ -82,7 +83,7 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
     assert_eq!(opened.load(Ordering::Relaxed), 2, "once while the first job and the second waited, once for the third");
 }
 
-/// What is known to fail is not started: it would only after everything is loaded.
+/// A job that is known to fail is not started. It would fail only after everything is loaded.
 #[test]
 fn a_strategy_that_cannot_work_is_not_started() {
     let (mut harness, _answer, opened) = with_slow_gpu();
@@ -140,7 +141,7 @@ fn what_was_thrown_away_comes_back() {
     assert!(harness.query_by_label_contains("Undo").is_none());
 }
 
-/// Sliders show what a file says: they do not change it by being drawn.
+/// Sliders do not change values from a file by being drawn.
 #[test]
 fn settings_beyond_a_slider_stay_as_they_are() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
@@ -165,7 +166,7 @@ fn a_number_counts_once_it_is_written() {
     harness.event(egui::Event::Text("30".into()));
     harness.run_steps(2);
     assert_eq!(harness.state().shared.form.clip.num_inference_steps, before);
-    // What is being written is generated with.
+    // A job takes over the number that is being written.
     harness.state_mut().shared.form.model = PathBuf::new();
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     harness.run_steps(2);
@@ -173,7 +174,7 @@ fn a_number_counts_once_it_is_written() {
     assert!(told(&harness.state().shared, "Choose a model first"));
 }
 
-/// Tries to close the window; whether it asks first.
+/// Tries to close the window. Returns whether it asks first.
 fn close(harness: &mut Harness<'_, App>) -> bool {
     let tell = |harness: &mut Harness<'_, App>, events| {
         harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default().events = events;
@@ -215,7 +216,7 @@ fn closing_waits_for_a_file_that_is_written() {
     wait(&mut harness, |state| state.saving == 0);
     assert!(harness.query_by_label("Stay").is_none() && harness.query_by_label("Saving...").is_none());
     assert_eq!(std::fs::read_to_string(folder.path().join(save::PROFILE.name)).unwrap(), "{}");
-    // A clip in a file is what the user wanted of the run.
+    // A run whose clip is in a file is not lost.
     let mut long = sample::capture(Kind::Uniform);
     long.steps[3].seconds = 100.0;
     harness.state_mut().shared.runs.add(long, false, None);
@@ -236,7 +237,7 @@ fn closing_asks_before_a_long_run_is_lost() {
     harness.get_by_label("Stay").click();
     harness.run_steps(2);
     assert!(harness.query_by_label("Stay").is_none());
-    // One that was closed could still come back.
+    // A closed run could still come back.
     let closed = harness.state_mut().shared.runs.close(id).unwrap();
     harness.state_mut().shared.undo = Some(Undo::Run(Box::new(closed)));
     assert!(close(&mut harness));
@@ -253,7 +254,7 @@ fn closing_asks_before_a_long_run_is_lost() {
     assert!(commands(&harness).contains(&egui::ViewportCommand::Close));
 }
 
-/// A stage that takes long is seen to go on, in words and seconds.
+/// A long stage counts its seconds.
 #[test]
 fn long_stages_count_their_seconds() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);

@@ -1,5 +1,5 @@
-//! The window as users see and work it: pictures of every pane and of the whole, and what controls
-//! do, by their accessible names.
+//! The window as users see and use it: pictures of every pane and of the whole window, and the
+//! effect of controls, which are found by their accessible names.
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --release --lib app::` draws the pictures of `tests/snapshots`
 //! again.
@@ -112,7 +112,7 @@ pub fn filled(size: [f32; 2], scale: f32, dark: bool) -> Harness<'static, App> {
     harness
 }
 
-/// Whether a run's clip was compared with the baseline's, one way or another.
+/// Whether the comparison of a run's clip with the baseline's has ended.
 pub fn compared(state: &Shared, run: &Run) -> bool {
     matches!(state.comparison(run), Some(Comparison::Found(_) | Comparison::Cannot))
 }
@@ -150,7 +150,7 @@ pub fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     }
 }
 
-/// Waits until a helper thread has told the window.
+/// Waits until messages of other threads have brought the window into a state.
 pub fn wait(harness: &mut Harness<'_, App>, until: impl Fn(&Shared) -> bool) {
     let start = Instant::now();
     while !until(&harness.state().shared) {

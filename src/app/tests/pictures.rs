@@ -3,7 +3,7 @@
 use super::sample::{self, Kind};
 use super::{SETUP, check, filled, window};
 use crate::app::actions::Actions;
-use crate::app::data::form::Prediction;
+use crate::app::data::prediction::Prediction;
 use crate::app::data::selection::MapCell;
 use crate::app::data::shared::Shared;
 use crate::app::draw::theme;

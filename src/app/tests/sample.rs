@@ -7,7 +7,7 @@ use crate::caching::{
 use crate::engine::capture::{BlockRecord, KernelRecord, RunInfo, StepRecord};
 use crate::engine::{Capture, ClipSettings, Frames, MaskRecord, Outcome, Seconds};
 
-/// Which run.
+/// A kind of run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Without reuse.
@@ -83,7 +83,8 @@ fn mask() -> Vec<bool> {
     (0..frames * height * width).map(|i| inside(i / (height * width), i / width % height, i % width)).collect()
 }
 
-/// Early blocks look everywhere, later ones more and more at the square; the last one away from it.
+/// Attention received: early blocks look everywhere, later blocks more and more at the square, the
+/// last block away from it.
 fn received(step: usize, block: usize) -> Vec<f32> {
     let pull = (block as f32 / 3.0 - 0.4) * (0.6 + step as f32 / STEPS as f32);
     let pull = if block == BLOCKS - 1 { -0.6 } else { pull };
@@ -99,7 +100,7 @@ fn received(step: usize, block: usize) -> Vec<f32> {
     raw.iter().map(|value| value / mean).collect()
 }
 
-/// What cross-attention pays to the subject: a third of it inside the square, little elsewhere.
+/// The share of cross-attention for the subject: a third inside the square, little elsewhere.
 fn paid(step: usize) -> Vec<f32> {
     let share = |(i, foreground): (usize, &bool)| {
         let ripple = ((i * 17 + step * 7) % 11) as f32 / 110.0;

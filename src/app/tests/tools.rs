@@ -1,4 +1,4 @@
-//! Painting, planning, pinning and pictures, worked as users work them.
+//! Painting, planning, pinning and pictures, used as users use them.
 
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -71,7 +71,7 @@ fn a_target_is_planned_and_its_price_told_before_it_runs() {
     assert_eq!(goal, Some(Goal::Psnr(30.0)));
     let (_, kept, _) = told(&harness);
     assert!(kept >= 30.0, "{kept}");
-    // More steps: another plan for them, as soon as the profile was asked again.
+    // More steps get another plan as soon as the profile has been read again.
     harness.state_mut().shared.form.clip.num_inference_steps = 20;
     wait(&mut harness, |state| state.prediction.plans.len() == 20 && state.prediction.trouble.is_none());
     assert_eq!(harness.state().shared.form.strategy().key(), "planner");
@@ -91,7 +91,7 @@ fn methods_that_need_a_calibration_have_the_profile_s() {
     let cached = |harness: &Harness<'_, App>| harness.state().shared.form.cached_blocks().unwrap_or_default();
     let background = cached(&harness);
     assert!(background.contains(&9) && !background.contains(&4), "{background:?}");
-    // A block of one's own choice, and the way back.
+    // The user chooses a block, and goes back to the profile's blocks.
     harness.get_by_label("Block 4, foreground: computed").click();
     harness.run_steps(3);
     assert_eq!(cached(&harness).len(), background.len() + 1);
@@ -128,7 +128,7 @@ fn a_calibration_stays_with_its_model() {
     let ratios = |state: &Shared| state.form.strategy().rule::<MagCache>().unwrap().ratios.clone();
     let own = ratios(&harness.state().shared);
     assert!(!own.is_empty());
-    // An answer for this model that comes when another is in use.
+    // An answer for this model, which comes when another model is in use.
     let late = (ModelQuery::of(&harness.state().shared.form), harness.state().shared.model.evidence.clone());
     let (bare, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     other_model(bare.path(), |_| None);
@@ -145,7 +145,7 @@ fn a_calibration_stays_with_its_model() {
         assert_eq!(state.model.evidence.as_ref().and_then(|known| known.profile.clone().ok()), fits);
         assert!(ratios(state).is_empty() && state.prediction.trouble.is_some());
     }
-    // Another prompt and size ask again, but what is wrong is told once.
+    // Another prompt asks again, but a fault is told once.
     for prompt in ["a", "a b", "a b c"] {
         harness.state_mut().shared.form.prompt = prompt.into();
         harness.run_steps(1);
@@ -169,7 +169,7 @@ fn another_model_takes_no_settings_away() {
     harness.run_steps(2);
     wait(&mut harness, |state| !state.reading());
     let before = harness.state().shared.form.clone();
-    // What is no model is none, and changes nothing.
+    // A folder without a model changes nothing.
     let folder = tempfile::tempdir().unwrap();
     harness.state_mut().actions.ask(Action::UseModel(folder.path().into()));
     harness.run_steps(2);
@@ -181,7 +181,7 @@ fn another_model_takes_no_settings_away() {
     assert_ne!(harness.state().shared.form.clip.num_inference_steps, 21);
     harness.get_by_label("Undo: use another model").click();
     harness.run_steps(2);
-    // What the profile knows comes when it has been read again.
+    // The calibrations come when the profile has been read again.
     wait(&mut harness, |state| state.form == before && !state.reading());
     harness.get_by_label("Default settings").click();
     wait(&mut harness, |state| state.form != before);
@@ -204,7 +204,7 @@ fn a_model_that_is_gone_is_told_and_its_settings_come_back() {
     assert_eq!(harness.state().shared.form.clip.num_inference_steps, 21);
 }
 
-/// While the plan is for other steps nothing is generated.
+/// Nothing is generated while the plan is for another number of steps.
 #[test]
 fn generating_waits_for_the_profile() {
     let mut harness = with_demo_model([1360.0, 860.0]);
@@ -221,7 +221,7 @@ fn generating_waits_for_the_profile() {
     assert_eq!(harness.state().shared.prediction.trouble, None);
 }
 
-/// What is known of a model does not hang on the strategy that was chosen when it was asked for.
+/// The facts about a model do not depend on the strategy that was chosen when they were asked for.
 #[test]
 fn a_target_after_fewer_steps_is_for_all_steps() {
     let mut harness = with_demo_model([1360.0, 860.0]);
@@ -254,7 +254,7 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     harness.run_steps(4);
     assert!(!bits(&harness.state().shared).contains(&true));
     assert_eq!(lift(harness.state()), None);
-    // A stroke from the upper left token to the upper right one paints all between.
+    // A stroke from the upper left token to the upper right token paints all tokens between.
     let rect = harness.get_by_label_contains("Mask of run").rect();
     let cell = rect.size() / 8.0;
     let at = |row: f32, column: f32| rect.min + vec2(cell.x * (column + 0.5), cell.y * (row + 0.5));
@@ -270,7 +270,7 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     let frame = painted.chunks(64).position(|frame| frame.contains(&true)).unwrap();
     assert!(painted[frame * 64..frame * 64 + 8].iter().all(|bit| *bit));
     assert_eq!(painted.iter().filter(|bit| **bit).count(), 8);
-    // The stroke is one step back, and one forth again; other buttons paint nothing.
+    // Undo takes the stroke back, and once more brings it again. Other buttons paint nothing.
     harness.get_by_label("Undo painting").click();
     harness.run_steps(4);
     assert!(!bits(&harness.state().shared).contains(&true));
@@ -287,7 +287,7 @@ fn the_mask_is_painted_and_the_blocks_scored_anew() {
     harness.run_steps(4);
     let other = lift(harness.state()).unwrap();
     assert!((other - estimated).abs() > 0.1, "{other} {estimated}");
-    // The keys go on from the middle: down and space adds a token, erase and space takes it away.
+    // The keys start in the middle: down and space adds a token, erase and enter takes it away.
     harness.key_press(Key::ArrowDown);
     harness.run_steps(1);
     harness.key_press(Key::Space);
@@ -376,7 +376,7 @@ fn cells_are_pinned_and_compared() {
     assert_eq!(overlays(harness.state()).len(), 1);
 }
 
-/// What does nothing to the pictures on show has no control beside them.
+/// Controls without an effect on the pictures on show are hidden.
 #[test]
 fn controls_are_those_of_the_comparison() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
@@ -390,7 +390,7 @@ fn controls_are_those_of_the_comparison() {
         assert_eq!([there("Pin cell"), there("Clear")], [pin; 2], "{mode}");
         assert_eq!([there("Mask outline"), there("received")], [outline; 2], "{mode}");
     }
-    // Painting is for one run: it shows that one.
+    // Painting shows one run.
     harness.get_by_label("Paint mask").click();
     harness.run_steps(2);
     assert!(harness.query_by_label("Clear").is_some() && harness.query_by_label("Pin cell").is_some());
@@ -413,7 +413,7 @@ fn steps_and_frames_are_played() {
     harness.get_by_label("Stop playback").click();
     harness.run_steps(2);
     assert!(!preview(harness.state_mut()).view.playing);
-    // Without a loop the last step is the end: there it starts from the first.
+    // Without a loop, playback at the last step starts from the first step.
     preview(harness.state_mut()).view.looping = false;
     harness.state_mut().shared.selection.step = Some(15);
     harness.get_by_label("Play").click();
@@ -437,7 +437,7 @@ fn maps_of_two_runs_are_subtracted() {
 fn an_idle_window_draws_nothing() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
     harness.run_steps(10);
-    // Fails after a few frames if the window goes on asking for more.
+    // Fails if the window asks for more frames without end.
     let frames = harness.try_run().expect("a window that comes to rest");
     assert!(frames <= 2, "{frames}");
 }

@@ -1,4 +1,4 @@
-//! The window as users work it, by the accessible names of its controls.
+//! The window as users use it, by the accessible names of its controls.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +41,8 @@ fn every_control_has_a_name() {
                 Button | CheckBox | RadioButton | Slider | SpinButton | TextInput | MultilineTextInput | ComboBox
             )
         };
-        // Pictures and maps are controls where they can be clicked. Low and narrow ones are the
-        // docking's own bars and handles.
+        // Pictures and maps are controls if they can be clicked. Low or narrow ones are bars and
+        // handles of the docking.
         let clicked = |node: &egui_kittest::Node<'_>| {
             use egui::accesskit::Action;
             let (data, role) = (node.accesskit_node().data(), node.accesskit_node().role());
@@ -74,7 +74,7 @@ fn a_strategy_is_chosen_and_predicted() {
 #[test]
 fn blocks_become_background_by_a_click() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    // Nobody has said yet what the blocks are.
+    // The classes of the blocks are not known yet.
     assert!(harness.query_all_by_label_contains("foreground: computed").next().is_none());
     harness.get_by_label_contains("Block 3, foreground or background: not known").click();
     harness.run_steps(2);
@@ -106,13 +106,13 @@ fn the_selection_stays_in_sight() {
         harness.key_press(Key::ArrowDown);
         harness.run_steps(1);
     }
-    // It scrolls smoothly.
+    // Scrolling takes some frames.
     harness.run_steps(60);
     assert_eq!(harness.state().shared.selection.block, Some(35));
     assert!(seen(&harness, 35) && !seen(&harness, 0));
 }
 
-/// What cannot be done now is not advised.
+/// The window does not advise what cannot be done.
 #[test]
 fn an_empty_window_says_what_to_do_first() {
     let harness = window([1100.0, 700.0], 1.0);
@@ -236,7 +236,7 @@ fn the_window_lasts() {
     assert_eq!((view.frame, view.opacity), (0, 0.25));
 }
 
-/// A run that is going on: half of its steps, more planned.
+/// A live run: some steps are done, others are planned.
 #[test]
 fn a_live_run_shows_how_far_it_is() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
@@ -252,7 +252,7 @@ fn a_live_run_shows_how_far_it_is() {
     assert!(harness.query_by_label("Pause").is_some() && harness.query_by_label("Generate").is_none());
     assert!(harness.query_by_label("7 of 16").is_some());
     check("window-live", &mut harness);
-    // Scores wait for the mask: nothing has to be turned on.
+    // The scores wait for the mask only.
     let app = harness.state_mut();
     app.shared.runs.change(id, |run| Arc::make_mut(&mut run.capture).masks.clear());
     map(app).settings.colouring = Colouring::Lift;
@@ -260,7 +260,7 @@ fn a_live_run_shows_how_far_it_is() {
     assert!(harness.query_all_by_label_contains("Scores come with the foreground mask").next().is_some());
 }
 
-/// The negative prompt's branch is left where there is none, as its buttons are.
+/// A run without guidance has no branch of the negative prompt, and no buttons for it.
 #[test]
 fn an_unguided_run_shows_its_only_branch() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
@@ -274,7 +274,7 @@ fn an_unguided_run_shows_its_only_branch() {
     assert!(!harness.state().shared.selection.uncond && harness.query_by_label("Negative").is_none());
 }
 
-/// Whatever a capture holds, every pane draws it.
+/// Every pane draws captures with any content.
 #[test]
 fn odd_captures_are_drawn() {
     let odd = |change: fn(&mut Capture)| {
@@ -311,7 +311,7 @@ fn odd_captures_are_drawn() {
     }
 }
 
-/// Where the CPU draws the window, pixels and triangles are what a frame costs.
+/// If the CPU draws the window, a frame costs by its pixels and triangles.
 #[test]
 fn few_pixels_are_drawn_twice() {
     let mut harness = filled([1440.0, 900.0], 1.0, true);
@@ -321,7 +321,7 @@ fn few_pixels_are_drawn_twice() {
     assert!((1.0..1.7).contains(&(drawn / (1440.0 * 900.0))), "{drawn} pixels");
 }
 
-/// Area of a mesh's triangles, nearly cut to where it may draw.
+/// The area of a mesh's triangles, approximately inside its clip rectangle.
 fn covered(clipped: &egui::ClippedPrimitive) -> f32 {
     let egui::epaint::Primitive::Mesh(mesh) = &clipped.primitive else { return 0.0 };
     let corner = |at: &u32| mesh.vertices[*at as usize].pos.clamp(clipped.clip_rect.min, clipped.clip_rect.max);

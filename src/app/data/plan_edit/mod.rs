@@ -1,28 +1,28 @@
-//! A plan changed by hand: cells of the map switched between computed and reused. What an edit does
-//! not touch stays as it is, with its forecasts and corrections.
+//! Edits of a plan by hand: cells of the map are switched between computed and reused. Steps that
+//! an edit does not concern keep their forecasts and corrections.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::caching::{Action, BranchPlan, Cell, Correction, Forecast, Segment, StepPlan};
 
-/// What the plan made by hand is called.
+/// The title of a plan made by hand.
 pub const TITLE: &str = "my plan";
 
-/// An edited plan, and what it lost.
+/// An edited plan, and its losses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
-    /// Every step.
+    /// The plans of all steps.
     pub plans: Vec<StepPlan>,
-    /// Steps in which a forecast became "as it was last": what it was made from is no longer
-    /// stored.
+    /// Number of steps whose forecast now holds the newest delta, because another delta that it was
+    /// made from is no longer stored.
     pub held: usize,
-    /// Corrections that are gone.
+    /// Number of corrections that were removed.
     pub uncorrected: usize,
 }
 
 impl Edit {
-    /// What got simpler, in plain words; `None` if nothing did.
+    /// Tells the losses in words; `None` if there are none.
     pub fn simplified(&self) -> Option<String> {
         let count = |count: usize, one: &str, many: &str| match count {
             0 => None,
@@ -37,9 +37,9 @@ impl Edit {
     }
 }
 
-/// Reuses all cells of a rectangle, or computes them all if the prompt's branch reuses them
-/// already. The first step stays computed: there is nothing to reuse yet. Both branches are edited
-/// alike.
+/// Reuses all cells of a rectangle, or computes them all if the prompt's branch already reuses
+/// them. The first step stays computed, because there is nothing to reuse yet. Both branches are
+/// edited alike.
 pub fn toggle(plans: &[StepPlan], blocks: usize, steps: Range<usize>, selected: Range<usize>) -> Edit {
     let steps = steps.start.max(1)..steps.end.min(plans.len());
     let selected = selected.start..selected.end.min(blocks);
@@ -67,8 +67,8 @@ pub fn toggle(plans: &[StepPlan], blocks: usize, steps: Range<usize>, selected: 
     Edit { held: held(plans, &edited, blocks), uncorrected, plans: edited }
 }
 
-/// Whether a correction finds what it was made for: its own step, the skipped ones before it, and
-/// what it forecasts from.
+/// Whether a correction still fits: its own step, the skipped steps before it, and the steps that
+/// it forecasts from did not change.
 fn still_right(before: &[StepPlan], after: &[StepPlan], blocks: usize, step: usize, correction: &Correction) -> bool {
     let Some(first) = step.checked_sub(correction.shares.len()) else { return false };
     let same = |step: usize| before[step].cond == after[step].cond && before[step].uncond == after[step].uncond;
@@ -80,7 +80,7 @@ fn still_right(before: &[StepPlan], after: &[StepPlan], blocks: usize, step: usi
     (first..=step).all(same) && kept(|plan| &plan.cond) && kept(|plan| &plan.uncond)
 }
 
-/// Steps that were forecast in another way than by the newest delta, and no longer are.
+/// The number of steps whose forecast was made from several deltas, and now holds the newest one.
 fn held(before: &[StepPlan], after: &[StepPlan], blocks: usize) -> usize {
     let cells = |plans: &[StepPlan]| -> Vec<Vec<Does>> {
         let plans: Vec<BranchPlan> = plans.iter().map(|plan| plan.cond.clone()).collect();
@@ -93,7 +93,7 @@ fn held(before: &[StepPlan], after: &[StepPlan], blocks: usize) -> usize {
     before.iter().zip(&after).filter(|(before, after)| before.iter().zip(*after).any(simpler)).count()
 }
 
-/// What a block does in a step, and the steps whose deltas it uses, newest first.
+/// The action of a block in a step, with the steps whose deltas it uses, newest first.
 #[derive(Clone, Debug, PartialEq)]
 enum Does {
     Compute,
@@ -113,7 +113,7 @@ impl Does {
         }
     }
 
-    /// The step whose delta is the newest used.
+    /// The step of the newest delta that is used.
     fn newest(&self) -> Option<usize> {
         match self {
             Self::Reuse(_, basis) => basis.first().copied(),
@@ -122,14 +122,14 @@ impl Does {
     }
 }
 
-/// Steps that stored each run of blocks, oldest first.
+/// The steps that stored each run of blocks, oldest first.
 type Stored = HashMap<Range<usize>, Vec<usize>>;
 
 fn newest_of(stored: &Stored, run: &Range<usize>, depth: usize) -> Vec<usize> {
     stored.get(run).into_iter().flat_map(|steps| steps.iter().rev()).take(depth).copied().collect()
 }
 
-/// What every block does in every step.
+/// The action of every block in every step.
 fn cells_of(plans: &[BranchPlan], blocks: usize) -> Vec<Vec<Does>> {
     let mut stored = Stored::new();
     let mut of_step = |(step, plan): (usize, &BranchPlan)| {
@@ -153,14 +153,14 @@ fn cells_of(plans: &[BranchPlan], blocks: usize) -> Vec<Vec<Does>> {
     plans.iter().enumerate().map(&mut of_step).collect()
 }
 
-/// One branch of all steps. A delta belongs to a run of blocks and is used by the same run only:
-/// where one step cuts a run, the step that stored its newest delta and all that use that one are
-/// cut there too. A cut run adds up to what it was whole.
+/// One branch of all steps. A delta belongs to a run of blocks, and only the same run can use it.
+/// If one step cuts a run, the step that stored the run's newest delta and all steps that use this
+/// delta are cut at the same place. The parts of a cut run give the same sum as the whole run.
 struct Branch {
     cells: Vec<Vec<Does>>,
-    /// Where runs of blocks begin and end: `blocks + 1` a step.
+    /// Whether a run of blocks begins or ends before a block: `blocks + 1` values a step.
     cuts: Vec<Vec<bool>>,
-    /// Steps to be written anew; the others stay as they were.
+    /// Whether a step is planned again. Other steps stay as they were.
     anew: Vec<bool>,
 }
 
@@ -184,7 +184,7 @@ impl Branch {
         branch
     }
 
-    /// Cuts a run alike in the step that stores it and in those that use it.
+    /// Cuts a run at the same places in the step that stores it and in the steps that use it.
     fn spread_cuts(&mut self) {
         let links = self.cells.iter().enumerate().flat_map(|(step, row)| {
             row.iter().enumerate().filter_map(move |(block, cell)| Some((step, cell.newest()?, block)))
@@ -209,7 +209,7 @@ impl Branch {
         (1..cuts.len()).map(move |end| cuts[end - 1]..cuts[end])
     }
 
-    /// First blocks of the runs whose delta is used, with the step that stores it.
+    /// The steps and first blocks of the stored runs whose delta is used.
     fn used(&self) -> HashSet<(usize, usize)> {
         let mut used = HashSet::new();
         for step in 0..self.cells.len() {
@@ -223,7 +223,7 @@ impl Branch {
         used
     }
 
-    /// The plans, made from those before the edit.
+    /// The plans after the edit, made from the plans before.
     fn plans(&self, before: &[BranchPlan]) -> Vec<BranchPlan> {
         let used = self.used();
         let step = |(step, before): (usize, &BranchPlan)| {
@@ -238,7 +238,7 @@ impl Branch {
         if let Some(Does::Output(_)) = self.cells[step].first() {
             return before.clone();
         }
-        // The planner stores all blocks of every computed step, and a correction needs it.
+        // The planner stores all blocks of every computed step. A correction needs them.
         let whole = BranchPlan::whole(self.cells[step].len(), Action::Store);
         let action = |run: &Range<usize>| match &self.cells[step][run.start] {
             Does::Reuse(forecast, _) => Action::Reuse(forecast.clone()),
@@ -249,7 +249,7 @@ impl Branch {
         BranchPlan::Blocks(self.runs(step).map(|run| Segment { action: action(&run), blocks: run }).collect())
     }
 
-    /// Forecasts that would be made from other steps than they are meant for hold the newest value.
+    /// Replaces forecasts whose steps changed: they hold the newest value.
     fn hold_what_changed(&self, plans: &mut [BranchPlan], before: &[BranchPlan]) {
         let mut stored = Stored::new();
         let (mut outputs, mut outputs_before) = (Vec::new(), Vec::new());
@@ -284,10 +284,10 @@ impl Branch {
     }
 }
 
-/// Sets the selected blocks of a step. Of what they use nothing is known yet.
+/// Sets the action of the selected blocks of a step. The steps that they use are found later.
 fn set(row: &mut [Does], selected: Range<usize>, reuse: bool) {
     if !reuse && matches!(row.first(), Some(Does::Output(_))) && !selected.is_empty() {
-        // Blocks run: what was a forecast of the output becomes one of the other blocks.
+        // Blocks run: the forecast of the output becomes a forecast of the other blocks.
         row.fill(Does::hold(Vec::new()));
     }
     for cell in row.iter_mut().take(selected.end).skip(selected.start) {
@@ -299,11 +299,11 @@ fn set(row: &mut [Does], selected: Range<usize>, reuse: bool) {
     }
 }
 
-/// Lets cells use the last step that computes their block, where the step that they used no longer
-/// does, or a later one does now.
+/// Lets cells use the last step that computes their block, if the step that they used no longer
+/// computes it, or if a later step now does.
 fn rebase(cells: &mut [Vec<Does>], before: &[Vec<Does>]) {
     for block in 0..cells.first().map_or(0, Vec::len) {
-        // The last step that computes the block, and the last that did not before.
+        // The last step that computes the block, and the last such step that did not before.
         let (mut last, mut new) = (None, None);
         for step in 0..cells.len() {
             let Does::Reuse(_, basis) = &cells[step][block] else {
@@ -324,7 +324,8 @@ fn rebase(cells: &mut [Vec<Does>], before: &[Vec<Does>]) {
     }
 }
 
-/// Steps whose cells changed, those that they use or used, and all that use the same.
+/// Marks the steps whose cells changed, the steps that they use or used, and all other users of
+/// these steps.
 fn touched(before: &[Vec<Does>], after: &[Vec<Does>]) -> Vec<bool> {
     let mut touched: Vec<bool> = before.iter().zip(after).map(|(before, after)| before != after).collect();
     let changed = (0..after.len()).filter(|step| touched[*step]);
@@ -337,12 +338,12 @@ fn touched(before: &[Vec<Does>], after: &[Vec<Does>]) -> Vec<bool> {
     touched
 }
 
-/// Where neighbouring blocks do different things.
+/// The places where neighbouring blocks act differently.
 fn cell_cuts(row: &[Does]) -> Vec<bool> {
     (0..=row.len()).map(|cut| cut == 0 || cut == row.len() || row[cut - 1] != row[cut]).collect()
 }
 
-/// Where the runs of a plan begin and end.
+/// The places where the runs of a plan begin and end.
 fn plan_cuts(plan: &BranchPlan, blocks: usize) -> Vec<bool> {
     let mut cuts = vec![false; blocks + 1];
     (cuts[0], cuts[blocks]) = (true, true);
@@ -357,132 +358,4 @@ fn plan_cuts(plan: &BranchPlan, blocks: usize) -> Vec<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::caching::{Origin, OutputKind, StrategyConfig, StrategyInputs};
-    use proptest::prelude::*;
-
-    fn accepted(plans: Vec<StepPlan>, blocks: usize) -> Result<(), String> {
-        let inputs = StrategyInputs { steps: plans.len(), blocks, signal_changes: Vec::new() };
-        let plan = StrategyConfig::plan(TITLE, Origin::Hand, plans);
-        plan.build(&inputs).map(drop).map_err(|error| error.to_string())
-    }
-
-    fn reused(plans: &[StepPlan], blocks: usize) -> Vec<bool> {
-        plans.iter().flat_map(|plan| plan.cond.cells(blocks)).map(|cell| cell == Cell::Reused).collect()
-    }
-
-    /// As the planner makes them: forecasts from the last two computed steps, and a correction
-    /// after each gap.
-    fn planner_like(computed: &[bool], blocks: usize) -> Vec<StepPlan> {
-        let mut basis = 0;
-        let mut gap = 0;
-        let mut plan = |(step, computed): (usize, &bool)| {
-            let forecast = || match basis {
-                1 => Forecast(vec![0.97]),
-                _ => Forecast(vec![1.5 + step as f32, -0.5 - step as f32]),
-            };
-            if !*computed && basis > 0 {
-                gap += 1;
-                return StepPlan::both(BranchPlan::whole(blocks, Action::Reuse(forecast())));
-            }
-            let correction = (gap > 0).then(|| Correction { expected: forecast(), shares: vec![0.5; gap] });
-            (basis, gap) = ((basis + 1).min(2), 0);
-            StepPlan { correction, ..StepPlan::both(BranchPlan::whole(blocks, Action::Store)) }
-        };
-        computed.iter().enumerate().map(&mut plan).collect()
-    }
-
-    #[test]
-    fn a_rectangle_is_reused_and_computed_again() {
-        let full = vec![StepPlan::compute(6); 5];
-        let edit = toggle(&full, 6, 0..3, 2..4);
-        use Cell::{Computed, Reused, Stored};
-        assert_eq!(edit.plans[0].cond.cells(6), [Computed, Computed, Stored, Stored, Computed, Computed]);
-        assert_eq!(edit.plans[2].cond.cells(6), [Computed, Computed, Reused, Reused, Computed, Computed]);
-        assert_eq!(edit.plans[3].cond.cells(6), [Computed; 6]);
-        assert_eq!(edit.simplified(), None);
-        accepted(edit.plans.clone(), 6).unwrap();
-        assert_eq!(toggle(&edit.plans, 6, 1..3, 2..4).plans, full);
-    }
-
-    /// Computed steps 0, 1, 4, 7, 10 and 12: the edit of step 5 changes what 4 stores, so what uses
-    /// 4 is held, and no more than that.
-    #[test]
-    fn an_edit_of_the_planner_s_plan_leaves_the_rest_as_it_was() {
-        let computed: Vec<bool> = (0..14).map(|step| [0, 1, 4, 7, 10, 12].contains(&step)).collect();
-        let plans = planner_like(&computed, 6);
-        accepted(plans.clone(), 6).unwrap();
-        let edit = toggle(&plans, 6, 5..6, 2..3);
-        accepted(edit.plans.clone(), 6).unwrap();
-        for step in [0, 1, 2, 3, 11, 12, 13] {
-            assert_eq!(edit.plans[step], plans[step], "step {step}");
-        }
-        let hold = |step: usize| edit.plans[step].cond == BranchPlan::whole(6, Action::Reuse(Forecast::hold()));
-        assert!(hold(8) && hold(9));
-        assert_eq!(edit.plans[5].cond.computed(6), 1);
-        assert_eq!(edit.plans[6].cond.computed(6), 0);
-        // Of the corrections at 4, 7, 10 and 12 the last remains: 4 is cut, 7 and 10 lost what they
-        // are made from.
-        assert_eq!((edit.held, edit.uncorrected), (4, 3));
-        assert!(edit.simplified().is_some_and(|text| text.contains("4 steps") && text.contains("3 corrections")));
-    }
-
-    #[test]
-    fn computing_a_whole_step_keeps_other_gaps() {
-        let computed: Vec<bool> = (0..14).map(|step| step % 3 == 0).collect();
-        let plans = planner_like(&computed, 6);
-        let edit = toggle(&plans, 6, 7..8, 0..6);
-        accepted(edit.plans.clone(), 6).unwrap();
-        for step in (0..7).chain([13]) {
-            assert_eq!(edit.plans[step], plans[step], "step {step}");
-        }
-        assert!(edit.plans[7].cond.is_full(6));
-        // 9 ends the gap that was edited, and 10 and 11 were forecast from 9 and 6: now 7 lies
-        // between.
-        assert_eq!((edit.held, edit.uncorrected), (3, 2));
-    }
-
-    fn mostly_planned() -> impl Strategy<Value = Vec<StepPlan>> {
-        let output = StepPlan::both(BranchPlan::Output(OutputKind::Velocity, Forecast(vec![1.5, -0.5])));
-        (proptest::collection::vec(any::<bool>(), 8), 0usize..4).prop_map(move |(computed, kind)| {
-            let mut plans = match kind {
-                0 => vec![StepPlan::compute(6); 8],
-                _ => planner_like(&computed, 6),
-            };
-            if kind == 1 {
-                // Two outputs are known at any rate; what is corrected after them must not be
-                // forecast otherwise.
-                plans[5] = output.clone();
-                plans.iter_mut().for_each(|plan| plan.correction = None);
-                plans[1] = StepPlan::both(BranchPlan::whole(6, Action::Store));
-                plans[6] = StepPlan::compute(6);
-            }
-            plans
-        })
-    }
-
-    proptest! {
-        /// Whatever is clicked, the engine takes the plan, it reuses what was clicked, and nothing
-        /// else.
-        #[test]
-        fn every_edit_makes_a_plan_that_runs(
-            start in mostly_planned(),
-            edits in proptest::collection::vec((0usize..9, 0usize..9, 0usize..7, 0usize..7), 1..8),
-        ) {
-            prop_assume!(accepted(start.clone(), 6).is_ok());
-            let mut plans = start;
-            for (a, b, c, d) in edits {
-                let (steps, blocks) = (a.min(b).max(1)..a.max(b), c.min(d)..c.max(d));
-                let mut wanted = reused(&plans, 6);
-                let cells: Vec<usize> =
-                    steps.clone().flat_map(|step| blocks.clone().map(move |block| step * 6 + block)).collect();
-                let all = cells.iter().all(|cell| wanted[*cell]);
-                cells.iter().for_each(|cell| wanted[*cell] = !all);
-                plans = toggle(&plans, 6, steps, blocks).plans;
-                prop_assert_eq!(reused(&plans, 6), wanted);
-                prop_assert_eq!(accepted(plans.clone(), 6), Ok(()));
-            }
-        }
-    }
-}
+mod tests;

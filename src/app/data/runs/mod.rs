@@ -93,8 +93,8 @@ impl Run {
         self.capture.steps.iter().map(|step| step.seconds).sum()
     }
 
-    /// Median seconds of steps that computed every block; the first step is left out where there
-    /// are others: it also compiles.
+    /// Median seconds of the steps that computed every block. The first step is left out if there
+    /// are others, because it also compiles.
     pub fn full_step_seconds(&self) -> Option<f64> {
         let run = &self.capture.run;
         let full = |step: &&StepRecord| {
@@ -109,15 +109,15 @@ impl Run {
         times.get(times.len() / 2).copied()
     }
 
-    /// Seconds of all steps so far. Those that compiled kernels took long for a reason that no
-    /// reuse changes and that does not come again: none counts more than a full step.
+    /// Seconds of all steps so far, without the time for compiling kernels: no step counts more
+    /// than a full step.
     fn steady_seconds(&self) -> f64 {
         let full = self.full_step_seconds().unwrap_or(f64::INFINITY);
         self.capture.steps.iter().map(|step| step.seconds.min(full)).sum()
     }
 
-    /// What was saved against a complete run of the same job; without one against the run's own
-    /// full steps.
+    /// The time saved against a complete run of the same job, or against the run's own full steps
+    /// if there is no such run.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
         let (steps, all) = (self.capture.steps.len(), self.capture.run.steps());
         let theirs = match baseline.filter(|other| other.id != self.id) {
@@ -125,7 +125,7 @@ impl Run {
                 let complete = other.capture.steps.len() == other.capture.run.steps();
                 complete.then(|| other.steady_seconds() * steps as f64 / all.max(1) as f64)?
             }
-            // Without reuse there is nothing to save: steps differ by chance alone.
+            // Without reuse nothing is saved: steps differ by chance.
             None if self.capture.hit_rate() == 0.0 => return None,
             None => self.full_step_seconds()? * steps as f64,
         };
@@ -133,11 +133,12 @@ impl Run {
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
     }
 
-    /// Seconds to go, from the work that is to come and the time that such work took.
+    /// An estimate of the remaining seconds, from the remaining work and the time of the work so
+    /// far.
     pub fn eta(&self) -> Option<f64> {
         let run = &self.capture.run;
         let done = self.capture.steps.len();
-        // The first step also compiles kernels: alone it says little of those to come.
+        // The first step also compiles kernels, so it alone says little about later steps.
         if !self.live || done < 2 {
             return None;
         }
@@ -298,19 +299,18 @@ impl Runs {
         self.baseline = id;
     }
 
-    /// The baseline, if the run on show can be laid over it: another run of a clip of the same size.
+    /// The baseline, if the run on show can be laid over it: another run of the same size.
     pub fn shown_baseline(&self) -> Option<&Run> {
         let current = self.current()?;
         self.baseline().filter(|baseline| baseline.id != current.id && same_clip(baseline, current))
     }
 
-    /// The baseline of a run, where both did the same job, so that time and likeness mean
-    /// something.
+    /// The baseline of a run, if both did the same job. Otherwise time and likeness mean nothing.
     pub fn reference_of(&self, run: &Run) -> Option<&Run> {
         self.baseline().filter(|baseline| baseline.id != run.id && differs(baseline, run).is_none())
     }
 
-    /// The runs of the preview: the baseline, the current one and those beside it, at most
+    /// The runs of the preview: the baseline, the run on show and the runs beside it, at most
     /// [`MOST_SHOWN`].
     pub fn shown(&self) -> Vec<&Run> {
         let Some(current) = self.current() else { return Vec::new() };
@@ -370,7 +370,7 @@ pub fn same_clip(a: &Run, b: &Run) -> bool {
     key(a) == key(b)
 }
 
-/// The first setting besides the strategy in which two runs differ; `None` where both did the same
+/// The first setting besides the strategy in which two runs differ. `None` if both did the same
 /// job.
 pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
     let (x, y) = (&a.capture.run, &b.capture.run);
@@ -390,96 +390,4 @@ pub fn differs(a: &Run, b: &Run) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app::tests::sample;
-
-    #[test]
-    fn roles_follow_the_runs() {
-        let mut runs = Runs::default();
-        assert!(runs.current().is_none() && runs.shown().is_empty());
-        let first = runs.add(sample::capture(sample::Kind::Off), false, None);
-        runs.set_baseline(Some(first));
-        assert!(runs.shown_baseline().is_none(), "a run is no baseline of itself");
-        let second = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        assert_eq!(runs.shown_baseline().map(|run| run.id), Some(first));
-        assert_eq!(runs.current().map(|run| run.id), Some(second));
-        runs.close(second);
-        assert_eq!(runs.current().map(|run| run.id), Some(first));
-        runs.close(first);
-        assert!(runs.baseline().is_none() && runs.current().is_none());
-    }
-
-    #[test]
-    fn savings_and_times() {
-        let mut runs = Runs::default();
-        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
-        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        let (off, uniform) = (runs.get(off).unwrap(), runs.get(uniform).unwrap());
-        let saving = uniform.saving(Some(off)).unwrap();
-        assert!(saving.speedup > 1.2 && saving.seconds > 0.0, "{saving:?}");
-        let own = uniform.saving(None).unwrap();
-        assert!((own.speedup - saving.speedup).abs() < 0.3, "{own:?}");
-        assert_eq!((off.eta(), off.saving(None)), (None, None));
-        // The time for compiling does not count, on either side.
-        let compiling = |run: &Run| changed(run, |capture| capture.steps[0].seconds += 100.0);
-        assert!((compiling(uniform).saving(Some(off)).unwrap().speedup - saving.speedup).abs() < 0.2);
-        assert!((uniform.saving(Some(&compiling(off))).unwrap().speedup - saving.speedup).abs() < 0.2);
-    }
-
-    fn changed(run: &Run, change: impl FnOnce(&mut Capture)) -> Run {
-        let mut run = run.clone();
-        change(Arc::make_mut(&mut run.capture));
-        run
-    }
-
-    #[test]
-    fn what_is_to_come_is_estimated() {
-        let mut runs = Runs::default();
-        let id = runs.add(sample::capture(sample::Kind::Uniform), true, None);
-        let whole = runs.get(id).unwrap();
-        let upto = |steps| changed(whole, |capture| capture.steps.truncate(steps));
-        assert_eq!((upto(0).eta(), upto(1).eta(), whole.eta()), (None, None, Some(0.0)));
-        let live = upto(6);
-        let eta = live.eta().unwrap();
-        assert!(eta > 0.0 && eta < whole.denoise_seconds());
-        assert!(changed(&live, |capture| capture.steps[0].seconds += 100.0).eta().unwrap() < 1.1 * eta);
-        // Steps that reuse everything take time too.
-        let skipped = changed(whole, |capture| {
-            capture.steps.truncate(8);
-            let hold = capture.run.expected[4].clone();
-            assert_eq!(hold.cond.computed(8), 0);
-            capture.run.expected[8..].fill(hold);
-        });
-        assert!(skipped.eta().unwrap() > 0.0);
-    }
-
-    #[test]
-    fn only_runs_of_one_job_are_measured_against_each_other() {
-        let mut runs = Runs::default();
-        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
-        assert!(runs.promote(off) && !runs.promote(off));
-        let mut other = sample::capture(sample::Kind::Off);
-        other.run.clip.seed = 7;
-        let other = runs.add(other, false, None);
-        let referred = |runs: &Runs| runs.current().is_some_and(|run| runs.reference_of(run).is_some());
-        assert!(runs.shown_baseline().is_some() && !referred(&runs));
-        assert_eq!(differs(runs.get(off).unwrap(), runs.get(other).unwrap()), Some("seed"));
-        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        assert!(referred(&runs) && !runs.promote(uniform));
-        assert!(runs.promote(other) && !referred(&runs), "a new job has a new baseline");
-    }
-
-    #[test]
-    fn a_closed_run_comes_back_with_its_roles() {
-        let mut runs = Runs::default();
-        let off = runs.add(sample::capture(sample::Kind::Off), false, None);
-        let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
-        runs.set_baseline(Some(off));
-        let closed = runs.close(off).unwrap();
-        assert!(runs.baseline().is_none() && runs.close(off).is_none());
-        runs.reopen(closed);
-        assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [off, uniform]);
-        assert_eq!((runs.baseline().map(|run| run.id), runs.current().map(|run| run.id)), (Some(off), Some(off)));
-    }
-}
+mod tests;
