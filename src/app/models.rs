@@ -9,7 +9,7 @@ use super::data::model::ModelQuery;
 use super::data::prediction::Prediction;
 use super::{App, Shared};
 use crate::caching::{PublishedTea, StrategyConfig};
-use crate::engine::{ClipSettings, Facts, GenerateRequest, clip_settings_of};
+use crate::engine::{ClipSettings, GenerateRequest, RequestInfo, clip_settings_of};
 
 /// The form that a prediction is for.
 pub struct Predicted {
@@ -66,7 +66,7 @@ impl App {
         form.use_strategy(info.strategy.clone());
         if let (true, Some(cost)) = (form.model.as_os_str().is_empty(), info.cost.clone()) {
             // The sizes of deltas and weights are not in a capture.
-            let facts = Facts {
+            let facts = RequestInfo {
                 blocks: info.blocks,
                 token_grid: info.token_grid,
                 delta_bytes: 0,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::engine::{Engine, Facts};
+use crate::engine::{Engine, RequestInfo};
 use crate::profiling::profile::Profile;
 use crate::study::compare::{CompareRequest, Entry, Folder, Row, Settings, Shard, merge, report};
 use crate::study::{Cancel, CompareStudy, Session, StudyError};
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return join(&args.merge, &folder);
     }
     let asked = args.asked()?;
-    let facts = Facts::of(&asked.request)?;
+    let facts = RequestInfo::of(&asked.request)?;
     let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
     let profile = named.fitting_profile(&asked.request.model, &facts)?;
     if !args.resume && folder.has_rows() {
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn run_study(
     args: &Args,
     asked: &CompareRequest,
-    (facts, profile): (&Facts, Option<&Profile>),
+    (facts, profile): (&RequestInfo, Option<&Profile>),
     before: Option<(Settings, Vec<Row>)>,
     session: &Session,
     folder: &Folder,

@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
-    Capture, ClipSettings, Engine, Event, Facts, GenerateRequest, Observe, Received, Record, SchedulerChoice, Stage,
+    Capture, ClipSettings, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo, SchedulerChoice,
+    Stage,
 };
 use crate::media;
 use crate::profiling::profile::Profile;
@@ -133,7 +134,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let mut request = args.request(&model_folder(args.model.as_deref())?)?;
-    let facts = Facts::of(&request)?;
+    let facts = RequestInfo::of(&request)?;
     media::check_clip(&output, request.clip.width, request.clip.height)?;
     // A full run needs none, whatever is wrong with it.
     let wanted = args.strategy.wants_reuse();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::engine::{Engine, Facts, GenerateRequest};
+use crate::engine::{Engine, GenerateRequest, RequestInfo};
 use crate::media::{self, Clip, SheetCell, SheetShape};
 use crate::study::queue::Queue;
 use crate::study::{Cancel, Size};
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let shape = SheetShape { cells, columns, clip: request.clip.size(), shown, scale: args.scale };
     let (width, height) = media::check_grid(&shape)?;
     media::check_clip(&args.output, width, height)?;
-    let engine = Engine::start(open_gpu(&args.gpu, Facts::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
+    let engine = Engine::start(open_gpu(&args.gpu, RequestInfo::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
     let (cancel, bar, mut cells) = (Cancel::default(), StudyBar::new()?, Vec::new());
     let session = bar.session(&engine, &cancel);
     let done = queue.run(&session, |item| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::caching::{Evidence, Goal, GoalPlan, StrategyConfig, catalogue, parse};
-use crate::engine::Facts;
+use crate::engine::RequestInfo;
 use crate::profiling::profile::Profile;
 use crate::study::compare::check_runs;
 use crate::study::find_profile;
@@ -57,7 +57,7 @@ impl StrategyArgs {
     ///
     /// # Errors
     /// A profile that was named cannot be read, or does not fit.
-    pub fn fitting_profile(&self, model: &Path, facts: &Facts) -> anyhow::Result<Option<Profile>> {
+    pub fn fitting_profile(&self, model: &Path, facts: &RequestInfo) -> anyhow::Result<Option<Profile>> {
         match find_profile(model, self.profile.as_deref(), facts) {
             Err(error) if self.profile.is_none() => {
                 let error = anyhow::Error::from(error);

@@ -15,7 +15,6 @@ mod control;
 mod defaults;
 mod denoiser;
 mod error;
-mod facts;
 mod generate;
 mod kept;
 mod masks;
@@ -24,6 +23,7 @@ mod open_model;
 mod outbox;
 mod preview;
 mod request;
+mod request_info;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,10 +46,10 @@ pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, Run
 pub use control::Control;
 pub use defaults::clip_settings_of;
 pub use error::EngineError;
-pub use facts::Facts;
 pub use masks::{MeanPaid, estimate_masks};
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe};
+pub use request_info::RequestInfo;
 
 /// Seconds spent in each part of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -145,7 +145,7 @@ impl Event {
             Self::Step(done) => vec![Record::Step(Box::new(done.record.clone()))],
             Self::Mask(mask) => vec![Record::Mask(mask.clone())],
             Self::Warning(text) => vec![Record::Warning(text.clone())],
-            Self::Finished(generated) => vec![Record::Clip(generated.bytes()), Record::Outcome(generated.outcome())],
+            Self::Finished(generated) => vec![Record::Clip(generated.rgb()), Record::Outcome(generated.outcome())],
             Self::Failed(error) => {
                 vec![Record::Outcome(Outcome { error: Some(error.to_string()), ..Outcome::default() })]
             }
@@ -155,7 +155,7 @@ impl Event {
 
 impl Generated {
     /// The frames as 8-bit RGB.
-    pub fn bytes(&self) -> Frames {
+    pub fn rgb(&self) -> Frames {
         let byte = |value: &f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
         let frames = self.frames.iter().map(|frame| frame.iter().map(byte).collect()).collect();
         Frames { width: self.width, height: self.height, frames }
@@ -166,7 +166,7 @@ impl Generated {
     /// # Errors
     /// Sizes or a rate that no file can hold.
     pub fn clip(&self) -> Result<Clip, MediaError> {
-        let Frames { width, height, frames } = self.bytes();
+        let Frames { width, height, frames } = self.rgb();
         Clip::new(width as u32, height as u32, self.fps, frames)
     }
 

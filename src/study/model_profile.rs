@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::caching::Evidence;
-use crate::engine::Facts;
+use crate::engine::RequestInfo;
 use crate::profiling::profile::Profile;
 
 use super::StudyError;
@@ -18,7 +18,7 @@ pub fn profile_place(model: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`StudyError::Profile`] if the file cannot be read or belongs to another model.
-pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result<Option<Profile>, StudyError> {
+pub fn find_profile(model: &Path, named: Option<&Path>, facts: &RequestInfo) -> Result<Option<Profile>, StudyError> {
     let own = profile_place(model);
     let path = match named {
         Some(path) => path,
@@ -34,7 +34,7 @@ pub fn find_profile(model: &Path, named: Option<&Path>, facts: &Facts) -> Result
 }
 
 /// The evidence for strategies of a request: the facts of the model, and the data of a profile.
-pub fn evidence_of(facts: &Facts, profile: Option<&Profile>) -> Evidence {
+pub fn evidence_of(facts: &RequestInfo, profile: Option<&Profile>) -> Evidence {
     match profile {
         Some(profile) => profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea),
         None => facts.evidence(),
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_named_profile_comes_before_the_models_own() {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-        let facts = Facts::of(&GenerateRequest::of_model(&model, "a cat").unwrap()).unwrap();
+        let facts = RequestInfo::of(&GenerateRequest::of_model(&model, "a cat").unwrap()).unwrap();
         let own = find_profile(&model, None, &facts).unwrap().unwrap();
         assert!(evidence_of(&facts, Some(&own)).plans().is_ok() && evidence_of(&facts, None).plans().is_err());
         let folder = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ mod tests {
         std::fs::write(&place, bare.to_json().unwrap()).unwrap();
         let named = find_profile(&model, Some(&place), &facts).unwrap().unwrap();
         assert!(evidence_of(&facts, Some(&named)).calibration().is_none());
-        let facts = Facts { model_id: "another".into(), ..facts };
+        let facts = RequestInfo { model_id: "another".into(), ..facts };
         let error = find_profile(&model, Some(&place), &facts).unwrap_err();
         assert!(matches!(&error, StudyError::Profile { path, source: ProfilingError::Misfit(_) } if *path == place));
         assert!(error.is_wrong_use());

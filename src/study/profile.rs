@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::caching::{Planner, StrategyConfig};
-use crate::engine::{Facts, GenerateRequest, Observe, Received};
+use crate::engine::{GenerateRequest, Observe, Received, RequestInfo};
 use crate::media::{check_place, write_bytes};
 use crate::profiling::partition::TauRule;
 use crate::profiling::profile::{Profile, Queries};
@@ -72,14 +72,14 @@ impl ProfileStudy {
     /// # Errors
     /// [`StudyError`] for invalid settings, for settings that do not fit the model, and for an
     /// output that cannot be written.
-    pub fn check(&self) -> Result<Facts, StudyError> {
+    pub fn check(&self) -> Result<RequestInfo, StudyError> {
         if self.prompts.is_empty() || self.seeds == 0 {
             return Err(StudyError::Request("a profile needs a prompt and a seed".into()));
         }
         if let Some(output) = &self.output {
             check_place(output)?;
         }
-        let facts = Facts::of(&self.observed(0, 0))?;
+        let facts = RequestInfo::of(&self.observed(0, 0))?;
         self.mask.check(&self.prompts, self.seeds, facts.token_grid)?;
         if let TauRule::Lowest(count) = self.rule
             && count > facts.blocks

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::compare::{CompareRequest, Folder, Row, merge};
 use super::queue::ItemState;
 use super::*;
-use crate::engine::{ClipSettings, Engine, Facts, GenerateRequest};
+use crate::engine::{ClipSettings, Engine, GenerateRequest, RequestInfo};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::profiling::profile::{Profile, Queries};
 
@@ -72,7 +72,7 @@ fn comparison(engine: &Engine, prompts: &[String], shard: Option<&str>) -> Compa
         tuning_prompt: "a rocket".into(),
         shard: shard.map(|shard| shard.parse().unwrap()),
     };
-    let (facts, cancel) = (Facts::of(&asked.request).unwrap(), Cancel::default());
+    let (facts, cancel) = (RequestInfo::of(&asked.request).unwrap(), Cancel::default());
     asked.check(&facts, None).unwrap();
     asked.tune(&Session::new(engine, &cancel, |_| {}), &facts, None).unwrap()
 }

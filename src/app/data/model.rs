@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use crate::app::data::form::Form;
 use crate::caching::Evidence;
-use crate::engine::{ClipSettings, Facts};
+use crate::engine::{ClipSettings, RequestInfo};
 use crate::profiling::profile::Profile;
 
 /// What is known about the form's model and size.
 #[derive(Clone, Debug, Default)]
 pub struct ModelStatus {
     /// Facts about the model, or why it cannot be used. `None` until the model has been read.
-    pub facts: Option<Result<Facts, String>>,
+    pub facts: Option<Result<RequestInfo, String>>,
     /// The evidence for strategies. `None` until the model has been read.
     pub evidence: Option<ModelEvidence>,
     /// The query that facts and evidence answer. It differs from the form's query while the model
@@ -22,7 +22,7 @@ pub struct ModelStatus {
 
 impl ModelStatus {
     /// The facts about the model, if it has been read and can be used.
-    pub fn facts(&self) -> Option<&Facts> {
+    pub fn facts(&self) -> Option<&RequestInfo> {
         self.facts.as_ref()?.as_ref().ok()
     }
 
@@ -38,7 +38,7 @@ pub struct ModelAnswer {
     /// The query.
     pub query: ModelQuery,
     /// Facts about the model, or why it cannot be used.
-    pub facts: Result<Facts, String>,
+    pub facts: Result<RequestInfo, String>,
     /// The evidence for strategies, if the model can be used.
     pub evidence: Option<ModelEvidence>,
 }
@@ -85,7 +85,7 @@ pub struct ModelEvidence {
 
 impl ModelEvidence {
     /// Reads the profile in a model's folder, if there is one, and computes the planner's plans.
-    pub fn of(model: &Path, facts: &Facts) -> Self {
+    pub fn of(model: &Path, facts: &RequestInfo) -> Self {
         let path = model.join("profile.json");
         let bare = |profile| Self { evidence: Arc::new(facts.evidence()), profile };
         if !path.is_file() {
@@ -98,7 +98,7 @@ impl ModelEvidence {
     }
 }
 
-fn read(path: &Path, facts: &Facts) -> Result<Evidence, String> {
+fn read(path: &Path, facts: &RequestInfo) -> Result<Evidence, String> {
     let profile = Profile::read(path).map_err(|error| error.to_string())?;
     profile.check_fits(&facts.model_id, facts.blocks).map_err(|error| error.to_string())?;
     let evidence = profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea);

@@ -2,7 +2,7 @@
 
 use crate::app::data::form::Form;
 use crate::caching::{CacheError, Evidence, StepPlan, StrategyInputs, hit_rate};
-use crate::engine::{Facts, limits};
+use crate::engine::{RequestInfo, limits};
 
 /// Why the settings of a strategy cannot work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Prediction {
 
 impl Prediction {
     /// Predicts for a form, and for its model as far as the model is known.
-    pub fn of(form: &Form, facts: Option<&Facts>, evidence: Option<&Evidence>, blocks: usize) -> Self {
+    pub fn of(form: &Form, facts: Option<&RequestInfo>, evidence: Option<&Evidence>, blocks: usize) -> Self {
         let steps = form.strategy().steps(form.clip.num_inference_steps).min(limits::MOST_STEPS);
         let inputs = StrategyInputs { steps, blocks, signal_changes: Vec::new() };
         let contradiction = evidence.and_then(|evidence| form.strategy().clone().calibrate(evidence).err());
@@ -54,7 +54,7 @@ impl Prediction {
             Ok(strategy) => strategy.preview().unwrap_or_default(),
         };
         let guided = form.clip.guided();
-        // Facts from a capture have the cost of a model, but not the sizes of its tensors.
+        // RequestInfo from a capture have the cost of a model, but not the sizes of its tensors.
         let sizes = facts.filter(|facts| facts.delta_bytes > 0);
         let delta_memory = sizes.map(|facts| facts.strategy_memory(form.strategy(), steps, guided));
         let known = facts.filter(|_| !plans.is_empty());

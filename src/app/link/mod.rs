@@ -18,7 +18,7 @@ use crate::app::dialogs::Choose;
 use crate::app::save::Saved;
 use crate::caching::StrategyConfig;
 use crate::engine::capture::file;
-use crate::engine::{Capture, Engine, Event, Facts, Frames, GenerateRequest, Record};
+use crate::engine::{Capture, Engine, Event, Frames, GenerateRequest, Record, RequestInfo};
 use crate::media;
 use crate::metrics;
 use crate::profiling::mask;
@@ -195,7 +195,7 @@ impl Link {
         self.messenger.answer(
             move || answer(asked, Err(BROKEN.into()), None),
             move || {
-                let facts = Facts::of(&request).map_err(|error| error.to_string());
+                let facts = RequestInfo::of(&request).map_err(|error| error.to_string());
                 let read = || facts.as_ref().ok().map(|facts| ModelEvidence::of(&request.model, facts));
                 let evidence = known.or_else(read);
                 answer(query, facts, evidence)

@@ -28,7 +28,7 @@ use crate::app::panes::preview::PreviewPane;
 use crate::app::screenshot::opaque;
 use crate::app::*;
 use crate::caching::PublishedTea;
-use crate::engine::Facts;
+use crate::engine::RequestInfo;
 use crate::media::Clip;
 use sample::Kind;
 
@@ -85,7 +85,7 @@ pub fn fill(app: &mut App, dark: bool) {
     app.take_over_run();
     let info = sample::capture(Kind::Off).run;
     let cost = info.cost.clone().unwrap();
-    app.shared.model.facts = Some(Ok(Facts {
+    app.shared.model.facts = Some(Ok(RequestInfo {
         blocks: 8,
         token_grid: info.token_grid,
         delta_bytes: 320 * 256 * 4,

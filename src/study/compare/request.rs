@@ -1,7 +1,7 @@
 //! The request for a comparison, whose strategies are given by name and not tuned yet.
 
 use crate::caching::Evidence;
-use crate::engine::{Facts, GenerateRequest};
+use crate::engine::{GenerateRequest, RequestInfo};
 use crate::metrics::LPIPS_MIN_SIDE;
 use crate::profiling::profile::Profile;
 
@@ -34,7 +34,7 @@ impl CompareRequest {
     /// # Errors
     /// [`StudyError`] for frames that are too small for LPIPS, for wrong names, settings and files,
     /// for a missing profile, and for settings that tuning would replace.
-    pub fn check(&self, facts: &Facts, profile: Option<&Profile>) -> Result<u64, StudyError> {
+    pub fn check(&self, facts: &RequestInfo, profile: Option<&Profile>) -> Result<u64, StudyError> {
         self.check_with(facts, &evidence_of(facts, profile))
     }
 
@@ -42,7 +42,7 @@ impl CompareRequest {
     ///
     /// # Errors
     /// The errors of [`CompareRequest::check`].
-    pub fn check_with(&self, facts: &Facts, evidence: &Evidence) -> Result<u64, StudyError> {
+    pub fn check_with(&self, facts: &RequestInfo, evidence: &Evidence) -> Result<u64, StudyError> {
         check_size(&self.request)?;
         tune::check(&self.names(), &self.speedups, &self.request, facts, evidence)
     }
@@ -55,7 +55,7 @@ impl CompareRequest {
     }
 
     /// The conditions of the comparison on a session's engine, without strategies.
-    pub fn settings(&self, session: &Session, facts: &Facts, profile: Option<&Profile>) -> Settings {
+    pub fn settings(&self, session: &Session, facts: &RequestInfo, profile: Option<&Profile>) -> Settings {
         let part = self.shard.map(|shard| Part { shard, prompts: self.prompts.clone(), seeds: self.seeds });
         let known_prompts = self.known_prompts(profile);
         Settings { part, known_prompts, ..Settings::new(&self.request, facts, session.engine()) }
@@ -69,7 +69,7 @@ impl CompareRequest {
     pub fn tune(
         &self,
         session: &Session,
-        facts: &Facts,
+        facts: &RequestInfo,
         profile: Option<&Profile>,
     ) -> Result<CompareStudy, StudyError> {
         let evidence = evidence_of(facts, profile);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::caching::StrategyConfig;
-use crate::engine::{Engine, Facts, GenerateRequest};
+use crate::engine::{Engine, GenerateRequest, RequestInfo};
 
 use super::{Part, StudyError};
 
@@ -65,7 +65,7 @@ pub(super) struct Difference {
 
 impl Settings {
     /// The conditions of a request on an engine, without strategies.
-    pub(super) fn new(request: &GenerateRequest, facts: &Facts, engine: &Engine) -> Self {
+    pub(super) fn new(request: &GenerateRequest, facts: &RequestInfo, engine: &Engine) -> Self {
         Self {
             program: concat!("ditscope ", env!("CARGO_PKG_VERSION")).into(),
             adapter: engine.adapter().into(),
@@ -85,7 +85,7 @@ impl Settings {
     }
 
     /// The largest number of bytes of deltas that a strategy keeps.
-    pub fn delta_memory(&self, facts: &Facts) -> u64 {
+    pub fn delta_memory(&self, facts: &RequestInfo) -> u64 {
         let (steps, guided) = (self.num_inference_steps, self.guidance_scale > 1.0);
         self.strategies.iter().map(|entry| facts.strategy_memory(&entry.config, steps, guided)).max().unwrap_or(0)
     }

@@ -7,7 +7,7 @@ use crate::caching::{
     Evidence, Signal, SpeedupTarget, StepPlan, StrategyConfig, StrategyInputs, Tuning, Value, catalogue, name_and_keys,
     parse,
 };
-use crate::engine::{Facts, GenerateRequest, Observe};
+use crate::engine::{GenerateRequest, Observe, RequestInfo};
 
 use super::{Entry, MOST_PSNR};
 use crate::study::session::Finished;
@@ -51,7 +51,7 @@ pub fn check(
     names: &[&str],
     speedups: &[f64],
     request: &GenerateRequest,
-    facts: &Facts,
+    facts: &RequestInfo,
     evidence: &Evidence,
 ) -> Result<u64, StudyError> {
     let (steps, guided) = (request.clip.num_inference_steps, request.clip.guided());
@@ -98,7 +98,7 @@ fn threshold_key(config: &StrategyConfig, evidence: &Evidence) -> &'static str {
 pub struct Tuner<'a, 's> {
     session: &'a Session<'s>,
     request: GenerateRequest,
-    facts: &'a Facts,
+    facts: &'a RequestInfo,
     evidence: &'a Evidence,
     /// Changes of both signals of the time embedding. The first access needs a run.
     signals: OnceCell<Vec<[f64; 2]>>,
@@ -106,7 +106,12 @@ pub struct Tuner<'a, 's> {
 
 impl<'a, 's> Tuner<'a, 's> {
     /// A tuner on the prompt and seed of a request.
-    pub fn new(session: &'a Session<'s>, request: GenerateRequest, facts: &'a Facts, evidence: &'a Evidence) -> Self {
+    pub fn new(
+        session: &'a Session<'s>,
+        request: GenerateRequest,
+        facts: &'a RequestInfo,
+        evidence: &'a Evidence,
+    ) -> Self {
         Self { session, request, facts, evidence, signals: OnceCell::new() }
     }
 

@@ -10,7 +10,7 @@ use super::{EngineError, GenerateRequest};
 
 /// Sizes and costs of a request for its model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct RequestInfo {
     /// Blocks of the transformer.
     pub blocks: usize,
     /// Tokens along frames, height, width.
@@ -35,7 +35,7 @@ pub struct Facts {
     pub cost: ForwardCost,
 }
 
-impl Facts {
+impl RequestInfo {
     /// Reads the model's configurations; its weights are opened but not read.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn deltas_of_a_plan_are_counted_once_a_run_and_branch() {
         let cost = ForwardCost::even(1.0, 0.0, 4);
-        let facts = Facts {
+        let facts = RequestInfo {
             blocks: 4,
             token_grid: [1; 3],
             delta_bytes: 10,
