@@ -11,6 +11,7 @@ mod family;
 mod golden;
 mod masks;
 mod metrics;
+mod own_rule;
 mod parity;
 mod rooms;
 mod sampling;

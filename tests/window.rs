@@ -11,10 +11,10 @@ use egui::{Event, Key, Modifiers, vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-type Window = Harness<'static, App>;
+pub(crate) type Window = Harness<'static, App>;
 
 /// The window. Its save dialogs choose `folder` and the offered file name.
-fn window(folder: &Path) -> Window {
+pub(crate) fn window(folder: &Path) -> Window {
     let folder = folder.to_owned();
     let choose = move |dialog: Dialog| -> Chosen {
         let path = match dialog.purpose {
@@ -49,16 +49,16 @@ fn wait(window: &mut Window, what: &str, until: impl Fn(&Window) -> bool) {
 }
 
 /// Whether the window shows these words anywhere.
-fn said(window: &Window, words: &str) -> bool {
+pub(crate) fn said(window: &Window, words: &str) -> bool {
     window.query_all_by_label_contains(words).next().is_some()
 }
 
-fn click(window: &mut Window, name: &str) {
+pub(crate) fn click(window: &mut Window, name: &str) {
     window.get_by_label(name).click();
     window.run_steps(2);
 }
 
-fn wait_for(window: &mut Window, name: &str) {
+pub(crate) fn wait_for(window: &mut Window, name: &str) {
     wait(window, name, |window| window.query_by_label(name).is_some());
 }
 

@@ -1,4 +1,5 @@
-//! What a model's own runs say about how its predictions hang together: the numbers that calibrated rules and the planner need.
+//! The calibration of a model: numbers from its own full runs that calibrated rules and the planner
+//! need.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +11,11 @@ use crate::sampling::limits::MOST_STORED_STEPS;
 pub struct Calibration {
     /// Noise level of each step, and 0 after the last.
     pub sigmas: Vec<f64>,
-    /// `gram[i][j]`: inner product of the guided residuals (what all blocks together add) of steps i and j, by the number of values.
+    /// `gram[i][j]`: inner product of the guided residuals of steps i and j, divided by the number
+    /// of values. A residual is what all blocks together add.
     pub gram: Vec<Vec<f64>>,
-    /// What becomes of an error: the clean latents' squared error, by that of a step's residual times the step's length squared.
+    /// How far an error is carried on: the squared error of the clean latents, divided by the
+    /// squared error of a step's residual times the step's length squared.
     pub amplification: Vec<f64>,
     /// MagCache's gamma: ratio of the residual's magnitude to that of the step before; 1 at step 0.
     pub magnitude_ratios: Vec<f64>,
@@ -75,8 +78,9 @@ impl Calibration {
         ))
     }
 
-    /// The calibration for another schedule of the same model: predictions between two measured sigmas are taken for a mixture of their
-    /// neighbours. `None` for fewer than two sigmas, or ones that do not fall.
+    /// The calibration for another schedule of the same model. A prediction between two measured
+    /// sigmas counts as a mixture of its neighbours. `None` for fewer than two sigmas, or for
+    /// sigmas that do not fall.
     pub fn resampled(&self, sigmas: &[f64]) -> Option<Self> {
         if sigmas.len() < 2 || !sigmas.windows(2).all(|pair| pair[0] > pair[1]) || self.steps() == 0 {
             return None;
@@ -91,7 +95,8 @@ impl Calibration {
             let terms = at(*a).into_iter().flat_map(|(i, w)| at(*b).map(|(j, u)| w * u * self.gram[i][j]));
             terms.sum()
         };
-        // How the magnitude grew until each measured step, as a logarithm: between these it grows evenly.
+        // How the magnitude grew until each measured step, as a logarithm: between these it grows
+        // evenly.
         let sum = |grown: &mut f64, ratio: &f64| {
             *grown += ratio.ln();
             Some(*grown)
@@ -124,8 +129,10 @@ impl Calibration {
         }
     }
 
-    /// The PSNR to expect of a plan whose latents are off by a squared error: interpolated between measured outcomes, 10 dB a
-    /// factor of ten beyond them; infinite without an error, for the clips are the same. `None` without outcomes.
+    /// The PSNR to expect of a plan whose latents have this squared error. The value is
+    /// interpolated between measured outcomes; beyond these it changes by 10 dB for a factor of
+    /// ten. It is infinite without an error, because the clips are the same. `None` without
+    /// outcomes.
     pub fn expected_psnr(&self, error: f64) -> Option<f64> {
         let mut known = self.outcomes.clone();
         known.retain(|(error, _)| *error > 0.0);

@@ -31,7 +31,7 @@ impl StrategyConfig {
         Self::of(Off {})
     }
 
-    /// The offered rules, with good settings for a number of steps. What a calibration knows is missing.
+    /// The offered rules, with good settings for a number of steps. Calibrations are missing.
     pub fn defaults(steps: usize) -> Vec<Self> {
         catalogue::offered().map(|entry| entry.defaults(steps)).collect()
     }
@@ -71,7 +71,7 @@ impl StrategyConfig {
         self.0.about().key
     }
 
-    /// What tells this strategy from all others in a list: the rule's key, and the title of an own plan.
+    /// Tells this strategy from all others in a list: the rule's key, and the title of an own plan.
     pub fn id(&self) -> String {
         self.own_plan().map_or_else(|| self.key().into(), |plan| format!("{}:{}", self.key(), plan.title))
     }
@@ -86,7 +86,8 @@ impl StrategyConfig {
         self.own_plan().map_or_else(|| self.0.about().label, |plan| &plan.title)
     }
 
-    /// Reads a strategy from a JSON file. [`AnyRule::build`] finds out whether the strategy can work.
+    /// Reads a strategy from a JSON file. [`AnyRule::build`] finds out whether the strategy can
+    /// work.
     ///
     /// # Errors
     /// [`CacheError::Io`]; [`CacheError::File`] for anything else than a strategy, in one line.

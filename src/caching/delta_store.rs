@@ -7,8 +7,9 @@ use super::{CacheError, Forecast};
 use crate::gpu::{Stream, Tensor};
 use crate::ops::{self, Term};
 
-/// The stored deltas of one branch: for every run of blocks, output minus input (eq. 8 and 9), newest first. Each new delta replaces
-/// the oldest kept one; they are never added up (eq. 10 taken literally would count them twice).
+/// The stored deltas of one branch: for every run of blocks, output minus input (eq. 8 and 9),
+/// newest first. Each new delta replaces the oldest kept delta. Deltas are never added up: eq. 10,
+/// taken literally, would count them twice.
 #[derive(Debug)]
 pub struct DeltaStore {
     depth: usize,

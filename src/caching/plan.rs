@@ -1,5 +1,5 @@
-//! The plan of one denoising step: which blocks run, which runs of blocks are replaced by a stored delta, or whether the whole
-//! output is forecast.
+//! The plan of one denoising step: which blocks run, which runs of blocks are replaced by a stored
+//! delta, or whether the whole output is forecast.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::CacheError;
 use crate::sampling::limits::{MOST_BLOCKS, MOST_STORED_STEPS};
 
-/// How a value is forecast from stored ones: a linear combination, newest first. `[1]` holds the newest one;
-/// `[1 + k, -k]` extrapolates from the last two.
+/// The weights that forecast a value from stored values, newest first. `[1]` holds the newest
+/// value; `[1 + k, -k]` extrapolates from the last two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast(pub Vec<f32>);
 
@@ -65,7 +65,8 @@ pub struct Segment {
 pub enum OutputKind {
     /// The predicted velocity.
     Velocity,
-    /// The velocity minus the latents that it was predicted for, added to the latents of now (EasyCache).
+    /// The velocity minus the latents of its step. The forecast adds this to the latents of the
+    /// current step (EasyCache).
     Offset,
 }
 
@@ -104,8 +105,8 @@ impl BranchPlan {
         Self::Blocks(vec![Segment { blocks: 0..count, action }])
     }
 
-    /// `cached` runs do `action`, the blocks between them are computed. Runs must be sorted and disjoint; what lies beyond
-    /// `count` is cut off.
+    /// The `cached` runs do `action`; the blocks between them are computed. Runs must be sorted and
+    /// disjoint. Blocks beyond `count` are cut off.
     pub fn runs(count: usize, cached: &[Range<usize>], action: &Action) -> Self {
         let mut segments = Vec::new();
         let mut next = 0;
@@ -179,7 +180,8 @@ impl BranchPlan {
         self.computed(count) == count
     }
 
-    /// Whether the segments cover blocks `0..count` in order, without gaps; a forecast of the output always fits.
+    /// Whether the segments cover blocks `0..count` in order, without gaps. A forecast of the
+    /// output always fits.
     pub fn fits(&self, count: usize) -> bool {
         let Self::Blocks(segments) = self else { return true };
         let mut next = 0;
@@ -193,12 +195,14 @@ impl BranchPlan {
     }
 }
 
-/// What a computed step tells about the skipped steps before it. Their blocks' residuals were forecast; the same kind of forecast is
-/// made for this step, and by how far its prediction is off, the guided velocity less the one expected, times a share of each skipped
-/// step, corrects what these did to the latents.
+/// The correction of skipped steps by the computed step that ends them.
+///
+/// The residuals of the skipped steps were forecast. The same kind of forecast is made for the
+/// computed step, and the guided velocity minus the forecast velocity is the surprise. A share of
+/// the surprise corrects what each skipped step did to the latents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Correction {
-    /// The forecast of this step's residual of all blocks, from the computed steps before.
+    /// The forecast of the computed step's residual of all blocks, from the computed steps before.
     pub expected: Forecast,
     /// The share of each skipped step, oldest first.
     pub shares: Vec<f32>,
@@ -268,7 +272,8 @@ impl StepPlan {
     }
 }
 
-/// Deltas of one run of blocks that a plan may ask for: far more than any rule uses, and few enough to have memory for.
+/// Deltas of one run of blocks that a plan may ask for: far more than any rule uses, and few enough
+/// for the memory of a GPU.
 const MOST_DELTAS: usize = 16;
 
 /// Checks that plans reuse no more than they stored or computed before.
@@ -309,7 +314,8 @@ pub(super) fn check_reuse(plans: &[StepPlan]) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// A correction needs a step that stores all blocks as one run, what its forecast is made from, and skipped steps before it.
+/// A correction needs three things: its step stores all blocks as one run, enough deltas are stored
+/// for its forecast, and the steps before are skipped.
 fn check_correction(
     correction: &Correction,
     before: &[StepPlan],

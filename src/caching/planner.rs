@@ -1,23 +1,30 @@
-//! The planner: which steps to compute, and how to forecast the others, from a model's own calibration.
+//! The planner: which steps to compute, and how to forecast the other steps, from a model's own
+//! calibration.
 //!
-//! On a skipped step the blocks do not run: what they would add to the residual stream is forecast as a linear combination of what they
-//! added on the last computed steps, with the weights that fit best on the calibration runs. The next computed step tells how far the
-//! forecast for itself would have been off, and with it, in part, how far the skipped steps before it were: the latents are corrected
-//! by these shares ([`Correction`]), without running a block again, as UniPC's corrector does for its own interpolation.
+//! The blocks do not run on a skipped step. A forecast stands for what they would add to the
+//! residual stream: a linear combination of what they added on the last computed steps, with the
+//! weights that fit best on the calibration runs. The next computed step shows how far a forecast
+//! for that step would have been off. This error is also, in part, the error of the skipped steps
+//! before. A share of it corrects the latents ([`Correction`]) without running a block again, as
+//! UniPC's corrector does for its own interpolation.
 //!
-//! All that takes is the Gram matrix G of these residuals r: the weights solve its normal equations, the shares are regressions of one
-//! forecast's error on another's, and the error that a gap between two computed steps leaves in the clean latents,
-//! |sum over the gap of h_s (r_s - forecast - share of the error at its end)|^2, is a quadratic form in G. Here h_s is the step's
-//! length, sigma_s - sigma_(s+1), times the square root of the measured amplification: how far an error made at step s is carried on.
-//! A dynamic program then finds the set of computed steps with the least sum of these errors for every number of them.
+//! Everything follows from the Gram matrix G of the residuals r. The forecast weights solve its
+//! normal equations. The shares are regressions of one forecast's error on another's. The error
+//! that a gap between two computed steps leaves in the clean latents is a quadratic form in G:
+//! |sum over the gap of h_s (r_s - forecast - share of the error at its end)|^2. Here h_s is the
+//! step's length, sigma_s - sigma_(s+1), times the square root of the measured amplification, which
+//! says how far an error made at step s is carried on. A dynamic program finds, for every number of
+//! computed steps, the set with the least sum of these errors.
 
 use super::{Action, BranchPlan, CacheError, Calibration, Correction, Forecast, StepPlan};
 use crate::sampling::limits;
 
-/// Residuals that a forecast combines at most. With corrections a third one brings nothing (`docs/results.md`).
+/// Residuals that a forecast combines at most. With corrections a third residual brings nothing
+/// (`docs/rejected.md`).
 const DEPTH: usize = 2;
-/// Ridge of the normal equations, relative to the residuals' size: neighbours are almost parallel, and large weights of opposite
-/// sign would carry rounding and the plan's own errors on.
+/// Ridge of the normal equations, relative to the residuals' size. Neighbouring residuals are
+/// almost parallel. Without a ridge they would get large weights of opposite sign, which carry
+/// rounding and the plan's own errors on.
 const RIDGE: f64 = 1e-6;
 
 /// What a plan does in a step.
@@ -110,14 +117,17 @@ impl<'a> Planner<'a> {
         self.describe(self.best[count.clamp(1, steps) - 1].clone())
     }
 
-    /// The computed steps, of `steps`, that a speed-up pays for: no more than its share of the blocks' work, and at least one.
+    /// The number of computed steps, of `steps`, that a speed-up pays for: at most its share of the
+    /// blocks' work, and at least one.
     pub fn budget(steps: usize, speedup: f64) -> usize {
-        // A speed-up that was computed from a number of steps gives this number, whatever its last bit is.
+        // A speed-up that was computed from a number of steps gives this number, whatever its last
+        // bit is.
         const ROUNDING: f64 = 1e-6;
         ((steps as f64 / speedup + ROUNDING) as usize).clamp(1, steps.max(1))
     }
 
-    /// Expected squared error of a given choice of computed steps (sorted, the first step among them), and its forecasts.
+    /// The forecasts and the expected squared error of a choice of computed steps. The choice must
+    /// be sorted and contain the first step.
     pub fn describe(&self, computed: Vec<usize>) -> Planned {
         let all = self.h.len();
         let mut steps = vec![PlannedStep::Compute(None); all];
@@ -136,8 +146,9 @@ impl<'a> Planner<'a> {
         Planned { computed, steps, error }
     }
 
-    /// The computed steps with the least error, for every number of them: over the pairs (a, b) of the last two computed steps, b
-    /// advanced one by one. Before two are computed, a stands for nothing and equals the first step.
+    /// The computed steps with the least error, for every number of them. The dynamic program runs
+    /// over the pairs (a, b) of the last two computed steps, and adds one computed step at a time.
+    /// As long as only the first step is computed, a equals b.
     fn search(&self) -> Vec<Vec<usize>> {
         let steps = self.h.len();
         let at = |a: usize, b: usize| a * steps + b;
@@ -210,7 +221,8 @@ impl<'a> Gap<'a> {
 
     /// Least squares weights of the basis for a target.
     fn weights(&self, target: &Target) -> Vec<f64> {
-        // Positive definite thanks to the ridge, as the residuals of a checked calibration are not zero.
+        // Positive definite thanks to the ridge, as the residuals of a checked calibration are not
+        // zero.
         let diagonal = |c: usize| self.gram(c, c) + RIDGE * self.gram(c, c).max(f64::MIN_POSITIVE);
         match (&self.basis[..], &target[..]) {
             ([a, b], [x, y]) => {
@@ -235,16 +247,16 @@ impl<'a> Gap<'a> {
         own - dot(&of_x, y) - dot(&of_y, x) + forecasts
     }
 
-    /// How much of the error at the end is also in something whose error has this inner product with it: a regression, whose
-    /// denominator is kept away from zero. And the squared error at the end.
+    /// The regression of some error on the error at the end, where `common` is the inner product of
+    /// both, and the squared error at the end. The ridge keeps the denominator away from zero.
     fn share(&self, at_end: &Target, common: f64) -> (f64, f64) {
         let own = self.gram(self.end, self.end);
         let error = self.errors((at_end, at_end), own);
         (common / (error + RIDGE * own.max(f64::MIN_POSITIVE)), error)
     }
 
-    /// Squared error that the gap leaves in the latents. Forecasts and their errors are linear in the target, so the sum over the gap
-    /// is one target.
+    /// Squared error that the gap leaves in the latents. Forecasts and their errors are linear in
+    /// the target, so the sum over the gap is one target.
     fn error(&self) -> f64 {
         let std::ops::Range { start, end } = self.steps();
         if start >= end {
@@ -260,7 +272,7 @@ impl<'a> Gap<'a> {
             let (share, left) = self.share(&at_end, common);
             error += share * (share * left - 2.0 * common);
         }
-        // What is no number, from a file of nonsense, must not look like the best plan.
+        // A file of nonsense may give no number here, which must not look like the best plan.
         if error.is_nan() { f64::INFINITY } else { error.max(0.0) }
     }
 
@@ -390,7 +402,8 @@ mod tests {
         assert!((plan.error - total).abs() < 1e-7 + 1e-5 * total, "{} {total}", plan.error);
     }
 
-    /// Residuals on one line in time: forecasts from two are exact, so nothing is left, and nothing is divided by zero.
+    /// The residuals lie on one line in time. Forecasts from two of them are exact, so no error is
+    /// left, and nothing is divided by zero.
     #[test]
     fn a_straight_line_is_forecast_without_error() {
         let mut calibration = calibration(9);

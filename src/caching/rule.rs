@@ -246,7 +246,8 @@ pub trait Rule: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
         Ok(())
     }
 
-    /// Forgets what [`Rule::calibrate`] took over, so that another model's evidence can take its place.
+    /// Forgets what [`Rule::calibrate`] took over, so that another model's evidence can take the
+    /// place.
     fn uncalibrate(&mut self) {}
 
     /// Whether everything that the rule must know of the model is there.

@@ -1,4 +1,5 @@
-//! Which steps are computed: ProfilingDiT's step-level schedule (eq. 11, 12, 15) and its alternatives.
+//! Which steps are computed: ProfilingDiT's step-level schedule (eq. 11, 12, 15) and its
+//! alternatives.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,8 @@ pub struct StepSchedule {
 }
 
 impl Default for StepSchedule {
-    /// The paper's settings for 50 steps; other numbers of steps scale them, see [`StepSchedule::for_steps`].
+    /// The paper's settings for 50 steps. [`StepSchedule::for_steps`] scales them to other numbers
+    /// of steps.
     fn default() -> Self {
         let intervals = Intervals::Decreasing { max: 12.0, min: 3.0, rounding: Rounding::Paper };
         Self { warm_up: 6, last: 1, intervals }
@@ -226,7 +228,7 @@ fn kind<T: Clone + 'static>(field: impl Fn(&mut T) -> &mut StepSchedule + Copy +
     Setting::new(("intervals", "intervals", "Steps from a computed one to the next"), Kind::Choice(KINDS), get, set)
 }
 
-/// One end of the intervals: `get` picks the end, and `set` replaces the end and keeps both in order.
+/// One end of the intervals: `get` picks the end, and `set` replaces it and keeps both in order.
 fn bound<T: Clone + 'static>(
     words: (&'static str, &'static str, &'static str),
     steps: usize,

@@ -1,4 +1,4 @@
-//! What a strategy is: it sees numbers, one step at a time, and answers with plans.
+//! A rule at work: a strategy sees numbers, one step at a time, and answers with plans.
 
 use super::{CacheError, StepPlan};
 
@@ -13,7 +13,8 @@ pub struct StepContext {
     pub latent_step: Option<f64>,
 }
 
-/// What was measured on a step whose cond branch ran through the whole transformer. m(.) is the mean of |.| over all elements.
+/// Measurements of a step whose cond branch ran through the whole transformer. m(.) is the mean of
+/// |.| over all elements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Observation {
     /// m(o): size of the prediction.
@@ -24,7 +25,8 @@ pub struct Observation {
     pub latent_change: Option<f64>,
 }
 
-/// How the delta of the first blocks (the probe) compares with earlier ones. m(.) is the mean of |.| over all elements.
+/// How the delta of the first blocks (the probe) compares with earlier deltas of these blocks. m(.)
+/// is the mean of |.| over all elements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProbeResult {
     /// m(p - p') / m(p'), p' of the step before.
@@ -40,14 +42,16 @@ pub struct ProbeResult {
 pub enum Decision {
     /// Do this.
     Plan(StepPlan),
-    /// Run this many blocks of the cond branch first, then ask [`Strategy::decide`]. The plan that it gives computes these blocks.
+    /// Run this many blocks of the cond branch first, then ask [`Strategy::decide`]. The plan of
+    /// that answer computes these blocks.
     Probe {
         /// Number of blocks, at least 1 and fewer than all.
         blocks: usize,
     },
 }
 
-/// A caching rule. One is made anew for every job, so nothing leaks from one generation into the next.
+/// A caching rule at work. The engine makes a new one for every job, so nothing leaks from one
+/// generation into the next.
 pub trait Strategy: Send {
     /// What to do in a step. Called once a step, in order.
     fn plan(&mut self, now: &StepContext) -> Decision;

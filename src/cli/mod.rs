@@ -9,10 +9,12 @@ mod job;
 mod latents;
 mod plan;
 mod profile;
+#[cfg(feature = "window")]
 mod screenshot;
 pub mod shaders;
 mod sheet;
 mod strategy;
+#[cfg(feature = "window")]
 mod window;
 
 use std::ffi::OsString;
@@ -58,6 +60,7 @@ enum Command {
     /// Measure the kernels and a denoising step on a GPU.
     Bench(bench::Args),
     /// Draw the window with a recorded run as a picture; needs no display
+    #[cfg(feature = "window")]
     Screenshot(screenshot::Args),
     /// List the shaders, or write them out in another language.
     Shaders(shaders::Args),
@@ -138,8 +141,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),
+        #[cfg(feature = "window")]
         Some(Command::Screenshot(args)) => screenshot::run(&args),
+        #[cfg(feature = "window")]
         None => window::run(cli.capture),
+        #[cfg(not(feature = "window"))]
+        None => Err(WrongUse("this build has no window; `ditscope --help` lists the commands".into()).into()),
     }
 }
 

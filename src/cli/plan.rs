@@ -19,7 +19,8 @@ pub struct Args {
     /// Keep this many dB to the clip without reuse, in the expected mean over prompts
     #[arg(long, value_name = "DB")]
     min_psnr: Option<f64>,
-    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`; it holds for the profile's number of steps
+    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`; it holds for the
+    /// profile's number of steps
     #[arg(short, long, value_name = "FILE.json")]
     output: Option<PathBuf>,
 }

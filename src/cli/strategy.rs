@@ -22,16 +22,19 @@ fn strategy_help() -> String {
 /// Options about reuse.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StrategyArgs {
-    /// How features are reused: NAME or NAME:KEY=VALUE,..., for example uniform:every=3,warm-up=5 (--help lists them)
+    /// How features are reused: NAME or NAME:KEY=VALUE,..., for example uniform:every=3,warm-up=5
+    /// (--help lists them)
     #[arg(long, value_name = "STRATEGY", long_help = strategy_help(), conflicts_with_all = ["speedup", "min_psnr"])]
     pub strategy: Option<String>,
     /// Plan the least loss at this speed-up of the denoising: --strategy planner:speedup=X
     #[arg(long, value_name = "X", conflicts_with = "min_psnr")]
     pub speedup: Option<f64>,
-    /// Plan the greatest speed-up that is expected to keep this many dB to the clip without reuse (a mean over prompts: single clips vary)
+    /// Plan the greatest speed-up that is expected to keep this many dB to the clip without reuse
+    /// (a mean over prompts: single clips vary)
     #[arg(long, value_name = "DB")]
     pub min_psnr: Option<f64>,
-    /// Profile of the model, made by `ditscope profile` [default: profile.json in the model's folder]
+    /// Profile of the model, made by `ditscope profile` [default: profile.json in the model's
+    /// folder]
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
 }
@@ -52,8 +55,9 @@ impl StrategyArgs {
         Ok(config.and_then(|config| config.planned_steps()))
     }
 
-    /// The profile, if it is of this model. A profile that the model brings and that does not fit (the weights
-    /// were tuned since, perhaps) or cannot be read is left alone with a warning: many strategies need none.
+    /// The profile, if it is of this model. A profile that the model brings and that does not fit
+    /// (the weights were tuned since, perhaps) or cannot be read is left alone with a warning: many
+    /// strategies need none.
     ///
     /// # Errors
     /// A profile that was named cannot be read, or does not fit.

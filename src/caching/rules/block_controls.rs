@@ -77,7 +77,8 @@ mod tests {
         }
     }
 
-    /// The list has one block of the middle third {4, 5, 6, 7}, so its control has one of the others.
+    /// The list has one block of the middle third {4, 5, 6, 7}, so its control has one of the
+    /// others.
     #[test]
     fn depth_matched_lists_share_no_more_than_they_must() {
         let list = [0, 1, 2, 3, 5, 9, 10, 11];

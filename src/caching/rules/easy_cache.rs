@@ -124,7 +124,8 @@ impl Strategy for Running {
 mod tests {
     use super::*;
 
-    /// Latents move 0.1 a step, the output changes as much as they and has size 1: 0.1 a step adds up.
+    /// Latents move 0.1 a step, the output changes as much as they and has size 1: 0.1 a step adds
+    /// up.
     #[test]
     fn skips_until_the_expected_change_reaches_the_threshold() {
         let settings = EasyCache { threshold: 0.25, first: 3, last: 1 };

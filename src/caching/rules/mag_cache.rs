@@ -1,4 +1,5 @@
-//! MagCache (arXiv 2506.09045): skips steps while the product of calibrated magnitude ratios stays close to one.
+//! MagCache (arXiv 2506.09045): skips steps while the product of calibrated magnitude ratios stays
+//! close to one.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,8 @@ pub struct MagCache {
     pub max_skips: usize,
     /// R: share of the steps at the start that is computed.
     pub retention: f64,
-    /// Ratio of the residual's magnitude to that of the step before, one a step of the calibration run.
+    /// Ratio of the residual's magnitude to the magnitude of the step before: one value for each
+    /// step of the calibration run.
     pub ratios: Vec<f64>,
 }
 
@@ -29,7 +31,8 @@ impl Default for MagCache {
 }
 
 impl MagCache {
-    /// Which steps are computed. Ratios of another number of steps are resampled at the nearest index, as the method does.
+    /// Which steps are computed. Ratios of another number of steps are resampled at the nearest
+    /// index, as the method does.
     pub fn computed(&self, steps: usize) -> Vec<bool> {
         let full = (steps as f64 * self.retention) as usize;
         let (mut product, mut skips, mut error) = (1.0f64, 0, 0.0f64);
@@ -118,7 +121,8 @@ impl Rule for MagCache {
     }
 }
 
-/// The calibrated ratio of a step of `steps`: at the nearest index where the calibration had another number of steps.
+/// The calibrated ratio of step `step` of `steps`. Where the calibration had another number of
+/// steps, this is the ratio at the nearest index.
 pub(super) fn nearest_ratio(ratios: &[f64], step: usize, steps: usize) -> f64 {
     let last = ratios.len().saturating_sub(1);
     let index = (step as f64 * last as f64 / (steps.max(2) - 1) as f64).round() as usize;
@@ -141,7 +145,8 @@ mod tests {
         assert_eq!(indices(&never.computed(5)), [0, 1, 2, 3, 4], "without calibration nothing is skipped");
     }
 
-    /// The ratios that MagCache's authors measured on Wan2.1 T2V 1.3B, cond branch (Zehong-Ma/MagCache, MagCache4Wan2.1).
+    /// The ratios that MagCache's authors measured on Wan2.1 T2V 1.3B, cond branch
+    /// (Zehong-Ma/MagCache, MagCache4Wan2.1).
     #[rustfmt::skip]
     const PUBLISHED: [f64; 50] = [
         1.0, 1.0124, 1.00166, 0.99791, 0.99682, 0.99634, 0.99567, 0.99416, 0.99578, 0.9957,
@@ -151,7 +156,8 @@ mod tests {
         0.9741, 0.97003, 0.96538, 0.9593, 0.95086, 0.94013, 0.92402, 0.90241, 0.86821, 0.81838,
     ];
 
-    /// The schedules that the released code makes of them; of their square roots it has the 24 and 19 computed steps of the paper's speed-ups.
+    /// The schedules that the released code makes of these ratios. With their square roots the code
+    /// has 24 and 19 computed steps, as the paper's speed-ups say.
     #[test]
     fn published_ratios_give_the_published_schedules() {
         let later = |ratios: &[f64], threshold, max_skips| {

@@ -21,7 +21,8 @@ pub enum Lists {
     /// The first list throughout.
     #[default]
     One,
-    /// The first list in the first half of the steps, the second list after it (the paper's "split").
+    /// The first list in the first half of the steps, the second list after it (the paper's
+    /// "split").
     Split,
     /// The lists take turns from one computed step to the next (the paper's "alternate").
     Alternate,

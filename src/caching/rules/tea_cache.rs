@@ -1,4 +1,5 @@
-//! TeaCache (arXiv 2411.19108): skips steps while the accumulated, rescaled change of the time embedding stays small.
+//! TeaCache (arXiv 2411.19108): skips steps while the accumulated, rescaled change of the time
+//! embedding stays small.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,8 @@ impl Default for TeaCache {
 }
 
 impl TeaCache {
-    /// Which steps are computed. `distances[t]` is the relative change of the signal from step t - 1
-    /// to t; the first is not used. On Wan the signal depends on the timestep alone, so the whole
+    /// Which steps are computed. `distances[t]` is the relative change of the signal from step t -
+    /// 1 to t; the first is not used. On Wan the signal depends on the timestep alone, so the whole
     /// plan is known before anything runs.
     pub fn computed(&self, coefficients: &[f64; 5], distances: &[f64]) -> Vec<bool> {
         let steps = distances.len();
@@ -125,7 +126,8 @@ impl Rule for TeaCache {
     }
 }
 
-/// Least squares fit of a polynomial of degree 4 from the signal's changes to the output's, as the method calibrates a model.
+/// Least squares fit of a polynomial of degree 4 from the signal's changes to the output's changes.
+/// The method calibrates a model in this way.
 /// Highest power first; `None` where there are fewer than five different points.
 pub fn calibrate(signal: &[f64], output: &[f64]) -> Option<[f64; 5]> {
     // Scaled to [-1, 1] at most, or the normal equations of x^8 lose all digits.
@@ -147,7 +149,8 @@ pub fn calibrate(signal: &[f64], output: &[f64]) -> Option<[f64; 5]> {
     Some(std::array::from_fn(|i| solution[i] / scale.powi(4 - i as i32)))
 }
 
-/// Gaussian elimination with partial pivoting; `None` where the matrix is singular to working precision.
+/// Gaussian elimination with partial pivoting; `None` where the matrix is singular to working
+/// precision.
 fn solve(mut rows: [[f64; 6]; 5]) -> Option<[f64; 5]> {
     for column in 0..5 {
         let pivot = (column..5).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()))?;
