@@ -92,7 +92,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("the window could not be opened: {error}"))
 }
 
-const FORM_KEY: &str = "form v1";
+const FORM_KEY: &str = "form v2";
 const VIEW_KEY: &str = "view v1";
 const PREFS_KEY: &str = "prefs v1";
 

@@ -33,24 +33,9 @@ fn damaged_settings_are_mended() {
 }
 
 #[test]
-fn forms_of_before_are_read() {
-    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo-model");
-    let text = serde_json::json!({
-        "model": demo, "prompt": "a dog", "seed": 9, "steps": 21, "size": [96, 64], "frames": 13, "guidance": 2.5,
-    });
-    let mut form: Form = serde_json::from_value(text).unwrap();
-    form.mend();
-    let clip = ClipSettings {
-        width: 96,
-        height: 64,
-        num_frames: 13,
-        num_inference_steps: 21,
-        guidance_scale: 2.5,
-        flow_shift: None,
-        seed: 9,
-        fps: 8,
-    };
-    assert_eq!((form.clip, form.prompt.as_str()), (clip, "a dog"));
+fn a_stored_form_comes_back() {
+    let mut form = Form { prompt: "a dog".into(), ..Form::default() };
+    form.use_plan("mine", Origin::Hand, vec![StepPlan::compute(8); 3]);
     let again: Form = serde_json::from_str(&serde_json::to_string(&form).unwrap()).unwrap();
     assert_eq!(again, form);
 }
