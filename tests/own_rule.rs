@@ -10,8 +10,8 @@ use ditscope::caching::{
 };
 use ditscope::engine::{ClipSettings, Engine, GenerateRequest};
 use ditscope::gpu::{Gpu, GpuOptions};
-use ditscope::study::compare::{Entry, Settings};
-use ditscope::study::{Cancel, CompareStudy, Session};
+use ditscope::study::compare::CompareRequest;
+use ditscope::study::{Cancel, Session};
 
 /// Computes the first of every so many steps.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -75,14 +75,21 @@ fn a_registered_rule_works_as_text_in_a_job_and_in_a_study() {
     assert_eq!(serde_json::from_str::<StrategyConfig>(&stored).unwrap(), config);
 
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
-    let entry = |name: &str, config| Entry { name: name.into(), target: None, expected: None, config };
-    let strategies = vec![entry("metronome:beat=3", config)];
-    let settings = Settings { strategies, ..Settings::new(&request(), &facts, "GPU", "") };
-    let prompts = vec!["a cat walking on grass".to_owned()];
-    let mut study = CompareStudy { request: request(), prompts, seeds: 1, settings, rows: Vec::new() };
+    let asked = CompareRequest {
+        request: request(),
+        prompts: vec!["a cat walking on grass".into()],
+        seeds: 1,
+        strategies: vec!["metronome".into()],
+        speedups: vec![3.0],
+        tuning_prompt: "a dog walking left in the snow".into(),
+        shard: None,
+    };
     let cancel = Cancel::default();
-    study.run(&Session::new(&engine, &cancel, |_| {}), &study.queue(), None).unwrap();
-    let row = study.rows.iter().find(|row| row.strategy == "metronome:beat=3").unwrap();
+    let session = Session::new(&engine, &cancel, |_| {});
+    let mut study = asked.tune(&session, &facts, None).unwrap();
+    assert_eq!(study.settings.strategies[0].config, config, "tuned to three times less work");
+    study.run(&session, &study.queue(), None).unwrap();
+    let row = study.rows.iter().find(|row| row.strategy == "metronome").unwrap();
     // Two of six steps are computed.
     assert!((row.hit_rate - 4.0 / 6.0).abs() < 1e-9, "{}", row.hit_rate);
     assert!((2.5..=3.0).contains(&row.flop_speedup), "{}", row.flop_speedup);
