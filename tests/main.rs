@@ -7,6 +7,7 @@
 mod cli;
 mod common;
 mod engine;
+mod examples;
 mod family;
 mod golden;
 mod masks;

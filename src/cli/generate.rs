@@ -33,7 +33,8 @@ pub struct Args {
     /// Model folder: diffusers' or the original layout [default: the built-in demo model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with .mp4, and a number where that exists]
+    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with
+    /// .mp4, and a number where that exists]
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Denoising steps [default: those of a plan in --strategy FILE.json, else the model's]
@@ -66,7 +67,8 @@ pub struct Args {
     /// Keep the initial latents (safetensors, key `latents`)
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Record the run, to be opened in the window: every step, block and preview (attention from 256 sampled queries a head)
+    /// Record the run, to be opened in the window: every step, block and preview (attention from
+    /// 256 sampled queries a head)
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Print one JSON object at the end, and nothing else
@@ -209,8 +211,8 @@ fn print_summary(
     }
 }
 
-/// What to say where a profile was measured on other clips than a request asks for: plans carry over, what they keep may not. Another
-/// number of steps is worked in.
+/// What to say where a profile was measured on other clips than a request asks for: plans carry
+/// over, what they keep may not. Another number of steps is worked in.
 fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
     let (there, here) = (&profile.settings.clip, &request.clip);
     let solver = request.scheduler.map(SchedulerChoice::name);
@@ -269,7 +271,8 @@ impl Recording {
     }
 }
 
-/// What the summary needs of a record: without maps and pictures, which for large models are gigabytes.
+/// What the summary needs of a record: without maps and pictures, which for large models are
+/// gigabytes.
 fn slim(mut record: Record) -> Option<Record> {
     match &mut record {
         Record::Step(step) => {
@@ -343,7 +346,8 @@ fn file_name(prompt: &str) -> PathBuf {
     PathBuf::from(name).with_extension("mp4")
 }
 
-/// The path, or, where it is taken, the first of `-2`, `-3`... that is not: nobody asked for an older clip to be replaced.
+/// The path, or, where it is taken, the first of `-2`, `-3`... that is not: nobody asked for an
+/// older clip to be replaced.
 fn unused(path: PathBuf) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let numbered = (2..).map(|number: u32| path.with_file_name(format!("{stem}-{number}.mp4")));

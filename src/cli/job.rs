@@ -1,4 +1,5 @@
-//! What commands that generate share: settings of a run, prompts from a file, the adapter, and the progress bar of a study.
+//! What commands that generate share: settings of a run, prompts from a file, the adapter, and the
+//! progress bar of a study.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,7 +89,8 @@ impl RunArgs {
     }
 }
 
-/// The adapter that was chosen, with a warning where jobs need more of its memory, in bytes, than there is.
+/// The adapter that was chosen, with a warning where jobs need more of its memory, in bytes, than
+/// there is.
 ///
 /// # Errors
 /// No such adapter, or none that can run the kernels.

@@ -30,7 +30,8 @@ use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 use crate::media::MediaError;
 use crate::study::StudyError;
 
-/// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a command it opens the window.
+/// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a
+/// command it opens the window.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -118,8 +119,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the program without a word where nobody reads its output any more (`| head`), for which `println!` has nothing but a panic.
-/// Commands print when all their files are written.
+/// Ends the program without a word where nobody reads its output any more (`| head`), for which
+/// `println!` has nothing but a panic. Commands print when all their files are written.
 fn end_with_the_reader() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -150,7 +151,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// What to say of a first argument that is almost a command: it would be taken for the name of a capture.
+/// What to say of a first argument that is almost a command: it would be taken for the name of a
+/// capture.
 fn mistyped(first: &OsString) -> Option<WrongUse> {
     /// Letters that may be wrong.
     const MOST: usize = 2;
@@ -164,8 +166,8 @@ fn mistyped(first: &OsString) -> Option<WrongUse> {
         .then(|| WrongUse(format!("there is no command called {text}: did you mean {nearest}?")))
 }
 
-/// What ships with the program, a file or a folder: in the working directory, beside the executable, or in the source that
-/// it was built from.
+/// What ships with the program, a file or a folder: in the working directory, beside the
+/// executable, or in the source that it was built from.
 fn shipped(place: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(place)));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);

@@ -1,10 +1,11 @@
 //! From a job to its listener.
 //!
-//! Events wait in a queue until they are read. Steps are large: latents, previews, attention maps. So
-//! a job waits with the next step while [`UNREAD`] events are unread, for a listener that is slow, and
-//! its captures hold every step. A listener that reads nothing for [`PATIENCE`] is taken for none: the
-//! job goes on, and drops its steps until the listener reads again. All other events are few and are
-//! always kept, so nobody has to read for a job to end, and `Finished` is never lost.
+//! Events wait in a queue until they are read. Steps are large: latents, previews, attention maps.
+//! So a job waits with the next step while [`UNREAD`] events are unread, for a listener that is
+//! slow, and its captures hold every step. A listener that reads nothing for [`PATIENCE`] is taken
+//! for none: the job goes on, and drops its steps until the listener reads again. All other events
+//! are few and are always kept, so nobody has to read for a job to end, and `Finished` is never
+//! lost.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -41,7 +42,8 @@ impl<'a> Outbox<'a> {
     /// Sends an event.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`] where the job was cancelled while it waited, or the engine is gone.
+    /// [`EngineError::Cancelled`] where the job was cancelled while it waited, or the engine is
+    /// gone.
     pub fn send(&self, event: Event) -> Result<(), EngineError> {
         if matches!(event, Event::Step(_)) && !self.has_room()? {
             self.dropped.set(self.dropped.get() + 1);

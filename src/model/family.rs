@@ -2,7 +2,8 @@
 //! it runs.
 //!
 //! ```text
-//! Family ─ find ─> ModelFolder ─ open ─> Model ─ load_transformer ─> Transformer ─ begin_run ─> Run
+//! Family ─ find ─> ModelFolder ─ open ─> Model ─ load_transformer ─> Transformer
+//! Transformer ─ begin_run ─> Run
 //!                 defaults,             sizes, ─ load_decoder ────> Decoder
 //!                 summary               costs,
 //!                                       memory,
