@@ -2,12 +2,11 @@
 //! it runs.
 //!
 //! ```text
-//! Family ─ find ─> ModelFolder ─ open ─> Model ─ load_transformer ─> Transformer
-//! Transformer ─ begin_run ─> Run
-//!                 defaults,             sizes, ─ load_decoder ────> Decoder
-//!                 summary               costs,
-//!                                       memory,
-//!                                       encode
+//! Family ─find─> ModelFolder ─open─> Model ─load_transformer─> Transformer ─begin_run─> Run
+//!                defaults,           sizes, ─load_decoder────> Decoder
+//!                summary             costs,
+//!                                    memory,
+//!                                    encode
 //! ```
 //! The engine knows these traits only. A family is a folder under `model/` and one line in
 //! [`super::families`]. A family from outside is added with [`super::register`].
