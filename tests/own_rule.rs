@@ -65,10 +65,10 @@ fn request() -> GenerateRequest {
 #[test]
 fn a_registered_rule_works_as_text_in_a_job_and_in_a_study() {
     register::<Metronome>().unwrap();
-    let facts = ditscope::engine::Facts::of(&request()).unwrap();
-    let config = parse("metronome:beat=3", &facts.evidence()).unwrap();
+    let info = ditscope::engine::RequestInfo::of(&request()).unwrap();
+    let config = parse("metronome:beat=3", &info.evidence()).unwrap();
     assert_eq!(config, StrategyConfig::of(Metronome { beat: 3 }));
-    let message = parse("metronom", &facts.evidence()).unwrap_err().to_string();
+    let message = parse("metronom", &info.evidence()).unwrap_err().to_string();
     assert!(message.contains("did you mean metronome"), "{message}");
     // A capture with the rule opens where the rule is registered.
     let stored = serde_json::to_string(&config).unwrap();
@@ -86,7 +86,7 @@ fn a_registered_rule_works_as_text_in_a_job_and_in_a_study() {
     };
     let cancel = Cancel::default();
     let session = Session::new(&engine, &cancel, |_| {});
-    let mut study = asked.tune(&session, &facts, None).unwrap();
+    let mut study = asked.tune(&session, &info, None).unwrap();
     assert_eq!(study.settings.strategies[0].config, config, "tuned to three times less work");
     study.run(&session, &study.queue(), None).unwrap();
     let row = study.rows.iter().find(|row| row.strategy == "metronome").unwrap();
