@@ -1,5 +1,5 @@
-//! A capture: what a run leaves behind. Live panes and recorded files hold the same thing, so
-//! whatever draws one draws the other.
+//! A capture: the records of a run. A live run and a recorded file give the same records, so the
+//! same code draws both.
 //!
 //! ```text
 //! Event ── Capture::observe ──> Capture ──> panes, reports, figures
@@ -34,9 +34,9 @@ pub struct RunInfo {
     pub prompt: String,
     /// What not to show.
     pub negative_prompt: String,
-    /// The clip. The shift is the one that was used; the guidance is 1 where there was no uncond
-    /// branch. Steps are those that were asked for, or 0 in a capture of before, which did not say:
-    /// see [`RunInfo::requested_steps`].
+    /// The clip's settings. The shift is the one that was used. The guidance is 1 where there was no
+    /// uncond branch. The number of steps is the requested one; older captures lack it and have 0
+    /// (see [`RunInfo::requested_steps`]).
     #[serde(flatten, deserialize_with = "recorded_clip")]
     pub clip: ClipSettings,
     /// Generator of the initial noise.
@@ -62,7 +62,7 @@ pub struct RunInfo {
     pub signal_changes: Vec<[f64; 2]>,
 }
 
-/// Reads a clip's settings, with 0 for steps that a capture of before does not say.
+/// Reads a clip's settings. Older captures lack the requested number of steps, which becomes 0.
 fn recorded_clip<'de, D: Deserializer<'de>>(from: D) -> Result<ClipSettings, D::Error> {
     #[derive(Deserialize)]
     struct Recorded {
@@ -81,8 +81,7 @@ impl RunInfo {
         self.sigmas.len().saturating_sub(1)
     }
 
-    /// Denoising steps that were asked for: more than those of the run where the strategy takes
-    /// fewer.
+    /// Requested denoising steps. The run has fewer where the strategy leaves some out.
     pub fn requested_steps(&self) -> usize {
         match self.clip.num_inference_steps {
             0 => self.steps(),
@@ -105,7 +104,7 @@ impl RunInfo {
         self.token_grid.iter().product()
     }
 
-    /// What makes the same clip again, as JSON: for the files that a run becomes.
+    /// The settings that make the same clip again, as JSON. Files of clips hold them.
     pub fn settings(&self) -> serde_json::Value {
         serde_json::json!({
             "program": self.program,
@@ -128,7 +127,7 @@ impl RunInfo {
     }
 }
 
-/// Small RGB frames made from the estimate of the clean latents: one pixel a latent cell.
+/// RGB frames: those of the clip, or small previews with one pixel for each latent cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Frames {
     /// Width in pixels.
@@ -186,7 +185,7 @@ pub struct KernelRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepRecord {
-    /// Which, from 0.
+    /// The step's number, from 0.
     pub step: usize,
     /// Wall-clock seconds.
     pub seconds: f64,
@@ -209,9 +208,9 @@ pub struct StepRecord {
     pub preview: Option<Frames>,
     /// GPU time by kernel, where it was measured.
     pub kernels: Vec<KernelRecord>,
-    /// GPU memory in use, and what of it stored deltas take, in bytes.
+    /// GPU memory in use, in bytes.
     pub memory: u64,
-    /// Bytes of stored deltas.
+    /// GPU memory of stored deltas, in bytes.
     pub delta_memory: u64,
 }
 

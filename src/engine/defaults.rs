@@ -1,4 +1,4 @@
-//! What a model's folder says about good settings for it.
+//! The settings that suit a model, from its folder.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::sampling::limits::MOST_FPS;
 
 use super::EngineError;
 
-/// The text of a file that need not be there.
+/// The text of a file. `None` if there is no such file.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// The file exists and cannot be read.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,5 +1,5 @@
-//! One step of the model as the sampler sees it: both branches, carried out as the strategy's plan
-//! says, and measured.
+//! One step of the model as the sampler sees it. Both branches carry out the strategy's plan and are
+//! measured.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,13 @@ use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// A prediction and what it was made for.
+/// A prediction and the latents that it was made for.
 struct Output {
     velocity: Vec<f32>,
     latents: Vec<f32>,
 }
 
-/// What belongs to the prompt or to the negative prompt.
+/// One branch: the prompt's or the negative prompt's.
 struct Branch<'a> {
     /// Its place among the run's conditions.
     index: usize,
@@ -41,15 +41,15 @@ enum Velocity {
     OnGpu(Tensor),
 }
 
-/// A branch's pass whose first blocks have run, or none yet.
+/// A branch's pass of which some blocks may have run.
 struct Started {
     pass: Pass,
     measured: Measured,
-    /// So many blocks have run.
+    /// Number of blocks that have run, from the first.
     done: usize,
 }
 
-/// What a branch has recorded for a step, to be read back together with the other branch's.
+/// A branch's results of a step, still on the GPU. Both branches are read back together.
 struct Recorded {
     velocity: Velocity,
     /// What a forecast would have predicted, where the plan has a correction.
@@ -59,8 +59,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// What is read back: the velocity, then what was expected, both as rows of patches, and what
-    /// was measured.
+    /// The tensors to read back: the velocity, the expected velocity, then the measurements.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let velocity = match &self.velocity {
             Velocity::OnGpu(velocity) => Some(velocity),
@@ -79,7 +78,7 @@ struct BranchDone {
     residual: Residual,
 }
 
-/// What a denoiser is made of.
+/// The parts of a [`Denoiser`].
 pub(super) struct Setup<'a> {
     pub control: &'a Control,
     /// The transformer at work, with a condition for each branch.
@@ -214,7 +213,7 @@ impl<'a> Denoiser<'a> {
     }
 }
 
-/// What both branches of a step start from.
+/// What both branches of a step share.
 struct Input<'s, 'a> {
     run: &'s mut (dyn Run + 'a),
     blocks: usize,
@@ -236,7 +235,7 @@ impl Input<'_, '_> {
 }
 
 impl Branch<'_> {
-    /// Begins a pass; `whole`: all blocks may run.
+    /// Begins a pass. `whole` says that all blocks may run.
     fn start(&self, cx: &mut Stream, input: &mut Input, whole: bool) -> Result<Started> {
         let pass = input.begin(cx, self.index)?;
         let measured = self.meter.begin(cx, &input.run.video_rows(&pass), whole)?;
@@ -259,7 +258,7 @@ impl Branch<'_> {
         self.carry_on(cx, input, plan, started, expected)
     }
 
-    /// Records the work of a plan from a pass on that has been started.
+    /// Records the rest of a plan's work on a pass that has been started.
     fn carry_on(
         &mut self,
         cx: &mut Stream,
@@ -301,7 +300,7 @@ impl Branch<'_> {
         Ok(Recorded { velocity, expected: None, cells: vec![Cell::Reused; input.blocks], measured: None })
     }
 
-    /// Takes what was read back of the recorded work, in the order of [`Recorded::tensors`].
+    /// Takes the values that were read back, in the order of [`Recorded::tensors`].
     fn collect(
         &mut self,
         recorded: Recorded,

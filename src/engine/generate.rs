@@ -24,8 +24,8 @@ use super::{
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Runs one request to its end, reporting on the way. What is `kept` of earlier jobs is not made
-/// again.
+/// Runs one request to its end and reports on the way. Parts that were `kept` from earlier jobs are
+/// reused.
 pub(super) fn run(
     gpu: &Gpu,
     request: &GenerateRequest,
@@ -57,8 +57,8 @@ struct Job<'a> {
     seconds: Seconds,
 }
 
-/// The request's strategy, with what was published for the model where it needs that and has
-/// nothing else.
+/// The request's strategy. A rule without calibration gets the calibration that was published for the
+/// model, if there is one.
 fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     let mut config = request.strategy.clone();
     let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();
@@ -68,7 +68,7 @@ fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     config
 }
 
-/// What a job is made of once the model's configurations are read.
+/// What a job needs besides the request, before any weights are read.
 struct Setup {
     model: OpenModel,
     guidance: Guidance,
@@ -158,8 +158,8 @@ impl Job<'_> {
         Ok(features)
     }
 
-    /// Rows of the condition that name its subject; none where nothing is profiled or no subject is
-    /// found.
+    /// Rows of the condition that name its subject. Empty where attention is not measured or no
+    /// subject is found.
     fn subject_rows(&self, model: &OpenModel) -> Result<Vec<u32>> {
         match self.request.observe.attention {
             Some(_) => Ok(model.model.subject_rows(&self.request.condition)?),
@@ -195,7 +195,7 @@ impl Job<'_> {
         let rows = features.first().map_or(0, |features| features.rows);
         let info = RunInfo { signal_changes, ..self.run_info(setup, rows, expected.clone()) };
         self.report(Event::Started(Box::new(info)))?;
-        // Before hours are spent on it, what is known.
+        // Warnings come before the work, which may take hours.
         let config = &self.request.strategy;
         self.warn(config.few_steps(steps))?;
         self.warn(config.warning(&expected, blocks))?;
@@ -234,14 +234,14 @@ impl Job<'_> {
         if self.request.observe.attention.is_some() {
             match estimate_masks(&latents, shape, token_grid, paid.mean().as_deref()) {
                 Ok(found) => found.iter().try_for_each(|estimate| self.report(Event::Mask(estimate.into())))?,
-                // The clip matters more than what is in its foreground.
+                // A missing mask must not cost the clip.
                 Err(error) => self.report(Event::Warning(format!("no foreground mask could be estimated: {error}")))?,
             }
         }
         Ok(Latents { shape, values: latents })
     }
 
-    /// Tells what the user should know, if there is anything.
+    /// Reports a warning, if there is one.
     fn warn(&self, told: Option<String>) -> Result<()> {
         told.map_or(Ok(()), |text| self.report(Event::Warning(text)))
     }
@@ -263,8 +263,8 @@ impl Job<'_> {
         Ok(config.build(&StrategyInputs { steps, blocks: model.model.blocks(), signal_changes })?)
     }
 
-    /// Relative changes of TeaCache's signal from step to step, 0 at the first; empty for a model
-    /// without one.
+    /// Relative changes of TeaCache's signal from step to step. The first is 0. Empty for a model
+    /// without a signal.
     fn signal_changes(&mut self, run: &dyn Run, signal: Signal) -> Result<Vec<f64>> {
         let signals = run.signals(&mut self.cx, signal == Signal::Projection)?;
         let changes = signals.windows(2).map(|pair| distance(&pair[1], &pair[0]) / size(&pair[0]));
@@ -338,7 +338,7 @@ impl Job<'_> {
     }
 }
 
-/// Deltas of a run that a plan combines at most.
+/// The largest number of a run's deltas that a plan combines.
 fn needed_depth(expected: &[StepPlan]) -> usize {
     let of_branch = |plan: &BranchPlan| match plan {
         BranchPlan::Blocks(segments) => {

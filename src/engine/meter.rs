@@ -1,5 +1,5 @@
-//! What is measured of a step: how blocks and the whole stack change, the attention of the blocks,
-//! and what probes see.
+//! Measurements of a step: the changes of the blocks and of the whole stack, the attention of the
+//! blocks, and the comparisons of probes. The stack is all blocks together.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Rows of a residual that a sample has at most: enough for inner products, and little even for
-/// large models.
+/// Most rows in a sample of a residual. They are enough for inner products, and small even for large
+/// models.
 const SAMPLE_ROWS: usize = 256;
 
 /// Mean of |a - b|.
@@ -29,20 +29,20 @@ pub(super) fn size(a: &[f32]) -> f64 {
     a.iter().map(|a| f64::from(a.abs())).sum::<f64>() / a.len().max(1) as f64
 }
 
-/// What is measured of a branch: its blocks' deltas from step to step, and its attention.
+/// Measures a branch: the deltas of its blocks from step to step, and its attention.
 pub(super) struct Meter<'a> {
     observe: Observe,
-    /// Blocks are not charged with pauses.
+    /// Pauses do not count as time of a block.
     control: &'a Control,
-    /// The last delta of every block and, behind them, of the whole stack; kept for measuring only.
+    /// The last delta of every block, then of the stack. They are kept for measuring only.
     deltas: Vec<Option<Tensor>>,
-    /// Magnitude of each token in the last of the stack's.
+    /// Magnitude of each token in the stack's last delta.
     magnitudes: Vec<f64>,
     /// What to read off the attention of every step.
     watch: Option<AttentionWatch>,
 }
 
-/// What was measured of the whole stack's residual.
+/// Measurements of the stack's residual.
 #[derive(Default)]
 pub(super) struct Residual {
     pub change: Option<f64>,
@@ -51,15 +51,15 @@ pub(super) struct Residual {
     pub sample: Option<Vec<f32>>,
 }
 
-/// What was measured of the blocks of one step. It stays on the GPU until the step's end, which
-/// need not stop between blocks.
+/// Measurements of the blocks in one step. They stay on the GPU until the step's end, so that the
+/// GPU need not stop between blocks.
 pub(super) struct Measured {
-    /// Of blocks, where times are measured.
+    /// Seconds of blocks, where times are measured.
     seconds: Vec<(usize, f64)>,
     /// The hidden states before the first block, where the whole stack may be measured.
     before: Option<Tensor>,
     watch: Option<AttentionWatch>,
-    /// Of each block and of the stack, those in `changed`; where changes are measured.
+    /// Changes of the blocks and of the stack that `changed` lists, where changes are measured.
     changes: Option<Changes>,
     changed: Vec<usize>,
     /// The sums of these changes, once all are there.
@@ -68,7 +68,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// What is read back, in the order in which [`Meter::end`] takes it.
+    /// The tensors to read back, in the order in which [`Meter::end`] takes them.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let maps = self.watch.iter().flat_map(|watch| watch.received.iter().chain(&watch.paid)).map(|(_, map)| map);
         let of_stack = self.stack.iter().flat_map(|stack| [&stack.factors, &stack.sample]);
@@ -76,7 +76,7 @@ impl Measured {
     }
 }
 
-/// What is read of the whole stack's residual, which itself is as large as the hidden states.
+/// What is read back of the stack's residual. The residual itself is as large as the hidden states.
 struct Stack {
     /// 1 / sqrt(mean of squares) of each token.
     factors: Tensor,
@@ -101,8 +101,8 @@ impl<'a> Meter<'a> {
         Ok(Measured { seconds, before, watch, changes, changed, sums: None, stack: None })
     }
 
-    /// Keeps `after - before` as the delta of a block (or of the stack) and measures how it
-    /// changed; `before` is used up.
+    /// Keeps `after - before` as the delta of a block (or of the stack) and measures its change.
+    /// `before` becomes the delta.
     fn keep(
         &mut self,
         cx: &mut Stream,
@@ -122,7 +122,7 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Runs blocks; where wanted, one by one, measured.
+    /// Runs blocks. Where changes or times are measured, they run one by one.
     pub fn run_blocks(
         &mut self,
         cx: &mut Stream,
@@ -153,8 +153,7 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Keeps the whole stack's residual, if it was begun as a whole; measures how it changed, and
-    /// what is to be read of it.
+    /// Keeps the stack's residual and measures its change, if the step was begun as a whole.
     fn residual(&mut self, cx: &mut Stream, after: &Tensor, measured: &mut Measured) -> Result<()> {
         let Some(before) = measured.before.take() else { return Ok(()) };
         let (residual, stack) = (before.clone(), self.deltas.len() - 1);
@@ -164,8 +163,8 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Sums up what was measured, with the hidden states after the last block; `whole`: all blocks
-    /// ran.
+    /// Sums up the measurements. `after` are the hidden states after the last block; `whole` says
+    /// that all blocks ran.
     pub fn sum_up(&mut self, cx: &mut Stream, after: &Tensor, whole: bool, measured: &mut Measured) -> Result<()> {
         if whole {
             self.residual(cx, after, measured)?;
@@ -175,7 +174,7 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Notes what was read back of [`Measured::tensors`], the next of `values`.
+    /// Takes what was read back, in the order of [`Measured::tensors`], from `values`.
     pub fn end(
         &mut self,
         measured: Measured,
@@ -202,7 +201,7 @@ impl<'a> Meter<'a> {
             }
         }
         if let Some((stack, factors)) = stack.and_then(|stack| Some((stack, values.next()?))) {
-            // Behind the last token there is padding.
+            // Values after the last token are padding.
             let tokens = self.deltas.last().and_then(|delta| Some(delta.as_ref()?.rows())).unwrap_or(factors.len());
             residual.magnitude_ratio = self.magnitude_ratio(&factors[..tokens], stack.sample.columns());
             residual.sample = values.next();
@@ -228,26 +227,26 @@ fn sampled(cx: &mut Stream, matrix: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The quotient of two sums of [`Changes`]; `None` where that is no number, as for deltas without
-/// size.
+/// The quotient of two sums of [`Changes`]. `None` where that is no number, for example for a delta
+/// of zeros.
 fn relative(sums: &[f32]) -> Option<f64> {
     let quotient = *sums.first()? / *sums.get(1)?;
     quotient.is_finite().then_some(f64::from(quotient))
 }
 
-/// The probe's earlier deltas, newest first. They stay on the GPU: eight numbers a step are read
-/// back.
+/// The probe's earlier deltas, newest first. They stay on the GPU. Only eight numbers are read back
+/// in each step.
 #[derive(Default)]
 pub(super) struct Probes {
-    /// Of the last step, unless that was computed.
+    /// The delta of the last step, unless the whole model ran in it.
     last_step: Option<Tensor>,
-    /// Of the last two steps that were computed.
+    /// The deltas of the last two steps in which the whole model ran.
     computed: VecDeque<Tensor>,
     now: Option<Tensor>,
 }
 
 impl Probes {
-    /// Compares the delta of the first blocks, which `run` runs, with earlier ones.
+    /// Runs the first blocks with `run`, and compares their delta with earlier deltas.
     pub fn measure(
         &mut self,
         cx: &mut Stream,
@@ -291,7 +290,7 @@ impl Probes {
         self.computed.iter().chain(&self.last_step).map(Tensor::bytes).sum()
     }
 
-    /// Remembers the delta just measured; `computed`: the whole model ran in its step.
+    /// Remembers the new delta. `computed` says that the whole model ran in its step.
     pub fn keep(&mut self, computed: bool) {
         self.last_step = self.now.take();
         if computed && let Some(delta) = self.last_step.take() {

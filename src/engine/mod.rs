@@ -6,8 +6,8 @@
 //!                        control: pause, resume, cancel (acts before the next submit)
 //! Event ── Capture::observe ──> Capture
 //! ```
-//! The device is handed in. Beside a window it is one of the engine's own, so that neither waits
-//! for the other.
+//! The caller gives the device. Beside a window the engine has a device of its own, so that neither
+//! waits for the other.
 
 pub mod capture;
 mod compact;
@@ -69,6 +69,7 @@ pub struct Seconds {
 
 /// The parts of a job, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// Reading the model's files.
     Load,
@@ -103,10 +104,11 @@ pub struct Generated {
     pub peak_memory: u64,
 }
 
-/// What a job reports.
+/// What a job reports. The last event of a job is `Finished` or `Failed`.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
-    /// The job's settings are settled.
+    /// The description of the run. It comes before the first step.
     Started(Box<RunInfo>),
     /// A part begins.
     Stage(Stage),
@@ -125,9 +127,9 @@ pub enum Event {
 /// A finished step. Its latents are on the CPU, so the run could go on from here.
 #[derive(Clone, Debug)]
 pub struct StepDone {
-    /// Of how many.
+    /// Number of steps of the run.
     pub steps: usize,
-    /// What happened.
+    /// What was done and measured.
     pub record: StepRecord,
     /// The sample after the step.
     pub latents: Vec<f32>,
@@ -137,7 +139,7 @@ pub struct StepDone {
 }
 
 impl Event {
-    /// What a capture keeps of it.
+    /// The records that a capture keeps of the event.
     pub fn records(&self) -> Vec<Record> {
         match self {
             Self::Started(run) => vec![Record::Run(run.clone())],

@@ -13,13 +13,13 @@ use super::{EngineError, clip_settings_of};
 /// What to measure on the way. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
-    /// Attention received by every token in every computed block, and that which tokens pay to the
+    /// Attention received by every token in every computed block, and attention paid to the
     /// prompt's subject.
     pub attention: Option<Received>,
     /// How every block's delta, the whole residual and its magnitude change from step to step.
     /// Keeps two deltas of every block.
     pub changes: bool,
-    /// GPU time of every block: waits for the GPU after each, which costs some speed.
+    /// GPU time of every block. The job waits for the GPU after each block, which costs some speed.
     pub times: bool,
 }
 
@@ -30,13 +30,13 @@ pub struct GenerateRequest {
     pub model: PathBuf,
     /// What to show.
     pub condition: Condition,
-    /// What not to show; encoded even if empty, as diffusers does.
+    /// What not to show. The empty prompt is encoded too, as in diffusers.
     pub negative: Condition,
-    /// Size, frames, steps and the like.
+    /// Size, number of frames and steps, guidance, shift, seed and rate.
     pub clip: ClipSettings,
     /// The solver; the model's own if `None`.
     pub scheduler: Option<SchedulerChoice>,
-    /// Where the sigmas lie; diffusers' grid of the solver if `None`.
+    /// The grid of the sigmas; diffusers' grid for the solver if `None`.
     pub grid: Option<Grid>,
     /// The initial noise itself; made from the seed if `None`.
     pub latents: Option<Latents>,

@@ -1,5 +1,5 @@
-//! What is known of a generation before it runs: for predictions beside a plan that is being
-//! edited.
+//! What is known of a request before it runs. Predictions beside a plan that is being edited need
+//! it.
 
 use crate::caching::{
     Action, BranchPlan, Evidence, ForwardCost, PublishedTea, StepPlan, StrategyConfig, StrategyInputs,
@@ -25,18 +25,18 @@ pub struct RequestInfo {
     pub flow_shift: f64,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
-    /// Fingerprint of the VAE's.
+    /// Fingerprint of the VAE's weights.
     pub vae_id: String,
-    /// GPU bytes that the job takes at most, its stored deltas not counted; an estimate from above.
+    /// GPU memory of the job in bytes, without its stored deltas. An estimate from above.
     pub gpu_memory: u64,
     /// TeaCache's polynomials that were published for the model.
     pub published_tea: PublishedTea,
-    /// Work of one forward pass; the length of the text is estimated from its words.
+    /// Work of one forward pass. The length of the text is estimated from its words.
     pub cost: ForwardCost,
 }
 
 impl RequestInfo {
-    /// Reads the model's configurations; its weights are opened but not read.
+    /// Reads the model's configurations. The weights are opened but not read.
     ///
     /// # Errors
     /// The folder holds no model, or the model cannot make what is asked for.
@@ -62,12 +62,12 @@ impl RequestInfo {
         Evidence::new(self.sigmas.clone(), self.blocks).with_published_tea(self.published_tea)
     }
 
-    /// Bytes of the deltas that a strategy has kept at most: those of its plan, or, where it
-    /// decides on the way, all that it may ask for. For a job that asked for so many steps; 0 for
-    /// one that cannot work, which says why when it is built.
+    /// Memory of a strategy's stored deltas in bytes, from above, for a job of `steps` requested
+    /// steps. A plan that is known counts what it stores. A strategy that decides on the way counts
+    /// all that it may ask for. A strategy that cannot work counts 0; building it says why.
     pub fn strategy_memory(&self, config: &StrategyConfig, steps: usize, guided: bool) -> u64 {
         let steps = config.steps(steps);
-        // Of a signal that stands still TeaCache stores as much as of any.
+        // How much TeaCache stores does not depend on its signal.
         let inputs = StrategyInputs { steps, blocks: self.blocks, signal_changes: vec![0.0; steps] };
         let Ok(strategy) = config.build(&inputs) else { return 0 };
         match strategy.preview() {
@@ -76,7 +76,7 @@ impl RequestInfo {
         }
     }
 
-    /// Bytes that the deltas stored by a plan take at most.
+    /// Memory of the deltas that a plan stores, in bytes, from above.
     pub fn delta_memory(&self, plans: &[StepPlan], guided: bool) -> u64 {
         let mut kept: Vec<(usize, &std::ops::Range<usize>, usize)> = Vec::new();
         for plan in plans {

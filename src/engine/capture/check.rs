@@ -1,4 +1,4 @@
-//! Whether records from a file make sense together, so that whatever draws a capture may trust its
+//! Checks that the records of a file fit each other, so that code that draws a capture can trust its
 //! sizes.
 
 use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
