@@ -34,9 +34,9 @@ pub struct RunInfo {
     pub prompt: String,
     /// What not to show.
     pub negative_prompt: String,
-    /// The clip's settings. The shift is the one that was used. The guidance is 1 where there was no
-    /// uncond branch. The number of steps is the requested one; older captures lack it and have 0
-    /// (see [`RunInfo::requested_steps`]).
+    /// The clip's settings. The shift is the one that was used. The guidance is 1 where there was
+    /// no uncond branch. The number of steps is the requested one; older captures lack it and have
+    /// 0 (see [`RunInfo::requested_steps`]).
     #[serde(flatten, deserialize_with = "recorded_clip")]
     pub clip: ClipSettings,
     /// Generator of the initial noise.

@@ -1,5 +1,5 @@
-//! One step of the model as the sampler sees it. Both branches carry out the strategy's plan and are
-//! measured.
+//! One step of the model as the sampler sees it. Both branches carry out the strategy's plan and
+//! are measured.
 
 use std::collections::VecDeque;
 

@@ -57,8 +57,8 @@ struct Job<'a> {
     seconds: Seconds,
 }
 
-/// The request's strategy. A rule without calibration gets the calibration that was published for the
-/// model, if there is one.
+/// The request's strategy. A rule without calibration gets the calibration that was published for
+/// the model, if there is one.
 fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     let mut config = request.strategy.clone();
     let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();

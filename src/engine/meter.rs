@@ -15,8 +15,8 @@ use super::{EngineError, Observe};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Most rows in a sample of a residual. They are enough for inner products, and small even for large
-/// models.
+/// Most rows in a sample of a residual. They are enough for inner products, and small even for
+/// large models.
 const SAMPLE_ROWS: usize = 256;
 
 /// Mean of |a - b|.

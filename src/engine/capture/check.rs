@@ -1,5 +1,5 @@
-//! Checks that the records of a file fit each other, so that code that draws a capture can trust its
-//! sizes.
+//! Checks that the records of a file fit each other, so that code that draws a capture can trust
+//! its sizes.
 
 use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
 
