@@ -12,6 +12,7 @@ use crate::app::data::log::Level;
 use crate::app::data::prefs::Prefs;
 use crate::app::data::runs::Runs;
 use crate::app::data::selection::Selection;
+use crate::app::link::study::StudyOrder;
 use crate::app::save::Saveable;
 
 /// A command to the window.
@@ -25,6 +26,17 @@ pub enum Action {
     Resume,
     /// End the job.
     Cancel,
+    /// Start a study.
+    StartStudy(Box<StudyOrder>),
+    /// Move a prompt and seed that waits in the queue of the comparison to another place.
+    MoveQueued {
+        /// Its number.
+        id: u64,
+        /// Its new place in the list.
+        place: usize,
+    },
+    /// Cancel a prompt and seed in the queue of the comparison; the others go on.
+    CancelQueued(u64),
     /// Let the user choose a capture to open.
     ChooseCapture,
     /// Open a capture.

@@ -29,6 +29,17 @@ impl App {
             Action::Pause => self.pause(true),
             Action::Resume => self.pause(false),
             Action::Cancel => self.cancel(),
+            Action::StartStudy(order) => self.start_study(*order),
+            Action::MoveQueued { id, place } => {
+                if let Some(comparison) = &self.shared.studies.comparison {
+                    comparison.queue.move_to(id, place);
+                }
+            }
+            Action::CancelQueued(id) => {
+                if let Some(comparison) = &self.shared.studies.comparison {
+                    comparison.queue.cancel(id);
+                }
+            }
             Action::ChooseCapture => self.link.choose_capture(),
             Action::OpenCapture(path) => self.link.load(path),
             Action::ChooseModel => self.link.choose_model(),

@@ -18,6 +18,7 @@ impl App {
         match message {
             Message::Opened(engine) => self.opened(engine),
             Message::Event { event, records } => self.event(*event, records),
+            Message::Study(news) => self.study_news(news),
             Message::Ended(number) if self.link.uses(number) => self.broken(),
             Message::Ended(_) => {}
             Message::Model(answer) => {

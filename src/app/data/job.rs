@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::app::data::study::StudyKind;
 use crate::engine::Stage;
 
 /// The state of the engine.
@@ -12,6 +13,13 @@ pub enum Job {
     Idle,
     /// The device is being opened.
     Opening,
+    /// A study runs: a list of jobs.
+    Study {
+        /// Its kind.
+        kind: StudyKind,
+        /// The user has cancelled it.
+        cancelling: bool,
+    },
     /// A job runs.
     Running {
         /// Its run, once denoising has started.
@@ -54,6 +62,7 @@ impl Job {
     pub fn wanted(&self) -> Wanted {
         match self {
             Self::Running { wanted, .. } => *wanted,
+            Self::Study { cancelling: true, .. } => Wanted::Cancel,
             _ => Wanted::Run,
         }
     }
@@ -63,6 +72,9 @@ impl Job {
         match self {
             Self::Idle => "",
             Self::Opening => "opening the GPU",
+            Self::Study { cancelling: true, .. } => "cancelling",
+            Self::Study { kind: StudyKind::Profile, .. } => "making a profile",
+            Self::Study { kind: StudyKind::Comparison, .. } => "comparing",
             Self::Running { wanted: Wanted::Pause, .. } => "paused",
             Self::Running { wanted: Wanted::Cancel, .. } => "cancelling",
             Self::Running { stage, .. } => match stage {

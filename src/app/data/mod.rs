@@ -13,3 +13,4 @@ pub mod runs;
 pub mod selection;
 pub mod shared;
 pub mod strategy_file;
+pub mod study;

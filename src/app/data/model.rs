@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::app::data::form::Form;
 use crate::caching::Evidence;
 use crate::engine::{ClipSettings, RequestInfo};
-use crate::profiling::profile::Profile;
+use crate::study::{StudyError, evidence_of, find_profile, profile_place};
 
 /// What is known about the form's model and size.
 #[derive(Clone, Debug, Default)]
@@ -86,25 +86,25 @@ pub struct ModelEvidence {
 impl ModelEvidence {
     /// Reads the profile in a model's folder, if there is one, and computes the planner's plans.
     pub fn of(model: &Path, facts: &RequestInfo) -> Self {
-        let path = model.join("profile.json");
         let bare = |profile| Self { evidence: Arc::new(facts.evidence()), profile };
-        if !path.is_file() {
-            return bare(Ok(false));
-        }
-        match read(&path, facts) {
-            Ok(evidence) => Self { evidence: Arc::new(evidence), profile: Ok(true) },
-            Err(why) => bare(Err(format!("{}: {why}", path.display()))),
+        match read(model, facts) {
+            Ok(Some(evidence)) => Self { evidence: Arc::new(evidence), profile: Ok(true) },
+            Ok(None) => bare(Ok(false)),
+            Err(why) => bare(Err(why)),
         }
     }
 }
 
-fn read(path: &Path, facts: &RequestInfo) -> Result<Evidence, String> {
-    let profile = Profile::read(path).map_err(|error| error.to_string())?;
-    profile.check_fits(&facts.model_id, facts.blocks).map_err(|error| error.to_string())?;
-    let evidence = profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea);
+fn read(model: &Path, facts: &RequestInfo) -> Result<Option<Evidence>, String> {
+    let found = find_profile(model, None, facts).map_err(|error| match error {
+        StudyError::Profile { path, source } => format!("{}: {source}", path.display()),
+        other => other.full(),
+    });
+    let Some(profile) = found? else { return Ok(None) };
+    let evidence = evidence_of(facts, Some(&profile));
     // The plans are computed here, so that no frame of the window has to wait for them.
     if evidence.calibration().is_some() {
-        evidence.plans().map_err(|error| error.to_string())?;
+        evidence.plans().map_err(|error| format!("{}: {error}", profile_place(model).display()))?;
     }
-    Ok(evidence)
+    Ok(Some(evidence))
 }

@@ -14,6 +14,7 @@ use crate::app::data::prediction::{Prediction, Trouble};
 use crate::app::data::prefs::Prefs;
 use crate::app::data::runs::{Run, Runs};
 use crate::app::data::selection::Selection;
+use crate::app::data::study::Studies;
 use crate::caching::{Needs, Shape};
 
 /// The data that panes share.
@@ -31,6 +32,8 @@ pub struct Shared {
     pub log: Log,
     /// The running job.
     pub job: Job,
+    /// The study that runs, and what studies found.
+    pub studies: Studies,
     /// The adapter, once the engine has opened it.
     pub adapter: Option<Adapter>,
     /// What is known about the form's model and size.

@@ -37,6 +37,9 @@ fn lost(shared: &Shared) -> Option<String> {
     if running {
         told.push("A clip is being generated.".to_owned());
     }
+    if matches!(shared.job, Job::Study { .. }) {
+        told.push("A study is running.".to_owned());
+    }
     if shared.saving > 0 {
         told.push("A file is being written.".to_owned());
     }

@@ -2,5 +2,6 @@
 
 pub mod cell;
 pub mod legend;
+pub mod study;
 pub mod textures;
 pub mod theme;

@@ -17,8 +17,8 @@ impl App {
         let (strategy, prompt) = (self.shared.form.strategy().name(), &self.shared.form.prompt);
         self.shared.log.add(Level::Note, format!("Generating \"{prompt}\" with {strategy}."));
         match self.link.generate(self.shared.form.request()) {
-            Ok(true) => self.begin(),
-            Ok(false) => self.shared.job = Job::Opening,
+            Ok(Some(started)) => self.started(started),
+            Ok(None) => self.shared.job = Job::Opening,
             Err(error) => {
                 self.link.close_engine();
                 self.fail(error);
@@ -54,6 +54,12 @@ impl App {
                 self.shared.job = Job::Idle;
                 self.shared.log.add(Level::Note, "Cancelled.");
             }
+            Job::Study { cancelling, .. } => {
+                *cancelling = true;
+                if let Some(running) = &self.shared.studies.running {
+                    running.cancel.cancel();
+                }
+            }
             Job::Running { wanted, .. } => {
                 *wanted = Wanted::Cancel;
                 self.pace.ask("cancel");
@@ -78,14 +84,10 @@ impl App {
         };
         self.shared.adapter = Some(Adapter { name: engine.adapter().into(), memory: engine.memory() });
         match self.link.opened(engine) {
-            Ok(true) => self.begin(),
-            Ok(false) => {}
+            Ok(Some(started)) => self.started(started),
+            Ok(None) => {}
             Err(error) => self.fail(error),
         }
-    }
-
-    fn begin(&mut self) {
-        self.shared.job = Job::begun();
     }
 
     pub(in crate::app) fn fail(&mut self, error: String) {
@@ -153,6 +155,8 @@ impl App {
         if let Job::Running { run: Some(id), .. } = self.shared.job {
             self.shared.runs.end(id);
         }
+        self.link.study_ended();
+        self.shared.studies.running = None;
         let text = "The engine broke: that is a bug of this program, and the terminal says more. The run so far is kept; the next one starts the engine anew.";
         self.fail(text.into());
     }

@@ -5,15 +5,17 @@
 pub mod job;
 pub mod messenger;
 pub mod pace;
+pub mod study;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
 use crate::app::data::likeness::{ClipPair, Likeness};
 use crate::app::data::model::{ModelAnswer, ModelEvidence, ModelQuery};
 use crate::app::data::strategy_file;
+use crate::app::data::study::StudyKind;
 use crate::app::dialogs::Choose;
 use crate::app::save::Saved;
 use crate::caching::StrategyConfig;
@@ -22,9 +24,11 @@ use crate::engine::{Capture, Engine, Event, Frames, GenerateRequest, Record, Req
 use crate::media;
 use crate::metrics;
 use crate::profiling::mask;
+use crate::study::Cancel;
 
 use messenger::BROKEN;
 pub use messenger::Messenger;
+use study::{StudyGuard, StudyNews, StudyOrder, Work};
 
 /// Opens the device and starts the engine on it.
 pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<Engine> + Send + Sync>;
@@ -42,6 +46,8 @@ pub enum Message {
     },
     /// The engine with this number has ended: it was closed, or its thread panicked.
     Ended(u64),
+    /// News of the running study.
+    Study(StudyNews),
     /// The answer to a query about a model.
     Model(Box<ModelAnswer>),
     /// Two clips were compared.
@@ -89,13 +95,31 @@ pub struct Link {
     /// The other end.
     pub messenger: Messenger,
     open: OpenEngine,
-    engine: Option<Engine>,
+    /// The study that runs. It is dropped before the engine, and no longer uses it then.
+    study: Option<StudyGuard>,
+    engine: Option<Arc<Engine>>,
+    /// Takes work to the thread that forwards the engine's events.
+    work: Option<Sender<Work>>,
     /// Number of engines so far.
     engines: u64,
     /// The engine is being opened.
     opening: bool,
-    /// The job that waits for it.
-    pending: Option<GenerateRequest>,
+    /// What waits for it.
+    pending: Option<Order>,
+}
+
+/// What the user wants the engine to do.
+enum Order {
+    Job(Box<GenerateRequest>),
+    Study(Box<StudyOrder>),
+}
+
+/// What has started on the engine.
+pub enum Started {
+    /// A job.
+    Job,
+    /// A study, and the token that ends it.
+    Study(StudyKind, Cancel),
 }
 
 impl Link {
@@ -107,7 +131,18 @@ impl Link {
         let (to, received) = bounded(Self::MESSAGES);
         let (own_to, own) = unbounded();
         let messenger = Messenger::new(to, own_to, ctx, choose);
-        Self { received, own, messenger, open, engine: None, engines: 0, opening: false, pending: None }
+        Self {
+            received,
+            own,
+            messenger,
+            open,
+            study: None,
+            engine: None,
+            work: None,
+            engines: 0,
+            opening: false,
+            pending: None,
+        }
     }
 
     /// The next message, if there is one.
@@ -122,44 +157,68 @@ impl Link {
 
     /// The engine, once it is open.
     pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+        self.engine.as_deref()
     }
 
-    /// Starts a job, and opens the engine first if necessary. Returns whether the engine was open
-    /// already.
-    pub fn generate(&mut self, request: GenerateRequest) -> Result<bool, String> {
-        if let Some(engine) = &self.engine {
-            return engine.generate(request).map(|()| true).map_err(|error| error.to_string());
+    /// Starts a job, and opens the engine first if necessary. `None` while the engine is being
+    /// opened.
+    pub fn generate(&mut self, request: GenerateRequest) -> Result<Option<Started>, String> {
+        self.order(Order::Job(Box::new(request)))
+    }
+
+    /// Starts a study, and opens the engine first if necessary. `None` while the engine is being
+    /// opened.
+    pub fn study(&mut self, order: StudyOrder) -> Result<Option<Started>, String> {
+        self.order(Order::Study(Box::new(order)))
+    }
+
+    fn order(&mut self, order: Order) -> Result<Option<Started>, String> {
+        if let Some(engine) = self.engine.clone() {
+            return self.start(engine, order).map(Some);
         }
-        self.pending = Some(request);
+        self.pending = Some(order);
         if !std::mem::replace(&mut self.opening, true) {
             let open = self.open.clone();
             let broken = || Message::Opened(Err(BROKEN.into()));
             self.messenger.answer(broken, move || Message::Opened(open().map_err(|error| format!("{error:#}"))));
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// Takes over an opened engine, forwards its events, and starts the job that waited for it.
-    /// Returns whether a job waited.
-    pub fn opened(&mut self, engine: Engine) -> Result<bool, String> {
+    fn start(&mut self, engine: Arc<Engine>, order: Order) -> Result<Started, String> {
+        match order {
+            Order::Job(request) => engine.generate(*request).map(|()| Started::Job).map_err(|error| error.to_string()),
+            Order::Study(order) => {
+                let (kind, cancel) = (order.kind(), Cancel::default());
+                let (work, guard) = order.work(engine, cancel.clone());
+                let to = self.work.as_ref().ok_or(BROKEN)?;
+                to.send(work).map_err(|_| BROKEN)?;
+                self.study = Some(guard);
+                Ok(Started::Study(kind, cancel))
+            }
+        }
+    }
+
+    /// Takes note that the study has ended.
+    pub fn study_ended(&mut self) {
+        self.study = None;
+    }
+
+    /// Takes over an opened engine, forwards its events, and starts what waited for it. `None` if
+    /// nothing waited.
+    pub fn opened(&mut self, engine: Engine) -> Result<Option<Started>, String> {
         self.engines += 1;
         let (events, number) = (engine.events().clone(), self.engines);
         let ended = self.messenger.pending(move || Message::Ended(number));
+        let (to, work) = unbounded();
         self.messenger.spawn(move |messenger| {
-            for event in events {
-                let records = event.records();
-                if !messenger.send(Message::Event { event: Box::new(event), records }) {
-                    break;
-                }
-            }
+            forward(&events, work, messenger);
             ended.give(Message::Ended(number));
         });
         self.opening = false;
-        let waited = self.pending.take();
-        let started = waited.map(|request| engine.generate(request).map_err(|error| error.to_string()));
-        self.engine = Some(engine);
-        started.transpose().map(|started| started.is_some())
+        let engine = Arc::new(engine);
+        (self.work, self.engine) = (Some(to), Some(engine.clone()));
+        self.pending.take().map(|order| self.start(engine, order)).transpose()
     }
 
     /// Takes note that the engine could not be opened. Returns whether a job waited for it.
@@ -178,6 +237,7 @@ impl Link {
     /// on a thread of its own.
     pub fn close_engine(&mut self) {
         if let Some(engine) = self.engine.take() {
+            self.work = None;
             self.messenger.spawn(move |_| drop(engine));
         }
     }
@@ -229,6 +289,26 @@ impl Link {
         self.messenger.spawn(move |messenger| {
             messenger.send(read_strategy(&path));
         });
+    }
+}
+
+/// Forwards the events of an engine until it has ended. Work that comes meanwhile is done on this
+/// thread: it reads the engine's events alone.
+fn forward(events: &Receiver<Event>, mut work: Receiver<Work>, messenger: &Messenger) {
+    loop {
+        select! {
+            recv(events) -> event => {
+                let Ok(event) = event else { return };
+                let records = event.records();
+                if !messenger.send(Message::Event { event: Box::new(event), records }) {
+                    return;
+                }
+            }
+            recv(work) -> next => match next {
+                Ok(next) => next(messenger),
+                Err(_) => work = never(),
+            }
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The panes. A pane is a file or a folder here and a line in [`catalogue`]. Layouts, tabs, the
 //! View menu and the menus of the panes iterate over the catalogue.
 
+pub mod comparison;
 pub mod log;
 pub mod map;
 pub mod numbers;
 pub mod preview;
+pub mod profile;
 pub mod runs;
 pub mod steps;
 pub mod strategy;
@@ -25,6 +27,8 @@ pub fn catalogue() -> Panes {
         Box::<map::MapPane>::default(),
         Box::<numbers::NumbersPane>::default(),
         Box::<steps::StepsPane>::default(),
+        Box::<profile::ProfilePane>::default(),
+        Box::<comparison::ComparisonPane>::default(),
         Box::<runs::RunsPane>::default(),
         Box::<log::LogPane>::default(),
     ])

@@ -14,6 +14,7 @@ use crate::app::bars::top_bar;
 use crate::app::data::runs::Run;
 use crate::app::data::shared::Shared;
 use crate::app::data::strategy_file;
+use crate::app::data::study::StrategyComparison;
 use crate::app::dialogs::{Dialog, Filter};
 use crate::app::draw::theme;
 use crate::app::link::{Link, Message, Messenger};
@@ -24,6 +25,7 @@ use crate::engine::Capture;
 use crate::engine::capture::file;
 use crate::media::figure::Svg;
 use crate::media::{self, Clip};
+use crate::study::compare::report;
 
 /// Something that can be saved.
 pub struct Saveable {
@@ -240,6 +242,29 @@ pub static PROFILE: Saveable = Saveable {
     },
 };
 
+/// The rows of the comparison of strategies.
+pub static COMPARISON_CSV: Saveable = Saveable {
+    label: "Save rows (CSV)...",
+    title: "Save the rows of the comparison",
+    name: "rows.csv",
+    kinds: &[("CSV table", &["csv"])],
+    available: |shared| shared.studies.has_rows(),
+    make: |source| Ok(Content::text(report::csv(&comparison(source)?.rows))),
+};
+
+/// The folder of the comparison of strategies: report, rows, figures and contact sheets.
+pub static COMPARISON_FOLDER: Saveable = Saveable {
+    label: "Save report folder...",
+    title: "Choose a name for the report's folder",
+    name: "comparison",
+    kinds: &[],
+    available: |shared| shared.studies.has_rows(),
+    make: |source| {
+        let export = comparison(source)?.exporter();
+        Ok(Content::new(move |path| export(path).map_err(|error| error.full())))
+    },
+};
+
 /// A picture of a pane or of the window. The window takes it a few frames after it was asked for.
 static PICTURE: Saveable = Saveable {
     label: "Save picture of the pane (PNG)...",
@@ -266,6 +291,11 @@ pub static FILE_MENU: [FileEntry; 3] = [
     FileEntry { saveable: &CLIP, text: "Save clip...", shortcut: None },
     FileEntry { saveable: &MAP, text: "Export map...", shortcut: None },
 ];
+
+/// The newest comparison of strategies.
+fn comparison<'a>(source: Source<'a>) -> Result<&'a StrategyComparison, String> {
+    source.shared.studies.comparison.as_ref().ok_or_else(|| "Nothing was compared yet.".into())
+}
 
 /// The clip of a run, as it is written.
 fn clip(capture: &Capture) -> Result<Clip, String> {

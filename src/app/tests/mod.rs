@@ -9,6 +9,7 @@ mod jobs;
 mod panes;
 mod pictures;
 pub mod sample;
+mod studies;
 mod tools;
 mod window;
 

@@ -104,7 +104,7 @@ fn methods_that_need_a_calibration_have_the_profile_s() {
 }
 
 /// The demo model in another folder, its profile changed.
-fn other_model(folder: &Path, change: impl Fn(String) -> Option<String>) {
+pub fn other_model(folder: &Path, change: impl Fn(String) -> Option<String>) {
     for entry in std::fs::read_dir(demo_model()).unwrap().map(Result::unwrap) {
         let to = folder.join(entry.file_name());
         if entry.path().is_dir() {

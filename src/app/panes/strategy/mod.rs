@@ -85,7 +85,7 @@ fn missing_profile(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
         (Some(Err(why)), _) => why.clone(),
         (_, Some(Err(why))) => format!("The model's profile cannot be used: {why}"),
         _ => format!(
-            "This model has no profile, so nothing can be planned. Make one with \
+            "This model has no profile, so nothing can be planned. Make one in the pane Profile, or with \
              `ditscope profile --model \"{folder}\" -o \"{folder}/profile.json\"`."
         ),
     };
