@@ -20,11 +20,11 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> 
     }
 }
 
-/// The settings that suit a model, for all that the user does not say. A model's folder may hold
-/// them as `ditscope.json`: [`ClipSettings`] in JSON. What the file leaves out is the family's own.
+/// The default settings of a model. The model's folder may have them as `ditscope.json`, which is a
+/// [`ClipSettings`] in JSON. Missing fields have the defaults of the model's family.
 ///
 /// # Errors
-/// The folder holds no model, or its `ditscope.json` cannot be read as settings.
+/// [`EngineError`] if the folder has no model, or if its `ditscope.json` is not valid.
 pub fn clip_settings_of(folder: &Path) -> Result<ClipSettings, EngineError> {
     let defaults = crate::model::find(folder)?.defaults();
     let path = folder.join("ditscope.json");

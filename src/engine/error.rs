@@ -9,25 +9,25 @@ use crate::sampling;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The request makes no sense for this model.
+    /// The request is impossible for this model.
     #[error("{0}")]
     Request(String),
-    /// The model's files.
+    /// The model cannot be used.
     #[error(transparent)]
     Model(ModelError),
-    /// The sampler's settings.
+    /// The settings of the sampler are invalid.
     #[error(transparent)]
     Sampling(#[from] sampling::Error),
-    /// The caching strategy.
+    /// The caching strategy is invalid.
     #[error(transparent)]
     Cache(CacheError),
-    /// The GPU.
+    /// The GPU failed.
     #[error(transparent)]
     Gpu(GpuError),
-    /// Masks or scores.
+    /// Masks or scores cannot be made.
     #[error(transparent)]
     Profiling(#[from] crate::profiling::ProfilingError),
-    /// The user ended the job.
+    /// The job was cancelled.
     #[error("cancelled")]
     Cancelled,
     /// No thread could be started.
@@ -50,8 +50,8 @@ impl From<GpuError> for EngineError {
 impl From<ModelError> for EngineError {
     fn from(error: ModelError) -> Self {
         match error {
-            // A job that is cancelled while it loads, or a device that is lost then, is no fault of
-            // the model.
+            // A job that is cancelled while it loads, or a device that is lost meanwhile, is not an
+            // error of the model.
             ModelError::Gpu(error) => error.into(),
             ModelError::Request(message) => Self::Request(message),
             other => Self::Model(other),
@@ -69,7 +69,8 @@ impl From<CacheError> for EngineError {
 }
 
 impl EngineError {
-    /// Whether the caller asked for something impossible, as opposed to something that failed.
+    /// Whether the caller asked for something impossible. All other errors are failures of a
+    /// possible request.
     pub fn is_wrong_use(&self) -> bool {
         matches!(self, Self::Request(_) | Self::Sampling(_) | Self::Cache(_))
     }

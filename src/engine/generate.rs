@@ -1,4 +1,4 @@
-//! One generation: text, denoising, decoding.
+//! Runs one generation: conditions, denoising, decoding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn strategy_of(request: &GenerateRequest, model: &OpenModel) -> StrategyConfig {
     let mut config = request.strategy.clone();
     let sigmas = model.scheduler.sigmas().iter().map(|sigma| f64::from(*sigma)).collect();
     let published = Evidence::new(sigmas, model.model.blocks()).with_published_tea(model.published_tea());
-    // A strategy that contradicts itself is refused when it is built.
+    // An error is ignored here, because building the strategy reports it.
     config.calibrate(&published).ok();
     config
 }
@@ -137,14 +137,14 @@ impl Job<'_> {
         })
     }
 
-    /// Fails before any weights are read where the strategy cannot work.
+    /// Checks that the strategy can work, before any weights are read.
     fn check_strategy(&self, model: &OpenModel) -> Result<()> {
         let (steps, blocks) = (model.scheduler.num_inference_steps(), model.model.blocks());
         strategy_of(self.request, model).build(&StrategyInputs { steps, blocks, signal_changes: Vec::new() })?;
         Ok(())
     }
 
-    /// Features of what to show and, if guidance needs it, of what not to show.
+    /// The features of the condition and, if guidance needs it, of the negative condition.
     fn encode_conditions(&mut self, model: &OpenModel, guidance: &Guidance) -> Result<Vec<Features>> {
         let mut conditions = vec![&self.request.condition];
         if guidance.needs_uncond() {
@@ -246,7 +246,7 @@ impl Job<'_> {
         told.map_or(Ok(()), |text| self.report(Event::Warning(text)))
     }
 
-    /// Relative changes of both of TeaCache's signals, where changes are measured.
+    /// Relative changes of both of TeaCache's signals. Empty if changes are not measured.
     fn both_signals(&mut self, run: &dyn Run) -> Result<Vec<[f64; 2]>> {
         if !self.request.observe.changes {
             return Ok(Vec::new());
@@ -313,9 +313,9 @@ impl Job<'_> {
         Ok(times.iter().map(record).collect())
     }
 
-    /// Frames as RGB values in [-1, 1]. They are decoded tile by tile where whole frames do not fit
-    /// the device, which is known before or found out: the denoising that came before must not be
-    /// lost.
+    /// Decodes the latents to frames with RGB values in [-1, 1]. If whole frames do not fit the
+    /// device, the frames are decoded tile by tile. This also happens if decoding whole frames runs
+    /// out of memory, so that the denoising is not lost.
     fn decode(&mut self, decoder: &dyn Decoder, latents: &Latents) -> Result<Vec<Vec<f32>>> {
         let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
         let tiled = !decoder.fits(caps, memory, &self.request.clip);

@@ -1,5 +1,5 @@
-//! What a job leaves for the next ones. A session asks for the same prompt of the same model again
-//! and again, with other settings.
+//! Data that a job keeps for later jobs. A session often repeats a prompt of the same model with
+//! other settings.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::model::family::{Condition, Features, Model, Transformer};
 
 /// The transformer on the GPU.
 struct Loaded {
-    /// [`Model::transformer_key`].
+    /// The [`Model::transformer_key`].
     key: String,
     transformer: Arc<dyn Transformer>,
 }
 
-/// Encoded conditions, and the transformer as long as there is room for it.
+/// Encoded conditions, and the transformer while there is room for it.
 #[derive(Default)]
 pub(super) struct Kept {
     pub conditions: EncodedConditions,
@@ -23,10 +23,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// The transformer of a model: the one that is there, or loaded in its place.
+    /// The transformer of a model. If another transformer or none is kept, it is loaded and kept.
     ///
     /// # Errors
-    /// Those of [`Model::load_transformer`].
+    /// The errors of [`Model::load_transformer`].
     pub fn transformer(&mut self, gpu: &Gpu, model: &dyn Model) -> Result<Arc<dyn Transformer>, ModelError> {
         let key = model.transformer_key();
         if let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.key == key) {
@@ -39,7 +39,7 @@ impl Kept {
         Ok(transformer)
     }
 
-    /// Makes room.
+    /// Drops the transformer and frees its memory.
     pub fn forget_transformer(&mut self, gpu: &Gpu) {
         if self.loaded.take().is_some() {
             gpu.release_free_memory();
@@ -47,26 +47,26 @@ impl Kept {
     }
 }
 
-/// A condition and what the encoder made of it.
+/// A condition and its features.
 struct Encoded {
-    /// [`Model::encoder_key`].
+    /// The [`Model::encoder_key`].
     encoder: String,
     condition: Condition,
     features: Features,
 }
 
-/// The conditions that were encoded last, newest at the end.
+/// The most recent conditions with their features, newest at the end.
 #[derive(Default)]
 pub(super) struct EncodedConditions(VecDeque<Encoded>);
 
 impl EncodedConditions {
-    /// Each takes at most 8 MB (512 tokens of UMT5-XXL).
+    /// Largest number of kept conditions. Each takes at most 8 MB (512 tokens of UMT5-XXL).
     const MOST: usize = 16;
 
-    /// Features of conditions, in their order. Conditions that are not known are encoded, together.
+    /// The features of conditions, in their order. Unknown conditions are encoded together.
     ///
     /// # Errors
-    /// Those of [`Model::encode`].
+    /// The errors of [`Model::encode`].
     pub fn features(
         &mut self,
         cx: &mut Stream,
@@ -76,14 +76,14 @@ impl EncodedConditions {
         self.complete(&model.encoder_key(), conditions, |missing| model.encode(cx, missing))
     }
 
-    /// The same, with `encode` for the conditions that are missing.
+    /// The same, with `encode` for the unknown conditions.
     fn complete(
         &mut self,
         encoder: &str,
         conditions: &[&Condition],
         encode: impl FnOnce(&[&Condition]) -> Result<Vec<Features>, ModelError>,
     ) -> Result<Vec<Features>, ModelError> {
-        // Before anything is kept: a new entry may push out a known one.
+        // The known features are collected first, because a new entry may replace a known one.
         let known: Vec<Option<Features>> = conditions.iter().map(|condition| self.get(encoder, condition)).collect();
         let pairs = conditions.iter().zip(&known);
         let missing: Vec<&Condition> =
@@ -104,7 +104,7 @@ impl EncodedConditions {
         found.map(|kept| kept.features.clone())
     }
 
-    /// Keeps a condition as the newest, in place of the oldest where there are too many.
+    /// Keeps a condition as the newest. If there are too many, the oldest is dropped.
     fn keep(&mut self, encoded: Encoded) {
         self.0.retain(|kept| kept.encoder != encoded.encoder || kept.condition != encoded.condition);
         if self.0.len() == Self::MOST {
@@ -127,8 +127,8 @@ mod tests {
         *number
     }
 
-    /// More prompts than are kept, each with the same negative prompt. Each gets its own features,
-    /// and the shared prompt is encoded once for each encoder.
+    /// The test uses more prompts than are kept, each with the same negative prompt. Each prompt
+    /// gets its own features, and the shared prompt is encoded once for each encoder.
     #[test]
     fn conditions_get_their_own_features() {
         let (mut conditions, mut encoded) = (EncodedConditions::default(), Vec::new());

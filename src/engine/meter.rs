@@ -38,7 +38,7 @@ pub(super) struct Meter<'a> {
     deltas: Vec<Option<Tensor>>,
     /// Magnitude of each token in the stack's last delta.
     magnitudes: Vec<f64>,
-    /// What to read off the attention of every step.
+    /// The attention to record at every step.
     watch: Option<AttentionWatch>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Meter<'a> {
 pub(super) struct Residual {
     pub change: Option<f64>,
     pub magnitude_ratio: Option<f64>,
-    /// Some of its rows.
+    /// Some rows of the residual.
     pub sample: Option<Vec<f32>>,
 }
 
@@ -56,13 +56,13 @@ pub(super) struct Residual {
 pub(super) struct Measured {
     /// Seconds of blocks, where times are measured.
     seconds: Vec<(usize, f64)>,
-    /// The hidden states before the first block, where the whole stack may be measured.
+    /// The hidden states before the first block, if the whole stack may be measured.
     before: Option<Tensor>,
     watch: Option<AttentionWatch>,
     /// Changes of the blocks and of the stack that `changed` lists, where changes are measured.
     changes: Option<Changes>,
     changed: Vec<usize>,
-    /// The sums of these changes, once all are there.
+    /// The sums of these changes, at the end of the step.
     sums: Option<Tensor>,
     stack: Option<Stack>,
 }
@@ -80,7 +80,7 @@ impl Measured {
 struct Stack {
     /// 1 / sqrt(mean of squares) of each token.
     factors: Tensor,
-    /// Some of its rows.
+    /// Some rows of the residual.
     sample: Tensor,
 }
 
@@ -91,8 +91,8 @@ impl<'a> Meter<'a> {
         Self { observe, control, deltas, magnitudes: Vec::new(), watch }
     }
 
-    /// Begins a step with these hidden states of the video's tokens; `whole`: all blocks may run,
-    /// and be measured as a stack.
+    /// Begins a step with these hidden states of the video's tokens. `whole` says that all blocks
+    /// may run, so that the stack can be measured.
     pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor, whole: bool) -> Result<Measured> {
         let changes = self.observe.changes;
         let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
@@ -209,12 +209,12 @@ impl<'a> Meter<'a> {
         residual
     }
 
-    /// The mean over tokens of how much the magnitude grew since it was last measured.
+    /// The ratio of the new magnitude to the last measured magnitude, averaged over tokens.
     fn magnitude_ratio(&mut self, factors: &[f32], width: usize) -> Option<f64> {
         let magnitudes: Vec<f64> = factors.iter().map(|factor| (width as f64).sqrt() / f64::from(*factor)).collect();
         let before = std::mem::replace(&mut self.magnitudes, magnitudes);
         let ratios = self.magnitudes.iter().zip(&before).map(|(new, old)| new / old);
-        // A token without a residual has no ratio, and captures hold numbers only.
+        // A token without a residual has no ratio, and captures store only finite numbers.
         (!before.is_empty()).then(|| ratios.sum::<f64>() / before.len() as f64).filter(|ratio| ratio.is_finite())
     }
 }
@@ -285,7 +285,7 @@ impl Probes {
         Ok(result)
     }
 
-    /// Bytes of the deltas that are kept.
+    /// Number of bytes of the kept deltas.
     pub fn bytes(&self) -> u64 {
         self.computed.iter().chain(&self.last_step).map(Tensor::bytes).sum()
     }

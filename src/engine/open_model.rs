@@ -1,4 +1,4 @@
-//! A request's model with its files open: where predictions and jobs begin.
+//! The opened model of a request, with which predictions and jobs begin.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::sampling::Scheduler;
 
 use super::{EngineError, GenerateRequest};
 
-/// A model, and what it makes of a request. The weights are mapped but not read.
+/// A model, and the sizes and settings of a request for it. The weights are mapped but not read.
 pub(super) struct OpenModel {
     /// The model's folder.
     pub folder: PathBuf,
@@ -22,8 +22,8 @@ impl OpenModel {
     /// Opens the model that the request names.
     ///
     /// # Errors
-    /// The folder holds no model, a part of it is damaged, or the model cannot make what is asked
-    /// for.
+    /// [`EngineError`] if the folder has no model, if a part of the model is damaged, or if the
+    /// model cannot make the requested clip.
     pub fn of(request: &GenerateRequest) -> Result<Self, EngineError> {
         let found = crate::model::find(&request.model)?;
         let model = found.open()?;
@@ -33,29 +33,29 @@ impl OpenModel {
         Ok(Self { folder: request.model.clone(), sampler, scheduler: request.scheduler(&sampler)?, geometry, model })
     }
 
-    /// Work of one forward pass for a condition of so many rows.
+    /// Work of one forward pass for a condition with `condition_rows` rows.
     pub fn cost(&self, condition_rows: usize) -> ForwardCost {
         let costs = self.model.costs(&self.geometry, condition_rows);
         ForwardCost { outside: costs.outside, blocks: costs.blocks }
     }
 
-    /// TeaCache's polynomials that were published for the model.
+    /// TeaCache's published polynomials for the model.
     pub fn published_tea(&self) -> PublishedTea {
         let [embedding, projection] = [false, true].map(|ret_steps| self.model.published_tea_coefficients(ret_steps));
         PublishedTea { embedding, projection }
     }
 
-    /// GPU bytes that a job takes at most, its stored deltas not counted. An estimate from above.
+    /// Upper estimate of the GPU bytes of a job without its stored deltas.
     pub fn gpu_memory(&self, request: &GenerateRequest) -> u64 {
-        // Changes are measured against a delta of every block and of all blocks together, in both
+        // Measuring changes keeps a delta of every block and of all blocks together, in both
         // branches.
         let measured = if request.observe.changes { 2 * (self.model.blocks() + 1) } else { 0 };
         self.memory(request).peak(measured)
     }
 
-    /// Whether the transformer can stay on an adapter of so much memory while the decoder works,
-    /// for the next job. Other programs need memory too. Where nobody knows how much there is,
-    /// nothing is risked.
+    /// Whether the transformer can stay on the adapter for the next job while the decoder works. 30
+    /// % of the memory is left to other programs. If the size of the memory is unknown, the
+    /// transformer does not stay.
     pub fn has_room_beside_decoder(&self, request: &GenerateRequest, memory: Option<u64>) -> bool {
         let needed = self.memory(request);
         memory.is_some_and(|memory| needed.transformer + needed.decoding <= memory / 10 * 7)

@@ -1,11 +1,12 @@
-//! From a job to its listener.
+//! Sends the events of a job to its listener.
 //!
-//! Events wait in a queue until they are read. Steps are large: latents, previews, attention maps.
-//! So a job waits with the next step while [`UNREAD`] events are unread, for a listener that is
-//! slow, and its captures hold every step. A listener that reads nothing for [`PATIENCE`] is taken
-//! for none: the job goes on, and drops its steps until the listener reads again. All other events
-//! are few and are always kept, so nobody has to read for a job to end, and `Finished` is never
-//! lost.
+//! Events wait in a queue until they are read. Steps are large, because they have latents, previews
+//! and attention maps. While [`UNREAD`] events are unread, the job therefore waits before it adds a
+//! step, so a slow listener gets every step.
+//!
+//! If the listener reads nothing for [`PATIENCE`], the job continues and drops its steps until the
+//! listener reads again. All other events are few and are always kept. A job therefore ends even if
+//! its events are not read, and `Finished` is never lost.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -15,11 +16,11 @@ use crossbeam_channel::Sender;
 use super::control::Stopwatch;
 use super::{Control, EngineError, Event};
 
-/// Unread events at which a job waits before it adds a step.
+/// Number of unread events at which a job waits before it adds a step.
 pub(super) const UNREAD: usize = 64;
-/// How long a job waits for a listener.
+/// Time that a job waits for a listener.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a waiting job looks whether events were read.
+/// Interval at which a waiting job checks whether events were read.
 const POLL: Duration = Duration::from_millis(2);
 
 /// The events of one job on their way to the listener.
@@ -27,14 +28,14 @@ pub(super) struct Outbox<'a> {
     to: &'a Sender<Event>,
     control: &'a Control,
     patience: Duration,
-    /// Whether the listener was waited for in vain.
+    /// Whether the job stopped waiting for the listener.
     given_up: Cell<bool>,
-    /// Steps that were dropped.
+    /// Number of dropped steps.
     dropped: Cell<usize>,
 }
 
 impl<'a> Outbox<'a> {
-    /// For a job that starts.
+    /// The outbox of a new job.
     pub fn new(to: &'a Sender<Event>, control: &'a Control) -> Self {
         Self { to, control, patience: PATIENCE, given_up: Cell::new(false), dropped: Cell::new(0) }
     }
@@ -42,8 +43,8 @@ impl<'a> Outbox<'a> {
     /// Sends an event.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`] where the job was cancelled while it waited, or the engine is
-    /// gone.
+    /// [`EngineError::Cancelled`] if the job was cancelled while it waited, or the engine was
+    /// dropped.
     pub fn send(&self, event: Event) -> Result<(), EngineError> {
         if matches!(event, Event::Step(_)) && !self.has_room()? {
             self.dropped.set(self.dropped.get() + 1);
@@ -52,10 +53,10 @@ impl<'a> Outbox<'a> {
         self.to.send(event).map_err(|_| EngineError::Cancelled)
     }
 
-    /// Tells of steps that were dropped, if there are any.
+    /// Sends a warning if steps were dropped.
     ///
     /// # Errors
-    /// As [`Outbox::send`].
+    /// The errors of [`Outbox::send`].
     pub fn end(&self) -> Result<(), EngineError> {
         match self.dropped.get() {
             0 => Ok(()),
@@ -65,7 +66,7 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Waits for a slow listener; whether there is room for a step.
+    /// Waits for a slow listener. Returns whether there is room for a step.
     fn has_room(&self) -> Result<bool, EngineError> {
         let watch = Stopwatch::start(self.control);
         while self.to.len() >= UNREAD {

@@ -1,4 +1,4 @@
-//! What to generate.
+//! The request for a generation.
 
 use std::path::{Path, PathBuf};
 
@@ -10,48 +10,47 @@ use crate::sampling::{ClipSettings, Euler, Grid, Schedule, Scheduler, SchedulerC
 
 use super::{EngineError, clip_settings_of};
 
-/// What to measure on the way. Measuring never changes the video.
+/// The measurements of a run. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
     /// Attention received by every token in every computed block, and attention paid to the
     /// prompt's subject.
     pub attention: Option<Received>,
-    /// How every block's delta, the whole residual and its magnitude change from step to step.
-    /// Keeps two deltas of every block.
+    /// Measures the changes of every block's delta, of the whole residual and of its magnitude from
+    /// step to step. This keeps two deltas of every block.
     pub changes: bool,
     /// GPU time of every block. The job waits for the GPU after each block, which costs some speed.
     pub times: bool,
 }
 
-/// A generation.
+/// A request for a generation.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     /// The model's folder.
     pub model: PathBuf,
-    /// What to show.
+    /// The condition, for example a prompt.
     pub condition: Condition,
     /// What not to show. The empty prompt is encoded too, as in diffusers.
     pub negative: Condition,
     /// Size, number of frames and steps, guidance, shift, seed and rate.
     pub clip: ClipSettings,
-    /// The solver; the model's own if `None`.
+    /// The scheduler. `None` takes the model's own scheduler.
     pub scheduler: Option<SchedulerChoice>,
     /// The grid of the sigmas; diffusers' grid for the solver if `None`.
     pub grid: Option<Grid>,
-    /// The initial noise itself; made from the seed if `None`.
+    /// The initial noise. `None` makes it from the seed.
     pub latents: Option<Latents>,
-    /// Which features are reused when.
+    /// The strategy for reuse.
     pub strategy: StrategyConfig,
-    /// What to measure.
+    /// The measurements.
     pub observe: Observe,
 }
 
 impl GenerateRequest {
-    /// A request for a prompt, or another condition, with the model's own settings, without reuse
-    /// and measurements.
+    /// A request for a condition with the model's own settings, without reuse and measurements.
     ///
     /// # Errors
-    /// As [`clip_settings_of`].
+    /// The errors of [`clip_settings_of`].
     pub fn of_model(model: &Path, condition: impl Into<Condition>) -> Result<Self, EngineError> {
         Ok(Self {
             model: model.to_owned(),
@@ -72,8 +71,7 @@ impl GenerateRequest {
         Self { condition: prompt.into(), clip: ClipSettings { seed, ..self.clip }, ..self.clone() }
     }
 
-    /// Fails where the initial noise is of another size than the clip needs, or the rate is one
-    /// that nothing can show.
+    /// Checks that the initial noise has the size of the clip and that the frame rate is possible.
     pub(super) fn check(&self, shape: [usize; 4]) -> Result<(), EngineError> {
         let fps = self.clip.fps;
         if !(1..=MOST_FPS).contains(&fps) {
@@ -88,17 +86,17 @@ impl GenerateRequest {
         }
     }
 
-    /// The solver: the request's, or the model's own.
+    /// The scheduler of the request, or the model's own.
     pub(super) fn scheduler_choice(&self, model: &SamplerDefaults) -> SchedulerChoice {
         self.scheduler.unwrap_or(model.scheduler)
     }
 
-    /// The shift of the sigmas: the request's, or the model's own.
+    /// The shift of the request, or the model's own.
     pub(super) fn shift(&self, model: &SamplerDefaults) -> f64 {
         self.clip.flow_shift.unwrap_or(model.flow_shift)
     }
 
-    /// The solver with its schedule.
+    /// The scheduler with its schedule.
     pub(super) fn scheduler(&self, model: &SamplerDefaults) -> Result<Box<dyn Scheduler>, EngineError> {
         let shift = self.shift(model);
         let steps = self.strategy.steps(self.clip.num_inference_steps);
