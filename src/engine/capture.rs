@@ -18,7 +18,7 @@ use crate::sampling::ClipSettings;
 
 use super::{Event, Seconds};
 
-/// What a run is about: the first record.
+/// The description of a run. It is the first record of a capture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInfo {
@@ -30,9 +30,9 @@ pub struct RunInfo {
     pub model: String,
     /// Fingerprint of the transformer's configuration and weights.
     pub model_id: String,
-    /// What to show.
+    /// The prompt: what the clip shows.
     pub prompt: String,
-    /// What not to show.
+    /// The negative prompt: what the clip must not show.
     pub negative_prompt: String,
     /// The clip's settings. The shift is the one that was used. The guidance is 1 where there was
     /// no uncond branch. The number of steps is the requested one; older captures lack it and have
@@ -45,11 +45,11 @@ pub struct RunInfo {
     pub scheduler: String,
     /// Noise level of each step, and 0 after the last.
     pub sigmas: Vec<f64>,
-    /// How features are reused.
+    /// The strategy: how the run reuses features.
     pub strategy: StrategyConfig,
-    /// What each step is expected to do, where that is known before it runs.
+    /// The plan of each step, if the strategy knows it before the run.
     pub expected: Vec<StepPlan>,
-    /// Blocks of the transformer.
+    /// Number of blocks of the transformer.
     pub blocks: usize,
     /// Tokens along frames, height, width.
     pub token_grid: [usize; 3],
@@ -58,7 +58,7 @@ pub struct RunInfo {
     /// Work of one forward pass.
     pub cost: Option<ForwardCost>,
     /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step
-    /// to the next, where changes are measured; 0 at the first.
+    /// to the next, if the run measures changes. The first step's are 0.
     pub signal_changes: Vec<[f64; 2]>,
 }
 
@@ -89,7 +89,7 @@ impl RunInfo {
         }
     }
 
-    /// Shift of the sigmas; 1 where none is recorded.
+    /// Shift of the sigmas, or 1 if none is recorded.
     pub fn flow_shift(&self) -> f64 {
         self.clip.flow_shift.unwrap_or(1.0)
     }
@@ -139,29 +139,29 @@ pub struct Frames {
     pub frames: Vec<Vec<u8>>,
 }
 
-/// What one block did in one branch of one step.
+/// The record of one block in one branch of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockRecord {
-    /// Computed, stored or reused.
+    /// Whether the block was computed, stored or reused.
     pub cell: Cell,
     /// Relative change of the block's delta since it was last measured: mean |d - d'| / mean |d'|.
     #[serde(default)]
     pub change: Option<f32>,
-    /// Attention received by each token, mean 1 (ProfilingDiT eq. 5 as meant), where it was
-    /// profiled.
+    /// Attention received by each token, with mean 1 (ProfilingDiT eq. 5 as meant), if the run
+    /// profiled attention.
     #[serde(default, with = "super::compact::halves")]
     pub received: Option<Vec<f32>>,
-    /// Share of its cross-attention that each token pays to the prompt's subject, where it was
-    /// profiled.
+    /// Share of each token's cross-attention that goes to the prompt's subject, if the run profiled
+    /// attention.
     #[serde(default, with = "super::compact::halves")]
     pub paid: Option<Vec<f32>>,
-    /// GPU seconds, where they were measured.
+    /// GPU seconds, if the run measured them.
     #[serde(default)]
     pub seconds: Option<f32>,
 }
 
 impl BlockRecord {
-    /// Records without measurements.
+    /// The records of blocks without measurements.
     pub fn of_cells(cells: Vec<Cell>) -> Vec<Self> {
         let record = |cell| Self { cell, change: None, received: None, paid: None, seconds: None };
         cells.into_iter().map(record).collect()
@@ -177,7 +177,7 @@ pub struct KernelRecord {
     pub seconds: f64,
     /// Floating-point operations.
     pub flops: f64,
-    /// Dispatches.
+    /// Number of dispatches.
     pub calls: u64,
 }
 
@@ -189,24 +189,24 @@ pub struct StepRecord {
     pub step: usize,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// What was done.
+    /// The plan that the step carried out.
     pub plan: Option<StepPlan>,
     /// The blocks of the cond branch.
     pub cond: Vec<BlockRecord>,
-    /// The blocks of the uncond branch; empty without guidance.
+    /// The blocks of the uncond branch. The list is empty without guidance.
     pub uncond: Vec<BlockRecord>,
     /// Mean |v_t - v_(t-1)| of the guided predictions (the paper's Fig. 4).
     pub prediction_change: Option<f64>,
-    /// The same relative to mean |v_(t-1)|.
+    /// The same change, relative to mean |v_(t-1)|.
     pub relative_change: Option<f64>,
     /// Relative change of the whole stack's residual (cond) since it was last measured.
     pub residual_change: Option<f64>,
-    /// Ratio of the residual's magnitude (cond) to that of the step before, mean over tokens:
-    /// MagCache's gamma.
+    /// MagCache's gamma: the residual's magnitude (cond) divided by the magnitude at the step
+    /// before, mean over tokens.
     pub magnitude_ratio: Option<f64>,
-    /// The clean latents as estimated here, as colours.
+    /// The clean latents as estimated at this step, shown as colours.
     pub preview: Option<Frames>,
-    /// GPU time by kernel, where it was measured.
+    /// GPU time of each kernel, if the run measured it.
     pub kernels: Vec<KernelRecord>,
     /// GPU memory in use, in bytes.
     pub memory: u64,
@@ -226,9 +226,9 @@ impl StepRecord {
 pub struct MaskRecord {
     /// The estimator: motion, pca, prompt, file, painted, auto, true.
     pub estimator: String,
-    /// How sure it is, 0 to 1.
+    /// How sure the estimator is, 0 to 1.
     pub confidence: f64,
-    /// Foreground tokens, frames slowest, then lines.
+    /// Whether each token is foreground. Frames vary slowest, then lines.
     pub tokens: Vec<bool>,
 }
 
@@ -236,11 +236,11 @@ pub struct MaskRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcome {
-    /// Where the time went.
+    /// Seconds that each part of the job took.
     pub seconds: Seconds,
     /// Highest GPU memory in bytes.
     pub peak_memory: u64,
-    /// Why it ended early, if it did.
+    /// Why the run ended early, if it did.
     pub error: Option<String>,
 }
 
@@ -248,13 +248,13 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// What the run is about.
+    /// The description of the run.
     Run(Box<RunInfo>),
     /// A step.
     Step(Box<StepRecord>),
     /// A foreground mask.
     Mask(MaskRecord),
-    /// Something that the user should know.
+    /// A message that the user should see.
     Warning(String),
     /// The decoded clip.
     Clip(Frames),
@@ -262,20 +262,20 @@ pub enum Record {
     Outcome(Outcome),
 }
 
-/// A run, as far as it went.
+/// The records of a run so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Capture {
-    /// What it is about.
+    /// The description of the run, once it has begun.
     pub run: RunInfo,
-    /// Its steps so far.
+    /// The steps so far.
     pub steps: Vec<StepRecord>,
     /// Foreground masks.
     pub masks: Vec<MaskRecord>,
-    /// What the user should know.
+    /// Messages that the user should see.
     pub warnings: Vec<String>,
     /// The decoded clip.
     pub clip: Option<Frames>,
-    /// How it ended.
+    /// How the run ended.
     pub outcome: Option<Outcome>,
 }
 
@@ -292,12 +292,12 @@ impl Capture {
         }
     }
 
-    /// Adds what an event tells.
+    /// Adds the records of an event.
     pub fn observe(&mut self, event: &Event) {
         event.records().into_iter().for_each(|record| self.push(record));
     }
 
-    /// The records that make this capture.
+    /// The records of this capture, in the order of a file.
     pub fn records(&self) -> Vec<Record> {
         let mut records = vec![Record::Run(Box::new(self.run.clone()))];
         records.extend(self.steps.iter().map(|step| Record::Step(Box::new(step.clone()))));
@@ -308,8 +308,8 @@ impl Capture {
         records
     }
 
-    /// The part of a calibration that a finished full run gives: magnitude ratios, and TeaCache's
-    /// polynomials. `None` for a run with reuse, without measured changes, or before its end.
+    /// The part of a calibration that a finished full run gives: magnitude ratios and TeaCache's
+    /// polynomials. `None` for a run with reuse, without measured changes, or that has not ended.
     pub fn calibration(&self) -> Option<Calibration> {
         let complete = self.steps.len() == self.run.steps() && self.hit_rate() == 0.0;
         let ratios = self.steps.iter().skip(1).map(|step| step.magnitude_ratio).collect::<Option<Vec<f64>>>()?;
@@ -342,11 +342,11 @@ impl Capture {
         hit_rate(&self.plans(), self.run.blocks, self.run.guided())
     }
 
-    /// FLOP speed-up of the denoising so far, against the steps that were asked for.
+    /// FLOP speed-up of the denoising so far, compared with the requested steps.
     pub fn flop_speedup(&self) -> Option<f64> {
         let (plans, cost) = (self.plans(), self.run.cost.as_ref()?);
         (!plans.is_empty()).then_some(())?;
-        // While the run goes on, its share of the steps that were asked for.
+        // While the run goes on, its share of the requested steps counts.
         let share = self.run.requested_steps() as f64 / self.run.steps() as f64;
         Some(cost.speedup_to(plans.len(), &plans, self.run.guided()) * share)
     }

@@ -27,15 +27,16 @@ struct Output {
 
 /// One branch: the prompt's or the negative prompt's.
 struct Branch<'a> {
-    /// Its place among the run's conditions.
+    /// The branch's place among the run's conditions.
     index: usize,
     deltas: DeltaStore,
-    /// Predictions that the transformer made, newest first.
+    /// Predictions of the transformer, newest first. Forecasts are not among them.
     outputs: VecDeque<Output>,
     meter: Meter<'a>,
 }
 
-/// The velocity of a branch: forecast from earlier ones, or still on the GPU.
+/// The velocity of a branch: a forecast from earlier velocities, or a tensor that is still on the
+/// GPU.
 enum Velocity {
     Forecast(Vec<f32>),
     OnGpu(Tensor),
@@ -52,7 +53,7 @@ struct Started {
 /// A branch's results of a step, still on the GPU. Both branches are read back together.
 struct Recorded {
     velocity: Velocity,
-    /// What a forecast would have predicted, where the plan has a correction.
+    /// The velocity that a forecast predicts, if the plan has a correction.
     expected: Option<Tensor>,
     cells: Vec<Cell>,
     measured: Option<Measured>,
@@ -69,10 +70,10 @@ impl Recorded {
     }
 }
 
-/// What a branch did in a step.
+/// The result of a branch in a step.
 struct BranchDone {
     velocity: Vec<f32>,
-    /// What a forecast would have predicted, where the plan has a correction.
+    /// The velocity that a forecast predicts, if the plan has a correction.
     expected: Option<Vec<f32>>,
     blocks: Vec<BlockRecord>,
     residual: Residual,
@@ -81,7 +82,7 @@ struct BranchDone {
 /// The parts of a [`Denoiser`].
 pub(super) struct Setup<'a> {
     pub control: &'a Control,
-    /// The transformer at work, with a condition for each branch.
+    /// The run of the transformer, with a condition for each branch.
     pub run: Box<dyn Run + 'a>,
     /// Blocks of the transformer.
     pub blocks: usize,
@@ -89,9 +90,9 @@ pub(super) struct Setup<'a> {
     pub token_grid: [usize; 3],
     pub guidance: Guidance,
     pub observe: Observe,
-    /// Rows of the condition that name the subject.
+    /// The rows of the condition that name the subject.
     pub subject: Vec<u32>,
-    /// Deltas of a run of blocks that the strategy may combine.
+    /// Number of deltas of the same blocks that the strategy may combine in a forecast.
     pub depth: usize,
 }
 
@@ -106,10 +107,11 @@ pub(super) struct Denoiser<'a> {
     last_velocity: Option<Vec<f32>>,
 }
 
-/// A step's guided prediction and its record, still without time, preview and memory.
+/// A step's guided prediction and its record. The caller adds time, preview and memory to the
+/// record.
 pub(super) struct Predicted {
     pub velocity: Vec<f32>,
-    /// The velocity less what a forecast would have predicted, where the plan has a correction.
+    /// The velocity minus the forecast velocity, if the plan has a correction.
     pub surprise: Option<Vec<f32>>,
     pub residual: Option<Vec<f32>>,
     pub record: StepRecord,
@@ -132,7 +134,7 @@ impl<'a> Denoiser<'a> {
         Ok(Self { run, blocks, guidance, cond, uncond, probes: Probes::default(), last_velocity: None })
     }
 
-    /// The guided velocity for a sample, made as the strategy decides.
+    /// Computes the guided velocity for a sample as the strategy decides.
     pub fn step(
         &mut self,
         cx: &mut Stream,
@@ -148,7 +150,7 @@ impl<'a> Denoiser<'a> {
                 (plan, cond)
             }
             Decision::Probe { blocks: probe } => {
-                // Whether the other blocks follow is not known yet.
+                // The strategy decides after these blocks whether the others run.
                 let mut started = self.cond.start(cx, &mut input, true)?;
                 let Started { pass, measured, done } = &mut started;
                 let video = input.run.video_rows(pass);
@@ -181,7 +183,7 @@ impl<'a> Denoiser<'a> {
         Ok(self.combine(now.step, plan, cond, uncond))
     }
 
-    /// Guidance, and the record of the step.
+    /// Applies guidance and makes the record of the step.
     fn combine(&mut self, step: usize, plan: StepPlan, cond: BranchDone, uncond: Option<BranchDone>) -> Predicted {
         let uncond_of = |part: fn(&BranchDone) -> Option<&Vec<f32>>| uncond.as_ref().and_then(part);
         let velocity = self.guided(cond.velocity, uncond_of(|done| Some(&done.velocity)));
@@ -204,7 +206,7 @@ impl<'a> Denoiser<'a> {
         Predicted { velocity, surprise, residual, record }
     }
 
-    /// The guided value of both branches; the cond branch's without guidance.
+    /// The guided value of both branches. Without guidance this is the cond branch's value.
     fn guided(&self, mut cond: Vec<f32>, uncond: Option<&Vec<f32>>) -> Vec<f32> {
         if let (Some(weights), Some(uncond)) = (self.guidance, uncond) {
             cond.iter_mut().zip(uncond).for_each(|(c, u)| *c = weights.cond * *c + weights.uncond * u);
@@ -330,7 +332,7 @@ impl Branch<'_> {
         Ok(BranchDone { velocity, expected, blocks, residual })
     }
 
-    /// The velocity that a forecast of the stack's residual gives.
+    /// The velocity that follows from a forecast of the stack's residual.
     fn expected(&self, cx: &mut Stream, input: &Input, pass: &Pass, forecast: &Forecast) -> Result<Tensor> {
         let pass = Pass { branch: pass.branch, state: cx.copy_of(&pass.state)? };
         let all = 0..input.blocks;
@@ -338,7 +340,7 @@ impl Branch<'_> {
         Ok(input.run.finish(cx, &pass)?)
     }
 
-    /// The output forecast from earlier ones.
+    /// The output, forecast from earlier outputs.
     fn forecast(&self, kind: OutputKind, forecast: &Forecast, sample: &[f32]) -> Result<Vec<f32>> {
         if self.outputs.len() < forecast.depth() || forecast.depth() == 0 {
             return Err(CacheError::NothingStored(format!("{} outputs", forecast.depth())).into());
@@ -355,7 +357,7 @@ impl Branch<'_> {
         Ok(velocity)
     }
 
-    /// What EasyCache watches, after a step that the transformer computed in full.
+    /// The quantities that EasyCache watches, after a step that the transformer computed in full.
     fn observation(&self, plan: &BranchPlan, count: usize) -> Option<Observation> {
         let newest = self.outputs.front().filter(|_| plan.is_full(count))?;
         let before = self.outputs.get(1);
