@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut request = args.request(&model_folder(args.model.as_deref())?)?;
     let facts = RequestInfo::of(&request)?;
     media::check_clip(&output, request.clip.width, request.clip.height)?;
-    // A full run needs none, whatever is wrong with it.
+    // A full run needs no profile, so an unreadable one must not stop it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
     request.strategy = args.strategy.resolve(&evidence_of(&facts, profile.as_ref()))?;
@@ -160,9 +160,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (Err(error), Some(place)) => return Err(error.context(format!("the run until then is in {}", place.display()))),
         (followed, _) => followed?,
     };
-    // Another run may have taken the name since.
+    // Another process may have written a file of this name in the meantime.
     let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
-    // The clip first: it took longest, and whatever else cannot be written must not cost it.
+    // The clip is written first. It took longest, so a later file that cannot be written must not
+    // lose it.
     let summary = summary(&output, &finished, expected);
     let generated = &finished.generated;
     generated.write(&output, &summary.to_string())?;
@@ -178,7 +179,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     recording.finish().and(saved).with_context(|| format!("{} is written, but not all else", output.display()))
 }
 
-/// The clip and what it took, in words.
+/// The clip, and the time and memory that it took, in words.
 fn print_summary(
     output: &Path,
     request: &GenerateRequest,
@@ -211,8 +212,9 @@ fn print_summary(
     }
 }
 
-/// What to say where a profile was measured on other clips than a request asks for: plans carry
-/// over, what they keep may not. Another number of steps is worked in.
+/// A warning if the profile was measured on other clips than the request asks for. Plans carry
+/// over to other clips, but the predicted fidelity may not. A different number of steps needs no
+/// warning, because the planner accounts for it.
 fn elsewhere(profile: &Profile, request: &GenerateRequest) -> Option<String> {
     let (there, here) = (&profile.settings.clip, &request.clip);
     let solver = request.scheduler.map(SchedulerChoice::name);
@@ -238,11 +240,12 @@ fn bar_style() -> anyhow::Result<ProgressStyle> {
     ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len} {eta}").context("progress bar")
 }
 
-/// The capture of a run as it is written. What goes wrong is kept for the end: the run goes on.
+/// Writes the capture while the run goes on. A write error does not stop the run: it is reported at
+/// the end.
 struct Recording {
     writer: Option<Writer>,
     failure: Option<CaptureError>,
-    /// Where a run that failed is recorded.
+    /// The file or folder that holds the record of a failed run.
     rest: Option<PathBuf>,
 }
 
@@ -271,8 +274,8 @@ impl Recording {
     }
 }
 
-/// What the summary needs of a record: without maps and pictures, which for large models are
-/// gigabytes.
+/// The part of a record that the summary needs. Maps and pictures are dropped, because they take
+/// gigabytes for large models.
 fn slim(mut record: Record) -> Option<Record> {
     match &mut record {
         Record::Step(step) => {
@@ -287,7 +290,7 @@ fn slim(mut record: Record) -> Option<Record> {
     Some(record)
 }
 
-/// Shows progress and records the run until the job ends. The capture that it gives back is slim.
+/// Shows progress and records the run until the job ends. The returned capture is slim.
 fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Result<Finished> {
     let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
@@ -322,7 +325,8 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
     bail!("the engine stopped without a word")
 }
 
-/// What was made, from what, and how long it took: printed by `--json` and kept in the output file.
+/// The summary of a run: the clip, its settings and its times. `--json` prints it, and the output
+/// file holds it.
 fn summary(output: &Path, Finished { generated, capture }: &Finished, expected: Option<f64>) -> serde_json::Value {
     let mut summary = capture.run.settings();
     summary["output"] = output.display().to_string().into();
@@ -346,8 +350,8 @@ fn file_name(prompt: &str) -> PathBuf {
     PathBuf::from(name).with_extension("mp4")
 }
 
-/// The path, or, where it is taken, the first of `-2`, `-3`... that is not: nobody asked for an
-/// older clip to be replaced.
+/// The path, if no file of this name exists. Otherwise the path with the first free number: `-2`,
+/// `-3`... An older clip is therefore never replaced by accident.
 fn unused(path: PathBuf) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let numbered = (2..).map(|number: u32| path.with_file_name(format!("{stem}-{number}.mp4")));
@@ -379,7 +383,7 @@ mod tests {
         assert_eq!(file_name(&long), PathBuf::from(format!("{}.mp4", "a".repeat(59))), "cut at a word's end");
     }
 
-    /// What is a number stays; what is as large as the video does not.
+    /// Slim records keep numbers and drop data that is as large as the video.
     #[test]
     fn slim_records_have_neither_maps_nor_pictures() {
         let map = Some(vec![1.0; 8]);

@@ -1,5 +1,5 @@
-//! What commands that generate share: settings of a run, prompts from a file, the adapter, and the
-//! progress bar of a study.
+//! The common parts of commands that generate: the settings of a run, prompts from a file, the
+//! adapter, and the progress bar of a study.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub struct RunArgs {
     pub frames: Option<usize>,
 }
 
-/// A count that makes no sense as 0.
+/// Parses a count of at least 1.
 pub fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
@@ -53,7 +53,7 @@ impl RunArgs {
     /// The request for the first prompt and seed, without reuse.
     ///
     /// # Errors
-    /// No model, or its settings cannot be read.
+    /// There is no model, or its settings cannot be read.
     pub fn request(&self, prompt: &str) -> anyhow::Result<GenerateRequest> {
         let defaults = GenerateRequest::of_model(&model_folder(self.model.as_deref())?, prompt)?;
         let (width, height) = self.size.unwrap_or(defaults.clip.size());
@@ -71,7 +71,7 @@ impl RunArgs {
     /// The prompts.
     ///
     /// # Errors
-    /// A file that cannot be read, or one without prompts.
+    /// The file cannot be read, or holds no prompts.
     pub fn read_prompts(&self) -> anyhow::Result<Vec<String>> {
         let Some(path) = &self.prompts else { return Ok(vec!["a cat walking on grass".into()]) };
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -89,11 +89,10 @@ impl RunArgs {
     }
 }
 
-/// The adapter that was chosen, with a warning where jobs need more of its memory, in bytes, than
-/// there is.
+/// The chosen adapter. A warning is printed if the jobs need more memory, in bytes, than it has.
 ///
 /// # Errors
-/// No such adapter, or none that can run the kernels.
+/// No adapter has this name, or no adapter can run the kernels.
 pub fn open_gpu(args: &GpuArgs, needed: u64) -> anyhow::Result<Gpu> {
     let gpu = args.open()?;
     if let Some(warning) = memory_warning(needed, gpu.caps().memory) {
@@ -156,7 +155,7 @@ impl StudyBar {
         }
     }
 
-    /// Names what happens now.
+    /// Shows the name of the current activity.
     pub fn name(&self, phase: &str) {
         self.0.set_message(phase.to_owned());
     }

@@ -98,7 +98,7 @@ impl GpuArgs {
     }
 }
 
-/// A request that can never work, as opposed to one that failed: exit code 2.
+/// A wrong use of the program: a request that can never work. The exit code is 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct WrongUse(String);
@@ -119,8 +119,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the program without a word where nobody reads its output any more (`| head`), for which
-/// `println!` has nothing but a panic. Commands print when all their files are written.
+/// Ends the program silently when the reader of its output is gone, as with `| head`. Without this
+/// hook `println!` panics. Nothing is lost, because commands print after they wrote all files.
 fn end_with_the_reader() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -151,10 +151,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// What to say of a first argument that is almost a command: it would be taken for the name of a
-/// capture.
+/// The error for a first argument that resembles a command. Without this check the program takes
+/// the argument for the name of a capture.
 fn mistyped(first: &OsString) -> Option<WrongUse> {
-    /// Letters that may be wrong.
+    /// Number of letters that may be wrong.
     const MOST: usize = 2;
     let text = first.to_str().filter(|text| !text.starts_with('-') && !Path::new(text).exists())?;
     let mut program = Cli::command();
@@ -166,15 +166,15 @@ fn mistyped(first: &OsString) -> Option<WrongUse> {
         .then(|| WrongUse(format!("there is no command called {text}: did you mean {nearest}?")))
 }
 
-/// What ships with the program, a file or a folder: in the working directory, beside the
-/// executable, or in the source that it was built from.
+/// A file or folder that ships with the program. It is in the working directory, beside the
+/// executable, or in the source folder of the build.
 fn shipped(place: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(place)));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
     [Some(PathBuf::from(place)), beside, Some(source)].into_iter().flatten().find(|path| is_there(path))
 }
 
-/// The model that was named, else the one that ships with the program.
+/// The model that the user named, or the model that ships with the program.
 fn model_folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     named.map_or_else(demo_model, |folder| Ok(folder.to_owned()))
 }

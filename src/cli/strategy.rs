@@ -40,12 +40,12 @@ pub struct StrategyArgs {
 }
 
 impl StrategyArgs {
-    /// Whether anything but a full run is asked for, so that a profile counts.
+    /// Whether the user asks for anything but a full run. Only then a profile matters.
     pub fn wants_reuse(&self) -> bool {
         self.strategy.is_some() || self.speedup.is_some() || self.min_psnr.is_some()
     }
 
-    /// The steps that a plan in a file is made for.
+    /// The number of steps that a plan in a file is made for.
     ///
     /// # Errors
     /// The file holds no strategy.
@@ -55,12 +55,12 @@ impl StrategyArgs {
         Ok(config.and_then(|config| config.planned_steps()))
     }
 
-    /// The profile, if it is of this model. A profile that the model brings and that does not fit
-    /// (the weights were tuned since, perhaps) or cannot be read is left alone with a warning: many
-    /// strategies need none.
+    /// The profile, if it fits the model. The model's own profile may not fit, for example after
+    /// the weights were tuned, or may be unreadable. Many strategies need no profile, so this is
+    /// only a warning.
     ///
     /// # Errors
-    /// A profile that was named cannot be read, or does not fit.
+    /// A profile that the user named cannot be read, or does not fit.
     pub fn fitting_profile(&self, model: &Path, facts: &RequestInfo) -> anyhow::Result<Option<Profile>> {
         match find_profile(model, self.profile.as_deref(), facts) {
             Err(error) if self.profile.is_none() => {
@@ -76,10 +76,10 @@ impl StrategyArgs {
         }
     }
 
-    /// The strategy that is asked for, calibrated by what is known of the model.
+    /// The strategy that the user asks for, calibrated with the evidence about the model.
     ///
     /// # Errors
-    /// An impossible request, or a calibration that is missing.
+    /// The request is impossible, or a calibration is missing.
     pub fn resolve(&self, evidence: &Evidence) -> anyhow::Result<StrategyConfig> {
         let config = match (self.speedup, self.min_psnr) {
             (Some(speedup), _) => planner(Goal::Speedup(speedup), evidence)?,
@@ -91,7 +91,7 @@ impl StrategyArgs {
     }
 }
 
-/// The planner with a goal.
+/// A planner for a goal.
 fn planner(goal: Goal, evidence: &Evidence) -> anyhow::Result<StrategyConfig> {
     let mut config = StrategyConfig::of(GoalPlan::new(goal));
     config.calibrate(evidence)?;

@@ -98,7 +98,7 @@ pub struct Generated {
     pub latent_shape: [usize; 4],
     /// The clean latents.
     pub latents: Vec<f32>,
-    /// Where the time went.
+    /// Seconds that each part of the job took.
     pub seconds: Seconds,
     /// Highest GPU memory in bytes.
     pub peak_memory: u64,
@@ -116,7 +116,7 @@ pub enum Event {
     Step(Box<StepDone>),
     /// A foreground mask was estimated.
     Mask(MaskRecord),
-    /// Something that the user should know.
+    /// A message that the user should see.
     Warning(String),
     /// The job is done.
     Finished(Box<Generated>),
@@ -166,7 +166,7 @@ impl Generated {
     /// The frames as a clip, for [`media`] to write.
     ///
     /// # Errors
-    /// Sizes or a rate that no file can hold.
+    /// The sizes or the rate fit no file.
     pub fn clip(&self) -> Result<Clip, MediaError> {
         let Frames { width, height, frames } = self.rgb();
         Clip::new(width as u32, height as u32, self.fps, frames)
@@ -177,7 +177,7 @@ impl Generated {
     /// nothing.
     ///
     /// # Errors
-    /// As [`Generated::clip`], and what the system says.
+    /// The errors of [`Generated::clip`], and errors of the file system.
     pub fn write(&self, path: &Path, settings: &str) -> Result<(), MediaError> {
         media::write(path, &self.clip()?, settings)
     }
@@ -207,7 +207,7 @@ impl Engine {
     /// The system refuses another thread.
     pub fn start(gpu: Gpu, submit_budget: Duration) -> Result<Self, EngineError> {
         let (requests, inbox) = bounded::<GenerateRequest>(1);
-        // Bounded by `Outbox`, which keeps what must not be lost.
+        // `Outbox` bounds the number of steps in this channel. All other events must be kept.
         let (to, events) = unbounded();
         let control = Arc::new(Control::default());
         let shared = control.clone();
@@ -220,7 +220,7 @@ impl Engine {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };
-                // Before the listener hears of the end and asks for the next one.
+                // This must come before the event, because the listener may then start a new job.
                 shared.ended();
                 if to.send(last).is_err() {
                     return;
@@ -252,7 +252,7 @@ impl Engine {
     /// are read and dropped.
     ///
     /// # Errors
-    /// The job's own; [`EngineError::Stopped`] where the thread has ended.
+    /// The errors of the job, and [`EngineError::Stopped`] if the thread has ended.
     pub fn wait(&self) -> Result<Generated, EngineError> {
         for event in &self.events {
             match event {
@@ -289,11 +289,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.control.shut_down();
         self.requests = None;
-        // Unread events must not hold the thread up.
+        // Replacing the receiver closes the channel, so that unread events do not block the thread.
         let (_, closed) = bounded(0);
         self.events = closed;
         if let Some(thread) = self.thread.take() {
-            // A panic of the worker was already printed by the panic hook.
+            // The panic hook has already printed a panic of the worker.
             thread.join().ok();
         }
     }
