@@ -54,7 +54,8 @@ impl Prediction {
             Ok(strategy) => strategy.preview().unwrap_or_default(),
         };
         let guided = form.clip.guided();
-        // What a capture says of a request has the cost of a model, but not the sizes of its tensors.
+        // What a capture says of a request has the cost of a model, but not the sizes of its
+        // tensors.
         let sizes = facts.filter(|facts| facts.delta_bytes > 0);
         let delta_memory = sizes.map(|facts| facts.strategy_memory(form.strategy(), steps, guided));
         let known = facts.filter(|_| !plans.is_empty());
