@@ -18,7 +18,9 @@ fn rooms() -> Vec<(String, BTreeSet<String>)> {
         let [_, room, _, knows, _] = cells[..] else { return None };
         Some((room.strip_prefix('`')?.strip_suffix('`')?.to_owned(), knows.to_owned()))
     };
-    let rows: Vec<(String, String)> = text.lines().filter_map(row).collect();
+    // Other tables of the page have cells in backticks too.
+    let table = text.lines().skip_while(|line| !line.starts_with("| room |"));
+    let rows: Vec<(String, String)> = table.take_while(|line| line.starts_with('|')).filter_map(row).collect();
     let words = |knows: &str| knows.split(|c: char| !c.is_ascii_lowercase()).map(str::to_owned).collect();
     let is_room = |word: &String| rows.iter().any(|(room, _)| room == word);
     rows.iter()

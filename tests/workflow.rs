@@ -136,7 +136,7 @@ fn impossible_comparisons_are_refused_before_anything_runs() {
     with("uniform:every=3", "2", 2, "tuning chooses every");
     with("fewer-steps:steps=3", "2", 2, "tuning chooses steps");
     with("deltadit:share=0.5", "2", 2, "tuning chooses share");
-    with("planner:x=1", "", 2, "no settings");
+    with("planner:x=1", "", 2, "no setting called x");
     with("uniform turbo", "", 2, "turbo");
     with("uniform;missing.json", "", 1, "missing.json");
     with(text(&plan), "2", 2, "a file says all of its settings");
