@@ -5,19 +5,19 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tensor, Tier};
 
-/// Devices that one test at a time works with.
+/// Devices for one test at a time.
 struct Rig {
     turn: Mutex<()>,
     full: OnceLock<Gpu>,
     base: OnceLock<Gpu>,
 }
 
-/// All kernel tests share two rigs: a driver that has no GPU compiles and runs what is given to a
-/// device on one thread, so a single device would leave cores idle, and one a test would take
-/// minutes.
+/// The rigs of all kernel tests. A CPU driver compiles and runs the work of a device on one thread,
+/// so a single device would leave cores idle. A device for each test would compile the same kernels
+/// again and again.
 static RIGS: [Rig; 2] = [const { Rig { turn: Mutex::new(()), full: OnceLock::new(), base: OnceLock::new() } }; 2];
 
-/// A rig that is free, or the next one in turn once it is.
+/// A free rig. If none is free, waits for the next one in turn.
 fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let free = RIGS.iter().find_map(|rig| Some((rig, rig.turn.try_lock().ok()?)));
@@ -27,40 +27,39 @@ fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
     })
 }
 
-/// A device for a kernel test, which holds it as long as the guard: poisoned memory, checked
-/// shaders.
+/// A device of the full tier, with poisoned memory and checked shaders. No other test gets the device
+/// as long as the guard lives.
 pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
     let (rig, turn) = rig();
     (opened(&rig.full, Tier::Full), turn)
 }
 
-/// The same with WebGPU's default limits and no optional feature.
+/// As [`gpu`], with the base tier.
 pub fn base_gpu() -> (Gpu, MutexGuard<'static, ()>) {
     let (rig, turn) = rig();
     (opened(&rig.base, Tier::Base), turn)
 }
 
-/// The same as [`gpu`] with all rigs held, for tests that measure time: no other kernel test runs
-/// beside them.
+/// As [`gpu`], with the guards of all rigs. Tests that measure time use it, so that no other kernel
+/// test runs at the same time.
 pub fn alone() -> (Gpu, [MutexGuard<'static, ()>; 2]) {
     let turns = RIGS.each_ref().map(|rig| rig.turn.lock().unwrap_or_else(PoisonError::into_inner));
     (opened(&RIGS[0].full, Tier::Full), turns)
 }
 
-/// A device of its own whose bindings hold at most so many bytes.
+/// A new device whose bindings have at most so many bytes.
 pub fn narrow_gpu(max_binding: impl Into<Option<u64>>) -> Gpu {
-    open(&GpuOptions { max_binding: max_binding.into(), ..Default::default() })
+    open(&GpuOptions::checked().with_max_binding(max_binding))
 }
 
 fn opened(device: &OnceLock<Gpu>, tier: Tier) -> Gpu {
-    device.get_or_init(|| open(&GpuOptions { tier, ..Default::default() })).clone()
+    device.get_or_init(|| open(&GpuOptions::checked().with_tier(tier))).clone()
 }
 
-/// Poisoned memory and checked shaders: the same kernels for all, so that a driver compiles each
-/// once.
+/// Opens a device. Options from [`GpuOptions::checked`] give all devices the same kernels, so that
+/// a driver with a cache on disk (Mesa) compiles each kernel once.
 fn open(options: &GpuOptions) -> Gpu {
-    let options = GpuOptions { poison: true, checked_shaders: true, ..options.clone() };
-    Gpu::open(&options).expect("tests need a Vulkan, Metal or DX12 adapter")
+    Gpu::open(options).expect("tests need a Vulkan, Metal or DX12 adapter")
 }
 
 /// A stream on a device.

@@ -125,10 +125,12 @@ const CASES: [Case; 8] = [
     Case { heads: 2, n_q: 9, n_k: 130, d: 128, sharpness: 1.0, bias: Bias::Key },
     // The largest probability is about 1.
     Case { heads: 1, n_q: 50, n_k: 200, d: 32, sharpness: 100.0, bias: Bias::None },
-    Case { heads: 1, n_q: 130, n_k: 2, d: 4, sharpness: 1.0, bias: Bias::Relative },
+    Case { heads: 1, n_q: 130, n_k: 70, d: 4, sharpness: 1.0, bias: Bias::Relative },
     Case { heads: 1, n_q: 3, n_k: 5, d: 100, sharpness: 30.0, bias: Bias::Relative },
 ];
 
+/// Head dimensions above 48 only give a lane more columns, and take long to compile on CPU drivers.
+/// One variant checks them.
 #[test]
 fn every_subgroup_variant_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
@@ -136,19 +138,22 @@ fn every_subgroup_variant_agrees_with_the_twin() {
     variants.retain(|variant| matches!(variant, AttentionVariant::Subgroup { .. }));
     let mut cx = stream(&gpu);
     for case in CASES {
-        check(&mut cx, case, &variants);
+        let checked = if case.d > 48 { variants.len().min(1) } else { variants.len() };
+        check(&mut cx, case, &variants[..checked]);
     }
 }
 
-/// Few cases: CPU drivers take seconds to compile a kernel with barriers.
+/// One case for each variant, because CPU drivers take long to compile a kernel with barriers: one of
+/// two chunks of columns, the second not full, and one of one chunk.
 #[test]
 fn tiles_agree_with_the_twin_on_the_base_tier() {
     let (gpu, _turn) = base_gpu();
     let variants = AttentionVariant::available(&gpu);
     assert!(variants.iter().all(|variant| matches!(variant, AttentionVariant::Tile { .. })));
     let mut cx = stream(&gpu);
-    check(&mut cx, CASES[2], &variants);
-    check(&mut cx, CASES[1], &variants[..1]);
+    for (case, variant) in [CASES[2], CASES[6]].into_iter().zip(variants) {
+        check(&mut cx, case, &[variant]);
+    }
 }
 
 #[test]

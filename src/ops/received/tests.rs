@@ -120,6 +120,7 @@ fn check(cx: &mut Stream, case: &Case, variants: &[AttentionVariant]) {
     }
 }
 
+/// Head dimensions only change the length of a loop. Two of them check every variant, the others one.
 #[test]
 fn every_subgroup_variant_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
@@ -127,19 +128,21 @@ fn every_subgroup_variant_agrees_with_the_twin() {
     variants.retain(|variant| matches!(variant, AttentionVariant::Subgroup { .. }));
     let mut cx = stream(&gpu);
     for case in CASES {
-        check(&mut cx, &case, &variants);
+        let checked = if [4, 40].contains(&case.d) { variants.len() } else { variants.len().min(1) };
+        check(&mut cx, &case, &variants[..checked]);
     }
 }
 
-/// Few cases: CPU drivers take seconds to compile a kernel with barriers.
+/// One case for each variant, because CPU drivers take long to compile a kernel with barriers.
 #[test]
 fn tiles_agree_with_the_twin_on_the_base_tier() {
     let (gpu, _turn) = base_gpu();
     let variants = AttentionVariant::available(&gpu);
     assert!(variants.iter().all(|variant| matches!(variant, AttentionVariant::Tile { .. })));
     let mut cx = stream(&gpu);
-    check(&mut cx, &CASES[2], &variants);
-    check(&mut cx, &CASES[6], &variants[..1]);
+    for (case, variant) in [CASES[2], CASES[6]].iter().zip(variants) {
+        check(&mut cx, case, &[variant]);
+    }
 }
 
 #[test]
@@ -187,10 +190,11 @@ fn sampled_queries_agree_with_the_twin() {
 /// Profiling stores log-sums, and must not change the result of the attention.
 #[test]
 fn attention_is_the_same_bit_for_bit_with_a_log_sum() {
-    for open in [gpu, base_gpu] {
-        let (gpu, _turn) = open();
+    // Of the head dimensions of other tests, whose kernels with a log-sum are compiled already.
+    for (base_tier, d) in [(false, 32), (true, 4)] {
+        let (gpu, _turn) = if base_tier { base_gpu() } else { gpu() };
         let mut cx = stream(&gpu);
-        let case = Case { heads: 2, n_q: 70, n_k: 103, d: 32, sharpness: 5.0 };
+        let case = Case { heads: 2, n_q: 70, n_k: 103, d, sharpness: 5.0 };
         let operands = Operands::new(&mut cx, &case);
         let log_sum = operands.log_sum(&mut cx, &case, None);
         let call = operands.call(&case);
