@@ -7,7 +7,7 @@
 //! ```
 //! `panes` has a file or folder for each pane, `bars` the bars around them, `dialogs` the questions
 //! to the user, `draw` the drawing that panes share, `data` the data, `save` everything that can be
-//! saved, `link` the engine and other threads. [`Pane`](panes::Pane) says what a pane is.
+//! saved, `link` the engine and other threads. `panes::Pane` says what a pane is.
 
 mod actions;
 mod apply;

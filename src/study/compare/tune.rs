@@ -119,7 +119,7 @@ impl<'a, 's> Tuner<'a, 's> {
     /// warning and is left out. Without speed-ups, the strategies keep their settings.
     ///
     /// # Errors
-    /// The errors of [`check`]; [`StudyError::Cancelled`]; the error of a failed job.
+    /// The errors of `check`; [`StudyError::Cancelled`]; the error of a failed job.
     pub fn entries(&self, names: &[&str], speedups: &[f64]) -> Result<Vec<Entry>, StudyError> {
         let mut entries = Vec::new();
         let wanted = names.iter().flat_map(|name| speedups.iter().map(move |speedup| (*name, *speedup)));
