@@ -104,7 +104,7 @@ fn a_registered_rule_has_its_settings_in_the_window() {
     super::window::wait_for(&mut window, "Metronome");
     super::window::click(&mut window, "Metronome");
     assert!(super::window::said(&window, Metronome::ABOUT.summary));
-    super::window::wait_for(&mut window, "beats a bar");
+    assert!(super::window::said(&window, "beats a bar"), "the setting has its slider");
     super::window::click(&mut window, "Generate");
     super::window::wait_for(&mut window, "Show run #1 metronome");
 }

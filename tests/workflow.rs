@@ -145,5 +145,8 @@ fn impossible_comparisons_are_refused_before_anything_runs() {
     with("fewer-steps:steps=0", "", 2, "one step at least");
     with("profiling:list=foreground,count=3", "", 2, "count is of background blocks");
     fails(&[&["compare", "-o", text(&output), "--size", "16x16"][..], &SMALL].concat(), 2, "LPIPS needs 31 pixels");
+    fails(&["compare", "-o", text(&output), "--shard", "5/4"], 2, "write 3/16");
+    fails(&["compare", "-o", text(&output), "--merge", text(&plan)], 1, "settings.json");
+    fails(&["compare", "-o", text(&output), "--merge", text(&plan), "--resume"], 2, "cannot be used with");
     assert!(!output.exists());
 }

@@ -27,8 +27,8 @@ fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
     })
 }
 
-/// A device of the full tier, with poisoned memory and checked shaders. No other test gets the device
-/// as long as the guard lives.
+/// A device of the full tier, with poisoned memory and checked shaders. No other test gets the
+/// device as long as the guard lives.
 pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
     let (rig, turn) = rig();
     (opened(&rig.full, Tier::Full), turn)

@@ -36,6 +36,7 @@ impl Rule for FewerSteps {
                 rule.steps = steps;
                 Ok(())
             }
+            Value::Count(0) => Err("a run takes one step at least".into()),
             other => Err(format!("a job of {} steps cannot have {other} in their place", shape.steps)),
         };
         let kind = Kind::Count(1..=shape.steps.max(1));

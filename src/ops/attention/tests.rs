@@ -143,8 +143,8 @@ fn every_subgroup_variant_agrees_with_the_twin() {
     }
 }
 
-/// One case for each variant, because CPU drivers take long to compile a kernel with barriers: one of
-/// two chunks of columns, the second not full, and one of one chunk.
+/// One case for each variant, because CPU drivers take long to compile a kernel with barriers: one
+/// of two chunks of columns, the second not full, and one of one chunk.
 #[test]
 fn tiles_agree_with_the_twin_on_the_base_tier() {
     let (gpu, _turn) = base_gpu();

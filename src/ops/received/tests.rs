@@ -120,7 +120,8 @@ fn check(cx: &mut Stream, case: &Case, variants: &[AttentionVariant]) {
     }
 }
 
-/// Head dimensions only change the length of a loop. Two of them check every variant, the others one.
+/// Head dimensions only change the length of a loop. Two of them check every variant, the others
+/// one.
 #[test]
 fn every_subgroup_variant_agrees_with_the_twin() {
     let (gpu, _turn) = gpu();
