@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ditscope::caching::{DiCache, MagCache, StrategyConfig};
-use ditscope::engine::{ClipSettings, Engine, EngineError, Event, GenerateRequest, Observe, Received, Stage};
+use ditscope::engine::{Engine, EngineError, Event, GenerateRequest, Observe, Received, Stage};
 use ditscope::gpu::{Gpu, GpuOptions};
 
 fn request() -> GenerateRequest {
@@ -15,8 +15,10 @@ fn request() -> GenerateRequest {
 
 /// The same for five frames and few steps.
 fn short(num_inference_steps: usize) -> GenerateRequest {
-    let request = request();
-    GenerateRequest { clip: ClipSettings { num_inference_steps, num_frames: 5, ..request.clip }, ..request }
+    let mut request = request();
+    request.clip.num_inference_steps = num_inference_steps;
+    request.clip.num_frames = 5;
+    request
 }
 
 /// The job's last event, and the number of its steps.
@@ -64,7 +66,7 @@ fn data_kept_between_jobs_change_nothing() {
     let engine = Engine::start(gpu.clone(), Duration::from_millis(100)).unwrap();
     let small = short(2);
     let run = |prompt: &str| {
-        engine.generate(GenerateRequest { condition: prompt.into(), ..small.clone() }).unwrap();
+        engine.generate(small.with_prompt(prompt, 0)).unwrap();
         match end(&engine) {
             (Event::Finished(generated), 2) => (generated.frames, gpu.memory().used),
             (other, steps) => panic!("{other:?} after {steps} steps"),
@@ -82,7 +84,7 @@ fn data_kept_between_jobs_change_nothing() {
 #[test]
 fn a_strategy_without_its_calibration_fails_at_once() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(12)).unwrap();
-    engine.generate(GenerateRequest { strategy: StrategyConfig::of(MagCache::default()), ..request() }).unwrap();
+    engine.generate(request().with_strategy(StrategyConfig::of(MagCache::default()))).unwrap();
     let events: Vec<Event> = (0..2).map(|_| engine.events().recv_timeout(Duration::from_secs(100)).unwrap()).collect();
     assert!(matches!(events[..], [Event::Stage(Stage::Load), Event::Failed(EngineError::Cache(_))]), "{events:?}");
 }
@@ -95,10 +97,9 @@ fn measured_changes_are_those_of_the_residuals() {
     const WIDTH: usize = 192;
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let engine = Engine::start(gpu, Duration::from_millis(12)).unwrap();
-    let observe = Observe { changes: true, ..Observe::default() };
-    engine
-        .generate(GenerateRequest { clip: ClipSettings { guidance_scale: 1.0, ..short(3).clip }, observe, ..request() })
-        .unwrap();
+    let mut asked = short(3).with_observe(Observe::default().with_changes());
+    asked.clip.guidance_scale = 1.0;
+    engine.generate(asked).unwrap();
     let mut last: Option<Vec<f32>> = None;
     let mut steps = 0;
     loop {
@@ -141,9 +142,8 @@ fn measured_changes_are_those_of_the_residuals() {
 fn probed_blocks_are_measured_too() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
     let records = |strategy: StrategyConfig| {
-        let observe = Observe { changes: true, attention: Some(Received::Exact), ..Observe::default() };
-        let small = GenerateRequest { observe, strategy, ..short(4) };
-        engine.generate(small).unwrap();
+        let observe = Observe::default().with_changes().with_attention(Received::Exact);
+        engine.generate(short(4).with_observe(observe).with_strategy(strategy)).unwrap();
         let mut records = Vec::new();
         loop {
             match engine.events().recv_timeout(Duration::from_secs(100)).expect("an event") {
@@ -172,7 +172,7 @@ fn probed_blocks_are_measured_too() {
 fn a_profiled_run_gives_the_same_frames() {
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
     let frames = |observe: Observe| {
-        engine.generate(GenerateRequest { observe, ..short(3) }).unwrap();
+        engine.generate(short(3).with_observe(observe)).unwrap();
         match end(&engine) {
             (Event::Finished(generated), 3) => generated.frames,
             (other, steps) => panic!("{other:?} after {steps} steps"),
@@ -180,7 +180,7 @@ fn a_profiled_run_gives_the_same_frames() {
     };
     let plain = frames(Observe::default());
     for attention in [Received::Exact, Received::Sampled(16)] {
-        let profiled = frames(Observe { attention: Some(attention), changes: true, times: false });
+        let profiled = frames(Observe::default().with_attention(attention).with_changes());
         assert!(profiled == plain, "{attention:?}");
     }
 }

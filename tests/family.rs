@@ -10,9 +10,7 @@ use std::time::Duration;
 use ditscope::app::{Screenshot, screenshot};
 use ditscope::caching::{Action, BranchPlan, DiCache, Forecast, Origin, StepPlan, StrategyConfig};
 use ditscope::engine::capture::{BlockRecord, file};
-use ditscope::engine::{
-    Capture, ClipSettings, Condition, Engine, EngineError, Event, GenerateRequest, Generated, Observe, Received,
-};
+use ditscope::engine::{Capture, Condition, Engine, EngineError, Event, GenerateRequest, Generated, Observe, Received};
 use ditscope::gpu::{Gpu, GpuOptions};
 use ditscope::profiling::mask;
 use ditscope::profiling::partition::TauRule;
@@ -77,10 +75,11 @@ fn a_registered_family_has_settings_sizes_and_costs_of_its_own() {
     assert!(cost.blocks[0] > cost.blocks[DOUBLE] && cost.blocks.len() == BLOCKS);
     let (other, _) = run(&engine, request(folder.path(), 4));
     assert_ne!(generated.frames, other.frames, "the class matters");
-    let unguided = ClipSettings { guidance_scale: 1.0, ..asked.clip };
-    let (unguided, _) = run(&engine, GenerateRequest { clip: unguided, ..asked.clone() });
+    let mut unguided = asked.clone();
+    unguided.clip.guidance_scale = 1.0;
+    let (unguided, _) = run(&engine, unguided);
     assert_ne!(generated.frames, unguided.frames, "and so does guidance");
-    engine.generate(GenerateRequest { condition: "a cat".into(), ..asked }).unwrap();
+    engine.generate(asked.with_prompt("a cat", 0)).unwrap();
     let last = engine.events().iter().find(|event| matches!(event, Event::Failed(_) | Event::Finished(_)));
     assert!(matches!(last, Some(Event::Failed(EngineError::Request(_)))), "{last:?}");
 }
@@ -89,7 +88,7 @@ fn a_registered_family_has_settings_sizes_and_costs_of_its_own() {
 fn deltas_may_cover_a_part_of_the_sequence() {
     let (engine, folder) = (engine(), model());
     let asked = request(folder.path(), 3);
-    let with = |strategy: StrategyConfig| run(&engine, GenerateRequest { strategy, ..asked.clone() });
+    let with = |strategy: StrategyConfig| run(&engine, asked.clone().with_strategy(strategy));
     let (plain, _) = with(StrategyConfig::off());
     let (stored, _) = with(plan(6, [false, false]));
     assert_eq!(stored.frames, plain.frames, "storing changes nothing");
@@ -117,8 +116,8 @@ fn a_registered_family_is_profiled_and_shown() {
     let (engine, folder) = (engine(), model());
     let asked = request(folder.path(), 3);
     let (plain, _) = run(&engine, asked.clone());
-    let observe = Observe { attention: Some(Received::Exact), changes: true, times: true };
-    let (generated, capture) = run(&engine, GenerateRequest { observe, ..asked });
+    let observe = Observe::default().with_attention(Received::Exact).with_changes().with_times();
+    let (generated, capture) = run(&engine, asked.with_observe(observe));
     assert_eq!(generated.frames, plain.frames, "measuring changes nothing");
     for step in &capture.steps {
         for (index, block) in step.cond.iter().enumerate() {

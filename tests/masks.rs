@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use ditscope::engine::{Capture, ClipSettings, Engine, Event, GenerateRequest, Generated, Observe, Received};
+use ditscope::engine::{Capture, Engine, Event, GenerateRequest, Generated, Observe, Received};
 use ditscope::gpu::{Gpu, GpuOptions};
 use ditscope::media::GrayFrame;
 use ditscope::profiling::ProfilingError;
@@ -21,12 +21,10 @@ const STEPS: usize = 20;
 
 fn request(prompt: &str, size: usize) -> GenerateRequest {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-    let request = GenerateRequest::of_model(&model, prompt).unwrap();
-    GenerateRequest {
-        clip: ClipSettings { width: size, height: size, num_inference_steps: STEPS, ..request.clip },
-        observe: Observe { attention: Some(Received::Exact), ..Observe::default() },
-        ..request
-    }
+    let mut request = GenerateRequest::of_model(&model, prompt).unwrap();
+    (request.clip.width, request.clip.height) = (size, size);
+    request.clip.num_inference_steps = STEPS;
+    request.with_observe(Observe::default().with_attention(Received::Exact))
 }
 
 fn run(engine: &Engine, request: GenerateRequest) -> (Generated, Capture) {

@@ -8,7 +8,7 @@ use ditscope::caching::{
     About, CacheError, Fixed, Group, Needs, Rule, Setting, Shape, SpeedupTarget, StepPlan, Strategy, StrategyConfig,
     StrategyInputs, Tuning, parse, register,
 };
-use ditscope::engine::{ClipSettings, Engine, GenerateRequest};
+use ditscope::engine::{Engine, GenerateRequest};
 use ditscope::gpu::{Gpu, GpuOptions};
 use ditscope::study::compare::CompareRequest;
 use ditscope::study::{Cancel, Session};
@@ -57,9 +57,10 @@ impl Rule for Metronome {
 
 fn request() -> GenerateRequest {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-    let request = GenerateRequest::of_model(&model, "a cat walking on grass").unwrap();
-    let clip = ClipSettings { width: 48, height: 32, num_frames: 5, num_inference_steps: 6, ..request.clip };
-    GenerateRequest { clip, ..request }
+    let mut request = GenerateRequest::of_model(&model, "a cat walking on grass").unwrap();
+    let clip = &mut request.clip;
+    (clip.width, clip.height, clip.num_frames, clip.num_inference_steps) = (48, 32, 5, 6);
+    request
 }
 
 #[test]
@@ -75,15 +76,9 @@ fn a_registered_rule_works_as_text_in_a_job_and_in_a_study() {
     assert_eq!(serde_json::from_str::<StrategyConfig>(&stored).unwrap(), config);
 
     let engine = Engine::start(Gpu::open(&GpuOptions::default()).unwrap(), Duration::from_millis(100)).unwrap();
-    let asked = CompareRequest {
-        request: request(),
-        prompts: vec!["a cat walking on grass".into()],
-        seeds: 1,
-        strategies: vec!["metronome".into()],
-        speedups: vec![3.0],
-        tuning_prompt: "a dog walking left in the snow".into(),
-        shard: None,
-    };
+    let trial = request().with_prompt("a dog walking left in the snow", 0);
+    let mut asked = CompareRequest::new(trial, vec!["a cat walking on grass".into()], vec!["metronome".into()]);
+    asked.speedups = vec![3.0];
     let cancel = Cancel::default();
     let session = Session::new(&engine, &cancel, |_| {});
     let mut study = asked.tune(&session, &info, None).unwrap();

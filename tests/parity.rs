@@ -7,8 +7,7 @@ use std::time::Duration;
 use std::path::Path;
 
 use crate::common::{Case, DTYPES, Golden, LIMIT, Tensor, assert_close};
-use ditscope::caching::StrategyConfig;
-use ditscope::engine::{ClipSettings, Engine, Event, GenerateRequest, Generated, Latents, Observe};
+use ditscope::engine::{ClipSettings, Engine, Event, GenerateRequest, Generated, Latents};
 use ditscope::gpu::{Gpu, GpuOptions, Stream, StreamOptions, Tier};
 use ditscope::model::wan::files::ModelFiles;
 use ditscope::model::wan::patches::Patches;
@@ -42,8 +41,7 @@ fn velocity_of(model: &WanTransformer, cx: &mut Stream, latents: &Tensor, golden
     let context = model.prepare_text(cx, &golden.input(case, "context").data).expect("text");
     let patches = Patches::new([shape[1], shape[2], shape[3]], model.config().patch_size).expect("patches");
     let rope = model.rope(cx, &patches).expect("rope");
-    let latents = (latents.data.as_slice(), &patches);
-    model.forward(cx, latents, case.param("timestep"), &context, &rope).expect("forward")
+    model.forward(cx, &latents.data, &patches, case.param("timestep"), &context, &rope).expect("forward")
 }
 
 /// Compares all transformers on one tier. Each tier has a test of its own, so the tiers run in
@@ -215,24 +213,16 @@ fn pipeline_equals_diffusers() {
         let (dir, _files) = folder(&golden, dtype);
         for case in &golden.cases {
             let latents = golden.input(case, "latents");
-            let request = GenerateRequest {
-                model: dir.path().into(),
-                condition: case.param::<String>("prompt").into(),
-                negative: case.param::<String>("negative_prompt").into(),
-                clip: ClipSettings {
-                    width: case.param("width"),
-                    height: case.param("height"),
-                    num_frames: case.param("num_frames"),
-                    num_inference_steps: case.param("num_inference_steps"),
-                    guidance_scale: case.param("guidance_scale"),
-                    ..ClipSettings::default()
-                },
-                scheduler: None,
-                grid: None,
-                latents: Some(Latents { shape: latents.shape.try_into().expect("four extents"), values: latents.data }),
-                strategy: StrategyConfig::off(),
-                observe: Observe::default(),
-            };
+            let mut request = GenerateRequest::of_model(dir.path(), case.param::<String>("prompt")).expect("a model");
+            request.negative = case.param::<String>("negative_prompt").into();
+            request.clip = ClipSettings::default();
+            request.clip.width = case.param("width");
+            request.clip.height = case.param("height");
+            request.clip.num_frames = case.param("num_frames");
+            request.clip.num_inference_steps = case.param("num_inference_steps");
+            request.clip.guidance_scale = case.param("guidance_scale");
+            let shape = latents.shape.try_into().expect("four extents");
+            request.latents = Some(Latents { shape, values: latents.data });
             let (steps, generated) = generate(gpu.clone(), request);
             let what = |name: &str| format!("pipeline {} {dtype:?} {name}", case.name);
             for (i, latents) in steps.iter().enumerate() {

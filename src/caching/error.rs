@@ -4,6 +4,7 @@ use crate::gpu::GpuError;
 
 /// Errors of room `caching`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CacheError {
     /// Settings that cannot work.
     #[error("{0}")]

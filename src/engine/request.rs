@@ -12,6 +12,7 @@ use super::{EngineError, clip_settings_of};
 
 /// The measurements of a run. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Observe {
     /// Attention received by every token in every computed block, and attention paid to the
     /// prompt's subject.
@@ -23,8 +24,29 @@ pub struct Observe {
     pub times: bool,
 }
 
-/// A request for a generation.
+impl Observe {
+    /// Also measures attention.
+    #[must_use]
+    pub fn with_attention(self, attention: Received) -> Self {
+        Self { attention: Some(attention), ..self }
+    }
+
+    /// Also measures changes from step to step.
+    #[must_use]
+    pub fn with_changes(self) -> Self {
+        Self { changes: true, ..self }
+    }
+
+    /// Also measures GPU time of every block.
+    #[must_use]
+    pub fn with_times(self) -> Self {
+        Self { times: true, ..self }
+    }
+}
+
+/// A request for a generation. [`GenerateRequest::of_model`] makes one; its fields can then be set.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GenerateRequest {
     /// The model's folder.
     pub model: PathBuf,
@@ -63,6 +85,18 @@ impl GenerateRequest {
             strategy: StrategyConfig::off(),
             observe: Observe::default(),
         })
+    }
+
+    /// The same request with a strategy.
+    #[must_use]
+    pub fn with_strategy(self, strategy: StrategyConfig) -> Self {
+        Self { strategy, ..self }
+    }
+
+    /// The same request with measurements.
+    #[must_use]
+    pub fn with_observe(self, observe: Observe) -> Self {
+        Self { observe, ..self }
     }
 
     /// The same request for another prompt and seed.

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 /// The size and length of a clip, and the numbers of its sampling. Requests, captures, profiles and
-/// the window's form each hold one value of this type. [`super::limits`] lists the limits.
+/// the window's form each hold one value of this type. [`super::limits`] lists the limits. Outside
+/// this crate a value begins as the default, or as the settings of a model, and its fields are set.
 ///
 /// A field that is missing in a file has its value of [`ClipSettings::default`]. The aliases are
 /// names of older files.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct ClipSettings {
     /// Width in pixels.
     pub width: usize,
@@ -62,6 +64,7 @@ impl ClipSettings {
 /// The solver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SchedulerChoice {
     /// UniPC.
     UniPc,

@@ -33,6 +33,7 @@ const PLANNABLE: RangeInclusive<usize> = 2..=Planner::MOST_STEPS;
 
 /// A profile to make.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ProfileStudy {
     /// The model and the clip's settings. The study sets prompt, seed, strategy and observation.
     pub request: GenerateRequest,

@@ -58,15 +58,10 @@ struct ToyModel;
 
 impl ModelFolder for ToyModel {
     fn defaults(&self) -> ClipSettings {
-        ClipSettings {
-            width: 32,
-            height: 32,
-            num_frames: 3,
-            num_inference_steps: 6,
-            guidance_scale: 2.0,
-            fps: 4,
-            ..ClipSettings::default()
-        }
+        let mut clip = ClipSettings::default();
+        (clip.width, clip.height, clip.num_frames, clip.fps) = (32, 32, 3, 4);
+        (clip.num_inference_steps, clip.guidance_scale) = (6, 2.0);
+        clip
     }
 
     fn check_condition(&self, condition: &Condition) -> Result<()> {

@@ -49,7 +49,7 @@ impl Run for WanRun<'_> {
     }
 
     fn start_step(&mut self, cx: &mut Stream, step: usize, latents: &[f32]) -> Result<()> {
-        self.start = Some(self.model.start(cx, (latents, &self.patches), &self.times, step)?);
+        self.start = Some(self.model.start(cx, latents, &self.patches, &self.times, step)?);
         Ok(())
     }
 

@@ -258,7 +258,8 @@ impl WanTransformer {
     pub fn start(
         &self,
         cx: &mut Stream,
-        (latents, patches): (&[f32], &Patches),
+        latents: &[f32],
+        patches: &Patches,
         times: &TimeEmbeddings,
         step: usize,
     ) -> Result<Start, ModelError> {
@@ -329,18 +330,19 @@ impl WanTransformer {
     pub fn forward(
         &self,
         cx: &mut Stream,
-        latents: (&[f32], &Patches),
+        latents: &[f32],
+        patches: &Patches,
         timestep: f32,
         context: &TextContext,
         rope: &RopeTable,
     ) -> Result<Vec<f32>, ModelError> {
         let times = self.prepare_times(cx, &[timestep])?;
-        let start = self.start(cx, latents, &times, 0)?;
+        let start = self.start(cx, latents, patches, &times, 0)?;
         let x = self.begin(cx, &start)?;
         let pass = Pass { context, rope, start: &start, x: &x };
         self.run_blocks(cx, &pass, 0..self.blocks.len(), None)?;
         let rows = self.finish(cx, &start, &x)?;
-        self.velocity(latents.1, &cx.read(&rows)?)
+        self.velocity(patches, &cx.read(&rows)?)
     }
 
     fn modulations<'a>(&self, cx: &mut Stream, start: &'a Start) -> Result<&'a Tensor, ModelError> {

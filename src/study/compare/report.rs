@@ -118,17 +118,18 @@ pub fn table(settings: &Settings, rows: &[Row]) -> String {
 }
 
 fn write_table(text: &mut String, settings: &Settings, summaries: &[Summary]) -> std::fmt::Result {
+    let clip = &settings.clip;
     writeln!(
         text,
         "{} runs a strategy, {}x{} pixels, {} frames, {} {} steps, shift {}, guidance {}, {}{} ({}).\n",
         summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
-        settings.size[0],
-        settings.size[1],
-        settings.num_frames,
-        settings.num_inference_steps,
+        clip.width,
+        clip.height,
+        clip.num_frames,
+        clip.num_inference_steps,
         settings.scheduler,
-        settings.flow_shift,
-        settings.guidance_scale,
+        clip.flow_shift.unwrap_or_default(),
+        clip.guidance_scale,
         settings.adapter,
         if settings.driver.is_empty() { String::new() } else { format!(", {}", settings.driver) },
         settings.program

@@ -8,8 +8,9 @@ use crate::profiling::profile::Profile;
 use super::{CompareStudy, Part, Settings, tune};
 use crate::study::{Session, StudyError, evidence_of};
 
-/// A request for a comparison.
+/// A request for a comparison. [`CompareRequest::new`] makes one; its fields can then be set.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CompareRequest {
     /// The model and the clip's settings. The study sets prompt, seed and strategy.
     pub request: GenerateRequest,
@@ -28,6 +29,13 @@ pub struct CompareRequest {
 }
 
 impl CompareRequest {
+    /// A comparison of strategies on prompts with one seed each. The strategies keep their settings.
+    /// The request's own prompt is the prompt for trial runs.
+    pub fn new(request: GenerateRequest, prompts: Vec<String>, strategies: Vec<String>) -> Self {
+        let tuning_prompt = request.condition.to_string();
+        Self { request, prompts, seeds: 1, strategies, speedups: Vec::new(), tuning_prompt, shard: None }
+    }
+
     /// Checks the request before anything runs. Returns the largest number of bytes of deltas that
     /// a strategy keeps.
     ///

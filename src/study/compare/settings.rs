@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::caching::StrategyConfig;
 use crate::engine::{Engine, GenerateRequest, RequestInfo};
+use crate::sampling::ClipSettings;
 
 use super::{Part, StudyError};
 
@@ -20,18 +21,12 @@ pub struct Settings {
     pub model_id: String,
     /// Fingerprint of the VAE's weights.
     pub vae_id: String,
-    /// Width and height in pixels.
-    pub size: [usize; 2],
-    /// Number of frames of a clip.
-    pub num_frames: usize,
-    /// Number of denoising steps.
-    pub num_inference_steps: usize,
-    /// Guidance scale.
-    pub guidance_scale: f64,
+    /// The clips. The shift is the one that the runs take. The seed is that of the request; the runs
+    /// have seeds of their own.
+    #[serde(flatten, deserialize_with = "clip_of")]
+    pub clip: ClipSettings,
     /// Name of the solver.
     pub scheduler: String,
-    /// Shift of the sigmas.
-    pub flow_shift: f64,
     /// The prompts from which strategies were made, by a profile or by trial runs. A fair
     /// comparison uses other prompts.
     pub known_prompts: Vec<String>,
@@ -55,6 +50,22 @@ pub struct Entry {
     pub config: StrategyConfig,
 }
 
+/// Settings that change no figure of a comparison. Files of earlier versions lack them.
+const NOT_COMPARED: [&str; 2] = ["fps", "seed"];
+
+/// Reads the settings of the clips. Earlier versions stored the width and height as `size`.
+fn clip_of<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ClipSettings, D::Error> {
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        size: Option<[usize; 2]>,
+        #[serde(flatten)]
+        clip: ClipSettings,
+    }
+    let Stored { size, clip } = serde::Deserialize::deserialize(deserializer)?;
+    let [width, height] = size.unwrap_or([clip.width, clip.height]);
+    Ok(ClipSettings { width, height, ..clip })
+}
+
 /// A setting in which two comparisons differ.
 pub(super) struct Difference {
     /// The name for messages.
@@ -72,12 +83,8 @@ impl Settings {
             driver: engine.driver().into(),
             model_id: facts.model_id.clone(),
             vae_id: facts.vae_id.clone(),
-            size: [request.clip.width, request.clip.height],
-            num_frames: request.clip.num_frames,
-            num_inference_steps: request.clip.num_inference_steps,
-            guidance_scale: request.clip.guidance_scale,
+            clip: ClipSettings { flow_shift: Some(facts.flow_shift), ..request.clip },
             scheduler: facts.scheduler.clone(),
-            flow_shift: facts.flow_shift,
             known_prompts: Vec::new(),
             part: None,
             strategies: Vec::new(),
@@ -86,7 +93,7 @@ impl Settings {
 
     /// The largest number of bytes of deltas that a strategy keeps.
     pub fn delta_memory(&self, facts: &RequestInfo) -> u64 {
-        let (steps, guided) = (self.num_inference_steps, self.guidance_scale > 1.0);
+        let (steps, guided) = (self.clip.num_inference_steps, self.clip.guided());
         self.strategies.iter().map(|entry| facts.strategy_memory(&entry.config, steps, guided)).max().unwrap_or(0)
     }
 
@@ -112,15 +119,39 @@ impl Settings {
         }
     }
 
-    /// The first setting in which two comparisons differ.
+    /// The first setting in which two comparisons differ. [`NOT_COMPARED`] is left out.
     pub(super) fn first_difference(&self, other: &Self) -> Result<Option<Difference>, StudyError> {
         let value = |settings| serde_json::to_value(settings).map_err(StudyError::Unwritable);
         let (own, other) = (value(self)?, value(other)?);
         let names = own.as_object().into_iter().chain(other.as_object()).flat_map(serde_json::Map::keys);
-        let different = names.into_iter().find(|name| own.get(name) != other.get(name));
+        let compared = names.filter(|name| !NOT_COMPARED.contains(&name.as_str()));
+        let different = compared.into_iter().find(|name| own.get(name) != other.get(name));
         Ok(different.map(|name| Difference {
             name: name.replace('_', " "),
             values: [&own, &other].map(|settings| settings.get(name).cloned().unwrap_or_default()),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EARLIER: &str = r#"{"program": "ditscope 0.1.0", "adapter": "a GPU", "driver": "", "model_id": "m",
+        "vae_id": "v", "size": [64, 48], "num_frames": 5, "num_inference_steps": 6, "guidance_scale": 5.0,
+        "scheduler": "unipc", "flow_shift": 3.0, "known_prompts": [], "strategies": []}"#;
+
+    #[test]
+    fn settings_of_earlier_versions_open_and_can_be_resumed() {
+        let before: Settings = serde_json::from_str(EARLIER).unwrap();
+        let clip = ClipSettings { width: 64, height: 48, num_frames: 5, num_inference_steps: 6, ..before.clip };
+        assert_eq!((before.clip, before.clip.flow_shift, before.clip.guidance_scale), (clip, Some(3.0), 5.0));
+
+        let now = Settings { clip: ClipSettings { fps: 8, seed: 7, ..clip }, ..before.clone() };
+        assert_eq!(serde_json::from_str::<Settings>(&serde_json::to_string(&now).unwrap()).unwrap(), now);
+        now.clone().go_on_with(before.clone(), true).unwrap();
+        let mut wider = Settings { clip: ClipSettings { width: 80, ..clip }, ..before.clone() };
+        let error = wider.go_on_with(before, true).unwrap_err().to_string();
+        assert!(error.ends_with("another width: 64 there, 80 here"), "{error}");
     }
 }

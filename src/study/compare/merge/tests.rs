@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::caching::{FewerSteps, StrategyConfig};
+use crate::sampling::ClipSettings;
 use crate::study::compare::report::tests::row;
 use crate::study::compare::{CompareStudy, Entry, report};
 
@@ -16,12 +17,15 @@ fn settings() -> Settings {
         driver: "a driver".into(),
         model_id: "m".into(),
         vae_id: "v".into(),
-        size: [64, 48],
-        num_frames: 5,
-        num_inference_steps: 6,
-        guidance_scale: 5.0,
+        clip: ClipSettings {
+            width: 64,
+            height: 48,
+            num_frames: 5,
+            num_inference_steps: 6,
+            flow_shift: Some(3.0),
+            ..ClipSettings::default()
+        },
         scheduler: "unipc".into(),
-        flow_shift: 3.0,
         known_prompts: vec!["a dog".into()],
         part: None,
         strategies: vec![entry("one", Some(2.0)), entry("two", None)],
@@ -113,7 +117,7 @@ fn other_gpus_are_told_and_other_conditions_refused() {
     let merged = parts.merge().unwrap();
     assert_eq!(merged.settings.adapter, "a GPU + another GPU");
     assert!(merged.warnings[0].contains("different GPUs"));
-    parts.parts[1].0.num_inference_steps = 9;
+    parts.parts[1].0.clip.num_inference_steps = 9;
     parts.fails("num inference steps is 6 there and 9 here");
     let mut parts = Parts::of(&PROMPTS, 2, 3);
     parts.parts[2].0.strategies[0].config = StrategyConfig::of(FewerSteps { steps: 2 });
