@@ -65,17 +65,29 @@ impl Calibration {
             .chain(&self.amplification)
             .chain(tea)
             .chain(outcomes);
-        let sized = (0..steps).all(|step| self.gram[step][step] > 0.0);
-        if sized
-            && all.into_iter().all(|value| value.is_finite())
-            && self.sigmas.windows(2).all(|pair| pair[0] > pair[1])
-        {
-            return Ok(());
+        let faults = [
+            (!all.into_iter().all(|value| value.is_finite()), "values that are no numbers"),
+            (!self.sigmas.windows(2).all(|pair| pair[0] > pair[1]), "sigmas that do not fall"),
+            (!(0..steps).all(|step| self.gram[step][step] > 0.0), "residuals without size"),
+            (!self.is_gram(), "a table that cannot be inner products"),
+            (self.amplification.iter().any(|value| *value < 0.0), "negative amplification"),
+            (self.magnitude_ratios.iter().any(|value| *value <= 0.0), "magnitude ratios that are not positive"),
+        ];
+        match faults.iter().find(|(found, _)| *found) {
+            None => Ok(()),
+            Some((_, fault)) => Err(CacheError::Settings(format!("the calibration holds {fault}"))),
         }
-        Err(CacheError::Settings(
-            "the calibration holds residuals without size, values that are no numbers, or sigmas that do not fall"
-                .into(),
-        ))
+    }
+
+    /// Whether the table is symmetric, and no inner product is larger than both sizes allow.
+    fn is_gram(&self) -> bool {
+        // Means over runs are sums of numbers that were rounded once.
+        const ROUNDING: f64 = 1e-6;
+        let pair = |i: usize, j: usize| {
+            let (value, most) = (self.gram[i][j], (self.gram[i][i] * self.gram[j][j]).sqrt());
+            value.abs() <= most * (1.0 + ROUNDING) && (value - self.gram[j][i]).abs() <= most * ROUNDING
+        };
+        (0..self.steps()).all(|i| (0..i).all(|j| pair(i, j)))
     }
 
     /// The calibration for another schedule of the same model. A prediction between two measured
@@ -239,13 +251,18 @@ mod tests {
     #[test]
     fn broken_tables_are_refused() {
         assert!(calibration().check().is_ok());
-        let broken: [fn(&mut Calibration); 6] = [
+        let broken: [fn(&mut Calibration); 11] = [
             |c| c.gram[1][1] = 0.0,
             |c| c.gram[1].clear(),
             |c| c.gram.clear(),
             |c| c.sigmas[1] = 2.0,
             |c| c.magnitude_ratios[0] = f64::NAN,
             |c| c.outcomes[0].1 = f64::INFINITY,
+            |c| c.amplification[1] = -1.0,
+            |c| c.magnitude_ratios[1] = -0.9,
+            |c| c.magnitude_ratios[1] = 0.0,
+            |c| c.gram[1][0] = 0.4,
+            |c| (c.gram[1][0], c.gram[0][1]) = (1.1, 1.1),
         ];
         for breaks in broken {
             let mut calibration = calibration();

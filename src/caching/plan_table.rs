@@ -46,7 +46,9 @@ impl PlanTable {
         let planner = Planner::new(calibration)?;
         let row = |count| {
             let planned = planner.with_computed(count);
-            let psnr = calibration.expected_psnr(planned.error);
+            // Only the clip without reuse is the same clip, however small an error is expected.
+            let same = planned.computed.len() == planned.steps.len();
+            let psnr = calibration.expected_psnr(planned.error).filter(|psnr| same || psnr.is_finite());
             Outlook { planned, psnr }
         };
         Ok(Self((1..=calibration.steps()).map(row).collect()))

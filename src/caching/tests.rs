@@ -198,6 +198,33 @@ fn calibrations_come_and_go() {
     assert!(parse("planner:speedup=51", &full).is_err());
 }
 
+/// With a threshold of 0 no rule reuses anything, whatever it sees; every rule with a threshold is
+/// asked.
+#[test]
+fn a_threshold_of_zero_never_reuses() {
+    let still = Observation { output_size: 1.0, output_change: Some(0.0), latent_change: Some(1.0) };
+    let probe = ProbeResult { since_last_step: Some(0.0), since_computed: Some(0.0), progress: Some(1.0) };
+    let calibration =
+        Calibration { magnitude_ratios: vec![1.0; 50], gram: vec![vec![1.0; 50]; 50], ..Calibration::default() };
+    let published = PublishedTea { embedding: Some([-1.0; 5]), projection: Some([0.0; 5]) };
+    let known = evidence().with_published_tea(published).with_calibration(calibration);
+    let thresholds = catalogue::offered().filter(|entry| entry.defaults(50).tuning() == Tuning::Threshold);
+    for entry in thresholds {
+        let config = parse(&format!("{}:threshold=0", entry.about().key), &known).unwrap();
+        let inputs = StrategyInputs { steps: 50, blocks: 30, signal_changes: vec![0.05; 50] };
+        let mut running = config.build(&inputs).unwrap();
+        for step in 0..50 {
+            let now = StepContext { step, steps: 50, latent_step: Some(0.0) };
+            let plan = match running.plan(&now) {
+                Decision::Plan(plan) => plan,
+                Decision::Probe { .. } => running.decide(&now, &probe).unwrap(),
+            };
+            assert!(plan.cond.is_full(30) && plan.uncond.is_full(30), "{} reuses in step {step}", config.key());
+            running.observe(step, &still);
+        }
+    }
+}
+
 /// Limits that were asked for stay; a method's own limits give way to a speed-up.
 #[test]
 fn tuning_keeps_the_settings_that_were_given() {

@@ -41,8 +41,11 @@ impl TeaCache {
                 accumulated = 0.0;
                 return true;
             }
-            accumulated += coefficients.iter().fold(0.0, |value, coefficient| value * distance + coefficient);
-            // A change that is not a number computes.
+            let change = coefficients.iter().fold(0.0, |value, coefficient| value * distance + coefficient);
+            // Beyond the changes that a polynomial was fitted to, it may fall below zero. A change
+            // has no sign, and must not make room for others. A change that is not a number
+            // computes.
+            accumulated += if change < 0.0 { 0.0 } else { change };
             let skip = accumulated < self.threshold;
             if !skip {
                 accumulated = 0.0;
@@ -183,6 +186,11 @@ mod tests {
         let ret = TeaCache { ret_steps: true, ..rule.clone() };
         assert_eq!(indices(&ret.computed(&linear, &[0.1; 12])), [0, 1, 2, 3, 4, 7, 10]);
         assert_eq!(indices(&rule.computed(&linear, &[f64::NAN; 4])), [0, 1, 2, 3]);
+        // Below zero at 0.05: as if nothing had changed.
+        let falling = [0.0, 0.0, 0.0, -1.0, 0.0];
+        assert_eq!(TeaCache { threshold: 0.0, ..rule.clone() }.computed(&falling, &[0.05; 8]), [true; 8]);
+        let mixed = [9.0, 0.1, -9.0, 0.1, 0.1, 0.1, 0.1, 0.1];
+        assert_eq!(indices(&rule.computed(&linear, &mixed)), [0, 4, 7], "no credit for later changes");
     }
 
     #[test]
