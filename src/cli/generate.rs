@@ -33,9 +33,7 @@ pub struct Args {
     /// Model folder: diffusers' or the original layout [default: the built-in demo model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Output: .mp4, .gif, .png (animated), .y4m, or a folder ending in / [default: the prompt with
-    /// .mp4, and a number where that exists]
-    #[arg(short, long)]
+    #[arg(short, long, help = output_help())]
     output: Option<PathBuf>,
     /// Denoising steps [default: those of a plan in --strategy FILE.json, else the model's]
     #[arg(long)]
@@ -336,6 +334,15 @@ fn summary(output: &Path, Finished { generated, capture }: &Finished, expected: 
     summary["seconds"] = serde_json::json!(generated.seconds);
     summary["peak_memory"] = generated.peak_memory.into();
     summary
+}
+
+/// What `--output` takes, for the help.
+fn output_help() -> String {
+    let endings = media::endings();
+    format!(
+        "Output: {endings} (.png is animated), or a folder ending in / [default: the prompt with .mp4, and a number \
+         where that exists]"
+    )
 }
 
 /// `a cat walking on grass` -> `a-cat-walking-on-grass.mp4`.

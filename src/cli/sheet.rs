@@ -25,8 +25,7 @@ pub struct Args {
     /// Enlarge each pixel this many times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     scale: u32,
-    /// The sheet: .png (animated where clips play), .gif, .mp4 or .y4m
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help = format!("The sheet: {} (.png is animated where clips play)", media::endings()))]
     output: PathBuf,
     #[command(flatten)]
     gpu: GpuArgs,

@@ -1,5 +1,5 @@
 //! Room `media`: writes frames to picture and video files, and reads masks. The room knows no other
-//! room.
+//! room but the limits of `sampling`.
 //!
 //! [`write()`] chooses the format by the path:
 //!
@@ -90,7 +90,7 @@ pub enum MediaError {
     #[error("{0} frames a second cannot be written; use 1 to {MAX_FPS}")]
     Fps(u32),
     /// The path's extension names no format.
-    #[error("{}: the extension names no known format; use .mp4, .gif, .png (animated), .y4m, or a path ending in / for a folder of PNG files", .0.display())]
+    #[error("{}: the extension names no known format; use {} (.png is animated), or a path ending in / for a folder of PNG files", .0.display(), endings())]
     UnknownExtension(PathBuf),
     /// The folder for the frames is not empty.
     #[error("{}: the folder is not empty; name a new one, or empty it first", .0.display())]
@@ -211,16 +211,11 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
 /// example for a full disk or a missing folder; [`MediaError::TooLargeForMp4`];
 /// [`MediaError::Encode`]. No error leaves a partial file, and an older file keeps its content.
 pub fn write(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError> {
-    let format = Format::of(path)?;
-    match format {
-        Format::Folder => save::folder(path, &folder_files(clip, settings)?),
-        Format::Mp4 => save::file(path, &mp4::encode(clip, settings)?),
-        Format::Gif => save::file(path, &gif::encode(clip, settings)?),
-        Format::Png => save::file(path, &png::encode(clip, settings)?),
-        Format::Y4m => {
-            save::file(path, &y4m::encode(clip))?;
-            if settings.is_empty() { Ok(()) } else { save::file(&settings::sidecar(path), settings.as_bytes()) }
-        }
+    let Some(format) = Format::of(path)? else { return save::folder(path, &folder_files(clip, settings)?) };
+    save::file(path, &(format.encode)(clip, settings)?)?;
+    match format.place {
+        Place::Beside(_) if !settings.is_empty() => save::file(&settings::sidecar(path), settings.as_bytes()),
+        _ => Ok(()),
     }
 }
 
@@ -234,7 +229,7 @@ pub fn check_clip(path: &Path, width: usize, height: usize) -> Result<(), MediaE
     check_path(path)?;
     let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
     check_size(side(width), side(height))?;
-    if Format::of(path)? == Format::Mp4 { h264::check_size(width, height) } else { Ok(()) }
+    Format::of(path)?.map_or(Ok(()), |format| (format.check_size)(width, height))
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
@@ -248,7 +243,7 @@ fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
 /// # Errors
 /// [`MediaError::UnknownExtension`]; [`MediaError::FolderNotEmpty`]; the errors of [`check_place`].
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
-    if Format::of(path)? == Format::Folder {
+    if Format::of(path)?.is_none() {
         save::check_folder(path)?;
         return save::try_folder_beside(path).map_err(|source| MediaError::Write { path: path.into(), source });
     }
@@ -265,28 +260,67 @@ pub fn check_place(path: &Path) -> Result<(), MediaError> {
     save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
 }
 
+/// The place of the settings of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Mp4,
-    Gif,
-    Png,
-    Y4m,
-    Folder,
+enum Place {
+    /// In the file.
+    Inside,
+    /// In a file beside it, see [`settings::sidecar`]. Files of the format begin with these bytes.
+    Beside(&'static [u8]),
+}
+
+/// A format of files that hold a clip.
+struct Format {
+    /// The name in the window, and the extensions in lower case. The first one is the usual one.
+    kind: (&'static str, &'static [&'static str]),
+    /// Makes the bytes of the file, with the settings inside or without.
+    encode: fn(&Clip, &str) -> Result<Vec<u8>, MediaError>,
+    /// Refuses frames of a width and height that are too large for the format.
+    check_size: fn(usize, usize) -> Result<(), MediaError>,
+    place: Place,
+}
+
+/// All formats besides the folder, in the order of messages and of the window's dialog.
+const FORMATS: &[Format] = &[
+    Format { check_size: h264::check_size, ..Format::new(("MP4", &["mp4"]), mp4::encode) },
+    Format::new(("Animated PNG", &["png", "apng"]), png::encode),
+    Format::new(("GIF", &["gif"]), gif::encode),
+    Format { place: Place::Beside(b"YUV4MPEG2"), ..Format::new(("Y4M", &["y4m"]), |clip, _| Ok(y4m::encode(clip))) },
+];
+
+/// The kinds of files that [`write()`] makes: their names, and their extensions in lower case.
+pub const KINDS: &[(&str, &[&str])] = &{
+    let mut kinds: [(&str, &[&str]); FORMATS.len()] = [("", &[]); FORMATS.len()];
+    let mut index = 0;
+    while index < FORMATS.len() {
+        kinds[index] = FORMATS[index].kind;
+        index += 1;
+    }
+    kinds
+};
+
+/// The endings of the files that [`write()`] makes, for messages: `.mp4, .png, .gif, .y4m`.
+pub fn endings() -> String {
+    KINDS.iter().map(|(_, extensions)| format!(".{}", extensions[0])).collect::<Vec<_>>().join(", ")
 }
 
 impl Format {
-    fn of(path: &Path) -> Result<Self, MediaError> {
+    /// A format with the settings inside, for frames of any size.
+    const fn new(
+        kind: (&'static str, &'static [&'static str]),
+        encode: fn(&Clip, &str) -> Result<Vec<u8>, MediaError>,
+    ) -> Self {
+        Self { kind, encode, check_size: |_, _| Ok(()), place: Place::Inside }
+    }
+
+    /// The format of a path; `None` for a folder.
+    fn of(path: &Path) -> Result<Option<&'static Self>, MediaError> {
         if path.to_string_lossy().ends_with(std::path::is_separator) || path.is_dir() {
-            return Ok(Self::Folder);
+            return Ok(None);
         }
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("mp4") => Ok(Self::Mp4),
-            Some("gif") => Ok(Self::Gif),
-            Some("png" | "apng") => Ok(Self::Png),
-            Some("y4m") => Ok(Self::Y4m),
-            _ => Err(MediaError::UnknownExtension(path.into())),
-        }
+        let named = |format: &&Self| extension.as_deref().is_some_and(|name| format.kind.1.contains(&name));
+        FORMATS.iter().find(named).map(Some).ok_or_else(|| MediaError::UnknownExtension(path.into()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::MediaError;
+use super::{FORMATS, Format, MediaError, Place};
 
 pub(super) const PNG_KEYWORD: &str = "ditscope";
 pub(super) const FOLDER_FILE: &str = "settings.json";
@@ -33,7 +33,8 @@ pub fn read_settings(path: &Path) -> Result<Option<String>, MediaError> {
         return read_beside(&path.join(FOLDER_FILE));
     }
     let bytes = read_start(path).map_err(|source| MediaError::Read { path: path.into(), source })?;
-    if bytes.starts_with(b"YUV4MPEG2") {
+    let beside = |format: &Format| matches!(format.place, Place::Beside(start) if bytes.starts_with(start));
+    if FORMATS.iter().any(beside) {
         return read_beside(&sidecar(path));
     }
     Ok(find(&bytes).map(|text| String::from_utf8_lossy(&text).into_owned()))

@@ -87,6 +87,7 @@ fn unknown_names_are_refused_with_the_choices() {
     }
     assert!(matches!(check_path(Path::new("no/such/folder/a.mp4")), Err(MediaError::Write { .. })));
     check_path(Path::new("a.MP4")).unwrap();
+    check_path(Path::new("a.apng")).unwrap();
     assert!(matches!(check_clip(Path::new("a.mp4"), 4096, 4096), Err(MediaError::TooLargeForMp4 { .. })));
     assert!(matches!(check_clip(Path::new("a.png"), 64, 9000), Err(MediaError::Size { .. })));
     check_clip(Path::new("a.png"), 4096, 4096).unwrap();
