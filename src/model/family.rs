@@ -32,7 +32,8 @@ pub trait Family: Send + Sync {
     /// Finds the files of a model. Nothing large is read.
     ///
     /// # Errors
-    /// The folder cannot be read, or holds no model of this family.
+    /// [`ModelError::NotAModel`] if the folder holds no model of this family. Any other error says
+    /// that it does, and what is wrong with the model.
     fn find(&self, folder: &Path) -> Result<Box<dyn ModelFolder>>;
 }
 
