@@ -1,6 +1,6 @@
-//! Everything that can be saved. An entry of this table says all about it: its texts, its file,
-//! when it is available, and how its bytes are made. A pane lists its entries in [`Pane::saves`];
-//! entries with a text for the File menu are in [`FILE_MENU`].
+//! What can be saved. A [`Saveable`] says all about it: its texts, its file, when it is available,
+//! and how its bytes are made. Here are those of the first panes; a new pane has its own in its own
+//! file. A pane lists them in [`Pane::saves`]. The entries of the File menu are in [`FILE_MENU`].
 
 pub mod picture;
 
@@ -59,12 +59,9 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn run(&self) -> Option<&Run> {
-        self.shared.runs.current()
-    }
-
-    fn shown_run(&self) -> Result<&Run, String> {
-        self.run().ok_or_else(|| "There is no run to save from.".into())
+    /// The run on show. The error is a text for the user.
+    pub fn shown_run(&self) -> Result<&Run, String> {
+        self.shared.runs.current().ok_or_else(|| "There is no run to save from.".into())
     }
 }
 
@@ -98,15 +95,18 @@ impl Content {
         Self { name: None, write, saved: Saved::Other }
     }
 
-    fn text(text: String) -> Self {
+    /// A text.
+    pub fn text(text: String) -> Self {
         Self::new(move |path| media::write_bytes(path, text.as_bytes()))
     }
 
-    fn svg(svg: &Svg) -> Self {
+    /// A figure.
+    pub fn svg(svg: &Svg) -> Self {
         Self::text(svg.as_str().into())
     }
 
-    fn clip(clip: Clip, settings: String) -> Self {
+    /// Pictures with the settings that made them. The ending of the path decides the format.
+    pub fn clip(clip: Clip, settings: String) -> Self {
         Self::new(move |path| media::write(path, &clip, &settings))
     }
 }
@@ -137,7 +137,7 @@ pub static CLIP: Saveable = Saveable {
     label: "Save clip...",
     title: "Save the clip",
     name: "clip.mp4",
-    kinds: &[("MP4", &["mp4"]), ("Animated PNG", &["png", "apng"]), ("GIF", &["gif"]), ("Y4M", &["y4m"])],
+    kinds: media::KINDS,
     available: |shared| shared.runs.current().is_some_and(|run| run.capture.clip.is_some()),
     make: |source| {
         let run = source.shown_run()?;

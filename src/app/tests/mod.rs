@@ -123,6 +123,7 @@ pub fn compared(state: &Shared, run: &Run) -> bool {
 pub fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     const FAR: u8 = 40;
     const MOST: f64 = 0.01;
+    const DRAW: &str = "UPDATE_SNAPSHOTS=1 draws the pictures anew";
     let image = harness.render().expect("a picture");
     let rgba = opaque(image.as_raw(), harness.ctx.global_style().visuals.panel_fill);
     let rgb: Vec<u8> = rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
@@ -136,18 +137,19 @@ pub fn check<T>(name: &str, harness: &mut Harness<'_, T>) {
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         return write(&path);
     }
-    let decoder = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&path).expect("a stored picture")));
+    let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}; {DRAW}", path.display()));
+    let decoder = png::Decoder::new(std::io::BufReader::new(file));
     let mut reader = decoder.read_info().unwrap();
     let mut stored = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut stored).unwrap();
-    assert_eq!((info.width, info.height), (width, height), "{name}");
+    assert_eq!((info.width, info.height), (width, height), "{name}; {DRAW}");
     let pairs = stored.chunks_exact(3).zip(rgb.chunks_exact(3));
     let far = pairs.filter(|(a, b)| a.iter().zip(*b).any(|(a, b)| a.abs_diff(*b) > FAR)).count();
     let share = far as f64 / f64::from(width * height);
     if share > MOST {
         let new = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/snapshots/{name}.png"));
         write(&new);
-        panic!("{name}: {:.2} % of the pixels differ; see {}", share * 100.0, new.display());
+        panic!("{name}: {:.2} % of the pixels differ; see {}; {DRAW}", share * 100.0, new.display());
     }
 }
 
