@@ -138,7 +138,7 @@ fn a_registered_family_is_profiled_and_shown() {
         rule: TauRule::Otsu,
     })
     .unwrap();
-    let estimate = mask::motion(&generated.latents, generated.latent_shape).unwrap();
+    let estimate = mask::motion(&generated.latents, generated.latent_shape, run.token_grid).unwrap();
     recorder.begin(&run.prompt, run.clip.seed, estimate).unwrap();
     for step in &capture.steps {
         let received = |block: &BlockRecord| block.received.clone().unwrap();

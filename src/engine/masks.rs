@@ -54,11 +54,7 @@ pub fn estimate_masks(
     grid: [usize; 3],
     paid: Option<&[f32]>,
 ) -> Result<Vec<Estimate>, ProfilingError> {
-    let mut estimates = vec![mask::motion(latents, shape)?, mask::pca(latents, shape)?];
-    if estimates[0].mask.grid() != grid {
-        let message = format!("masks are made for tokens of 1x2x2 latents: of {shape:?} these are not {grid:?}");
-        return Err(ProfilingError::Invalid(message));
-    }
+    let mut estimates = vec![mask::motion(latents, shape, grid)?, mask::pca(latents, shape, grid)?];
     if let Some(paid) = paid {
         estimates.push(mask::prompt(paid, grid)?);
     }

@@ -122,31 +122,36 @@ pub struct Estimate {
     pub map: Vec<f64>,
 }
 
-/// Means of latents `[channels, frames, height, width]` over patches of (1, 2, 2). Returns the
-/// means as `[channels][tokens]` and the token grid.
+/// Means of latents `[channels, frames, height, width]` over the tokens of a grid (frames, height,
+/// width): `[channels][tokens]`.
 ///
 /// # Errors
 /// [`ProfilingError::Size`] for a wrong number of values. [`ProfilingError::Invalid`] for empty
-/// latents, odd sides, and values that are not finite.
+/// latents, a grid that does not divide them evenly, and values that are not finite.
 fn pooled(
     latents: &[f32],
     [channels, frames, height, width]: [usize; 4],
-) -> Result<(Vec<Vec<f64>>, [usize; 3]), ProfilingError> {
+    grid: [usize; 3],
+) -> Result<Vec<Vec<f64>>, ProfilingError> {
     ProfilingError::check_size("latents", channels * frames * height * width, latents.len())?;
-    if latents.is_empty() || height % 2 != 0 || width % 2 != 0 || latents.iter().any(|value| !value.is_finite()) {
-        let what = format!("latents of {channels}x{frames}x{height}x{width}: sides must be even and values finite");
+    let divided = [frames, height, width].iter().zip(grid).all(|(side, tokens)| tokens > 0 && side % tokens == 0);
+    if latents.is_empty() || !divided || latents.iter().any(|value| !value.is_finite()) {
+        let what = format!(
+            "latents of {channels}x{frames}x{height}x{width} for {grid:?} tokens: sides must be multiples and values \
+             finite"
+        );
         return Err(ProfilingError::Invalid(what));
     }
-    let grid = [frames, height / 2, width / 2];
-    let channel = |values: &[f32]| {
-        let at = |f: usize, y: usize, x: usize| f64::from(values[(f * height + y) * width + x]);
-        let tokens = (0..grid.iter().product()).map(|token: usize| {
-            let (f, y, x) = (token / (grid[1] * grid[2]), token / grid[2] % grid[1] * 2, token % grid[2] * 2);
-            (at(f, y, x) + at(f, y, x + 1) + at(f, y + 1, x) + at(f, y + 1, x + 1)) / 4.0
-        });
-        tokens.collect()
+    let [deep, high, wide] = [frames / grid[0], height / grid[1], width / grid[2]];
+    let token = |values: &[f32], token: usize| {
+        let (f, y, x) = (token / (grid[1] * grid[2]) * deep, token / grid[2] % grid[1] * high, token % grid[2] * wide);
+        let rows = (f..f + deep).flat_map(|f| (y..y + high).map(move |y| (f * height + y) * width + x));
+        let cells = rows.flat_map(|start| &values[start..start + wide]);
+        cells.map(|value| f64::from(*value)).sum::<f64>() / (deep * high * wide) as f64
     };
-    Ok((latents.chunks_exact(frames * height * width).map(channel).collect(), grid))
+    let tokens = grid.iter().product();
+    let channel = |values: &[f32]| (0..tokens).map(|index| token(values, index)).collect();
+    Ok(latents.chunks_exact(frames * height * width).map(channel).collect())
 }
 
 /// Cuts a map at Otsu's threshold. If the map has no two classes, no token is foreground and the
@@ -158,7 +163,8 @@ fn cut(estimator: Estimator, map: Vec<f64>, grid: [usize; 3]) -> Result<Estimate
 }
 
 /// The estimator `motion`: tokens that change over time are foreground. The input is x0 latents
-/// `[channels, frames, height, width]`.
+/// `[channels, frames, height, width]`, and the grid of tokens (frames, height, width) that divides
+/// them.
 ///
 /// The map of a frame is the smoothed distance of its latents from the median over frames. It acts
 /// as a robust temporal variance that is separate for each frame, so an object is found at its
@@ -167,9 +173,9 @@ fn cut(estimator: Estimator, map: Vec<f64>, grid: [usize; 3]) -> Result<Estimate
 ///
 /// # Errors
 /// [`ProfilingError::Size`] if the latents do not fit their extents. [`ProfilingError::Invalid`]
-/// for odd sides, values that are not finite, and empty latents.
-pub fn motion(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingError> {
-    let (channels, grid) = pooled(latents, extents)?;
+/// for a grid that does not divide the latents, values that are not finite, and empty latents.
+pub fn motion(latents: &[f32], extents: [usize; 4], grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
+    let channels = pooled(latents, extents, grid)?;
     let frame = grid[1] * grid[2];
     let mut energy = vec![0.0; frame * grid[0]];
     for values in &channels {

@@ -7,7 +7,8 @@ use crate::profiling::statistics::{beyond_normal, otsu, smooth};
 const COMPONENTS: usize = 3;
 
 /// Estimates a mask from the principal components of x0 latents
-/// `[channels, frames, height, width]`.
+/// `[channels, frames, height, width]`, on the grid of tokens (frames, height, width) that divides
+/// them.
 ///
 /// The latents are projected on their first three principal components over the channels and
 /// smoothed. 2-means then forms two classes, starting from Otsu's cut of the first component. The
@@ -15,9 +16,9 @@ const COMPONENTS: usize = 3;
 ///
 /// # Errors
 /// [`ProfilingError::Size`] if the latents do not fit their extents. [`ProfilingError::Invalid`]
-/// for odd sides, values that are not finite, and empty latents.
-pub fn pca(latents: &[f32], extents: [usize; 4]) -> Result<Estimate, ProfilingError> {
-    let (mut channels, grid) = pooled(latents, extents)?;
+/// for a grid that does not divide the latents, values that are not finite, and empty latents.
+pub fn pca(latents: &[f32], extents: [usize; 4], grid: [usize; 3]) -> Result<Estimate, ProfilingError> {
+    let mut channels = pooled(latents, extents, grid)?;
     for values in &mut channels {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         values.iter_mut().for_each(|value| *value -= mean);

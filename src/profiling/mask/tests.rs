@@ -4,6 +4,8 @@ use super::*;
 use crate::ops::testing::random;
 
 const CHANNELS: usize = 16;
+/// Tokens of 1x2x2 latents in the latents of [`video`].
+const GRID: [usize; 3] = [5, 8, 12];
 
 /// Latents of 5 frames of 16x24 with a textured background, noise, and an object of 6x6 latent
 /// pixels that moves by 4 pixels per frame. Returns the latents, their extents and the object's
@@ -26,16 +28,15 @@ fn video(noise: f32) -> (Vec<f32>, [usize; 4], Mask) {
             }
         }
     }
-    let grid = [5, 8, 12];
     let bits = (0..480).map(|token| inside(token / 96, token / 12 % 8 * 2, token % 12 * 2)).collect();
-    (latents, extents, Mask::new(grid, bits).unwrap())
+    (latents, extents, Mask::new(GRID, bits).unwrap())
 }
 
 #[test]
 fn motion_and_pca_find_a_moving_object() {
     for noise in [0.0, 0.3] {
         let (latents, extents, truth) = video(noise);
-        for estimate in [motion(&latents, extents).unwrap(), pca(&latents, extents).unwrap()] {
+        for estimate in [motion(&latents, extents, GRID).unwrap(), pca(&latents, extents, GRID).unwrap()] {
             let iou = estimate.mask.iou(&truth).unwrap();
             println!("{:?}, noise {noise}: IoU {iou:.2}, confidence {:.2}", estimate.estimator, estimate.confidence);
             assert!(iou > 0.55, "{:?}, noise {noise}: IoU {iou}", estimate.estimator);
@@ -44,32 +45,56 @@ fn motion_and_pca_find_a_moving_object() {
     }
 }
 
+/// Models have tokens of other sizes too: a latent each, or several frames.
+#[test]
+fn tokens_may_have_any_size() {
+    let (latents, extents, _) = video(0.1);
+    for grid in [[5, 16, 24], [1, 4, 3], [5, 2, 24]] {
+        let channels = pooled(&latents, extents, grid).unwrap();
+        let means = channels.iter().map(|values| values.iter().sum::<f64>() / values.len() as f64);
+        for (mean, values) in means.zip(latents.chunks_exact(5 * 16 * 24)) {
+            let whole = values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64;
+            assert!((mean - whole).abs() < 1e-9, "{grid:?}");
+        }
+    }
+    // Channel 0; the token at frame 0 to 4, rows 4 to 7, columns 8 to 15.
+    let inside = (0..5).flat_map(|f| (4..8).flat_map(move |y| (8..16).map(move |x| (f * 16 + y) * 24 + x)));
+    let sum: f64 = inside.map(|index| f64::from(latents[index])).sum();
+    assert!((pooled(&latents, extents, [1, 4, 3]).unwrap()[0][4] - sum / 160.0).abs() < 1e-9);
+    let fine = motion(&latents, extents, [5, 16, 24]).unwrap();
+    let object = |token: usize| {
+        (4..10).contains(&(token / 24 % 16)) && (4 * (token / 384)..4 * (token / 384) + 6).contains(&(token % 24))
+    };
+    let truth = Mask::new([5, 16, 24], (0..5 * 384).map(object).collect()).unwrap();
+    assert!(fine.mask.iou(&truth).unwrap() > 0.55);
+}
+
 /// Noise and still pictures have no foreground, so the estimators report no confidence.
 #[test]
 fn noise_and_stills_give_no_confidence() {
     let extents = [CHANNELS, 5, 16, 24];
     let count = extents.iter().product();
     let noise = random(5, count);
-    assert!(motion(&noise, extents).unwrap().confidence < 0.15);
-    assert!(pca(&noise, extents).unwrap().confidence < 0.15);
+    assert!(motion(&noise, extents, GRID).unwrap().confidence < 0.15);
+    assert!(pca(&noise, extents, GRID).unwrap().confidence < 0.15);
     let still = vec![1.0; count];
-    for estimate in [motion(&still, extents).unwrap(), pca(&still, extents).unwrap()] {
+    for estimate in [motion(&still, extents, GRID).unwrap(), pca(&still, extents, GRID).unwrap()] {
         assert_eq!(estimate.confidence, 0.0);
         assert!(estimate.mask.is_trivial());
     }
     let whole_frames = [true, true, false, false];
     assert!(Mask::new([2, 1, 2], whole_frames.to_vec()).unwrap().is_trivial());
     assert!(!Mask::new([1, 2, 2], whole_frames.to_vec()).unwrap().is_trivial());
-    let one_frame = motion(&random(6, 16 * 64), [16, 1, 8, 8]).unwrap();
+    let one_frame = motion(&random(6, 16 * 64), [16, 1, 8, 8], [1, 4, 4]).unwrap();
     assert_eq!(one_frame.confidence, 0.0);
 }
 
 #[test]
 fn the_border_decides_which_class_is_background() {
     let (mut latents, extents, truth) = video(0.1);
-    let as_is = pca(&latents, extents).unwrap();
+    let as_is = pca(&latents, extents, GRID).unwrap();
     latents.iter_mut().for_each(|x| *x = -*x);
-    let negative = pca(&latents, extents).unwrap();
+    let negative = pca(&latents, extents, GRID).unwrap();
     assert_eq!(as_is.mask, negative.mask);
     assert!(as_is.mask.share() < 0.3 && truth.share() < 0.3);
     let over = as_is.map.iter().zip(as_is.mask.bits()).filter(|(value, bit)| (**value > 0.0) == **bit).count();
@@ -156,8 +181,10 @@ fn iou_and_wrong_sizes() {
     assert_eq!(mask([false; 2]).iou(&mask([false; 2])), None);
     assert_eq!(mask([true; 2]).iou(&Mask::new([2, 1, 1], vec![true; 2]).unwrap()), None);
     assert!(Mask::new([1, 2, 2], vec![true]).is_err());
-    assert!(motion(&[0.0; 16], [1, 1, 4, 5]).is_err() && motion(&[0.0; 9], [1, 1, 3, 3]).is_err());
-    assert!(pca(&[f32::NAN; 4], [1, 1, 2, 2]).is_err() && pca(&[], [0, 1, 2, 2]).is_err());
+    assert!(
+        motion(&[0.0; 20], [1, 1, 4, 5], [1, 2, 2]).is_err() && motion(&[0.0; 9], [1, 1, 3, 3], [1, 0, 3]).is_err()
+    );
+    assert!(pca(&[f32::NAN; 4], [1, 1, 2, 2], [1, 1, 1]).is_err() && pca(&[], [0, 1, 2, 2], [1, 1, 1]).is_err());
 }
 
 /// By rounding, twenty shares of a token's pixels add up to a little more than 1.
