@@ -29,8 +29,8 @@ pub struct CompareRequest {
 }
 
 impl CompareRequest {
-    /// A comparison of strategies on prompts with one seed each. The strategies keep their settings.
-    /// The request's own prompt is the prompt for trial runs.
+    /// A comparison of strategies on prompts with one seed each. The strategies keep their
+    /// settings. The request's own prompt is the prompt for trial runs.
     pub fn new(request: GenerateRequest, prompts: Vec<String>, strategies: Vec<String>) -> Self {
         let tuning_prompt = request.condition.to_string();
         Self { request, prompts, seeds: 1, strategies, speedups: Vec::new(), tuning_prompt, shard: None }

@@ -21,8 +21,8 @@ pub struct Settings {
     pub model_id: String,
     /// Fingerprint of the VAE's weights.
     pub vae_id: String,
-    /// The clips. The shift is the one that the runs take. The seed is that of the request; the runs
-    /// have seeds of their own.
+    /// The clips. The shift is the one that the runs take. The seed is that of the request; the
+    /// runs have seeds of their own.
     #[serde(flatten, deserialize_with = "clip_of")]
     pub clip: ClipSettings,
     /// Name of the solver.
