@@ -69,7 +69,11 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     let said = succeeds(&[&generate[..], &["--strategy", text(&plan), "--frames", "5"]].concat());
     let summary: Value = serde_json::from_str(said.trim()).expect("JSON");
     assert_eq!((&summary["strategy"], &summary["frames"]), (&"planner".into(), &5.into()), "{summary}");
-    assert!(succeeds(&["inspect", text(&capture)]).contains("planner"));
+    let page = place("run.html");
+    assert!(succeeds(&["inspect", text(&capture), "--html", text(&page)]).contains("planner"));
+    let page = fs::read_to_string(&page).expect("a page");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("Reused blocks"));
+    fails(&["inspect", text(&profile), "--html", text(&place("no.html"))], 2, "--html needs a capture");
     let picture = place("window.png");
     succeeds(&["screenshot", text(&capture), "-o", text(&picture), "--size", "800x600"]);
     assert!(fs::metadata(&picture).expect("a picture").len() > 10_000);
@@ -87,6 +91,7 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     assert!(again.contains("80.0 ± 0.0"), "the baseline does not repeat itself: {again}");
     for file in [
         "report.md",
+        "report.html",
         "rows.csv",
         "settings.json",
         "pareto-psnr.svg",

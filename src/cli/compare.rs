@@ -51,8 +51,9 @@ pub struct Args {
     /// compared
     #[arg(long, default_value = "a dog walking left in the snow")]
     tuning_prompt: String,
-    /// Folder for report.md (means), rows.csv (every run), pareto-*.svg and .png, sheets/ (clips
-    /// side by side), and settings.json and rows.json, which --resume and --merge read
+    /// Folder for report.html (one page with everything), report.md (means), rows.csv (every run),
+    /// pareto-*.svg and .png, sheets/ (clips side by side), and settings.json and rows.json, which
+    /// --resume and --merge read
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     #[command(flatten)]
@@ -106,6 +107,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Some(study) = study? else { return Ok(()) };
     folder.write_report(&study.settings, &study.rows)?;
     print!("{}", report::table(&study.settings, &study.rows));
+    eprintln!("{}", folder.path().join("report.html").display());
     Ok(())
 }
 

@@ -4,8 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Capture;
-use crate::engine::capture::file;
+use crate::engine::capture::{file, page};
 use crate::profiling::profile::Profile;
+
+use super::WrongUse;
 
 /// Arguments of `ditscope inspect`.
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Write a capture as a page that any browser shows without a network
+    #[arg(long, value_name = "FILE.html", conflicts_with = "json")]
+    html: Option<PathBuf>,
 }
 
 /// Prints what a place holds.
@@ -24,6 +29,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // A profile that is not calibrated yet is NAME.json.partial.
     let profile = args.place.to_str().is_some_and(|name| name.ends_with(".json.partial"));
     let kind = extension.map(|extension| if profile { "json" } else { extension });
+    if let (Some(_), false) = (&args.html, matches!(kind, Some("capture" | "partial"))) {
+        return Err(WrongUse("--html needs a capture; `compare` writes its page by itself".into()).into());
+    }
     match (kind, args.json) {
         (Some("json"), true) => println!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
         (Some("json"), false) => super::profile::print(&Profile::read(&args.place)?, &args.place),
@@ -31,6 +39,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let loaded = file::open(&args.place)?;
             if let Some(damage) = &loaded.damage {
                 eprintln!("warning: {}: {damage}", args.place.display());
+            }
+            if let Some(path) = &args.html {
+                crate::media::check_place(path)?;
+                crate::media::write_bytes(path, page(&loaded.capture)?.as_bytes())?;
             }
             println!(
                 "{}",

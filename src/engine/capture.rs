@@ -8,6 +8,7 @@
 
 pub(crate) mod check;
 pub mod file;
+mod page;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::caching::{Calibration, Cell, ForwardCost, StepPlan, StrategyConfig, c
 use crate::sampling::ClipSettings;
 
 use super::{Event, Seconds};
+pub use page::page;
 
 /// The description of a run. It is the first record of a capture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -30,21 +30,25 @@ pub mod figure;
 mod gif;
 mod h264;
 mod mp4;
+mod page;
 mod png;
 mod read;
 mod save;
 mod settings;
 mod sheet;
+mod text;
 mod y4m;
 
 use std::path::{Path, PathBuf};
 
 use crate::sampling::limits;
 pub use colormap::Colormap;
+pub use page::{Page, Table, TableCell};
 pub use read::{GrayFrame, read_gray};
 
 pub use settings::read_settings;
-pub use sheet::{SheetCell, SheetShape, check_grid, grid, strip};
+pub use sheet::{SHEET_GAP, SheetCell, SheetShape, check_grid, grid, headed, strip};
+pub use text::csv_cell;
 
 /// The largest width and height, in pixels. MP4 also limits the area to 9.4 million pixels.
 pub const MAX_SIDE: u32 = limits::LARGEST_STORED_SIDE as u32;
@@ -199,6 +203,22 @@ impl Clip {
 /// [`MediaError::Write`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), MediaError> {
     save::file(path, bytes)
+}
+
+/// The bytes of `clip` as an MP4 file. `settings` are stored in the file unless they are empty.
+///
+/// # Errors
+/// [`MediaError::TooLargeForMp4`]; [`MediaError::Encode`].
+pub fn mp4_bytes(clip: &Clip, settings: &str) -> Result<Vec<u8>, MediaError> {
+    mp4::encode(clip, settings)
+}
+
+/// The bytes of `clip` as a PNG file, animated if there are several frames.
+///
+/// # Errors
+/// [`MediaError::Encode`].
+pub fn png_bytes(clip: &Clip) -> Result<Vec<u8>, MediaError> {
+    png::encode(clip, "")
 }
 
 /// Writes `clip` to `path` in the format that the path names (see the table above).

@@ -3,8 +3,8 @@
 use super::figure::text_line;
 use super::{Clip, MediaError};
 
-/// Pixels between frames, before they are enlarged.
-const GAP: usize = 2;
+/// Pixels between the clips of a sheet, before they are enlarged.
+pub const SHEET_GAP: usize = 2;
 /// A grey that differs from the black and the white of frames.
 const BACKGROUND: u8 = 32;
 /// Height of a line of text, in pixels.
@@ -49,7 +49,8 @@ pub fn grid(cells: &[SheetCell], columns: usize, scale: u32) -> Result<Clip, Med
     let cells_of_size = Cells { count: cells.len(), columns, width: wide, height: high };
     let Layout { width, height, pitch, caption } = Layout::new(cells_of_size, scale, captioned)?;
     let scale = scale as usize;
-    let corner = |index: usize| (GAP * scale + index % columns * pitch.0, GAP * scale + index / columns * pitch.1);
+    let corner =
+        |index: usize| (SHEET_GAP * scale + index % columns * pitch.0, SHEET_GAP * scale + index / columns * pitch.1);
     let mut empty = vec![BACKGROUND; width * height * 3];
     if caption > 0 {
         for (index, cell) in cells.iter().enumerate() {
@@ -114,9 +115,10 @@ impl Layout {
         }
         let (rows, scale) = (count.div_ceil(columns), scale as usize);
         let caption = if captioned { CAPTION } else { 0 };
-        let high = scale.saturating_mul(cells.height + GAP).saturating_add(caption);
-        let pitch = (scale.saturating_mul(cells.width + GAP), high);
-        let side = |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(GAP.saturating_mul(scale));
+        let high = scale.saturating_mul(cells.height + SHEET_GAP).saturating_add(caption);
+        let pitch = (scale.saturating_mul(cells.width + SHEET_GAP), high);
+        let side =
+            |cells: usize, pitch: usize| cells.saturating_mul(pitch).saturating_add(SHEET_GAP.saturating_mul(scale));
         let (width, height) = (side(columns, pitch.0), side(rows, pitch.1));
         let fits = |side| (1..=super::MAX_SIDE as usize).contains(&side);
         match scale > 0 && fits(width) && fits(height) {
@@ -128,6 +130,16 @@ impl Layout {
 
 fn as_u32(side: usize) -> u32 {
     u32::try_from(side).unwrap_or(u32::MAX)
+}
+
+/// The clip with a line of text above its frames.
+///
+/// # Errors
+/// [`MediaError::Size`] if the clip becomes larger than [`MAX_SIDE`](super::MAX_SIDE).
+pub fn headed(clip: &Clip, text: &str) -> Result<Clip, MediaError> {
+    let line = text_line(text, (clip.width as usize, CAPTION), BACKGROUND)?;
+    let frames = clip.frames.iter().map(|frame| [line.as_slice(), frame].concat()).collect();
+    Clip::new(clip.width, clip.height + CAPTION as u32, clip.fps, frames)
 }
 
 /// One picture that shows up to `count` frames of a clip side by side, evenly spaced from the first

@@ -125,6 +125,7 @@ fn curve(profile: &Profile, title: &str, y_label: &str, values: &[Option<f64>]) 
         y_label: y_label.into(),
         series: vec![series],
         from_zero: true,
+        ..Plot::default()
     }
 }
 
@@ -169,7 +170,7 @@ pub fn lift_against_delta(profile: &Profile) -> Plot {
             series("foreground blocks", &profile.partition.foreground),
             series("background blocks", &profile.partition.background),
         ],
-        from_zero: false,
+        ..Plot::default()
     }
 }
 

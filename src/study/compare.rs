@@ -8,11 +8,14 @@
 mod folder;
 mod interleaved;
 mod merge;
+mod page;
 pub mod report;
 mod request;
 mod settings;
 mod shard;
+mod sheet;
 mod tune;
+mod verdict;
 
 use crate::engine::GenerateRequest;
 use crate::media::Clip;
@@ -26,7 +29,9 @@ pub use merge::{Merged, merge};
 pub use request::CompareRequest;
 pub use settings::{Entry, Settings};
 pub use shard::{Part, Shard};
+pub use sheet::sheet;
 pub use tune::{Tuner, check_runs};
+pub use verdict::{Lead, Verdict, verdicts};
 
 /// PSNR of equal clips, in decibels.
 pub const MOST_PSNR: f64 = 200.0;
@@ -93,6 +98,13 @@ pub struct Case {
     pub seed: u64,
 }
 
+impl Case {
+    /// The prompt and the seed as a text.
+    pub fn caption(&self) -> String {
+        format!("{}, seed {}", self.prompt, self.seed)
+    }
+}
+
 /// The results of all strategies on a prompt and a seed.
 #[derive(Clone, Debug)]
 pub struct Compared {
@@ -126,7 +138,7 @@ impl CompareStudy {
         for case in shard::cases(&self.prompts, self.seeds, &self.rows, self.settings.part.as_ref()) {
             let has_rows = self.rows.iter().any(|row| row.prompt == case.prompt && row.seed == case.seed);
             if !has_rows {
-                queue.push(format!("{}, seed {}", case.prompt, case.seed), self.case_size(), case);
+                queue.push(case.caption(), self.case_size(), case);
             }
         }
         queue

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::media::Clip;
-use crate::study::compare::{Case, Compared, Entry, Folder, Row, Settings, report};
+use crate::study::compare::{Case, Compared, Entry, Folder, Row, Settings, sheet};
 use crate::study::queue::Queue;
 use crate::study::{Cancel, Progress, StudyError};
 
@@ -105,8 +105,8 @@ impl StrategyComparison {
 impl Sheet {
     /// The sheet of what was made of a prompt and seed; `None` for clips that fit no sheet.
     pub fn of(compared: &Compared, entries: &[Entry]) -> Option<Self> {
-        let sheet = report::sheet(&compared.clips, entries).ok()?;
-        let title = format!("{}, seed {}", compared.case.prompt, compared.case.seed);
+        let sheet = sheet(compared, entries).ok()?;
+        let title = compared.case.caption();
         Some(Self {
             title,
             size: size(&sheet),

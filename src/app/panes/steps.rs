@@ -208,6 +208,7 @@ fn figure(title: &str, y_label: &str, run: &Run, series: Vec<Series>) -> figure:
         y_label: y_label.into(),
         series,
         from_zero: true,
+        ..figure::Plot::default()
     }
 }
 

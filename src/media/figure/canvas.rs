@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use resvg::{tiny_skia, usvg};
 
+use crate::media::text::escape;
 use crate::media::{MAX_SIDE, MediaError};
 
 /// Colour of text and lines.
@@ -186,6 +187,13 @@ impl Canvas {
         ));
     }
 
+    /// Draws something that shows `text` under the pointer.
+    pub(super) fn with_tip(&mut self, text: &str, draw: impl FnOnce(&mut Self)) {
+        self.put(format_args!("<g><title>{}</title>", escape(text)));
+        draw(self);
+        self.put(format_args!("</g>\n"));
+    }
+
     pub(super) fn line(&mut self, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], color: &str, width: f64) {
         self.put(format_args!(
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\" stroke-width=\"{width}\"/>\n"
@@ -207,21 +215,4 @@ fn anchor_name(anchor: Anchor) -> &'static str {
         Anchor::Middle => "middle",
         Anchor::End => "end",
     }
-}
-
-/// Escapes a text so that it cannot end its element. Control characters, which XML forbids, become
-/// spaces.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }

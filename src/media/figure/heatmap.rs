@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::canvas::{Anchor, Canvas, FAINT, INK, LABEL, NUMBER, Svg, TITLE, text_width};
 use super::color::ColorScale;
-use super::ticks::{index_ticks, number, span, ticks};
+use super::ticks::{index_ticks, number, short, span, ticks};
 
 /// Number of shades in a map. The eye cannot distinguish more.
 const LEVELS: usize = 160;
@@ -64,6 +64,7 @@ impl Heatmap {
         let mut canvas = Canvas::new(total[0], total[1], &self.title);
         header(&mut canvas, left, &self.title, &self.subtitle);
         cells(&mut canvas, [left, top], [cell_width, cell_height], columns, &self.values, &scale);
+        self.tips(&mut canvas, [left, top], [cell_width, cell_height]);
         canvas.frame([left, top], [width, height]);
         self.axes(&mut canvas, [left, top], [cell_width, cell_height], [columns, rows]);
         for (row, mark) in self.row_marks.iter().enumerate().take(rows) {
@@ -76,6 +77,24 @@ impl Heatmap {
         }
         scale.bar(&mut canvas, [bar_x, top], height.max(120.0), &self.value_label);
         canvas.finish()
+    }
+
+    /// Lays an invisible box over each measured cell, which shows the cell's value under the pointer.
+    fn tips(&self, canvas: &mut Canvas, [left, top]: [f64; 2], [width, height]: [f64; 2]) {
+        let columns = self.columns.max(1);
+        // "step (0 is the noisiest)" is called "step".
+        let word = |label: &str| label.split(" (").next().unwrap_or_default().to_owned();
+        let (of_row, of_column) = (word(&self.y_label), word(&self.x_label));
+        for (index, value) in self.values.iter().enumerate() {
+            let Some(value) = value.filter(|value| value.is_finite()) else { continue };
+            let (row, column) = (index / columns, index % columns);
+            let (x, y) = (left + column as f64 * width, top + row as f64 * height);
+            canvas.with_tip(&format!("{of_row} {row}, {of_column} {column}: {}", short(value)), |canvas| {
+                canvas.put(format_args!(
+                    "<path d=\"M{x:.1} {y:.1}h{width:.1}v{height:.1}h-{width:.1}z\" fill=\"none\" pointer-events=\"all\"/>"
+                ));
+            });
+        }
     }
 
     fn axes(&self, canvas: &mut Canvas, [left, top]: [f64; 2], cell: [f64; 2], [columns, rows]: [usize; 2]) {

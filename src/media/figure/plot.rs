@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::canvas::{Anchor, Canvas, FAINT, GRID, INK, LABEL, NUMBER, Svg, TITLE, text_width};
 use super::color::series as series_color;
-use super::ticks::{number, span, ticks};
+use super::ticks::{number, short, span, ticks};
 
 /// Dashes of series, in pixels. The first line is solid.
 const DASHES: [&str; 5] = ["", "7 4", "2 3", "9 3 2 3", "4 2"];
@@ -42,6 +42,9 @@ pub struct Plot {
     pub series: Vec<Series>,
     /// Whether the y axis begins at 0, for amounts that are compared by height.
     pub from_zero: bool,
+    /// Least lengths of both axes, in their units. Without them a difference that means nothing
+    /// would fill the figure.
+    pub least: (f64, f64),
 }
 
 /// The area of the data: its position in pixels, and the values of x and y at its edges.
@@ -103,14 +106,14 @@ impl Plot {
     /// Ranges of both axes, with some space around the points.
     fn ranges(&self) -> ((f64, f64), (f64, f64)) {
         let points = || self.series.iter().flat_map(|series| series.points.iter());
-        let (left, right) = span(points().map(|point| point.0));
+        let (left, right) = widened(span(points().map(|point| point.0)), self.least.0);
         let ends = self.series.iter().flat_map(|series| {
             series.points.iter().enumerate().flat_map(|(i, point)| {
                 let spread = series.spread.get(i).copied().filter(|spread| spread.is_finite()).unwrap_or(0.0);
                 [point.1 - spread, point.1 + spread]
             })
         });
-        let (bottom, top) = span(ends);
+        let (bottom, top) = widened(span(ends), self.least.1);
         let (x_air, y_air) = ((right - left) * 0.03, (top - bottom) * 0.07);
         let bottom = if self.from_zero && bottom >= 0.0 { 0.0 } else { bottom - y_air };
         ((left - x_air, right + x_air), (bottom, top + y_air))
@@ -137,6 +140,12 @@ impl Plot {
         canvas.label([area.left + area.width / 2.0, bottom + 44.0], LABEL, INK, Anchor::Middle, &self.x_label);
         canvas.upright([area.left - 58.0, area.top + area.height / 2.0], LABEL, INK, &self.y_label);
     }
+}
+
+/// A range about the same middle with at least this length.
+fn widened((low, high): (f64, f64), least: f64) -> (f64, f64) {
+    let missing = (least - (high - low)).max(0.0) / 2.0;
+    (low - missing, high + missing)
 }
 
 fn finite(point: &(f64, f64)) -> bool {
@@ -170,7 +179,8 @@ fn draw(canvas: &mut Canvas, area: &Area, series: &Series, index: usize) {
         stroke(canvas, &path, index);
     }
     for point in series.points.iter().filter(|point| finite(point)) {
-        marker(canvas, area.at(*point), index);
+        let tip = format!("{}: {}, {}", series.name, short(point.0), short(point.1));
+        canvas.with_tip(&tip, |canvas| marker(canvas, area.at(*point), index));
     }
 }
 

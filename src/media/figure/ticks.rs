@@ -34,6 +34,11 @@ pub(super) fn number(value: f64, step: f64) -> String {
     format!("{value:.*}", decimals as usize)
 }
 
+/// A number with four significant digits.
+pub(super) fn short(value: f64) -> String {
+    number(value, value.abs() / 1000.0)
+}
+
 /// The smallest and largest finite value. Equal values are moved apart, and without any value the
 /// range is 0 to 1.
 pub(super) fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {

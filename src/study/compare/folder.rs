@@ -1,12 +1,13 @@
-//! The folder of a comparison: settings.json, rows.json and rows.csv, report.md, figures, and
-//! sheets/.
+//! The folder of a comparison: settings.json, rows.json and rows.csv, report.md and report.html,
+//! figures, and sheets/.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::media::{self, Clip, write_bytes};
 
-use super::{Compared, Entry, Row, Settings, StudyError, report};
+use super::page::{PageSheet, page};
+use super::{Compared, Entry, Row, Settings, StudyError, report, sheet};
 
 /// File of the settings.
 const SETTINGS: &str = "settings.json";
@@ -86,12 +87,16 @@ impl Folder {
         Ok(write_bytes(&self.0.join("rows.csv"), report::csv(rows).as_bytes())?)
     }
 
-    /// Writes the table of means and the figures.
+    /// Writes the report in Markdown and as a page, and the figures.
     ///
     /// # Errors
-    /// [`StudyError::Media`] if a file cannot be written.
+    /// [`StudyError::Io`] or [`StudyError::Media`] if a file cannot be read or written.
     pub fn write_report(&self, settings: &Settings, rows: &[Row]) -> Result<(), StudyError> {
-        write_bytes(&self.0.join("report.md"), report::table(settings, rows).as_bytes())?;
+        let sheets = self.sheets()?;
+        write_bytes(&self.0.join("report.md"), report::markdown(settings, rows, &sheets).as_bytes())?;
+        let page =
+            page(settings, rows, sheets.into_iter().filter_map(|(name, caption)| self.read_sheet(&name, caption)));
+        write_bytes(&self.0.join("report.html"), page.as_bytes())?;
         for measure in report::MEASURES {
             let svg = report::pareto(&measure, &settings.strategies, rows).svg();
             let file = |end: &str| self.0.join(format!("pareto-{}.{end}", measure.name));
@@ -104,13 +109,42 @@ impl Folder {
     /// Writes the contact sheet of a prompt and seed, as a video and as a picture of the middle
     /// frame.
     pub(super) fn write_sheet(&self, compared: &Compared, entries: &[Entry]) -> Result<(), StudyError> {
-        let sheet = report::sheet(&compared.clips, entries)?;
+        let sheet = sheet(compared, entries)?;
         let case = &compared.case;
         let [play, still] = SHEET_KINDS.map(|kind| self.sheet(case.number, case.seed, kind));
-        media::write(&play, &sheet, &case.prompt)?;
+        media::write(&play, &sheet, &case.caption())?;
         let middle = sheet.frames()[sheet.frames().len() / 2].clone();
         let middle = Clip::new(sheet.width(), sheet.height(), sheet.fps(), vec![middle])?;
-        Ok(media::write(&still, &middle, &case.prompt)?)
+        Ok(media::write(&still, &middle, &case.caption())?)
+    }
+
+    /// The names of all contact sheets without their endings, in order, with their captions.
+    fn sheets(&self) -> Result<Vec<(String, String)>, StudyError> {
+        let folder = self.0.join(SHEETS);
+        let listed = match std::fs::read_dir(&folder) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StudyError::io("cannot read", &folder)(error)),
+        };
+        let [play, _] = SHEET_KINDS;
+        let mut names = Vec::new();
+        for file in listed {
+            let path = file.map_err(StudyError::io("cannot read", &folder))?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
+            if let (Some(name), true) = (name, path.extension().is_some_and(|extension| extension == play)) {
+                let caption = media::read_settings(&path).ok().flatten().unwrap_or_else(|| name.clone());
+                names.push((name, caption));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// A contact sheet for the page. `None` if its files cannot be read.
+    fn read_sheet(&self, name: &str, caption: String) -> Option<PageSheet> {
+        let [play, still] = SHEET_KINDS;
+        let read = |kind: &str| std::fs::read(self.0.join(SHEETS).join(format!("{name}.{kind}"))).ok();
+        Some(PageSheet { mp4: read(play)?, png: read(still)?, caption })
     }
 
     /// Writes the comparison to another folder, with its report and contact sheets.

@@ -1,11 +1,10 @@
-//! The report of a comparison: rows as CSV, a table of means in Markdown, figures of speed against
-//! fidelity, and contact sheets.
+//! The report of a comparison: rows as CSV, a table of means in Markdown, and figures of speed
+//! against fidelity.
 
-use std::fmt::Write;
-
+use crate::media::csv_cell;
 use crate::media::figure::{Plot, Series};
-use crate::media::{self, Clip, MediaError, SheetCell};
 
+use super::verdict::{Verdict, verdicts};
 use super::{Entry, OFF_AGAIN, Row, Settings};
 
 /// Upper limit of PSNR in means, in decibels. Clips with a higher PSNR are practically equal, and
@@ -21,13 +20,15 @@ pub struct Measure {
     pub label: &'static str,
     /// The value of a row.
     pub value: fn(&Row) -> f64,
+    /// Least range of the figure's axis. Smaller differences cannot be seen in clips.
+    least: f64,
 }
 
 /// The measures that have a figure of speed against fidelity.
 pub const MEASURES: [Measure; 3] = [
-    Measure { name: "psnr", label: "PSNR (dB), higher is closer", value: psnr },
-    Measure { name: "ssim", label: "SSIM, higher is closer", value: |row| row.fidelity.ssim },
-    Measure { name: "lpips", label: "LPIPS, lower is closer", value: |row| row.fidelity.lpips },
+    Measure { name: "psnr", label: "PSNR (dB), higher is closer", value: psnr, least: 3.0 },
+    Measure { name: "ssim", label: "SSIM, higher is closer", value: |row| row.fidelity.ssim, least: 0.01 },
+    Measure { name: "lpips", label: "LPIPS, lower is closer", value: |row| row.fidelity.lpips, least: 0.01 },
 ];
 
 /// All rows of one strategy at one speed-up.
@@ -88,9 +89,9 @@ pub fn csv(rows: &[Row]) -> String {
         let target = row.target.map_or(String::new(), |target| target.to_string());
         let f = &row.fidelity;
         let line = format!(
-            "{},{target},\"{}\",{},{:.4},{:.4},{:.4},{:.4},{},{},{:.3},{:.5},{:.5},{:.3}\n",
-            row.strategy.replace(',', ";"),
-            row.prompt.replace('"', "'"),
+            "{},{target},{},{},{:.4},{:.4},{:.4},{:.4},{},{},{:.3},{:.5},{:.5},{:.3}\n",
+            csv_cell(&row.strategy),
+            csv_cell(&row.prompt),
             row.seed,
             row.flop_speedup,
             row.denoise_speedup,
@@ -108,20 +109,26 @@ pub fn csv(rows: &[Row]) -> String {
     csv
 }
 
-/// Means and standard deviations as a Markdown table, with a description of the runs.
-pub fn table(settings: &Settings, rows: &[Row]) -> String {
-    let summaries = summaries(&settings.strategies, rows);
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = write_table(&mut text, settings, &summaries);
-    text
+/// The meaning of the numbers in tables.
+pub(super) const MEANING: &str = "Mean and standard deviation over the runs, on raw frames, against the same model, \
+    prompt and seed without reuse. PSNR above 80 dB counts as 80. The whole job: denoising and decoding.";
+
+/// The title of a report.
+pub(super) fn title(settings: &Settings) -> String {
+    let mut names: Vec<&str> = settings.strategies.iter().map(|entry| entry.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.len() {
+        1 => format!("{} against no reuse", names[0]),
+        count => format!("Comparison of {count} strategies"),
+    }
 }
 
-fn write_table(text: &mut String, settings: &Settings, summaries: &[Summary]) -> std::fmt::Result {
-    let clip = &settings.clip;
-    writeln!(
-        text,
-        "{} runs a strategy, {}x{} pixels, {} frames, {} {} steps, shift {}, guidance {}, {}{} ({}).\n",
+/// The conditions of the runs, in one line.
+pub(super) fn conditions(settings: &Settings, rows: &[Row]) -> String {
+    let (clip, summaries) = (&settings.clip, summaries(&settings.strategies, rows));
+    format!(
+        "{} runs a strategy, {}x{} pixels, {} frames, {} {} steps, shift {}, guidance {}, {}{} ({})",
         summaries.iter().map(|summary| summary.rows.len()).max().unwrap_or(0),
         clip.width,
         clip.height,
@@ -133,28 +140,52 @@ fn write_table(text: &mut String, settings: &Settings, summaries: &[Summary]) ->
         settings.adapter,
         if settings.driver.is_empty() { String::new() } else { format!(", {}", settings.driver) },
         settings.program
-    )?;
-    writeln!(
-        text,
-        "Mean and standard deviation over the runs, on raw frames, against the same model, prompt and seed without reuse. \
-         PSNR above {MOST_DECIBELS} dB counts as {MOST_DECIBELS}. The whole job: denoising and decoding.\n"
-    )?;
-    writeln!(
-        text,
-        "| strategy | target | by FLOPs | denoising | whole job | hit rate | PSNR dB | SSIM | LPIPS | SSIMULACRA2 | deltas MiB |"
-    )?;
-    writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|")?;
-    for summary in summaries.iter().filter(|summary| !summary.rows.is_empty()) {
-        writeln!(text, "{}", table_row(summary))?;
+    )
+}
+
+/// A warning if the strategies were made on some of the compared prompts.
+pub(super) fn flattered(settings: &Settings, rows: &[Row]) -> Option<&'static str> {
+    let known = rows.iter().any(|row| settings.known_prompts.contains(&row.prompt));
+    known.then_some(
+        "Some of the prompts are those that strategies were profiled or tuned on, where they flatter themselves.",
+    )
+}
+
+/// The whole report in Markdown. `sheets` are the names of the contact sheets without ending, with
+/// their captions.
+pub(super) fn markdown(settings: &Settings, rows: &[Row], sheets: &[(String, String)]) -> String {
+    let mut text = format!("# {}\n\n{}\n## Speed against fidelity\n\n", title(settings), table(settings, rows));
+    for measure in MEASURES {
+        text.push_str(&format!("![{}](pareto-{}.svg)\n", measure.label, measure.name));
     }
-    let known = |row: &&Row| settings.known_prompts.contains(&row.prompt);
-    if summaries.iter().any(|summary| summary.rows.iter().any(known)) {
-        writeln!(
-            text,
-            "\nSome of the prompts are those that strategies were profiled or tuned on, where they flatter themselves."
-        )?;
+    if !sheets.is_empty() {
+        text.push_str("\n## Clips\n\n");
     }
-    Ok(())
+    for (name, caption) in sheets {
+        // Prompts may hold Markdown.
+        let caption: String = caption.chars().map(|c| if "[]()<>\n\r".contains(c) { ' ' } else { c }).collect();
+        text.push_str(&format!("- [{caption}](sheets/{name}.mp4) ([still](sheets/{name}.png))\n"));
+    }
+    text
+}
+
+/// Means and standard deviations as a Markdown table, with a description of the runs and verdicts.
+pub fn table(settings: &Settings, rows: &[Row]) -> String {
+    let mut text = format!("{}.\n\n{MEANING}\n\n", conditions(settings, rows));
+    text.push_str(
+        "| strategy | target | by FLOPs | denoising | whole job | hit rate | PSNR dB | SSIM | LPIPS | SSIMULACRA2 | deltas MiB |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for summary in summaries(&settings.strategies, rows).iter().filter(|summary| !summary.rows.is_empty()) {
+        text.push_str(&table_row(summary));
+        text.push('\n');
+    }
+    let verdicts = verdicts(&settings.strategies, rows);
+    let sentences = verdicts.iter().map(Verdict::sentence).chain(flattered(settings, rows).map(str::to_owned));
+    for sentence in sentences {
+        text.push_str(&format!("\n{sentence}\n"));
+    }
+    text
 }
 
 fn table_row(summary: &Summary) -> String {
@@ -197,32 +228,9 @@ pub fn pareto(measure: &Measure, entries: &[Entry], rows: &[Row]) -> Plot {
         x_label: "speed-up of the denoising by FLOPs (times)".into(),
         y_label: measure.label.into(),
         series,
-        from_zero: false,
+        least: (0.5, measure.least),
+        ..Plot::default()
     }
-}
-
-/// A contact sheet of captioned clips side by side. The first clip is the clip without reuse, and
-/// the other clips are in the order of the strategies.
-///
-/// # Errors
-/// [`MediaError`] if there are no clips or the sheet is too large.
-pub fn sheet(clips: &[Clip], entries: &[Entry]) -> Result<Clip, MediaError> {
-    /// Largest width of a sheet, in pixels. Wider sheets are hard to view, and videos limit the
-    /// width.
-    const WIDEST: u32 = 2000;
-    /// Smallest width of a cell, in pixels. Narrower clips are enlarged, so that they and their
-    /// captions are readable.
-    const NARROWEST: u32 = 128;
-    let named = |entry: &Entry| match entry.target {
-        Some(target) => format!("{target}x {}", entry.name),
-        None => entry.name.clone(),
-    };
-    let names: Vec<String> = std::iter::once("off".into()).chain(entries.iter().map(named)).collect();
-    let cells: Vec<_> = clips.iter().zip(&names).map(|(clip, caption)| SheetCell { clip, caption }).collect();
-    let width = clips.first().map_or(1, Clip::width);
-    let scale = (NARROWEST / width).max(1);
-    let columns = ((WIDEST / (width * scale)) as usize).clamp(1, cells.len().max(1));
-    media::grid(&cells, columns, scale)
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ fn merged_parts_are_the_whole() {
         merged.write(&place).unwrap();
         assert_eq!(place.read().unwrap(), (settings(), whole.clone()));
         let table = std::fs::read_to_string(place.path().join("report.md")).unwrap();
-        assert_eq!(table, report::table(&settings(), &whole));
+        assert!(table.contains(&report::table(&settings(), &whole)));
         assert!(merged.write(&place).unwrap_err().is_wrong_use(), "a comparison is not replaced");
     }
 }
