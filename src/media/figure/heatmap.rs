@@ -79,7 +79,8 @@ impl Heatmap {
         canvas.finish()
     }
 
-    /// Lays an invisible box over each measured cell, which shows the cell's value under the pointer.
+    /// Lays an invisible box over each measured cell, which shows the cell's value under the
+    /// pointer.
     fn tips(&self, canvas: &mut Canvas, [left, top]: [f64; 2], [width, height]: [f64; 2]) {
         let columns = self.columns.max(1);
         // "step (0 is the noisiest)" is called "step".
