@@ -9,6 +9,7 @@ mod common;
 mod engine;
 mod examples;
 mod family;
+mod faults;
 mod golden;
 mod masks;
 mod metrics;

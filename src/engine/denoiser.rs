@@ -9,11 +9,12 @@ use crate::caching::{
 };
 use crate::gpu::{Stream, Tensor};
 use crate::model::family::{AttentionWatch, Pass, Run};
-use crate::ops::Rows;
+use crate::ops::{Rows, all_finite};
 use crate::sampling::{BranchWeights, Guidance};
 
 use super::capture::{BlockRecord, StepRecord};
 use super::control::Control;
+use super::finite::NotFinite;
 use super::meter::{Measured, Meter, Probes, Residual, distance, size};
 use super::{EngineError, Observe};
 
@@ -318,6 +319,9 @@ impl Branch<'_> {
             Velocity::Forecast(velocity) => velocity,
             Velocity::OnGpu(_) => {
                 let velocity = next()?;
+                if !all_finite(&velocity) {
+                    return Err(NotFinite::prediction(self.index).into());
+                }
                 self.outputs.truncate(MOST_OUTPUTS - 1);
                 self.outputs.push_front(Output { velocity: velocity.clone(), latents: input.sample.to_vec() });
                 velocity

@@ -5,6 +5,8 @@ use crate::gpu::GpuError;
 use crate::model::ModelError;
 use crate::sampling;
 
+use super::NotFinite;
+
 /// Errors of room `engine`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +26,9 @@ pub enum EngineError {
     /// The GPU failed.
     #[error(transparent)]
     Gpu(GpuError),
+    /// Values became NaN or infinite.
+    #[error("{0}")]
+    NotFinite(Box<NotFinite>),
     /// Masks or scores cannot be made.
     #[error(transparent)]
     Profiling(#[from] crate::profiling::ProfilingError),
@@ -36,6 +41,12 @@ pub enum EngineError {
     /// The thread has ended.
     #[error("the engine has stopped; start it again")]
     Stopped,
+}
+
+impl From<NotFinite> for EngineError {
+    fn from(found: NotFinite) -> Self {
+        Self::NotFinite(Box::new(found))
+    }
 }
 
 impl From<GpuError> for EngineError {

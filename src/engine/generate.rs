@@ -8,11 +8,13 @@ use crate::caching::{
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
 use crate::model::family::{Decoder, Features, Latents, Run, RunSetup, Transformer};
+use crate::ops::all_finite;
 use crate::sampling::{ClipSettings, CpuSampler, Guidance, noise};
 
 use super::capture::{KernelRecord, RunInfo};
 use super::control::Stopwatch;
 use super::denoiser::{self, Denoiser};
+use super::finite::{self, NotFinite};
 use super::kept::Kept;
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
@@ -155,6 +157,13 @@ impl Job<'_> {
             Ok(before.features(cx, model.model.as_ref(), &conditions)?)
         })?;
         self.gpu.release_free_memory();
+        for (branch, (condition, features)) in conditions.iter().zip(&features).enumerate() {
+            if !all_finite(&features.values) {
+                let found = NotFinite { branch: Some(branch), ..NotFinite::of(Stage::Text, "the features") };
+                let cause = finite::cause(finite::in_encoder(&mut self.cx, model.model.as_ref(), condition));
+                return Err(self.broken(NotFinite { cause, ..found }));
+            }
+        }
         Ok(features)
     }
 
@@ -210,13 +219,24 @@ impl Job<'_> {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
-            let mut predicted = denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before)?;
+            let mut predicted = match denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before) {
+                Err(EngineError::NotFinite(found)) => {
+                    let at = (step, found.branch.unwrap_or(0), blocks);
+                    let cause = finite::cause(finite::in_step(&mut self.cx, transformer, &of_run, at, &before));
+                    return Err(self.broken(NotFinite { step: Some([step, steps]), cause, ..*found }));
+                }
+                predicted => predicted?,
+            };
             let correction = predicted.record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
             if let Some((correction, surprise)) = correction.zip(predicted.surprise.as_ref()) {
                 sampler.correct(&correction.shares, surprise)?;
             }
             let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
+            if !all_finite(&latents) || !all_finite(&predicted.velocity) {
+                let found = NotFinite::of(Stage::Denoise, "the latents after the step");
+                return Err(self.broken(NotFinite { step: Some([step, steps]), ..found }));
+            }
             latent_step = Some(distance(&latents, &before));
             predicted.record.preview = Some(setup.preview.frames(&x0, shape));
             predicted.record.memory = self.gpu.memory().used;
@@ -320,16 +340,30 @@ impl Job<'_> {
         let (caps, memory) = (self.gpu.caps(), self.gpu.memory_to_count_on());
         let tiled = !decoder.fits(caps, memory, &self.request.clip);
         let decoded = decoder.decode(&mut self.cx, latents, tiled).map_err(EngineError::from);
-        match decoded {
+        let (frames, tiled) = match decoded {
             Err(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::BufferTooLarge { .. })) if !tiled => {
                 self.kept.forget_transformer(self.gpu);
                 self.cx.finish().ok();
                 self.gpu.release_free_memory();
                 self.report(Event::Warning("Whole frames do not fit the GPU's memory: decoding tile by tile.".into()))?;
-                Ok(decoder.decode(&mut self.cx, latents, true)?)
+                (decoder.decode(&mut self.cx, latents, true)?, true)
             }
-            decoded => decoded,
+            decoded => (decoded?, tiled),
+        };
+        if let Some(frame) = frames.iter().position(|frame| !all_finite(frame)) {
+            let found = NotFinite::of(Stage::Decode, format!("frames from number {} of {}", frame + 1, frames.len()));
+            let cause = finite::cause(finite::in_decoder(&mut self.cx, decoder, latents, tiled));
+            return Err(self.broken(NotFinite { cause, ..found }));
         }
+        self.warn(finite::one_colour(&frames))?;
+        Ok(frames)
+    }
+
+    /// The error of a run whose values are not finite. The transformer is not kept, because its
+    /// weights on the GPU may be what is broken.
+    fn broken(&mut self, found: NotFinite) -> EngineError {
+        self.kept.forget_transformer(self.gpu);
+        NotFinite { adapter: self.gpu.adapter_name().into(), ..found }.into()
     }
 
     /// Sends an event.

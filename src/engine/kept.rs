@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::gpu::{Gpu, Stream};
 use crate::model::ModelError;
 use crate::model::family::{Condition, Features, Model, Transformer};
+use crate::ops::all_finite;
 
 /// The transformer on the GPU.
 struct Loaded {
@@ -93,7 +94,11 @@ impl EncodedConditions {
         for (condition, known) in conditions.iter().copied().zip(known) {
             let too_few = || ModelError::Request(format!("nothing was made of \"{condition}\""));
             let features = known.or_else(|| made.next()).ok_or_else(too_few)?;
-            self.keep(Encoded { encoder: encoder.into(), condition: condition.clone(), features: features.clone() });
+            // Broken features are not kept: a later job encodes anew.
+            if all_finite(&features.values) {
+                let (encoder, condition, features) = (encoder.into(), condition.clone(), features.clone());
+                self.keep(Encoded { encoder, condition, features });
+            }
             all.push(features);
         }
         Ok(all)

@@ -15,6 +15,7 @@ mod control;
 mod defaults;
 mod denoiser;
 mod error;
+mod finite;
 mod generate;
 mod kept;
 mod masks;
@@ -46,6 +47,7 @@ pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, Run
 pub use control::Control;
 pub use defaults::clip_settings_of;
 pub use error::EngineError;
+pub use finite::{Cause, NotFinite};
 pub use masks::{MeanPaid, estimate_masks};
 pub use preview::PreviewMap;
 pub use request::{GenerateRequest, Observe};

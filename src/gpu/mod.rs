@@ -30,7 +30,7 @@ pub use error::GpuError;
 pub use kernel::{Dispatch, Kernel, fold_groups};
 pub use options::{GpuOptions, StreamOptions, Tier};
 pub use pool::MemoryUse;
-pub use stream::Stream;
+pub use stream::{Note, Stream};
 pub use tensor::{Element, ElementType, Tensor};
 pub use timing::{KernelTime, KernelTimes};
 

@@ -43,6 +43,17 @@ pub struct Stream {
     timer: Option<SubmitTimer>,
     spare_timers: Vec<SubmitTimer>,
     times: KernelTimes,
+    /// What a trace has noted so far; `None` unless the stream is traced.
+    trace: Option<Vec<Note>>,
+}
+
+/// A place in the recorded work, and a tensor that says something about this place.
+#[derive(Debug)]
+pub struct Note {
+    /// Names the place for people, for example `block 6, feed-forward`.
+    pub place: String,
+    /// What is known of the place.
+    pub tensor: Tensor,
 }
 
 impl std::fmt::Debug for Stream {
@@ -65,7 +76,31 @@ impl Stream {
             timer: None,
             spare_timers: Vec::new(),
             times: KernelTimes::new(),
+            trace: None,
         }
+    }
+
+    /// Starts a trace. Until [`Stream::take_trace`] the operations of a model note what they made
+    /// (`ops::mark`). A trace is for finding errors: it adds work, and changes no result.
+    pub fn start_trace(&mut self) {
+        self.trace = Some(Vec::new());
+    }
+
+    /// Whether a trace is under way.
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Adds to the trace, if one is under way.
+    pub fn note(&mut self, place: String, tensor: Tensor) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(Note { place, tensor });
+        }
+    }
+
+    /// Ends the trace. The notes are in the order of the recorded work.
+    pub fn take_trace(&mut self) -> Vec<Note> {
+        self.trace.take().unwrap_or_default()
     }
 
     /// Does work whose time is measured. The gate is asked once before the work, and cannot pause

@@ -369,7 +369,7 @@ pub trait Decoder {
     fn fits(&self, caps: &Caps, memory: u64, clip: &ClipSettings) -> bool;
 
     /// Frames as RGB values in [-1, 1], `height * width * 3` each; `tiled`: tile by tile, in less
-    /// memory.
+    /// memory. A value that is not finite stays so, or becomes NaN: the engine refuses it.
     ///
     /// # Errors
     /// Latents that do not fit, or what the GPU reports.

@@ -60,6 +60,24 @@ pub(super) fn record(so_far: &Capture, record: &Record) -> Checked {
     }
 }
 
+/// Drops measurements of a step that are not finite. Version 0.1.0 recorded such steps where weights
+/// were broken.
+pub(super) fn mend(record: &mut Record) {
+    fn finite(value: &mut Option<f64>) {
+        *value = value.filter(|value| value.is_finite());
+    }
+    let Record::Step(step) = record else { return };
+    [&mut step.prediction_change, &mut step.relative_change, &mut step.residual_change, &mut step.magnitude_ratio]
+        .into_iter()
+        .for_each(finite);
+    for block in step.cond.iter_mut().chain(&mut step.uncond) {
+        block.change = block.change.filter(|change| change.is_finite());
+        for map in [&mut block.received, &mut block.paid] {
+            map.take_if(|map| map.iter().any(|value| !value.is_finite()));
+        }
+    }
+}
+
 fn step(so_far: &Capture, step: &StepRecord) -> Checked {
     let (run, number) = (&so_far.run, step.step);
     let next = so_far.steps.last().map_or(0, |last| last.step + 1);

@@ -273,7 +273,8 @@ impl<R: Read> Reader<R> {
     fn records(&mut self, capture: &mut Option<Capture>) -> Result<(), String> {
         while let Some((tag, payload)) = self.chunk()? {
             let Some(limit) = limit(tag) else { continue };
-            let record = self.unpack(&payload, limit)?;
+            let mut record = self.unpack(&payload, limit)?;
+            super::check::mend(&mut record);
             match (&mut *capture, record) {
                 (None, Record::Run(run)) => {
                     super::check::run(&run)?;

@@ -4,7 +4,7 @@
 use crate::gpu::{Stream, Tensor};
 use crate::model::ModelError;
 use crate::ops::{
-    Activation, Attention, AttentionBias, HeadsPart, Then, Weight, attention, matmul, project_heads, rms_norm,
+    Activation, Attention, AttentionBias, HeadsPart, Then, Weight, attention, mark, matmul, project_heads, rms_norm,
 };
 use crate::weights::Checkpoint;
 
@@ -71,11 +71,16 @@ impl<'a> TextEncoder<'a> {
         let padded = width.next_multiple_of(4);
         let embed = |ids: &&[u32]| Ok(cx.upload("embeddings", &self.embed(ids, padded)?, &[ids.len(), padded])?);
         let streams: Vec<Tensor> = prompts.iter().map(embed).collect::<Result<_, ModelError>>()?;
+        for x in &streams {
+            mark(cx, || "the token embeddings".into(), x)?;
+        }
         for index in 0..self.config.num_layers {
             let block = Block::load(&loader, index)?;
             for x in &streams {
                 self.attend(cx, &block, x)?;
+                mark(cx, || format!("layer {index}, attention"), x)?;
                 self.feed_forward(cx, &block, x)?;
+                mark(cx, || format!("layer {index}, feed-forward"), x)?;
             }
             // The next block needs the memory.
             cx.finish()?;
@@ -85,6 +90,9 @@ impl<'a> TextEncoder<'a> {
         let final_norm = loader.vector("encoder.final_layer_norm.weight")?;
         let normed = |x: &Tensor| rms_norm(cx, x, &final_norm, eps);
         let normed: Vec<Tensor> = streams.iter().map(normed).collect::<Result<_, _>>()?;
+        for x in &normed {
+            mark(cx, || "the last norm".into(), x)?;
+        }
         let rows = cx.read_all(&normed.iter().collect::<Vec<_>>())?;
         let valid = |rows: Vec<f32>| rows.chunks_exact(padded).flat_map(|row| &row[..width]).copied().collect();
         Ok(rows.into_iter().map(valid).collect())

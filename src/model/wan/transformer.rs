@@ -9,7 +9,7 @@ use crate::model::ModelError;
 use crate::model::family::AttentionWatch;
 use crate::ops::{
     Activation, Attention, AttentionBias, HeadsNorm, HeadsPart, LayerNormThen, RopeTable, Then, Weight, add_rows,
-    attention, attention_paid, attention_received, layer_norm, matmul, project_heads, row_parts, silu,
+    attention, attention_paid, attention_received, layer_norm, mark, matmul, project_heads, row_parts, silu,
 };
 use crate::weights::Checkpoint;
 
@@ -217,6 +217,7 @@ impl WanTransformer {
         let text = cx.upload("text", &padded, &[rows, padded_width])?;
         let hidden = matmul(cx, &text, &self.text_embedder[0], Activation::Gelu, Then::Store)?;
         let embedded = matmul(cx, &hidden, &self.text_embedder[1], Activation::None, Then::Store)?;
+        mark(cx, || "the text embedding".into(), &embedded)?;
         let mut keys_values = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let keys = HeadsPart { transposed: true, ..self.normed(&block.cross_norms[1]) };
@@ -246,6 +247,7 @@ impl WanTransformer {
         let embedded = matmul(cx, &hidden, &self.time_embedder[1], Activation::None, Then::Store)?;
         let activated = silu(cx, &embedded)?;
         let projected = matmul(cx, &activated, &self.time_proj, Activation::None, Then::Store)?;
+        mark(cx, || "the time embedding".into(), &projected)?;
         let dim = self.config.dim();
         let heads = add_rows(cx, &self.head_table, &embedded, 0..steps)?.reshape(&[steps * 2, dim]);
         Ok(TimeEmbeddings { embedded, projected: projected.reshape(&[steps, row::COUNT, dim]), heads })
@@ -270,6 +272,7 @@ impl WanTransformer {
         let rows = patches.rows_of(latents, self.config.in_channels)?;
         let rows = cx.upload("patches", &rows, &[patches.tokens(), rows.len() / patches.tokens()])?;
         let x = matmul(cx, &rows, &self.patch_embedding, Activation::None, Then::Store)?;
+        mark(cx, || "the patch embedding".into(), &x)?;
         Ok(Start { x, modulations: OnceCell::new(), times: times.clone(), step })
     }
 
@@ -297,8 +300,11 @@ impl WanTransformer {
         for index in blocks {
             let call = BlockCall { index, pass, modulations };
             self.self_attention(cx, &call, watch.as_deref_mut())?;
+            mark(cx, || format!("block {index}, self-attention"), pass.x)?;
             self.cross_attention(cx, &call, watch.as_deref_mut())?;
+            mark(cx, || format!("block {index}, cross-attention"), pass.x)?;
             self.feed_forward(cx, &call)?;
+            mark(cx, || format!("block {index}, feed-forward"), pass.x)?;
         }
         Ok(())
     }
@@ -312,7 +318,9 @@ impl WanTransformer {
         let shift = 2 * start.step;
         let modulated = LayerNormThen::Modulate { rows: &start.times.heads, shift, scale: shift + 1 };
         let normed = layer_norm(cx, hidden_states, self.config.eps, modulated)?;
-        Ok(matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?)
+        let velocity = matmul(cx, &normed, &self.proj_out, Activation::None, Then::Store)?;
+        mark(cx, || "the output projection".into(), &velocity)?;
+        Ok(velocity)
     }
 
     /// A velocity `[out_channels, frames, height, width]` from the rows of [`Self::finish`].

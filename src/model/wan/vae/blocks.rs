@@ -22,6 +22,11 @@ impl Cache {
         self.chunk == 0
     }
 
+    /// The number of the chunk, from 0.
+    pub(super) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// Ends a chunk. The caller must call this after each chunk.
     pub(super) fn end_chunk(&mut self) {
         self.next = 0;

@@ -5,7 +5,7 @@ use super::load::ConvLoader;
 use crate::gpu::{ElementType, Result, Stream, Tensor};
 use crate::model::ModelError;
 use crate::model::wan::config::{UpBlock as UpBlockConfig, VaeConfig};
-use crate::ops::{Activation, Conv, Target, Weight, conv};
+use crate::ops::{Activation, Conv, Target, Weight, conv, mark};
 
 /// A convolution with three taps over time, after `history` remembered frames.
 const fn over_time(history: usize) -> Conv {
@@ -46,12 +46,18 @@ impl Decoder {
     /// channels, padded to a multiple of 4.
     pub(super) fn forward(&self, cx: &mut Stream, cache: &mut Cache, latents: &Tensor) -> Result<Tensor> {
         let x = conv(cx, latents, &self.post_quant_conv, &Conv::POINT, Activation::None, Target::New)?;
+        let frame = cache.chunk();
+        let at = |part: &str| format!("latent frame {frame}, {part}");
         let mut x = causal(cx, cache, &x, &self.conv_in)?;
+        mark(cx, || at("the first convolution"), &x)?;
         x = self.mid_block.forward(cx, cache, x)?;
-        for block in &self.up_blocks {
+        mark(cx, || at("the middle block"), &x)?;
+        for (index, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(cx, cache, x)?;
+            mark(cx, || at(&format!("up block {index}")), &x)?;
         }
         let frames = self.out.forward(cx, cache, &x, Target::New)?;
+        mark(cx, || at("the last convolution"), &frames)?;
         cache.end_chunk();
         Ok(frames)
     }

@@ -197,9 +197,10 @@ impl Vae {
     }
 }
 
-/// Clamps to [-1, 1].
+/// Clamps to [-1, 1]. Infinity becomes NaN, so that an overflow does not pass for white or black.
 fn clamp(values: &mut [f32]) {
-    values.iter_mut().for_each(|value| *value = value.clamp(-1.0, 1.0));
+    let clamped = |value: f32| if value.is_finite() { value.clamp(-1.0, 1.0) } else { f32::NAN };
+    values.iter_mut().for_each(|value| *value = clamped(*value));
 }
 
 /// Pixels of `channels` values padded with zeros to a multiple of 4.

@@ -1,0 +1,106 @@
+//! What happens when something breaks: weights that give NaN, files that change under a job, lost
+//! devices. A job reports it with a cause, and the engine goes on with the next job.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::common::Golden;
+use ditscope::engine::{Cause, Engine, EngineError, Event, GenerateRequest, Generated, NotFinite, Stage};
+use ditscope::gpu::{Gpu, GpuOptions};
+use safetensors::{Dtype, SafeTensors};
+
+const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
+const ENCODER: &str = "text_encoder/model.safetensors";
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+
+/// A model folder with small synthetic weights in half precision.
+fn model() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    Golden::load("pipeline").materialise(folder.path(), Dtype::F16);
+    folder
+}
+
+fn request(model: &Path) -> GenerateRequest {
+    let mut request = GenerateRequest::of_model(model, "a cat walking on grass").expect("a model");
+    (request.clip.width, request.clip.height) = (48, 32);
+    (request.clip.num_frames, request.clip.num_inference_steps) = (5, 2);
+    request
+}
+
+fn engine() -> Engine {
+    let gpu = Gpu::open(&GpuOptions::default()).expect("tests need an adapter");
+    Engine::start(gpu, Duration::from_millis(100)).expect("a thread")
+}
+
+/// The result of a job, its number of steps and its warnings.
+fn run(engine: &Engine, request: GenerateRequest) -> (Result<Generated, EngineError>, usize, Vec<String>) {
+    engine.generate(request).expect("the engine runs");
+    let (mut steps, mut warnings) = (0, Vec::new());
+    for event in engine.events() {
+        match event {
+            Event::Finished(generated) => return (Ok(*generated), steps, warnings),
+            Event::Failed(error) => return (Err(error), steps, warnings),
+            Event::Step(_) => steps += 1,
+            Event::Warning(text) => warnings.push(text),
+            _ => {}
+        }
+    }
+    panic!("the engine ended");
+}
+
+/// Replaces the first value of a tensor, or all values, of a file in half precision. Returns the
+/// file's bytes from before.
+fn patch(file: &Path, tensor: &str, value: f32, all: bool) -> Vec<u8> {
+    let before = fs::read(file).expect("weights");
+    let mut bytes = before.clone();
+    let range = {
+        let read = SafeTensors::deserialize(&bytes).expect("safetensors");
+        let data = read.tensor(tensor).expect(tensor).data();
+        let start = data.as_ptr() as usize - bytes.as_ptr() as usize;
+        start..start + if all { data.len() } else { 2 }
+    };
+    for half in bytes[range].chunks_exact_mut(2) {
+        half.copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+    }
+    fs::write(file, bytes).expect("weights");
+    before
+}
+
+/// Wrong numbers never become a clip: the job ends within the step, and names phase, step, branch and
+/// part. A sound model then runs on the same engine.
+#[test]
+fn numbers_that_are_not_finite_end_the_job_and_are_located() {
+    let (engine, model) = (engine(), model());
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    let cases = [
+        (ENCODER, "encoder.block.1.layer.1.DenseReluDense.wo.weight", nan, false, Stage::Text, "layer 1, feed-forward"),
+        (TRANSFORMER, "blocks.1.ffn.net.2.bias", nan, false, Stage::Denoise, "block 1, feed-forward"),
+        (TRANSFORMER, "blocks.0.attn2.to_out.0.bias", infinity, false, Stage::Denoise, "block 0, cross-attention"),
+        (TRANSFORMER, "blocks.1.attn1.to_v.weight", nan, false, Stage::Denoise, "block 1, self-attention"),
+        (TRANSFORMER, "proj_out.bias", infinity, false, Stage::Denoise, "the output projection"),
+        (VAE, "decoder.conv_out.bias", infinity, true, Stage::Decode, "latent frame 0, the last convolution"),
+    ];
+    for (file, tensor, value, all, stage, part) in cases {
+        let path = model.path().join(file);
+        let sound = patch(&path, tensor, value, all);
+        let (result, steps, _) = run(&engine, request(model.path()));
+        fs::write(&path, sound).expect("weights");
+        let Err(EngineError::NotFinite(found)) = result else { panic!("{tensor}: {:?}", result.map(|_| "a clip")) };
+        let NotFinite { stage: told, cause, adapter, .. } = &*found;
+        assert_eq!((*told, cause), (stage, &Cause::Part(part.into())), "{tensor}");
+        assert!(!adapter.is_empty() && found.to_string().contains(adapter), "{found}");
+        let expected = if stage == Stage::Decode { 2 } else { 0 };
+        assert_eq!(steps, expected, "{tensor}: finished steps");
+        assert_eq!(found.step, (stage == Stage::Denoise).then_some([0, 2]), "{tensor}");
+        assert_eq!(found.branch, (stage != Stage::Decode).then_some(0), "{tensor}");
+    }
+    // One colour is possible, so it is only warned of.
+    let path = model.path().join(VAE);
+    let sound = patch(&path, "decoder.conv_out.weight", 0.0, true);
+    let (result, _, warnings) = run(&engine, request(model.path()));
+    assert!(result.is_ok() && warnings.iter().any(|text| text.contains("5 of 5 frames show one colour")), "{warnings:?}");
+    fs::write(&path, sound).expect("weights");
+    let (result, _, warnings) = run(&engine, request(model.path()));
+    assert!(result.is_ok() && warnings.is_empty(), "{warnings:?}");
+}
