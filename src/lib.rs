@@ -28,6 +28,8 @@
 //! program. With `default-features = false` the library is the engine with profiling, caching,
 //! studies, metrics and media.
 #![warn(missing_docs)]
+// `println!` panics where nobody reads. The command line prints through `cli::print`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 #[cfg(feature = "window")]
 #[doc(hidden)]

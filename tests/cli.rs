@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 /// A complete model folder with synthetic weights. All tests share it.
-fn model() -> &'static Path {
+pub fn model() -> &'static Path {
     static MODEL: OnceLock<tempfile::TempDir> = OnceLock::new();
     let made = MODEL.get_or_init(|| {
         let folder = tempfile::tempdir().expect("temporary folder");
@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn ditscope(arguments: &[&str]) -> Command {
+pub fn ditscope(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
     // Without this variable some drivers' loaders write to stderr.
     command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
@@ -49,7 +49,7 @@ fn ditscope(arguments: &[&str]) -> Command {
 }
 
 /// The command `ditscope generate` for a small clip of a model, with `output` and `more` arguments.
-fn generate(model: &Path, output: &Path, more: &[&str]) -> Command {
+pub fn generate(model: &Path, output: &Path, more: &[&str]) -> Command {
     let mut command = ditscope(&["generate", "a cat walking on grass", "--json", "--no-tuning"]);
     command.arg("--model").arg(model).arg("-o").arg(output).args(more);
     for (option, value) in [("--size", "48x32"), ("--frames", "5"), ("--steps", "2")] {
@@ -277,9 +277,9 @@ fn outputs_never_replace_what_is_no_file() {
 
 /// Mounts a file system of a few kilobytes on a folder. Returns whether the user may do so.
 #[cfg(target_os = "linux")]
-fn mount_small(folder: &Path) -> bool {
+fn mount_small(folder: &Path, size: &str) -> bool {
     let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=4k", "tmpfs"]).arg(folder).stderr(std::process::Stdio::null());
+    mount.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(folder).stderr(std::process::Stdio::null());
     mount.status().is_ok_and(|status| status.success())
 }
 
@@ -288,7 +288,7 @@ fn mount_small(folder: &Path) -> bool {
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_an_error_without_leftovers() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    if !mount_small(folder.path()) {
+    if !mount_small(folder.path(), "size=4k") {
         println!("skipped: no file system can be mounted here");
         return;
     }
@@ -307,13 +307,51 @@ fn a_full_disk_is_an_error_without_leftovers() {
     }
 }
 
+/// A disk that is full at the end only: the clip goes to the folder for temporary files.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_fills_up_does_not_cost_the_clip() {
+    let [small, temporary] = [(); 2].map(|()| tempfile::tempdir().expect("temporary folder"));
+    if !mount_small(small.path(), "size=72k") {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let mut command = generate(model(), &small.path().join("clip.y4m"), &["--frames", "17"]);
+    let output = command.env("TMPDIR", temporary.path()).output().expect("the program starts");
+    Command::new("umount").arg(small.path()).status().expect("umount");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let kept = temporary.path().join("ditscope-clip-0.y4m");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("space") && stderr.contains(kept.to_str().expect("UTF-8")), "{stderr}");
+    assert!(fs::read(kept).expect("the clip").starts_with(b"YUV4MPEG2"));
+}
+
+/// An empty folder on another disk, as a mount or behind a link, takes the frames.
+#[test]
+#[cfg(target_os = "linux")]
+fn frames_go_into_a_mounted_folder() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let [mount, link] = ["mount", "link"].map(|name| folder.path().join(name));
+    fs::create_dir(&mount).expect("folder");
+    std::os::unix::fs::symlink("mount", &link).expect("link");
+    if !mount_small(&mount, "size=1m") {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let output = run(generate(model(), Path::new(&format!("{}/", link.display())), &[]));
+    let left = fs::read_dir(&mount).expect("folder").count();
+    Command::new("umount").arg(&mount).status().expect("umount");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((left, link.is_symlink()), (6, true), "five frames and the settings");
+}
+
 /// A capture that cannot be written is reported at the end, because the clip is worth more than the
 /// capture.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_capture_that_fails_does_not_cost_the_clip() {
     let (small, folder) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
-    if !mount_small(small.path()) {
+    if !mount_small(small.path(), "size=4k") {
         println!("skipped: no file system can be mounted here");
         return;
     }
@@ -368,6 +406,46 @@ fn a_reader_that_goes_is_no_panic() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// A full disk behind the streams, and readers that have gone: the clip is written, nothing panics,
+/// and what cannot be printed is told where somebody reads.
+#[test]
+#[cfg(target_os = "linux")]
+fn streams_that_nobody_reads_lose_nothing() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").expect("/dev/full"));
+    let gone = || {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let clip = folder.path().join("clip.gif");
+    let mut noisy = generate(model(), &clip, &["--strategy", "uniform:every=2,warm-up=0,last=0"]);
+    let status = noisy.stdout(full()).stderr(gone()).status().expect("the program starts");
+    assert_eq!(status.code(), Some(1), "the summary was not printed");
+    assert!(fs::read(&clip).expect("the clip").starts_with(b"GIF89a"));
+    let text = model().to_str().expect("UTF-8");
+    let commands: [&[&str]; 6] = [
+        &["devices"],
+        &["inspect", text],
+        &["inspect", "assets/demo.capture"],
+        &["shaders"],
+        &["nonsense"],
+        &["--help"],
+    ];
+    for arguments in commands {
+        let quiet = ditscope(arguments).stdout(gone()).stderr(gone()).status().expect("the program starts");
+        assert!(quiet.code().is_some_and(|code| code <= 2), "{arguments:?}: {quiet}");
+        let output = ditscope(arguments).stdout(full()).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code().is_some_and(|code| code <= 2) && !said.contains("panicked"),
+            "{arguments:?}: {said}"
+        );
+    }
+    let output = ditscope(&["devices"]).stdout(full()).output().expect("the program starts");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: everything is done, but"));
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::common::Golden;
 use ditscope::engine::{Cause, Engine, EngineError, Event, GenerateRequest, Generated, NotFinite, Stage};
-use ditscope::gpu::{Gpu, GpuOptions};
+use ditscope::gpu::{Gpu, GpuError, GpuOptions};
+use ditscope::model::ModelError;
+use ditscope::weights::WeightsError;
 use safetensors::{Dtype, SafeTensors};
 
 const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
@@ -28,9 +30,16 @@ fn request(model: &Path) -> GenerateRequest {
     request
 }
 
+fn open() -> Gpu {
+    Gpu::open(&GpuOptions::default()).expect("tests need an adapter")
+}
+
+fn engine_on(gpu: &Gpu) -> Engine {
+    Engine::start(gpu.clone(), Duration::from_millis(100)).expect("a thread")
+}
+
 fn engine() -> Engine {
-    let gpu = Gpu::open(&GpuOptions::default()).expect("tests need an adapter");
-    Engine::start(gpu, Duration::from_millis(100)).expect("a thread")
+    engine_on(&open())
 }
 
 /// The result of a job, its number of steps and its warnings.
@@ -67,8 +76,8 @@ fn patch(file: &Path, tensor: &str, value: f32, all: bool) -> Vec<u8> {
     before
 }
 
-/// Wrong numbers never become a clip: the job ends within the step, and names phase, step, branch and
-/// part. A sound model then runs on the same engine.
+/// Wrong numbers never become a clip: the job ends within the step, and names phase, step, branch
+/// and part. A sound model then runs on the same engine.
 #[test]
 fn numbers_that_are_not_finite_end_the_job_and_are_located() {
     let (engine, model) = (engine(), model());
@@ -99,8 +108,94 @@ fn numbers_that_are_not_finite_end_the_job_and_are_located() {
     let path = model.path().join(VAE);
     let sound = patch(&path, "decoder.conv_out.weight", 0.0, true);
     let (result, _, warnings) = run(&engine, request(model.path()));
-    assert!(result.is_ok() && warnings.iter().any(|text| text.contains("5 of 5 frames show one colour")), "{warnings:?}");
+    assert!(
+        result.is_ok() && warnings.iter().any(|text| text.contains("5 of 5 frames show one colour")),
+        "{warnings:?}"
+    );
     fs::write(&path, sound).expect("weights");
     let (result, _, warnings) = run(&engine, request(model.path()));
     assert!(result.is_ok() && warnings.is_empty(), "{warnings:?}");
+}
+
+/// A download that begins anew, or a drive that goes away, while a job runs: an error that names
+/// the file, where a read of the mapped file would end the program by SIGBUS.
+#[test]
+#[cfg(unix)]
+fn weights_that_are_cut_short_under_a_job_are_an_error() {
+    let (engine, model) = (engine(), model());
+    let path = model.path().join(VAE);
+    let sound = fs::read(&path).expect("weights");
+    let mut long = request(model.path());
+    long.clip.num_inference_steps = 12;
+    engine.generate(long).expect("the engine runs");
+    let mut error = None;
+    for event in engine.events() {
+        match event {
+            Event::Started(_) => {
+                fs::File::options().write(true).open(&path).expect("weights").set_len(1000).expect("cut");
+            }
+            Event::Failed(failed) => {
+                error = Some(failed);
+                break;
+            }
+            Event::Finished(_) => break,
+            _ => {}
+        }
+    }
+    let error = error.expect("the VAE was cut short before it was read");
+    let EngineError::Model(ModelError::Weights(WeightsError::Changed { path: named })) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(named, &path);
+    fs::write(&path, sound).expect("weights");
+    assert!(run(&engine, request(model.path())).0.is_ok(), "the engine goes on");
+}
+
+/// A device that is lost in any phase ends the job with the reason. A new device gives the clip.
+#[test]
+fn a_lost_device_is_an_error_in_every_phase() {
+    let model = model();
+    let clip = run(&engine(), request(model.path())).0.expect("a clip").frames;
+    // The first and the second time that weights are loaded, and every other phase.
+    for (phase, nth) in [(Stage::Load, 0), (Stage::Text, 0), (Stage::Load, 1), (Stage::Denoise, 0), (Stage::Decode, 0)]
+    {
+        let gpu = open();
+        let engine = engine_on(&gpu);
+        engine.generate(request(model.path())).expect("the engine runs");
+        let mut seen = 0;
+        let last = engine.events().iter().find(|event| {
+            if matches!(event, Event::Stage(stage) if *stage == phase) {
+                if seen == nth {
+                    gpu.destroy();
+                }
+                seen += 1;
+            }
+            matches!(event, Event::Finished(_) | Event::Failed(_))
+        });
+        match last {
+            Some(Event::Failed(EngineError::Gpu(GpuError::Lost(_)))) => {}
+            other => panic!("{phase:?} {nth}: {other:?}"),
+        }
+        assert!(matches!(run(&engine, request(model.path())).0, Err(EngineError::Gpu(GpuError::Lost(_)))), "{phase:?}");
+    }
+    assert_eq!(run(&engine(), request(model.path())).0.expect("a clip").frames, clip);
+}
+
+/// Whichever buffer is refused, the job ends with an error or does without, and the next job works.
+#[test]
+fn memory_that_is_refused_at_any_time_is_an_error() {
+    let (model, gpu) = (model(), open());
+    let engine = engine_on(&gpu);
+    let mut failed = 0;
+    for buffers in [0, 1, 7, 30, 90, 150, 200, 250, 300] {
+        gpu.refuse_memory_after(buffers);
+        match run(&engine, request(model.path())).0 {
+            Ok(_) => {}
+            Err(EngineError::Gpu(GpuError::OutOfMemory { .. })) => failed += 1,
+            Err(other) => panic!("{buffers}: {other}"),
+        }
+        gpu.refuse_memory_after(u64::MAX);
+    }
+    assert!(failed > 3, "memory was refused {failed} times");
+    assert!(run(&engine, request(model.path())).0.is_ok());
 }

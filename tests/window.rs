@@ -33,6 +33,7 @@ pub(crate) fn window(folder: &Path) -> Window {
         choose: Arc::new(choose),
         demo_model,
         capture: None,
+        model: None,
         demo_capture: None,
     };
     Harness::builder().with_size(vec2(1360.0, 860.0)).wgpu().build_eframe(|cc| App::new(cc, options))

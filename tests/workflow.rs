@@ -104,7 +104,11 @@ fn a_profile_leads_to_plans_clips_and_comparisons() {
     }
     fails(&[&arguments[..], &list, &SMALL].concat(), 2, "--resume");
     let resumed = [&arguments[..], &["--resume"], &list].concat();
-    assert_eq!(succeeds(&[&resumed[..], &SMALL].concat()), table, "nothing is left to run, and nothing changes");
+    let same = [&resumed[..], &SMALL, &strategies].concat();
+    for again in [&same[..], &["compare", "--resume", "-o", text(&compared)]] {
+        assert_eq!(succeeds(again), table, "nothing is left to run, and nothing changes");
+    }
+    fails(&[&resumed[..], &["--strategies", "uniform"]].concat(), 2, "has other strategies");
     fails(&[&resumed[..], &["--steps", "9", "--frames", "5"]].concat(), 2, "num inference steps: 6 there, 9 here");
 }
 

@@ -14,6 +14,7 @@ mod apply;
 mod bars;
 mod data;
 mod dialogs;
+mod display;
 mod draw;
 mod layout;
 mod link;
@@ -46,6 +47,7 @@ use panes::{News, Panes, catalogue};
 use save::picture::Pictures;
 
 pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
+pub use display::{Display, display};
 pub use link::OpenEngine;
 pub use screenshot::{Screenshot, screenshot};
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub choose: Choose,
     /// The model that ships with the program.
     pub demo_model: Option<PathBuf>,
+    /// A model's folder to use.
+    pub model: Option<PathBuf>,
     /// A capture to show.
     pub capture: Option<PathBuf>,
     /// A capture to show if `capture` is `None`, so that the window is alive before anything ran.
@@ -86,10 +90,23 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         // Flat colours need no dithering. If the CPU draws, dithering costs a third of a frame.
         dithering: false,
         wgpu_options: eframe::egui_wgpu::WgpuConfiguration { wgpu_setup: setup, ..Default::default() },
+        event_loop_builder: on_x11(),
         ..Default::default()
     };
     eframe::run_native("ditscope", native, Box::new(move |cc| Ok(Box::new(App::new(cc, options)))))
         .map_err(|error| anyhow::anyhow!("the window could not be opened: {error}"))
+}
+
+/// Asks for X11 where the environment names a Wayland compositor that does not answer.
+fn on_x11() -> Option<eframe::EventLoopBuilderHook> {
+    #[cfg(target_os = "linux")]
+    if display() == Display::X11 {
+        use winit::platform::x11::EventLoopBuilderExtX11;
+        return Some(Box::new(|builder| {
+            builder.with_x11();
+        }));
+    }
+    None
 }
 
 const FORM_KEY: &str = "form v2";
@@ -167,7 +184,10 @@ impl App {
             predicted: None,
             applied: None,
         };
-        app.choose_first_model();
+        match options.model {
+            Some(model) => app.use_model(model),
+            None => app.choose_first_model(),
+        }
         if let Some(path) = options.capture {
             app.link.load(path);
             app.shared.prefs.hints_seen = true;

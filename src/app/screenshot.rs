@@ -48,6 +48,7 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
         open_engine: Arc::new(no_engine),
         choose: system_dialogs(),
         demo_model: None,
+        model: None,
         capture: None,
         demo_capture: None,
     };

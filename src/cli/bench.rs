@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut cx = Stream::new(&gpu, StreamOptions::default());
     let peak = bench::peak(&mut cx)?;
     if !args.json {
-        println!("{}: {:.1} GFLOP/s, {:.1} GB/s at most", gpu.adapter_name(), peak.gflops, peak.gigabytes);
+        out!("{}: {:.1} GFLOP/s, {:.1} GB/s at most", gpu.adapter_name(), peak.gflops, peak.gigabytes);
     }
     let mut kernels = Vec::new();
     if !args.step {
@@ -101,18 +101,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let adapter = gpu.adapter_name().to_owned();
     let step = model.map(|model| step(gpu, &model, args.size)).transpose()?;
     if args.json {
-        println!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
+        out!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
     } else if let Some(step) = step {
         let [width, height] = step.size;
-        println!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
-        println!(
+        out!("{}: a step of {} frames of {width}x{height} takes {:.4} s", step.model, step.frames, step.seconds);
+        out!(
             "  one that reuses all blocks takes {:.1} % of it (medians of {} rounds)",
             100.0 * step.reused,
             step.rounds
         );
         let more = |share: f64| 100.0 * (share - 1.0);
         let (sampled, exact) = (more(step.sampled_profiling), more(step.exact_profiling));
-        println!("  profiling adds {sampled:.0} % with {SAMPLED} queries a head, {exact:.0} % with all");
+        out!("  profiling adds {sampled:.0} % with {SAMPLED} queries a head, {exact:.0} % with all");
     }
     Ok(())
 }
@@ -120,11 +120,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Prints the variants of one shape. A star marks the variant in use.
 fn print_shape(speeds: &[KernelSpeed]) {
     if let Some(first) = speeds.first() {
-        println!("{} ({})", first.kernel, first.model);
+        out!("{} ({})", first.kernel, first.model);
     }
     for speed in speeds {
         let star = if speed.chosen { '*' } else { ' ' };
-        println!(
+        out!(
             "  {star} {:13} {:8.1} GFLOP/s {:3.0} % {:10.3} ms",
             speed.variant,
             speed.gflops,

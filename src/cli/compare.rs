@@ -1,17 +1,21 @@
 //! `ditscope compare`: strategies over prompts and seeds, interleaved on one device, against the
 //! same model without reuse.
 
+mod resume;
+
 use std::path::PathBuf;
+
+use clap::ArgMatches;
 
 use crate::engine::{Engine, RequestInfo};
 use crate::profiling::profile::Profile;
 use crate::study::compare::{CompareRequest, Entry, Folder, Row, Settings, Shard, merge, report};
-use crate::study::{Cancel, CompareStudy, Session, StudyError};
+use crate::study::{CompareStudy, Session, StudyError};
 
 use super::generate::SUBMIT_BUDGET;
 use super::job::{RunArgs, StudyBar, open_gpu};
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse};
+use super::{GpuArgs, WrongUse, interrupt};
 
 /// Arguments of `ditscope compare`.
 #[derive(Debug, clap::Args)]
@@ -26,8 +30,8 @@ pub struct Args {
     #[arg(long, value_name = "X,X,...", value_delimiter = ',')]
     speedups: Vec<f64>,
     /// Go on with the comparison in the output folder: as it was set up, without tuning anew, and
-    /// with the rows that it has
-    #[arg(long, conflicts_with_all = ["strategies", "speedups", "tuning_prompt"])]
+    /// with the rows that it has. The options need not be said again
+    #[arg(long)]
     resume: bool,
     /// Tune, write settings.json into the output folder, and stop; --resume goes on from there
     #[arg(long, conflicts_with = "resume")]
@@ -77,8 +81,10 @@ impl Args {
 }
 
 /// Compares and writes.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: Args, matches: &ArgMatches) -> anyhow::Result<()> {
     let folder = Folder::new(&args.output);
+    let given = matches.subcommand_matches(resume::NAME).map(resume::options).unwrap_or_default();
+    let args = &if args.resume { resume::completed(&folder, &given)? } else { args };
     if !args.merge.is_empty() {
         return join(&args.merge, &folder);
     }
@@ -96,27 +102,37 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => (asked.check(&facts, profile.as_ref())?, asked.known_prompts(profile.as_ref())),
     };
     if let Some(known) = asked.prompts.iter().find(|prompt| known.contains(prompt)) {
-        eprintln!("warning: strategies are made on \"{known}\" too; what is profiled or tuned flatters itself there");
+        note!("warning: strategies are made on \"{known}\" too; what is profiled or tuned flatters itself there");
     }
     let gpu = open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     folder.make()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
-    let (cancel, bar) = (Cancel::default(), StudyBar::new()?);
-    let study = run_study(args, &asked, (&facts, profile.as_ref()), before, &bar.session(&engine, &cancel), &folder);
+    let (cancel, bar) = (interrupt::cancel(), StudyBar::new()?);
+    let inputs = Inputs { facts: &facts, profile: profile.as_ref(), before, given: &given };
+    let study = run_study(args, &asked, inputs, &bar.session(&engine, &cancel), &folder);
     bar.clear();
     let Some(study) = study? else { return Ok(()) };
     folder.write_report(&study.settings, &study.rows)?;
-    print!("{}", report::table(&study.settings, &study.rows));
-    eprintln!("{}", folder.path().join("report.html").display());
+    out!("{}", report::table(&study.settings, &study.rows).trim_end());
+    note!("{}", folder.path().join("report.html").display());
     Ok(())
+}
+
+/// What a comparison starts from.
+struct Inputs<'a> {
+    facts: &'a RequestInfo,
+    profile: Option<&'a Profile>,
+    /// The comparison to go on with.
+    before: Option<(Settings, Vec<Row>)>,
+    /// The options of the command.
+    given: &'a [String],
 }
 
 /// Tunes, or takes over what was tuned before, and runs what is missing. Only tunes if asked to.
 fn run_study(
     args: &Args,
     asked: &CompareRequest,
-    (facts, profile): (&RequestInfo, Option<&Profile>),
-    before: Option<(Settings, Vec<Row>)>,
+    Inputs { facts, profile, before, given }: Inputs,
     session: &Session,
     folder: &Folder,
 ) -> Result<Option<CompareStudy>, StudyError> {
@@ -128,10 +144,20 @@ fn run_study(
         }
         None => asked.tune(session, facts, profile)?,
     };
+    if study.settings.command.is_empty() {
+        study.settings.command = given.to_vec();
+    }
     if args.tune_only {
         return write_tuned(folder, &study.settings).map(|()| None);
     }
-    study.run(session, &study.queue(), Some(folder))?;
+    if let Err(error) = study.run(session, &study.queue(), Some(folder)) {
+        if study.rows.is_empty() {
+            return Err(error);
+        }
+        folder.write_report(&study.settings, &study.rows)?;
+        let place = folder.path().display();
+        return Err(error.within(format!("the rows until then are in {place}; add --resume to go on")));
+    }
     Ok(Some(study))
 }
 
@@ -140,7 +166,7 @@ fn write_tuned(folder: &Folder, settings: &Settings) -> Result<(), StudyError> {
     folder.write_settings(settings)?;
     for Entry { name, target, config, .. } in &settings.strategies {
         let target = target.map_or(String::new(), |target| format!(" at {target}x"));
-        println!("{name}{target}: {}", serde_json::to_string(config).map_err(StudyError::Unwritable)?);
+        out!("{name}{target}: {}", serde_json::to_string(config).map_err(StudyError::Unwritable)?);
     }
     Ok(())
 }
@@ -148,8 +174,8 @@ fn write_tuned(folder: &Folder, settings: &Settings) -> Result<(), StudyError> {
 /// Joins comparisons.
 fn join(folders: &[PathBuf], output: &Folder) -> anyhow::Result<()> {
     let merged = merge(folders)?;
-    merged.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    merged.warnings.iter().for_each(|warning| note!("warning: {warning}"));
     merged.write(output)?;
-    print!("{}", report::table(&merged.settings, &merged.rows));
+    out!("{}", report::table(&merged.settings, &merged.rows).trim_end());
     Ok(())
 }

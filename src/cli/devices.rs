@@ -14,20 +14,18 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let adapters = list_adapters();
     if args.json {
-        println!("{}", serde_json::to_string(&adapters)?);
+        out!("{}", serde_json::to_string(&adapters)?);
         return Ok(());
     }
     if adapters.is_empty() {
-        println!(
-            "no GPU found: install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
-        );
+        out!("no GPU found: install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)");
     }
     for (number, adapter) in adapters.iter().enumerate() {
         let caps = &adapter.caps;
         let subgroups = caps.subgroup_min.map_or("no subgroups".into(), |size| format!("subgroups of {size}"));
         let memory = caps.memory.map_or(String::new(), |bytes| format!("{:.1} GB of memory, ", bytes as f64 / 1e9));
-        println!("{number}  {} ({}, {}, {})", adapter.name, adapter.kind, adapter.backend, adapter.driver);
-        println!(
+        out!("{number}  {} ({}, {}, {})", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+        out!(
             "   {memory}{subgroups}, bindings of {} MiB, buffers of {} MiB, {} KiB of workgroup memory",
             caps.max_binding >> 20,
             caps.max_buffer >> 20,

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use crossbeam_channel::select;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::capture::file::{CaptureError, Writer};
@@ -11,13 +12,13 @@ use crate::engine::{
     Capture, ClipSettings, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo, SchedulerChoice,
     Stage,
 };
-use crate::media;
+use crate::media::{self, portable_name};
 use crate::profiling::profile::Profile;
 use crate::sampling::Grid;
 use crate::study::{Finished, evidence_of};
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, job, latents, model_folder};
+use super::{GpuArgs, WrongUse, interrupt, job, latents, model_folder};
 
 /// Longest GPU time of one submit when no window shares the GPU.
 pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
@@ -125,7 +126,9 @@ impl Args {
 
 /// Generates a clip and writes it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let output = args.output.clone().unwrap_or_else(|| unused(file_name(&args.prompt)));
+    let mut request = args.request(&model_folder(args.model.as_deref())?)?;
+    let frames = request.clip.num_frames;
+    let output = args.output.clone().unwrap_or_else(|| unused(file_name(&args.prompt, frames)));
     media::check_path(&output)?;
     for path in [&args.save_latents, &args.capture].into_iter().flatten() {
         media::check_place(path)?;
@@ -133,7 +136,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             return Err(WrongUse(format!("two of the outputs are to be {}", path.display())).into());
         }
     }
-    let mut request = args.request(&model_folder(args.model.as_deref())?)?;
     let facts = RequestInfo::of(&request)?;
     media::check_clip(&output, request.clip.width, request.clip.height)?;
     // A full run needs no profile, so an unreadable one must not stop it.
@@ -142,12 +144,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     request.strategy = args.strategy.resolve(&evidence_of(&facts, profile.as_ref()))?;
     let expected = request.strategy.expected_psnr().filter(|_| !request.strategy.is_off());
     if let Some(warning) = profile.as_ref().filter(|_| expected.is_some()).and_then(|it| elsewhere(it, &request)) {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let kept = facts.strategy_memory(&request.strategy, request.clip.num_inference_steps, request.clip.guided());
     let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
-        eprintln!("{:.80} on {}", request.condition, gpu.adapter_name());
+        note!("{:.80} on {}", request.condition, gpu.adapter_name());
     }
     let recorder = args.capture.as_deref().map(Writer::create).transpose()?;
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
@@ -159,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (followed, _) => followed?,
     };
     // Another process may have written a file of this name in the meantime.
-    let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt)) };
+    let output = if args.output.is_some() { output } else { unused(file_name(&args.prompt, frames)) };
     // The clip is written first. It took longest, so a later file that cannot be written must not
     // lose it.
     let summary = summary(&output, &finished, expected);
@@ -170,7 +172,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Ok(()),
     };
     if args.json {
-        println!("{summary}");
+        out!("{summary}");
     } else {
         print_summary(&output, &request, &finished, expected);
     }
@@ -185,7 +187,7 @@ fn print_summary(
     expected: Option<f64>,
 ) {
     let seconds = &generated.seconds;
-    println!(
+    out!(
         "{}: {} frames of {}x{} in {:.1} s (text {:.1}, denoising {:.1}, decoding {:.1})",
         output.display(),
         generated.frames.len(),
@@ -202,7 +204,7 @@ fn print_summary(
             Some(_) => ": identical to the clip without reuse".into(),
             None => String::new(),
         };
-        println!(
+        out!(
             "{}: {:.0} % of the blocks reused, {speedup:.2} times less work in denoising{expected}",
             request.strategy.name(),
             100.0 * capture.hit_rate()
@@ -293,7 +295,17 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
     let mut capture = Capture::default();
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(1) };
     bar.set_style(bar_style()?);
-    for event in engine.events() {
+    let (asked, mut ending) = (interrupt::receiver(), false);
+    loop {
+        let event = if ending {
+            engine.events().recv()
+        } else {
+            select! {
+                recv(engine.events()) -> event => event,
+                recv(asked) -> _ => { ending = true; engine.control().cancel(); continue }
+            }
+        };
+        let event = event.context("the engine stopped without a word")?;
         let records = event.records();
         recording.observe(&event, &records);
         records.into_iter().filter_map(slim).for_each(|record| capture.push(record));
@@ -309,7 +321,7 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
                 bar.set_length(done.steps as u64);
                 bar.set_position(done.record.step as u64 + 1);
             }
-            Event::Warning(text) => bar.suspend(|| eprintln!("warning: {text}")),
+            Event::Warning(text) => bar.suspend(|| note!("warning: {text}")),
             Event::Finished(generated) => {
                 bar.finish_and_clear();
                 return Ok(Finished { generated: *generated, capture });
@@ -320,7 +332,6 @@ fn follow(engine: &Engine, quiet: bool, recording: &mut Recording) -> anyhow::Re
             }
         }
     }
-    bail!("the engine stopped without a word")
 }
 
 /// The summary of a run: the clip, its settings and its times. `--json` prints it, and the output
@@ -340,13 +351,13 @@ fn summary(output: &Path, Finished { generated, capture }: &Finished, expected: 
 fn output_help() -> String {
     let endings = media::endings();
     format!(
-        "Output: {endings} (.png is animated), or a folder ending in / [default: the prompt with .mp4, and a number \
-         where that exists]"
+        "Output: {endings} (.png is animated), or a folder ending in / [default: the prompt with .mp4, or .png for \
+         one frame, and a number where that exists]"
     )
 }
 
-/// `a cat walking on grass` -> `a-cat-walking-on-grass.mp4`.
-fn file_name(prompt: &str) -> PathBuf {
+/// `a cat walking on grass` -> `a-cat-walking-on-grass.mp4`, or `.png` for a single frame.
+fn file_name(prompt: &str, frames: usize) -> PathBuf {
     const LONGEST: usize = 60;
     let words: Vec<String> =
         prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
@@ -354,14 +365,16 @@ fn file_name(prompt: &str) -> PathBuf {
     if name.is_empty() {
         name = "clip".into();
     }
-    PathBuf::from(name).with_extension("mp4")
+    let end = if frames == 1 { "png" } else { "mp4" };
+    PathBuf::from(portable_name(&format!("{name}.{end}")))
 }
 
 /// The path, if no file of this name exists. Otherwise the path with the first free number: `-2`,
 /// `-3`... An older clip is therefore never replaced by accident.
 fn unused(path: PathBuf) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let numbered = (2..).map(|number: u32| path.with_file_name(format!("{stem}-{number}.mp4")));
+    let end = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+    let numbered = (2..).map(|number: u32| path.with_file_name(format!("{stem}-{number}.{end}")));
     std::iter::once(path.clone()).chain(numbered).find(|path| !path.exists()).unwrap_or(path)
 }
 
@@ -383,11 +396,12 @@ mod tests {
 
     #[test]
     fn prompts_become_file_names() {
-        assert_eq!(file_name("A cat, walking on grass!"), PathBuf::from("a-cat-walking-on-grass.mp4"));
-        assert_eq!(file_name("../..//"), PathBuf::from("clip.mp4"));
-        assert_eq!(file_name("猫"), PathBuf::from("猫.mp4"));
+        assert_eq!(file_name("A cat, walking on grass!", 5), PathBuf::from("a-cat-walking-on-grass.mp4"));
+        assert_eq!(file_name("../..//", 5), PathBuf::from("clip.mp4"));
+        assert_eq!(file_name("猫", 1), PathBuf::from("猫.png"));
+        assert_eq!(file_name("Aux!", 5), PathBuf::from("aux-.mp4"), "Windows has a device of this name");
         let long = format!("{} cat", "a".repeat(59));
-        assert_eq!(file_name(&long), PathBuf::from(format!("{}.mp4", "a".repeat(59))), "cut at a word's end");
+        assert_eq!(file_name(&long, 5), PathBuf::from(format!("{}.mp4", "a".repeat(59))), "cut at a word's end");
     }
 
     /// Slim records keep numbers and drop data that is as large as the video.

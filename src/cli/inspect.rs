@@ -33,25 +33,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(WrongUse("--html needs a capture; `compare` writes its page by itself".into()).into());
     }
     match (kind, args.json) {
-        (Some("json"), true) => println!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
+        (Some("json"), true) => out!("{}", serde_json::to_string(&Profile::read(&args.place)?)?),
         (Some("json"), false) => super::profile::print(&Profile::read(&args.place)?, &args.place),
         (Some("capture" | "partial"), json) => {
             let loaded = file::open(&args.place)?;
             if let Some(damage) = &loaded.damage {
-                eprintln!("warning: {}: {damage}", args.place.display());
+                note!("warning: {}: {damage}", args.place.display());
             }
             if let Some(path) = &args.html {
                 crate::media::check_place(path)?;
                 crate::media::write_bytes(path, page(&loaded.capture)?.as_bytes())?;
             }
-            println!(
-                "{}",
-                if json { capture_json(&loaded.capture)? } else { capture_text(&loaded.capture, &args.place)? }
-            );
+            out!("{}", if json { capture_json(&loaded.capture)? } else { capture_text(&loaded.capture, &args.place)? });
         }
         (_, json) => {
             let summary = crate::model::find(&args.place)?.summary();
-            println!("{}", if json { summary.json } else { summary.text });
+            out!("{}", if json { summary.json } else { summary.text });
         }
     }
     Ok(())

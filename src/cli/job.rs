@@ -96,7 +96,7 @@ impl RunArgs {
 pub fn open_gpu(args: &GpuArgs, needed: u64) -> anyhow::Result<Gpu> {
     let gpu = args.open()?;
     if let Some(warning) = memory_warning(needed, gpu.caps().memory) {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     Ok(gpu)
 }
@@ -162,7 +162,7 @@ impl StudyBar {
 
     /// Prints a line above the bar.
     pub fn say(&self, line: &str) {
-        self.0.suspend(|| eprintln!("{line}"));
+        self.0.suspend(|| note!("{line}"));
     }
 
     /// Ends the bar.

@@ -1,10 +1,14 @@
 //! Room `cli`: the subcommands.
 
+#[macro_use]
+mod print;
+
 mod bench;
 mod compare;
 mod devices;
 mod generate;
 mod inspect;
+mod interrupt;
 mod job;
 mod latents;
 mod plan;
@@ -22,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::caching::CacheError;
 use crate::engine::EngineError;
@@ -38,8 +42,9 @@ use crate::study::StudyError;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// A recorded run to open in the window
-    capture: Option<PathBuf>,
+    /// A recorded run, or a model's folder, to open in the window
+    #[arg(value_name = "CAPTURE|MODEL")]
+    place: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,40 +108,42 @@ impl GpuArgs {
 #[error("{0}")]
 struct WrongUse(String);
 
-/// Runs the program: exit code 0 for done, 1 for failed, 2 for wrong use.
+/// Runs the program: exit code 0 for done, 1 for failed, 2 for wrong use, 130 for interrupted. An
+/// output that nobody could be told of counts as failed.
 pub fn main() -> ExitCode {
-    end_with_the_reader();
     let result = match std::env::args_os().nth(1).and_then(|first| mistyped(&first)) {
         Some(wrong) => Err(wrong.into()),
-        None => run(Cli::parse()),
+        None => {
+            let matches = Cli::command().get_matches();
+            Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| run(cli, &matches))
+        }
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", one_line(&error));
-            ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
+    match (result, print::end()) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(failure)) => {
+            // A reader that ended early, as in `| head`, knows why.
+            if failure.kind() != std::io::ErrorKind::BrokenPipe {
+                note!("error: everything is done, but the result cannot be printed: {failure}");
+            }
+            ExitCode::FAILURE
+        }
+        (Err(error), _) => {
+            note!("error: {}", one_line(&error));
+            ExitCode::from(match is_cancelled(&error) {
+                true => interrupt::CODE,
+                false if is_wrong_use(&error) => 2,
+                false => 1,
+            })
         }
     }
 }
 
-/// Ends the program silently when the reader of its output is gone, as with `| head`. Without this
-/// hook `println!` panics. Nothing is lost, because commands print after they wrote all files.
-fn end_with_the_reader() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout")) {
-            std::process::exit(1);
-        }
-        default(panic);
-    }));
-}
-
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Generate(args)) => generate::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
-        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Compare(args)) => compare::run(*args, matches),
         Some(Command::Sheet(args)) => sheet::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
@@ -145,7 +152,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "window")]
         Some(Command::Screenshot(args)) => screenshot::run(&args),
         #[cfg(feature = "window")]
-        None => window::run(cli.capture),
+        None => window::run(cli.place),
         #[cfg(not(feature = "window"))]
         None => Err(WrongUse("this build has no window; `ditscope --help` lists the commands".into()).into()),
     }
@@ -197,6 +204,12 @@ fn one_line(error: &anyhow::Error) -> String {
         }
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the user ended the command.
+fn is_cancelled(error: &anyhow::Error) -> bool {
+    let engine = error.downcast_ref::<EngineError>().is_some_and(|error| matches!(error, EngineError::Cancelled));
+    engine || error.downcast_ref::<StudyError>().is_some_and(StudyError::is_cancelled)
 }
 
 fn is_wrong_use(error: &anyhow::Error) -> bool {

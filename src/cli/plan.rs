@@ -43,10 +43,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         config.calibrate(&evidence)?;
         crate::media::write_bytes(path, config.to_json().as_bytes())?;
     }
-    println!("{}", (0..steps).map(line).collect::<String>());
-    println!("{}", outlook(planned, *psnr));
+    out!("{}", (0..steps).map(line).collect::<String>());
+    out!("{}", outlook(planned, *psnr));
     if let (true, Some(psnr)) = (planned.computed.len() == steps, args.min_psnr) {
-        eprintln!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
+        note!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
     }
     Ok(())
 }

@@ -11,12 +11,12 @@ use crate::profiling::mask::Estimator;
 use crate::profiling::partition::TauRule;
 use crate::profiling::profile::{Profile, Queries};
 use crate::profiling::report;
+use crate::study::ProfileStudy;
 use crate::study::profile::MaskSource;
-use crate::study::{Cancel, ProfileStudy};
 
-use super::GpuArgs;
 use super::generate::SUBMIT_BUDGET;
 use super::job::{RunArgs, StudyBar, open_gpu};
+use super::{GpuArgs, interrupt};
 
 /// Arguments of `ditscope profile`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let engine = Engine::start(open_gpu(&args.gpu, facts.gpu_memory)?, SUBMIT_BUDGET)?;
-    let (cancel, bar) = (Cancel::default(), StudyBar::new()?);
+    let (cancel, bar) = (interrupt::cancel(), StudyBar::new()?);
     let done = study.run(&bar.session(&engine, &cancel));
     bar.clear();
     let done = done?;
@@ -101,26 +101,26 @@ pub(super) fn print(profile: &Profile, place: &Path) {
     let stability = profile.stability;
     let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
     let runs = profile.prompts.len() * profile.seeds.len();
-    println!("{}: {runs} runs of {}, {} blocks", place.display(), profile.model.id, profile.model.blocks);
-    println!("  background blocks {}", block_list::print(&profile.partition.background));
-    println!(
+    out!("{}: {runs} runs of {}, {} blocks", place.display(), profile.model.id, profile.model.blocks);
+    out!("  background blocks {}", block_list::print(&profile.partition.background));
+    out!(
         "  foreground blocks {} (lift of {:.2} and more)",
         block_list::print(&profile.partition.foreground),
         profile.partition.tau
     );
-    println!(
+    out!(
         "  order of the blocks: rank correlation {} between steps, {} between prompts; lists agree by {} and {}",
         shown(stability.steps.spearman),
         shown(stability.prompts.spearman),
         shown(stability.steps.jaccard),
         shown(stability.prompts.jaccard)
     );
-    println!("  masks: {:?}, confidence {:.2}", profile.mask.estimator, profile.mask.confidence);
+    out!("  masks: {:?}, confidence {:.2}", profile.mask.estimator, profile.mask.confidence);
     if let Some(agreement) = profile.sampled_agreement {
-        println!("  sampled maps against exact ones: rank correlation {agreement:.2}");
+        out!("  sampled maps against exact ones: rank correlation {agreement:.2}");
     }
     for (error, psnr) in profile.calibration.iter().flat_map(|calibration| &calibration.outcomes) {
-        println!("  a plan with a predicted error of {error:.1e} kept {psnr:.1} dB");
+        out!("  a plan with a predicted error of {error:.1e} kept {psnr:.1} dB");
     }
 }
 

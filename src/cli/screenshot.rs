@@ -63,6 +63,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let rgb = rgba.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
     media::write(&args.output, &Clip::new(width, height, 1, vec![rgb])?, "")
         .context("the picture could not be written")?;
-    println!("{}: {width}x{height} pixels", args.output.display());
+    out!("{}: {width}x{height} pixels", args.output.display());
     Ok(())
 }

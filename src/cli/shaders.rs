@@ -8,6 +8,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use crate::gpu::shader::{self, Permutation};
+use crate::media::portable_name;
 
 /// Arguments of `ditscope shaders`.
 #[derive(Debug, clap::Args)]
@@ -49,17 +50,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let permutations = shader::permutations()?;
     let Some(language) = args.emit else {
         for permutation in &permutations {
-            println!("{}", permutation.name());
+            out!("{}", permutation.name());
         }
         return Ok(());
     };
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make {}", args.output.display()))?;
     for permutation in &permutations {
-        let path = args.output.join(permutation.name()).with_extension(language.extension());
+        let path = args.output.join(format!("{}.{}", portable_name(&permutation.name()), language.extension()));
         std::fs::write(&path, translate(permutation, language)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("{} shaders written to {}", permutations.len(), args.output.display());
+    out!("{} shaders written to {}", permutations.len(), args.output.display());
     Ok(())
 }
 

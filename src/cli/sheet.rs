@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::engine::{Engine, GenerateRequest, RequestInfo};
 use crate::media::{self, Clip, SheetCell, SheetShape};
+use crate::study::Size;
 use crate::study::queue::Queue;
-use crate::study::{Cancel, Size};
 
-use super::GpuArgs;
 use super::generate::SUBMIT_BUDGET;
 use super::job::{RunArgs, StudyBar, at_least_one, open_gpu};
+use super::{GpuArgs, interrupt};
 
 /// Arguments of `ditscope sheet`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (width, height) = media::check_grid(&shape)?;
     media::check_clip(&args.output, width, height)?;
     let engine = Engine::start(open_gpu(&args.gpu, RequestInfo::of(&request)?.gpu_memory)?, SUBMIT_BUDGET)?;
-    let (cancel, bar, mut cells) = (Cancel::default(), StudyBar::new()?, Vec::new());
+    let (cancel, bar, mut cells) = (interrupt::cancel(), StudyBar::new()?, Vec::new());
     let session = bar.session(&engine, &cancel);
     let done = queue.run(&session, |item| {
         bar.name(&item.work.condition.to_string());
@@ -78,7 +78,7 @@ fn queue(request: &GenerateRequest, prompts: &[String], seeds: u64) -> Queue<Gen
 fn write(args: &Args, columns: usize, cells: &[(Clip, String)], prompts: &[String]) -> anyhow::Result<()> {
     let cells: Vec<_> = cells.iter().map(|(clip, caption)| SheetCell { clip, caption }).collect();
     let sheet = media::grid(&cells, columns, args.scale)?;
-    media::write(&args.output, &sheet, &prompts.join("; "))?;
-    println!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);
+    media::write_or_keep(&args.output, &sheet, &prompts.join("; "))?;
+    out!("{}: {} clips, {} in a row", args.output.display(), cells.len(), columns);
     Ok(())
 }

@@ -65,7 +65,7 @@ impl StrategyArgs {
         match find_profile(model, self.profile.as_deref(), facts) {
             Err(error) if self.profile.is_none() => {
                 let error = anyhow::Error::from(error);
-                eprintln!("warning: the model's own profile is not used: {}", one_line(&error));
+                note!("warning: the model's own profile is not used: {}", one_line(&error));
                 Ok(None)
             }
             Err(error) if error.is_wrong_use() => {

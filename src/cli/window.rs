@@ -12,20 +12,22 @@ use super::{GpuArgs, WrongUse, demo_model, shipped};
 /// Longest GPU time of one submit. The window draws 60 frames per second on the same GPU.
 const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
 
-/// Whether this machine has a display for a window.
-fn has_display() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    cfg!(any(windows, target_os = "macos")) || set("DISPLAY") || set("WAYLAND_DISPLAY")
-}
-
-/// Opens the window, with a recorded run if one is named.
-pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
-    if let Some(capture) = &capture
-        && !capture.exists()
+/// Opens the window, with a recorded run or a model's folder if one is named.
+pub fn run(place: Option<PathBuf>) -> anyhow::Result<()> {
+    if let Some(place) = &place
+        && !place.exists()
     {
-        return Err(WrongUse(format!("there is neither a command nor a file called {}", capture.display())).into());
+        let message = format!("there is neither a command nor a file or folder called {}", place.display());
+        return Err(WrongUse(message).into());
     }
-    if !has_display() {
+    let (model, capture) = match place {
+        Some(place) if place.is_dir() => (Some(place), None),
+        place => (None, place),
+    };
+    if let Some(model) = &model {
+        crate::model::find(model)?;
+    }
+    if app::display() == app::Display::None {
         let hint = match &capture {
             Some(capture) => format!("ditscope screenshot {} -o window.png", capture.display()),
             None => "ditscope generate \"a cat walking on grass\"".into(),
@@ -42,6 +44,7 @@ pub fn run(capture: Option<PathBuf>) -> anyhow::Result<()> {
         open_engine: Arc::new(open_engine),
         choose: app::system_dialogs(),
         demo_model: demo_model().ok(),
+        model: model.map(|model| std::path::absolute(&model).unwrap_or(model)),
         capture,
         demo_capture: shipped("assets/demo.capture", Path::is_file),
     })

@@ -1,8 +1,8 @@
 //! Values that are not finite: how a run says where they came up, and the second pass that finds
 //! the place.
 //!
-//! The engine checks what it has on the host anyway: the features of the conditions, the velocity of
-//! each branch, the latents after each step, and the frames. NaN and infinity spread through the
+//! The engine checks what it has on the host anyway: the features of the conditions, the velocity
+//! of each branch, the latents after each step, and the frames. NaN and infinity spread through the
 //! residual stream, so nothing inside a pass needs a check of its own. Only a broken run is passed
 //! again, with a check after every part.
 
@@ -97,11 +97,7 @@ pub(super) fn cause(found: Result<Option<String>>) -> Cause {
 }
 
 /// Encodes a condition again with checks.
-pub(super) fn in_encoder(
-    cx: &mut Stream,
-    model: &dyn Model,
-    condition: &Condition,
-) -> Result<Option<String>> {
+pub(super) fn in_encoder(cx: &mut Stream, model: &dyn Model, condition: &Condition) -> Result<Option<String>> {
     cx.start_trace();
     model.encode(cx, &[condition])?;
     Ok(first_not_finite(cx)?)
@@ -159,7 +155,7 @@ mod tests {
 
     #[test]
     fn frames_of_one_colour_are_counted() {
-        let plain = vec![0.5, -1.0, 0.25].repeat(4);
+        let plain = [0.5, -1.0, 0.25].repeat(4);
         let mut other = plain.clone();
         other[11] = 0.0;
         assert_eq!(one_colour(&[other.clone(), other.clone()]), None);

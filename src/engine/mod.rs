@@ -175,13 +175,13 @@ impl Generated {
     }
 
     /// Writes the frames to a file, or a folder of pictures, whose name says the format (see
-    /// [`media::write`]). The file holds `settings`: JSON such as [`RunInfo::settings`], or
+    /// [`media::write_or_keep`]). The file holds `settings`: JSON such as [`RunInfo::settings`], or
     /// nothing.
     ///
     /// # Errors
     /// The errors of [`Generated::clip`], and errors of the file system.
     pub fn write(&self, path: &Path, settings: &str) -> Result<(), MediaError> {
-        media::write(path, &self.clip()?, settings)
+        media::write_or_keep(path, &self.clip()?, settings)
     }
 
     fn outcome(&self) -> Outcome {

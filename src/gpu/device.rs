@@ -186,6 +186,12 @@ impl Gpu {
         self.inner.device.destroy();
     }
 
+    /// Refuses all memory after so many more buffers, as a device does whose memory is taken.
+    /// `u64::MAX` ends this. For tests.
+    pub fn refuse_memory_after(&self, buffers: u64) {
+        self.inner.pool.refuse_after(buffers);
+    }
+
     /// A weight tensor with these little-endian elements. The length of `bytes` is the tensor's,
     /// rounded up to whole `u32`s.
     ///

@@ -24,6 +24,8 @@ struct State {
     /// Free buffers by size.
     free: BTreeMap<u64, Vec<wgpu::Buffer>>,
     usage: MemoryUse,
+    /// Number of buffers until all memory is refused. See [`Pool::refuse_after`].
+    granted: Option<u64>,
 }
 
 /// The pool of one device.
@@ -70,6 +72,23 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Refuses all memory after so many more buffers.
+    pub(super) fn refuse_after(&self, buffers: u64) {
+        self.lock().granted = Some(buffers);
+    }
+
+    /// Whether the next buffer is refused. See [`Pool::refuse_after`].
+    fn refuses(&self) -> bool {
+        match &mut self.lock().granted {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
     /// A buffer of at least `bytes`, with undefined contents.
     pub(super) fn allocate(self: &Arc<Self>, device: &wgpu::Device, bytes: u64, what: &str) -> Result<Allocation> {
         let limit = device.limits().max_buffer_size;
@@ -95,6 +114,9 @@ impl Pool {
         what: &str,
     ) -> Result<Allocation> {
         let limit = device.limits().max_buffer_size;
+        if self.refuses() {
+            return Err(GpuError::OutOfMemory { what: what.into(), bytes });
+        }
         if bytes > limit {
             return Err(GpuError::BufferTooLarge { what: what.into(), bytes, limit });
         }

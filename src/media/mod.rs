@@ -107,6 +107,14 @@ pub enum MediaError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The clip could not be written where it was wanted, and was written elsewhere.
+    #[error("{source}; the clip is in {}", place.display())]
+    Elsewhere {
+        /// Where the clip is.
+        place: PathBuf,
+        /// Why it is not where it was wanted.
+        source: Box<MediaError>,
+    },
     /// The operating system refused to read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -265,19 +273,73 @@ fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
 pub fn check_path(path: &Path) -> Result<(), MediaError> {
     if Format::of(path)?.is_none() {
         save::check_folder(path)?;
-        return save::try_folder_beside(path).map_err(|source| MediaError::Write { path: path.into(), source });
+        return save::try_folder(path).map_err(|source| MediaError::Write { path: path.into(), source });
     }
-    check_place(path)
+    save::try_file(path, true).map_err(|source| MediaError::Write { path: path.into(), source })
 }
 
-/// Checks that a file can be written at `path`. To do so it creates a temporary file in the same
-/// folder and removes it again.
+/// Checks that a file can be written at `path`. To do so it creates a small temporary file in
+/// the same folder and removes it again.
 ///
 /// # Errors
-/// [`MediaError::Write`] if the folder does not exist or is not writable, or if `path` exists and
-/// is not a file.
+/// [`MediaError::Write`] if the folder does not exist, is not writable or is full, or if `path`
+/// exists and is not a file.
 pub fn check_place(path: &Path) -> Result<(), MediaError> {
-    save::file_beside(path).map(drop).map_err(|source| MediaError::Write { path: path.into(), source })
+    save::try_file(path, false).map_err(|source| MediaError::Write { path: path.into(), source })
+}
+
+/// The place at which a file called `path` is written: `path`, or the target of a link.
+///
+/// # Errors
+/// [`MediaError::Write`] for links that go round in a circle.
+pub fn target(path: &Path) -> Result<PathBuf, MediaError> {
+    save::target(path).map_err(|source| MediaError::Write { path: path.into(), source })
+}
+
+/// Writes a clip as [`write()`] does. If that fails, the clip goes to the system's folder for
+/// temporary files, so that the work is not lost.
+///
+/// # Errors
+/// [`MediaError::Elsewhere`] with the place of the clip; the errors of [`write()`] if the clip
+/// could not be written there either.
+pub fn write_or_keep(path: &Path, clip: &Clip, settings: &str) -> Result<(), MediaError> {
+    let Err(error) = write(path, clip, settings) else { return Ok(()) };
+    match keep_in(&std::env::temp_dir(), path, clip, settings) {
+        Some(place) => Err(MediaError::Elsewhere { place, source: Box::new(error) }),
+        None => Err(error),
+    }
+}
+
+/// Writes a clip into `folder`, under the name of `path` or the same with a number. An unknown
+/// format becomes a PNG.
+fn keep_in(folder: &Path, path: &Path, clip: &Clip, settings: &str) -> Option<PathBuf> {
+    let plain: PathBuf = path.components().collect();
+    let stem = plain.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let end = match Format::of(path) {
+        Ok(Format::Folder) | Err(_) => "png".into(),
+        Ok(_) => path.extension().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    let places = (0..1000).map(|number| folder.join(format!("ditscope-{stem}-{number}.{end}")));
+    let place = places.into_iter().find(|place| !place.exists())?;
+    write(&place, clip, settings).is_ok().then_some(place)
+}
+
+/// A name that every system takes as the name of a file: other characters become `-`, and names
+/// that Windows reserves for devices get a `-` at their end.
+pub fn portable_name(name: &str) -> String {
+    const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+    let taken = |c: char| c.is_control() || r#"<>:"/\|?*"#.contains(c);
+    let name: String = name.chars().map(|c| if taken(c) { '-' } else { c }).collect();
+    let name = name.trim_end_matches(['.', ' ']);
+    let stem = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let numbered =
+        |kind: &str| stem.strip_prefix(kind).is_some_and(|n| n.len() == 1 && n != "0" && n.parse::<u8>().is_ok());
+    let is_device = DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt");
+    match name.split_once('.') {
+        Some((stem, end)) if is_device => format!("{stem}-.{end}"),
+        None if is_device => format!("{name}-"),
+        _ => name.to_owned(),
+    }
 }
 
 /// The place of the settings of a clip.

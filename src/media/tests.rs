@@ -133,6 +133,75 @@ fn folder_holds_exact_frames() {
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2, "nothing temporary is left");
 }
 
+/// A link stays a link: its target is written, whether it exists or not.
+#[test]
+#[cfg(unix)]
+fn links_are_kept() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let clip = clip(8, 8, 2);
+    fs::create_dir(at("big")).unwrap();
+    symlink("big/new.gif", at("link.gif")).unwrap();
+    symlink("link.gif", at("second.gif")).unwrap();
+    for name in ["link.gif", "second.gif"] {
+        check_path(&at(name)).unwrap();
+        write(&at(name), &clip, SETTINGS).unwrap();
+        assert!(at(name).is_symlink() && fs::read(at("big/new.gif")).unwrap().starts_with(b"GIF89a"), "{name}");
+    }
+    symlink(at("round.gif"), at("round.gif")).unwrap();
+    assert!(matches!(check_path(&at("round.gif")), Err(MediaError::Write { .. })));
+    for (name, there) in [("empty", true), ("absent", false)] {
+        if there {
+            fs::create_dir(at("big").join(name)).unwrap();
+        }
+        symlink(at("big").join(name), at(name)).unwrap();
+        let slash = at(&format!("{name}/"));
+        check_path(&slash).unwrap();
+        write(&slash, &clip, SETTINGS).unwrap();
+        assert!(at(name).is_symlink(), "{name}");
+        assert_eq!(fs::read_dir(at("big").join(name)).unwrap().count(), 3, "{name}: two frames and the settings");
+        assert!(matches!(check_path(&slash), Err(MediaError::FolderNotEmpty(_))));
+    }
+    assert_eq!(fs::read_dir(at("big")).unwrap().count(), 3, "nothing temporary is left");
+}
+
+/// A clip whose folder is gone at the end is not lost.
+#[test]
+fn a_clip_without_a_place_goes_elsewhere() {
+    let [lost, temporary] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let clip = clip(8, 8, 2);
+    for name in ["a.gif", "a.gif", "frames/"] {
+        let path = lost.path().join("gone").join(name);
+        assert!(write(&path, &clip, "").is_err());
+        let place = keep_in(temporary.path(), &path, &clip, "").unwrap();
+        assert!(place.starts_with(temporary.path()) && fs::metadata(&place).unwrap().len() > 0);
+    }
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 3, "no file replaces another");
+    let MediaError::Elsewhere { place, .. } = write_or_keep(&lost.path().join("gone/b.gif"), &clip, "").unwrap_err()
+    else {
+        panic!("another error")
+    };
+    fs::remove_file(place).unwrap();
+}
+
+#[test]
+fn names_are_portable() {
+    let pairs = [
+        ("a cat.mp4", "a cat.mp4"),
+        ("a<b>:\"c/d\\e|f?g*h\u{7}", "a-b---c-d-e-f-g-h-"),
+        ("con.mp4", "con-.mp4"),
+        ("LPT1", "LPT1-"),
+        ("com0.png", "com0.png"),
+        ("console", "console"),
+        ("dots...", "dots"),
+        ("猫", "猫"),
+    ];
+    for (name, portable) in pairs {
+        assert_eq!(portable_name(name), portable);
+    }
+}
+
 fn decode_gif(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u16>, ::gif::Repeat) {
     let mut options = ::gif::DecodeOptions::new();
     options.set_color_output(::gif::ColorOutput::RGBA);

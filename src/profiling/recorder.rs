@@ -54,7 +54,7 @@ pub struct KeptMaps {
 }
 
 /// The scores of one prompt, seed and branch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sample {
     prompt: usize,
     seed: u64,
@@ -64,7 +64,7 @@ struct Sample {
 }
 
 /// The run that is being recorded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Run {
     prompt: usize,
     seed: u64,
@@ -93,7 +93,7 @@ impl Mean {
 }
 
 /// Collects runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
     setup: Setup,
     prompts: Vec<String>,

@@ -48,7 +48,7 @@ pub struct ProfileStudy {
     /// The rule of the threshold between foreground and background blocks.
     pub rule: TauRule,
     /// The file to write. Until the profile is complete, a file with the ending `.partial` has the
-    /// results.
+    /// results of all finished runs.
     pub output: Option<PathBuf>,
 }
 
@@ -146,12 +146,23 @@ impl ProfileStudy {
         for prompt in 0..self.prompts.len() {
             for seed in 0..self.seeds {
                 measured.add(session, self.observed(prompt, seed))?;
+                self.keep_so_far(session, measured);
             }
         }
         if self.queries != Queries::Exact {
             measured.compare_with_exact(session, self.observed(0, 0))?;
         }
         Ok(())
+    }
+
+    /// Writes the measurements so far to the partial file, so that nothing is lost if the program
+    /// ends. A file that cannot be written does not end the study.
+    fn keep_so_far(&self, session: &Session, measured: &Measured) {
+        let (Some(place), Ok(profile)) = (self.output.as_deref().map(partial), measured.so_far()) else { return };
+        let written = profile.to_json().map(|text| write_bytes(&place, text.as_bytes()));
+        if let Ok(Err(error)) = written {
+            session.warn(format!("the runs so far are not kept: {error}"));
+        }
     }
 
     /// Writes and reports the measurements that were made before an error. Returns the error, with

@@ -1,10 +1,9 @@
 //! One list of named tensors over one or many mapped files.
 
 use super::error::shown;
+use super::mapped::Mapped;
 use super::{DType, TensorView, WeightsError, safetensors_file, torch};
-use memmap2::Mmap;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +16,6 @@ pub(super) struct Entry {
     pub shape: Vec<usize>,
     /// The tensor's bytes within the file. The reader has checked their bounds and their number.
     pub range: Range<usize>,
-}
-
-/// A mapped file.
-#[derive(Debug)]
-struct Mapped {
-    path: PathBuf,
-    bytes: Mmap,
 }
 
 /// Where a tensor lies.
@@ -155,6 +147,24 @@ impl Checkpoint {
             hash.update(&tensor.bytes[middle..tensor.bytes.len().min(middle + SAMPLE)]);
         }
         format!("{:016x}", hash.0)
+    }
+
+    /// Fails if a file has become unreadable since it was opened, for example because another
+    /// program cut it short. What was read since then may be zeros, so whoever reads tensors asks
+    /// afterwards.
+    ///
+    /// # Errors
+    /// [`WeightsError::Changed`].
+    pub fn check(&self) -> Result<(), WeightsError> {
+        self.tensors.values().try_for_each(|stored| stored.file.check())
+    }
+
+    /// A text that differs if a file of the checkpoint has another time of change or another
+    /// length. A fingerprint samples the tensors, so that it may miss a change.
+    pub fn stamp(&self) -> String {
+        let files: BTreeMap<&Path, &str> =
+            self.tensors.values().map(|stored| (stored.file.path.as_path(), stored.file.stamp.as_str())).collect();
+        files.into_values().collect::<Vec<_>>().join(", ")
     }
 
     /// The tensor called `name`, if there is one.
@@ -330,31 +340,14 @@ fn is_shard(path: &Path) -> bool {
 type Opened = (Arc<Mapped>, Vec<Entry>);
 
 fn open_file(path: &Path) -> Result<Opened, WeightsError> {
-    let bytes = map(path)?;
+    let file = Mapped::open(path)?;
     let entries = match Format::of(path) {
-        Some(Format::Torch) => torch::read(path, &bytes)?,
-        _ => safetensors_file::read(path, &bytes)?,
+        Some(Format::Torch) => torch::read(path, &file.bytes),
+        _ => safetensors_file::read(path, &file.bytes),
     };
-    Ok((Arc::new(Mapped { path: path.into(), bytes }), entries))
-}
-
-fn map(path: &Path) -> Result<Mmap, WeightsError> {
-    let io = |source| WeightsError::io(path, source);
-    // This check comes before opening the file, because opening a named pipe would wait for a
-    // writer.
-    let metadata = std::fs::metadata(path).map_err(io)?;
-    if !metadata.is_file() {
-        return Err(WeightsError::NotAFile { path: path.into() });
-    }
-    if metadata.len() == 0 {
-        return Err(WeightsError::malformed(path, "it is empty"));
-    }
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is private to this room and read-only. Its contents may change if another
-    // program writes the file. The bytes are only read as numbers, for which every bit pattern is
-    // valid, and headers are parsed into owned values before use. A file that shrinks ends the
-    // process (see the room's documentation).
-    unsafe { Mmap::map(&file) }.map_err(io)
+    // A file that is cut right now reads as zeros, which says less than the reason.
+    file.check()?;
+    Ok((Arc::new(file), entries?))
 }
 
 /// Opens every shard that the index names, and checks that each shard holds its tensors.

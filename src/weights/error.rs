@@ -48,6 +48,12 @@ pub enum WeightsError {
         /// What is wrong.
         problem: String,
     },
+    /// A file that was opened cannot be read to its end any more.
+    #[error("{} has changed while it was read, or its drive is gone; wait until it is complete, then run again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is well formed, but uses something that is not supported.
     #[error("{}: {what}", path.display())]
     Unsupported {

@@ -9,9 +9,8 @@
 //! allocated by the size of the data that is in the file, never by the size that a header claims. A
 //! pickle is read as data and never runs code.
 //!
-//! **A file that another program truncates while it is mapped** ends the process. The system
-//! answers a read beyond the new end with SIGBUS (Unix) or an in-page exception (Windows, which
-//! usually forbids the truncation instead). No program that maps files can prevent this. Opening a
+//! **A file that another program truncates while it is mapped** reads as zeros from there on.
+//! [`Checkpoint::check`] then fails, and whoever reads tensors asks it afterwards. Opening a
 //! checkpoint checks that every tensor lies inside its file, so a file that was already cut short
 //! (by an interrupted download) is an ordinary error.
 
@@ -19,6 +18,7 @@ mod bytes;
 mod checkpoint;
 mod dtype;
 mod error;
+mod mapped;
 mod safetensors_file;
 mod tensor;
 mod torch;

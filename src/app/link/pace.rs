@@ -28,7 +28,7 @@ impl Pace {
     /// A frame is drawn now.
     pub fn frame(&mut self, now: Instant, busy: bool) {
         if let Some(line) = self.count(now, busy).filter(|_| self.on) {
-            eprintln!("{line}");
+            tell(format_args!("{line}"));
         }
     }
 
@@ -58,9 +58,15 @@ impl Pace {
     /// The engine has answered.
     pub fn answered(&mut self) {
         if let Some((what, since)) = self.asked.take().filter(|_| self.on) {
-            eprintln!("pace: {what} answered after {} ms", since.elapsed().as_millis());
+            tell(format_args!("pace: {what} answered after {} ms", since.elapsed().as_millis()));
         }
     }
+}
+
+/// Prints a line to the standard error, if anybody reads it.
+fn tell(line: std::fmt::Arguments) {
+    use std::io::Write;
+    writeln!(std::io::stderr().lock(), "{line}").ok();
 }
 
 #[cfg(test)]

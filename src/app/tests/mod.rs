@@ -46,7 +46,7 @@ pub static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
 
 pub fn options() -> Options {
     let open_engine = Arc::new(|| Err(anyhow::anyhow!("there is no GPU in this test")));
-    Options { open_engine, choose: system_dialogs(), demo_model: None, capture: None, demo_capture: None }
+    Options { open_engine, choose: system_dialogs(), demo_model: None, model: None, capture: None, demo_capture: None }
 }
 
 /// An empty window.

@@ -139,6 +139,7 @@ fn comparison() -> StrategyComparison {
         },
         scheduler: "unipc".into(),
         known_prompts: Vec::new(),
+        command: Vec::new(),
         part: None,
         strategies,
     };

@@ -60,8 +60,8 @@ pub(super) fn record(so_far: &Capture, record: &Record) -> Checked {
     }
 }
 
-/// Drops measurements of a step that are not finite. Version 0.1.0 recorded such steps where weights
-/// were broken.
+/// Drops measurements of a step that are not finite. Version 0.1.0 recorded such steps where
+/// weights were broken.
 pub(super) fn mend(record: &mut Record) {
     fn finite(value: &mut Option<f64>) {
         *value = value.filter(|value| value.is_finite());

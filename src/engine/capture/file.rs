@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -14,6 +14,7 @@ use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
 use super::{Capture, Record};
+use crate::media::target;
 
 /// First bytes of a capture. They are not text, and a program that translates line ends changes
 /// them, so such damage is noticed.
@@ -46,6 +47,9 @@ pub enum CaptureError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Another run records under the same name.
+    #[error("{} is being written by another run; choose another name", .0.display())]
+    InUse(PathBuf),
     /// The file is not a capture.
     #[error("{} is no capture of ditscope", .0.display())]
     Foreign(PathBuf),
@@ -115,22 +119,25 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a file.
+    /// Starts a file. If `path` is a link, its target is written.
     ///
     /// # Errors
-    /// [`CaptureError::Io`].
+    /// [`CaptureError::Io`]; [`CaptureError::InUse`] while another run records under this name.
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
+        let path =
+            &target(path).map_err(|error| CaptureError::Io { path: path.into(), source: io::Error::other(error) })?;
+        let partial = path.with_added_extension("partial");
         let start = || {
-            let mut file = BufWriter::new(File::create(&partial)?);
+            let mut file = BufWriter::new(claim(&partial)?);
             file.write_all(&MAGIC)?;
             file.write_all(&VERSION.to_le_bytes())?;
             file.flush()?;
             Ok(file)
         };
-        let file = start().map_err(|source| CaptureError::Io { path: partial.clone(), source })?;
+        let file = start().map_err(|source: io::Error| match source.kind() {
+            io::ErrorKind::WouldBlock => CaptureError::InUse(partial.clone()),
+            _ => CaptureError::Io { path: partial.clone(), source },
+        })?;
         Ok(Self { path: path.into(), partial, file, unpacked: 0, described: false })
     }
 
@@ -194,6 +201,42 @@ impl Writer {
         };
         done().map_err(|source| CaptureError::Io { path: path.clone(), source })
     }
+}
+
+/// A new file at `path` that no other program writes. A file that a program left behind when it
+/// ended is replaced.
+#[cfg(not(windows))]
+fn claim(path: &Path) -> io::Result<File> {
+    let create = || File::options().write(true).create_new(true).open(path);
+    let file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // The lock of a running program is held until its file has the final name.
+            match File::options().write(true).open(path)?.try_lock() {
+                Err(std::fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+                // Some network drives know no locks.
+                Err(std::fs::TryLockError::Error(_)) | Ok(()) => {}
+            }
+            std::fs::remove_file(path)?;
+            create()?
+        }
+        created => created?,
+    };
+    file.try_lock().ok();
+    Ok(file)
+}
+
+/// A new file at `path` that no other program writes, though others may read it. A lock would also
+/// keep readers out.
+#[cfg(windows)]
+fn claim(path: &Path) -> io::Result<File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    const SHARE_READ: u32 = 1;
+    const SHARING_VIOLATION: i32 = 32;
+    let open = File::options().write(true).create(true).truncate(true).share_mode(SHARE_READ).open(path);
+    open.map_err(|error| match error.raw_os_error() {
+        Some(SHARING_VIOLATION) => io::ErrorKind::WouldBlock.into(),
+        _ => error,
+    })
 }
 
 /// A record's compressed bytes, and its number of bytes before compression.

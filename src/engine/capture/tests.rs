@@ -223,7 +223,8 @@ fn records_that_do_not_fit_the_run_are_not_let_in() {
     }
 }
 
-/// Version 0.1.0 recorded the steps of broken weights. They open, without the numbers that are none.
+/// Version 0.1.0 recorded the steps of broken weights. They open, without the numbers that are
+/// none.
 #[test]
 fn measurements_that_are_no_numbers_are_dropped() {
     let (mut broken, mut expected) = (small(), small());
@@ -241,6 +242,24 @@ fn measurements_that_are_no_numbers_are_dropped() {
     save(&path, &broken).unwrap();
     let loaded = open(&path).unwrap();
     assert_eq!((loaded.capture, loaded.damage), (expected, None));
+}
+
+/// Two runs under one name: the second is refused, and the first is whole. What a run left behind
+/// when it was killed is replaced.
+#[test]
+fn a_name_belongs_to_one_run_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.capture");
+    std::fs::write(path.with_added_extension("partial"), "left behind").unwrap();
+    let mut first = Writer::create(&path).unwrap();
+    for record in small().records() {
+        assert!(matches!(Writer::create(&path), Err(CaptureError::InUse(_))));
+        first.write(&record).unwrap();
+    }
+    first.finish().unwrap();
+    assert_eq!(open(&path).unwrap().capture, small());
+    Writer::create(&path).unwrap();
+    assert_eq!(open(&path).unwrap().capture, small(), "the name is free, and the file is not touched");
 }
 
 #[test]

@@ -126,11 +126,13 @@ impl Model for WanModel {
     }
 
     fn encoder_key(&self) -> String {
-        format!("{} {:?}", self.text_encoder.weights.fingerprint(), self.files.tokenizer)
+        let weights = &self.text_encoder.weights;
+        format!("{} {} {:?}", weights.fingerprint(), weights.stamp(), self.files.tokenizer)
     }
 
     fn transformer_key(&self) -> String {
-        format!("{} {:?}", self.transformer.weights.fingerprint(), self.transformer.config)
+        let weights = &self.transformer.weights;
+        format!("{} {} {:?}", weights.fingerprint(), weights.stamp(), self.transformer.config)
     }
 
     fn blocks(&self) -> usize {
@@ -219,7 +221,9 @@ impl Model for WanModel {
         let width = self.transformer.config.text_dim;
         // The valid rows, and one that stands for all padding.
         let features = |values: Vec<f32>| Features { rows: values.len() / width + 1, values: values.into() };
-        Ok(encoder.encode(cx, &prompts)?.into_iter().map(features).collect())
+        let encoded = encoder.encode(cx, &prompts);
+        self.text_encoder.weights.check()?;
+        Ok(encoded?.into_iter().map(features).collect())
     }
 
     fn subject_rows(&self, condition: &Condition) -> Result<Vec<u32>> {
@@ -232,11 +236,15 @@ impl Model for WanModel {
     }
 
     fn load_transformer(&self, gpu: &Gpu) -> Result<Arc<dyn Transformer>> {
-        Ok(Arc::new(WanTransformer::load(gpu, &self.transformer.config, &self.transformer.weights)?))
+        let loaded = WanTransformer::load(gpu, &self.transformer.config, &self.transformer.weights);
+        self.transformer.weights.check()?;
+        Ok(Arc::new(loaded?))
     }
 
     fn load_decoder(&self, gpu: &Gpu) -> Result<Box<dyn Decoder>> {
-        Ok(Box::new(Vae::load_decoder(gpu, &self.vae.weights, &self.vae.config)?))
+        let loaded = Vae::load_decoder(gpu, &self.vae.weights, &self.vae.config);
+        self.vae.weights.check()?;
+        Ok(Box::new(loaded?))
     }
 }
 

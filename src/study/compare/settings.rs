@@ -33,6 +33,10 @@ pub struct Settings {
     /// The part of a larger comparison. `None` for a whole comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// The options of the command that began the comparison, for resuming it. Empty where nobody
+    /// typed a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
     /// The strategies.
     pub strategies: Vec<Entry>,
 }
@@ -51,7 +55,7 @@ pub struct Entry {
 }
 
 /// Settings that change no figure of a comparison. Files of earlier versions lack them.
-const NOT_COMPARED: [&str; 2] = ["fps", "seed"];
+const NOT_COMPARED: [&str; 3] = ["fps", "seed", "command"];
 
 /// Reads the settings of the clips. Earlier versions stored the width and height as `size`.
 fn clip_of<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ClipSettings, D::Error> {
@@ -87,6 +91,7 @@ impl Settings {
             scheduler: facts.scheduler.clone(),
             known_prompts: Vec::new(),
             part: None,
+            command: Vec::new(),
             strategies: Vec::new(),
         }
     }
@@ -106,6 +111,7 @@ impl Settings {
     pub fn go_on_with(&mut self, before: Self, has_rows: bool) -> Result<(), StudyError> {
         self.strategies.clone_from(&before.strategies);
         self.known_prompts.clone_from(&before.known_prompts);
+        self.command.clone_from(&before.command);
         let mut comparable = before;
         if !has_rows {
             (comparable.adapter, comparable.driver) = (self.adapter.clone(), self.driver.clone());

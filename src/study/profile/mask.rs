@@ -27,7 +27,8 @@ impl Default for MaskSource {
 
 impl MaskSource {
     /// Checks that masks will exist, before anything runs. Fails for a file that is unreadable or
-    /// shows no mask, for a file with more than one clip, and for a prompt without a subject.
+    /// shows no mask, for a file with more than one clip, for a prompt without a subject, and for
+    /// motion in a single frame.
     pub(super) fn check(&self, prompts: &[String], seeds: u64, grid: [usize; 3]) -> Result<(), StudyError> {
         match self {
             Self::File(_) if prompts.len() as u64 * seeds > 1 => {
@@ -46,6 +47,10 @@ impl MaskSource {
                     Err(StudyError::Request(message))
                 }
             },
+            Self::Estimated(Estimator::Motion) if grid[0] < 2 => {
+                let message = "nothing moves in a single frame: ask for 5 frames or more, or for another --mask";
+                Err(StudyError::Request(message.into()))
+            }
             Self::Estimated(_) => Ok(()),
         }
     }

@@ -118,6 +118,12 @@ impl<'a> Measured<'a> {
         }
     }
 
+    /// The profile of the runs so far, without calibration.
+    pub fn so_far(&self) -> Result<Profile, StudyError> {
+        let nothing = || StudyError::Failed("nothing was profiled".into());
+        Ok(self.recorder.clone().ok_or_else(nothing)?.finish()?.0)
+    }
+
     /// Returns the profile without calibration, the maps for figures, the references of the trials,
     /// and the part of the calibration that follows from the measured runs.
     pub fn finish(self) -> Result<(Profile, KeptMaps, Vec<Reference>, Calibration), StudyError> {

@@ -27,6 +27,7 @@ fn settings() -> Settings {
         },
         scheduler: "unipc".into(),
         known_prompts: vec!["a dog".into()],
+        command: Vec::new(),
         part: None,
         strategies: vec![entry("one", Some(2.0)), entry("two", None)],
     }
