@@ -144,7 +144,7 @@ fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<
     }
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     let profiled = |attention| GenerateRequest {
-        observe: Observe { attention: Some(attention), changes: true, times: false },
+        observe: Observe::default().with_attention(attention).with_changes(),
         ..request.clone()
     };
     // All steps after the first are reused, so the fastest step is a reused one.

@@ -18,6 +18,7 @@ mod screenshot;
 pub mod shaders;
 mod sheet;
 mod strategy;
+mod typed;
 #[cfg(feature = "window")]
 mod window;
 
@@ -113,10 +114,7 @@ struct WrongUse(String);
 pub fn main() -> ExitCode {
     let result = match std::env::args_os().nth(1).and_then(|first| mistyped(&first)) {
         Some(wrong) => Err(wrong.into()),
-        None => {
-            let matches = Cli::command().get_matches();
-            Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| run(cli, &matches))
-        }
+        None => parsed().and_then(|matches| run(Cli::from_arg_matches(&matches)?, &matches)),
     };
     match (result, print::end()) {
         (Ok(()), None) => ExitCode::SUCCESS,
@@ -138,9 +136,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line. A run that goes on takes its options from its capture.
+fn parsed() -> anyhow::Result<ArgMatches> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    Ok(generate::resumed(&arguments)?.unwrap_or_else(|| Cli::command().get_matches_from(arguments)))
+}
+
 fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     match cli.command {
-        Some(Command::Generate(args)) => generate::run(&args),
+        Some(Command::Generate(args)) => generate::run(&args, matches),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Compare(args)) => compare::run(*args, matches),

@@ -62,6 +62,9 @@ pub struct RunInfo {
     /// Relative changes of TeaCache's two signals (time embedding, time projection) from each step
     /// to the next, if the run measures changes. The first step's are 0.
     pub signal_changes: Vec<[f64; 2]>,
+    /// The options of the command that began the run. Empty where nobody typed a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// Reads a clip's settings. Older captures lack the requested number of steps, which becomes 0.
@@ -214,6 +217,21 @@ pub struct StepRecord {
     pub memory: u64,
     /// GPU memory of stored deltas, in bytes.
     pub delta_memory: u64,
+    /// What a later run needs to go on after this step, if the run kept it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StepState>,
+}
+
+/// What a later run needs to go on after a step. The solver's history follows from the states of all
+/// steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// The guided velocity, `[channels, frames, height, width]`.
+    #[serde(with = "super::compact::floats")]
+    pub velocity: Vec<f32>,
+    /// The velocity minus its forecast, where the plan corrects the steps before. Empty elsewhere.
+    #[serde(default, with = "super::compact::floats")]
+    pub surprise: Vec<f32>,
 }
 
 impl StepRecord {

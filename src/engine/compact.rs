@@ -1,5 +1,5 @@
-//! Compact forms of a capture's large fields for serde: frames as byte strings, and maps as byte
-//! strings in half precision.
+//! Compact forms of a capture's large fields for serde: frames and numbers as byte strings, and maps
+//! as byte strings in half precision.
 
 /// The form of frames of bytes.
 pub mod byte_frames {
@@ -38,6 +38,24 @@ pub mod byte_frames {
             }
             Ok(frames)
         }
+    }
+}
+
+/// The form of values in full precision, with four bytes each, little-endian.
+pub mod floats {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// Writes the values as one byte string.
+    pub fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        serde_bytes::ByteBuf::from(bytes).serialize(to)
+    }
+
+    /// Reads values.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(from).map_err(D::Error::custom)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
 }
 

@@ -135,6 +135,11 @@ impl<'a> Denoiser<'a> {
         Ok(Self { run, blocks, guidance, cond, uncond, probes: Probes::default(), last_velocity: None })
     }
 
+    /// Takes over the guided velocity of a step that an earlier run computed.
+    pub fn take_over(&mut self, velocity: &[f32]) {
+        self.last_velocity = Some(velocity.to_vec());
+    }
+
     /// Computes the guided velocity for a sample as the strategy decides.
     pub fn step(
         &mut self,

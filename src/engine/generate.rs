@@ -19,8 +19,9 @@ use super::kept::Kept;
 use super::meter::{distance, size};
 use super::open_model::OpenModel;
 use super::outbox::Outbox;
+use super::replay;
 use super::{
-    Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
+    Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone, StepRecord, StepState,
     estimate_masks,
 };
 
@@ -203,6 +204,8 @@ impl Job<'_> {
         let signal_changes = self.both_signals(run.as_ref())?;
         let rows = features.first().map_or(0, |features| features.rows);
         let info = RunInfo { signal_changes, ..self.run_info(setup, rows, expected.clone()) };
+        let earlier = self.request.earlier.as_ref();
+        earlier.map_or(Ok(()), |earlier| replay::check(&earlier.run, &info))?;
         self.report(Event::Started(Box::new(info)))?;
         // Warnings come before the work, which may take hours.
         let config = &self.request.strategy;
@@ -215,10 +218,27 @@ impl Job<'_> {
         let mut sampler = CpuSampler::new(scheduler, initial);
         let (mut plans, mut latent_step) = (Vec::with_capacity(steps), None);
         let mut paid = MeanPaid::new(model.geometry.tokens());
+        let taken_over = earlier.map_or(0, |earlier| replay::taken_over(&earlier.steps, &expected, depth));
+        self.warn(earlier.filter(|_| taken_over == 0).map(|_| replay::ANEW.into()))?;
         for step in 0..steps {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
             let before = sampler.sample().to_vec();
+            if let Some((record, state)) = self.earlier(step).filter(|_| step < taken_over) {
+                let correction = record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
+                if let Some(correction) = correction {
+                    sampler.correct(&correction.shares, &state.surprise)?;
+                }
+                sampler.step(&state.velocity)?;
+                denoiser.take_over(&state.velocity);
+                let latents = sampler.sample().to_vec();
+                latent_step = Some(distance(&latents, &before));
+                plans.extend(record.plan.clone());
+                paid.add(step, steps, record);
+                let done = StepDone { steps, record: record.clone(), latents, residual: None };
+                self.report(Event::Step(Box::new(done)))?;
+                continue;
+            }
             let mut predicted = match denoiser.step(&mut self.cx, strategy.as_mut(), &now, &before) {
                 Err(EngineError::NotFinite(found)) => {
                     let at = (step, found.branch.unwrap_or(0), blocks);
@@ -241,6 +261,10 @@ impl Job<'_> {
             predicted.record.preview = Some(setup.preview.frames(&x0, shape));
             predicted.record.memory = self.gpu.memory().used;
             predicted.record.kernels = self.kernel_records()?;
+            if self.request.observe.state {
+                let surprise = predicted.surprise.unwrap_or_default();
+                predicted.record.state = Some(StepState { velocity: predicted.velocity, surprise });
+            }
             predicted.record.seconds = watch.seconds();
             plans.extend(predicted.record.plan.clone());
             paid.add(step, steps, &predicted.record);
@@ -259,6 +283,12 @@ impl Job<'_> {
             }
         }
         Ok(Latents { shape, values: latents })
+    }
+
+    /// A step of an earlier run.
+    fn earlier(&self, step: usize) -> Option<(&StepRecord, &StepState)> {
+        let record = self.request.earlier.as_ref()?.steps.get(step)?;
+        Some((record, record.state.as_ref()?))
     }
 
     /// Reports a warning, if there is one.
@@ -316,6 +346,7 @@ impl Job<'_> {
             latent_shape: model.geometry.latent_shape,
             cost: Some(model.cost(condition_rows)),
             signal_changes: Vec::new(),
+            command: Vec::new(),
         }
     }
 

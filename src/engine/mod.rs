@@ -23,6 +23,7 @@ mod meter;
 mod open_model;
 mod outbox;
 mod preview;
+mod replay;
 mod request;
 mod request_info;
 
@@ -43,7 +44,7 @@ pub use crate::model::family::{Condition, Latents};
 pub use crate::model::subject_of;
 pub use crate::ops::Received;
 pub use crate::sampling::{ClipSettings, SchedulerChoice, limits};
-pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
+pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord, StepState};
 pub use control::Control;
 pub use defaults::clip_settings_of;
 pub use error::EngineError;

@@ -1,6 +1,7 @@
 //! The request for a generation.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::caching::StrategyConfig;
 use crate::model::family::{Condition, Latents, SamplerDefaults};
@@ -8,7 +9,7 @@ use crate::ops::Received;
 use crate::sampling::limits::MOST_FPS;
 use crate::sampling::{ClipSettings, Euler, Grid, Schedule, Scheduler, SchedulerChoice, UniPc};
 
-use super::{EngineError, clip_settings_of};
+use super::{Capture, EngineError, clip_settings_of};
 
 /// The measurements of a run. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Observe {
     pub changes: bool,
     /// GPU time of every block. The job waits for the GPU after each block, which costs some speed.
     pub times: bool,
+    /// What a later run needs to go on after each step: one value a latent, or two where the plan
+    /// corrects.
+    pub state: bool,
 }
 
 impl Observe {
@@ -35,6 +39,12 @@ impl Observe {
     #[must_use]
     pub fn with_changes(self) -> Self {
         Self { changes: true, ..self }
+    }
+
+    /// Also keeps what a later run needs to go on.
+    #[must_use]
+    pub fn with_state(self) -> Self {
+        Self { state: true, ..self }
     }
 
     /// Also measures GPU time of every block.
@@ -66,6 +76,9 @@ pub struct GenerateRequest {
     pub strategy: StrategyConfig,
     /// The measurements.
     pub observe: Observe,
+    /// An interrupted run of the same request, whose steps have states. The job takes its steps over
+    /// and goes on: the clip is the same.
+    pub earlier: Option<Arc<Capture>>,
 }
 
 impl GenerateRequest {
@@ -84,6 +97,7 @@ impl GenerateRequest {
             latents: None,
             strategy: StrategyConfig::off(),
             observe: Observe::default(),
+            earlier: None,
         })
     }
 

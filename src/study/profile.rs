@@ -185,7 +185,7 @@ impl ProfileStudy {
             Queries::Exact => Received::Exact,
             Queries::Sampled(count) => Received::Sampled(count),
         });
-        let observe = Observe { attention, changes: true, times: false };
+        let observe = Observe { attention, changes: true, ..Observe::default() };
         let strategy = StrategyConfig::off();
         GenerateRequest { strategy, observe, ..self.request.with_prompt(&self.prompts[prompt], seed) }
     }

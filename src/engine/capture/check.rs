@@ -3,6 +3,8 @@
 
 use crate::sampling::limits::{LARGEST_STORED_SIDE, MOST_BLOCKS, MOST_FRAMES, MOST_STORED_STEPS};
 
+use crate::ops::all_finite;
+
 use super::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord};
 
 const MOST_TOKENS: usize = 1 << 24;
@@ -89,6 +91,12 @@ fn step(so_far: &Capture, step: &StepRecord) -> Checked {
     blocks(run, &step.cond)?;
     blocks(run, &step.uncond)?;
     step.preview.iter().try_for_each(frames)?;
+    let latents = product(&run.latent_shape, usize::MAX).unwrap_or(0);
+    let whole = |values: &[f32]| values.len() == latents && all_finite(values);
+    let fits = step.state.as_ref().is_none_or(|state| {
+        whole(&state.velocity) && (state.surprise.is_empty() || whole(&state.surprise))
+    });
+    ensure(fits, || format!("the state of step {number} does not fit the run"))?;
     let times = step.kernels.iter().all(|kernel| positive(kernel.seconds) && positive(kernel.flops));
     ensure(times && step.kernels.len() <= MOST_ENTRIES, || format!("the kernels of step {number} make no sense"))
 }

@@ -308,7 +308,9 @@ impl Form {
                 changes: self.changes,
                 times: self.times,
                 attention: self.attention.then_some(Received::Sampled(256)),
+                state: false,
             },
+            earlier: None,
         }
     }
 }
