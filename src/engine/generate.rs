@@ -21,8 +21,8 @@ use super::open_model::OpenModel;
 use super::outbox::Outbox;
 use super::replay;
 use super::{
-    Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone, StepRecord, StepState,
-    estimate_masks,
+    Control, EngineError, Event, GenerateRequest, Generated, MeanPaid, PreviewMap, Seconds, Stage, StepDone,
+    StepRecord, StepState, estimate_masks,
 };
 
 type Result<T> = std::result::Result<T, EngineError>;

@@ -48,7 +48,8 @@ pub(super) fn taken_over(done: &[StepRecord], plans: &[StepPlan], depth: usize) 
         BranchPlan::Blocks(segments) => segments.iter().any(|segment| wanted(&segment.action)),
         BranchPlan::Output(..) => false,
     };
-    let from_deltas = |plan: &StepPlan| plan.correction.is_some() || branches(plan).iter().any(|branch| any(branch, &reuses));
+    let from_deltas =
+        |plan: &StepPlan| plan.correction.is_some() || branches(plan).iter().any(|branch| any(branch, &reuses));
     let outputs = |plan: &StepPlan| {
         let of = |branch: &BranchPlan| match branch {
             BranchPlan::Output(_, forecast) => Forecast::depth(forecast),

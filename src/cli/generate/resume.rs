@@ -59,14 +59,16 @@ pub(crate) fn completed(arguments: &[OsString]) -> anyhow::Result<Option<ArgMatc
     let rest = remembered.iter().position(|argument| argument == typed::REST).unwrap_or(remembered.len());
     let (options, rest) = remembered.split_at(rest);
     let rest = rest.iter().filter(|_| !whole).map(OsString::from);
-    let all = beginning.iter().cloned().chain(options.iter().map(OsString::from)).chain(given.iter().cloned()).chain(rest);
+    let all =
+        beginning.iter().cloned().chain(options.iter().map(OsString::from)).chain(given.iter().cloned()).chain(rest);
     Ok(Some(parser.get_matches_from(all)))
 }
 
 /// The interrupted run, and the place to which its file is moved until the run has ended.
 pub(super) struct Earlier {
     pub capture: Arc<Capture>,
-    moved: Option<PathBuf>,
+    /// The partial file, and where it is now.
+    moved: Option<[PathBuf; 2]>,
 }
 
 impl Earlier {
@@ -77,18 +79,28 @@ impl Earlier {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let capture = Arc::new(file::open(path)?.capture);
         let partial = path.extension() == Some(OsStr::new("partial"));
-        let moved = partial.then(|| path.with_added_extension("before"));
-        if let Some(moved) = &moved {
-            std::fs::rename(path, moved)?;
+        let moved = partial.then(|| [path.to_owned(), path.with_added_extension("before")]);
+        if let Some([from, to]) = &moved {
+            std::fs::rename(from, to)?;
         }
         Ok(Self { capture, moved })
     }
 
     /// Removes what the finished run replaces.
-    pub fn remove(self) {
-        if let Some(moved) = self.moved {
+    pub fn remove(mut self) {
+        if let Some([_, now]) = self.moved.take() {
             // A file that stays does no harm.
-            std::fs::remove_file(moved).ok();
+            std::fs::remove_file(now).ok();
+        }
+    }
+}
+
+impl Drop for Earlier {
+    /// Gives the file its name back, if the new run has recorded nothing under it.
+    fn drop(&mut self) {
+        if let Some([before, now]) = self.moved.take().filter(|[before, _]| !before.exists()) {
+            // The file can be gone on with under either name.
+            std::fs::rename(now, before).ok();
         }
     }
 }

@@ -93,9 +93,10 @@ fn step(so_far: &Capture, step: &StepRecord) -> Checked {
     step.preview.iter().try_for_each(frames)?;
     let latents = product(&run.latent_shape, usize::MAX).unwrap_or(0);
     let whole = |values: &[f32]| values.len() == latents && all_finite(values);
-    let fits = step.state.as_ref().is_none_or(|state| {
-        whole(&state.velocity) && (state.surprise.is_empty() || whole(&state.surprise))
-    });
+    let fits = step
+        .state
+        .as_ref()
+        .is_none_or(|state| whole(&state.velocity) && (state.surprise.is_empty() || whole(&state.surprise)));
     ensure(fits, || format!("the state of step {number} does not fit the run"))?;
     let times = step.kernels.iter().all(|kernel| positive(kernel.seconds) && positive(kernel.flops));
     ensure(times && step.kernels.len() <= MOST_ENTRIES, || format!("the kernels of step {number} make no sense"))
