@@ -253,7 +253,7 @@ impl Job<'_> {
             }
             let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
-            if !all_finite(&latents) || !all_finite(&predicted.velocity) {
+            if !all_finite(&latents) {
                 let found = NotFinite::of(Stage::Denoise, "the latents after the step");
                 return Err(self.broken(NotFinite { step: Some([step, steps]), ..found }));
             }

@@ -6,8 +6,15 @@ use super::Changes;
 
 /// Whether no value is NaN or infinite.
 pub fn all_finite(values: &[f32]) -> bool {
-    // Without an early end in a part, the compiler checks many values at once.
-    values.chunks(4096).all(|part| part.iter().fold(true, |finite, value| finite & value.is_finite()))
+    /// The compiler sums so many values at once.
+    const LANES: usize = 16;
+    let (parts, rest) = values.as_chunks::<LANES>();
+    // A product with zero is zero, or NaN for a value that is not finite. Sums keep NaN.
+    let mut sums = [0.0; LANES];
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value * 0.0);
+    }
+    sums.iter().chain(rest).all(|value| value.is_finite())
 }
 
 /// Notes in a traced stream whether an f32 tensor is finite at this point of the work. Does nothing
@@ -39,6 +46,22 @@ pub fn first_not_finite(cx: &mut Stream) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    /// The cost of a check, to be compared with the time of a step: three checks a step with
+    /// guidance, two without.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost() {
+        for (clip, count) in [("64x64, 17 frames", 16 * 5 * 8 * 8), ("832x480, 81 frames", 16 * 21 * 60 * 104)] {
+            let values = vec![0.5; count];
+            let time = || {
+                let start = std::time::Instant::now();
+                assert!(super::all_finite(std::hint::black_box(&values)));
+                start.elapsed()
+            };
+            println!("latents of {clip}: {:?}", (0..300).map(|_| time()).min().unwrap_or_default());
+        }
+    }
+
     use super::*;
     use crate::gpu::StreamOptions;
     use crate::ops::testing::gpu;
