@@ -316,8 +316,8 @@ fn keep_in(folder: &Path, path: &Path, clip: &Clip, settings: &str) -> Option<Pa
     let plain: PathBuf = path.components().collect();
     let stem = plain.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let end = match Format::of(path) {
-        Ok(Format::Folder) | Err(_) => "png".into(),
-        Ok(_) => path.extension().unwrap_or_default().to_string_lossy().into_owned(),
+        Ok(None) | Err(_) => "png".into(),
+        Ok(Some(_)) => path.extension().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let places = (0..1000).map(|number| folder.join(format!("ditscope-{stem}-{number}.{end}")));
     let place = places.into_iter().find(|place| !place.exists())?;
