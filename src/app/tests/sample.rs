@@ -153,6 +153,7 @@ fn record(step: usize, plan: StepPlan) -> StepRecord {
         ],
         memory: 388 << 20,
         delta_memory: (computed as u64) << 20,
+        state: None,
     }
 }
 
