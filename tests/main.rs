@@ -10,7 +10,6 @@ mod engine;
 mod examples;
 mod family;
 mod faults;
-mod fuzz;
 mod golden;
 mod interruptions;
 mod masks;
