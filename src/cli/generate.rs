@@ -76,7 +76,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Let --capture hold what `generate --resume` needs to go on: 4 bytes a latent value and step,
-    /// twice as much with a strategy that corrects (0.4 to 0.8 GB for 81 frames at 480p in 50 steps)
+    /// twice as much with a strategy that corrects (0.4 to 0.8 GB for 81 frames at 480p in 50
+    /// steps)
     #[arg(long, requires = "capture")]
     resumable: bool,
     /// Go on with an interrupted run that was recorded with --resumable, to the same clip. The

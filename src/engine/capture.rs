@@ -222,8 +222,8 @@ pub struct StepRecord {
     pub state: Option<StepState>,
 }
 
-/// What a later run needs to go on after a step. The solver's history follows from the states of all
-/// steps.
+/// What a later run needs to go on after a step. The solver's history follows from the states of
+/// all steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepState {
     /// The guided velocity, `[channels, frames, height, width]`.

@@ -1,5 +1,5 @@
-//! Compact forms of a capture's large fields for serde: frames and numbers as byte strings, and maps
-//! as byte strings in half precision.
+//! Compact forms of a capture's large fields for serde: frames and numbers as byte strings, and
+//! maps as byte strings in half precision.
 
 /// The form of frames of bytes.
 pub mod byte_frames {

@@ -1,8 +1,8 @@
 //! Goes on after the steps of an earlier run.
 //!
 //! A step's velocity is all that the solver needs of the model, so finished steps are replayed on
-//! the CPU. What a plan stores on the GPU is gone. If later steps reuse it, the steps that stored it
-//! are computed again, from the same latents and with the same result.
+//! the CPU. What a plan stores on the GPU is gone. If later steps reuse it, the steps that stored
+//! it are computed again, from the same latents and with the same result.
 
 use crate::caching::{Action, BranchPlan, Forecast, StepPlan};
 

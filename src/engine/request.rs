@@ -76,8 +76,8 @@ pub struct GenerateRequest {
     pub strategy: StrategyConfig,
     /// The measurements.
     pub observe: Observe,
-    /// An interrupted run of the same request, whose steps have states. The job takes its steps over
-    /// and goes on: the clip is the same.
+    /// An interrupted run of the same request, whose steps have states. The job takes its steps
+    /// over and goes on: the clip is the same.
     pub earlier: Option<Arc<Capture>>,
 }
 
