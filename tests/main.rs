@@ -15,6 +15,7 @@ mod interruptions;
 mod masks;
 mod metrics;
 mod own_rule;
+mod pages;
 mod parity;
 mod rooms;
 mod sampling;
