@@ -13,6 +13,10 @@ def add_state_argument(parser):
     parser.add_argument("--state", type=_state_folder, default=DEFAULT_STATE, help="folder for checkpoints and caches")
 
 
+def add_threads_argument(parser):
+    parser.add_argument("--threads", type=int, default=2, help="processor cores; one where others use the machine")
+
+
 def _state_folder(text):
     folder = Path(text).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +32,10 @@ def save_atomically(path, obj):
     """Saves `obj` at `path`. A reader never sees a partial file, and a crash keeps the older
     file."""
     temporary = Path(f"{path}.tmp")
-    torch.save(obj, temporary)
+    with open(temporary, "wb") as file:
+        torch.save(obj, file)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

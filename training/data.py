@@ -1,8 +1,13 @@
-"""Procedural video clips: one sprite moving over a static background.
+"""Procedural video clips: one drawn object moving over a static background.
 
 A clip is determined by an (object, background, motion) triple and a numpy generator, so a seed
-reproduces it exactly. The sprite's alpha channel is the true foreground mask, which real footage
+reproduces it exactly. The object's alpha channel is the true foreground mask, which real footage
 does not have.
+
+Everything that moves lies on the grid of the transformer's tokens, so that few different latents
+show the same object. In a clip of 128 pixels a token is 16 pixels wide. Middles are multiples of
+16 pixels, paths move 4 pixels a frame (one token a latent frame), and an object is 56 or 64 pixels
+long. Other sizes scale all of this.
 
     python training/data.py sheet.png      # a contact sheet of the data
 """
@@ -12,31 +17,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+import sprites
 
 FRAMES = 17
-EMOJI_FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
-EMOJI_FONT_SIZE = 109  # the font's only bitmap size
+SIZE = 128  # height and width of a clip by default, in pixels
 
-# name: (emoji, verb, synonyms). All sprites face left, except the rocket, which points up and
-# right.
+# name: (verb, synonyms). sprites.py draws the objects.
 OBJECTS = {
-    "cat": ("🐈", "walking", ("cat", "orange cat", "kitten")),
-    "dog": ("🐕", "walking", ("dog", "spotted dog", "puppy")),
-    "elephant": ("🐘", "walking", ("elephant", "grey elephant")),
-    "pig": ("🐖", "walking", ("pig", "pink pig")),
-    "horse": ("🐎", "running", ("horse", "brown horse")),
-    "penguin": ("🐧", "walking", ("penguin",)),
-    "fish": ("🐠", "swimming", ("fish", "yellow fish", "striped fish")),
-    "turtle": ("🐢", "crawling", ("turtle", "green turtle")),
-    "crab": ("🦀", "crawling", ("crab", "red crab")),
-    "butterfly": ("🦋", "flying", ("butterfly",)),
-    "car": ("🚗", "driving", ("car", "red car")),
-    "bus": ("🚌", "driving", ("bus", "blue bus")),
-    "helicopter": ("🚁", "flying", ("helicopter", "yellow helicopter")),
-    "rocket": ("🚀", "flying", ("rocket", "space rocket")),
-    "balloon": ("🎈", "floating", ("balloon", "red balloon")),
-    "ball": ("⚽", "rolling", ("ball", "football", "soccer ball")),
+    "cat": ("walking", ("cat", "orange cat", "kitten")),
+    "elephant": ("walking", ("elephant", "grey elephant")),
+    "turtle": ("crawling", ("turtle", "green turtle")),
+    "fish": ("swimming", ("fish", "yellow fish", "striped fish")),
+    "butterfly": ("flying", ("butterfly", "pink butterfly")),
+    "car": ("driving", ("car", "red car")),
+    "boat": ("sailing", ("boat", "sailing boat")),
+    "rocket": ("flying", ("rocket", "space rocket")),
+    "balloon": ("floating", ("balloon", "red balloon")),
+    "ball": ("rolling", ("ball", "beach ball")),
 }
 BACKGROUNDS = {
     "grass": ("on grass", "on the grass", "on a green meadow"),
@@ -59,22 +58,21 @@ MOTIONS = {
 }
 OBJECT_NAMES, BACKGROUND_NAMES, MOTION_NAMES = (list(d) for d in (OBJECTS, BACKGROUNDS, MOTIONS))
 FLYERS = {"flying", "floating"}
-HELD_OUT_FRACTION = 0.1
+HELD_OUT = 76  # number of triples that training never sees, of 480
 
 
 @dataclass
 class Clip:
     video: np.ndarray  # (frames, height, width, 3), float32 in [-1, 1]
-    mask: np.ndarray  # (frames, height, width), float32 in [0, 1]: the sprite's alpha
+    mask: np.ndarray  # (frames, height, width), float32 in [0, 1]: the object's alpha
     caption: str
     triple: tuple
 
 
 @lru_cache(maxsize=None)
 def held_out():
-    """The (object, background, motion) triples that training never sees. They are always the
-    same."""
-    rng = np.random.default_rng(2024)
+    """The (object, background, motion) triples that training never sees. They are always the same,
+    and training sees each pair (object, background), (object, motion), (background, motion)."""
     triples = [
         (o, b, m)
         for o in OBJECTS
@@ -82,8 +80,15 @@ def held_out():
         for m in MOTIONS
         if (o, b) != ("cat", "grass")  # the paper's prompt stays in the training set
     ]
-    chosen = rng.choice(len(triples), int(HELD_OUT_FRACTION * len(triples)), replace=False)
-    return frozenset(triples[i] for i in chosen)
+    np.random.default_rng(2024).shuffle(triples)
+    used, chosen = {}, []
+    while len(chosen) < HELD_OUT:  # each object, background and motion about equally often
+        best = min(triples, key=lambda t: sum(used.get((i, v), 0) * n for i, (v, n) in enumerate(zip(t, (10, 8, 6)))))
+        triples.remove(best)
+        chosen.append(tuple(str(v) for v in best))
+        for key in enumerate(chosen[-1]):
+            used[key] = used.get(key, 0) + 1
+    return frozenset(chosen)
 
 
 @lru_cache(maxsize=None)
@@ -109,7 +114,7 @@ def caption(triple, rng):
     """A caption of the triple from a random template. A few captions do not name the direction of a
     walk."""
     name, background, motion = triple
-    _, verb, synonyms = OBJECTS[name]
+    verb, synonyms = OBJECTS[name]
     noun = synonyms[0] if rng.random() < 0.6 else str(rng.choice(synonyms))
     subject = ("an " if noun[0] in "aeiou" else "a ") + noun
     place = str(rng.choice(BACKGROUNDS[background]))
@@ -131,7 +136,7 @@ def plain_caption(triple):
     """The caption for evaluation: the first template, the first words, always with the
     direction."""
     name, background, motion = triple
-    _, verb, synonyms = OBJECTS[name]
+    verb, synonyms = OBJECTS[name]
     words, keep_verb = MOTIONS[motion]
     if keep_verb and motion in ("up", "down") and verb not in FLYERS:
         verb = "moving"
@@ -226,90 +231,85 @@ def draw_background(kind, height, width, rng):
     return np.clip(img, 0, 1).astype(np.float32)
 
 
-# ---------------------------------------------------------------- sprites
+# ---------------------------------------------------------------- clips
 
 
-@lru_cache(maxsize=None)
-def _sprite(name, size, mirrored):
-    """The object's emoji with premultiplied alpha and an empty border. Its longer side has `size`
-    pixels."""
-    font = ImageFont.truetype(EMOJI_FONT, EMOJI_FONT_SIZE)
-    big = Image.new("RGBA", (170, 170))
-    ImageDraw.Draw(big).text((16, 16), OBJECTS[name][0], font=font, embedded_color=True)
-    big = big.crop(big.getbbox())
-    scale = size / max(big.size)
-    small = big.resize([max(1, round(s * scale)) for s in big.size], Image.LANCZOS)
-    if mirrored:
-        small = small.transpose(Image.FLIP_LEFT_RIGHT)
-    side = size + 2
-    out = Image.new("RGBA", (side, side))
-    out.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
-    return out.convert("RGBa")
+@dataclass
+class Poses:
+    """The object in each frame: arrays of the size, the angle, and the middle's x and y."""
+
+    size: np.ndarray
+    angle: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    mirrored: bool
 
 
-def _draw_sprite(name, mirrored, size, angle, cx, cy, height, width):
-    """The sprite at a sub-pixel centre, size and angle, premultiplied, (height, width, 4) in
-    0..255."""
-    stored = 8 * int(np.ceil(size / 8))  # few sizes are cached; bilinear scaling makes the rest
-    image = _sprite(name, stored, mirrored)
-    s = stored / size
-    cos, sin = s * np.cos(angle), s * np.sin(angle)
-    mid = image.width / 2
-    affine = (cos, sin, mid - cos * cx - sin * cy, -sin, cos, mid + sin * cx - cos * cy)
-    return np.asarray(image.transform((width, height), Image.AFFINE, affine, Image.BILINEAR))
-
-
-def _path(motion, height, width, rng):
-    """Size, angle and centre of the sprite in each frame of a random instance of the motion."""
-    unit = min(height, width)
-    t = np.linspace(0, 1, FRAMES)
-    size = np.full(FRAMES, unit * rng.uniform(0.38, 0.52))
-    angle = np.zeros(FRAMES)
-    margin = size[0] * 0.45
-    cx = np.full(FRAMES, rng.uniform(margin, width - margin))
-    cy = np.full(FRAMES, rng.uniform(max(margin, height * .3), height - margin))
-    if motion in ("left", "right", "up", "down"):
-        horizontal = motion in ("left", "right")
-        length = width if horizontal else height
-        room = length - 2 * margin
-        travel = rng.uniform(0.7, 1.0) * min(room, unit * 0.75)
-        start = margin + rng.uniform(0, room - travel)
-        line = start + travel * (t if motion in ("right", "down") else 1 - t)
-        cx, cy = (line, cy) if horizontal else (cx, line)
-    elif motion == "spin":
-        angle = rng.choice((-1, 1)) * 2 * np.pi * rng.uniform(0.6, 1.1) * t
-    elif motion == "grow":
-        size = unit * rng.uniform(0.18, 0.24) * (rng.uniform(2.4, 3.0) ** t)
-        margin = size[-1] * 0.45
-        cx = np.full(FRAMES, rng.uniform(min(margin, width / 2), max(width - margin, width / 2)))
-        cy = np.full(FRAMES, rng.uniform(min(margin, height / 2), max(height - margin, height / 2)))
-    return size, angle, cx, cy
-
-
-# The turn of the rocket, which points up and right, in radians clockwise on the screen.
+# The turn of the rocket, whose drawing points up and right, in radians clockwise on the screen.
 _ROCKET_TURN = {"left": -0.75 * np.pi, "right": 0.25 * np.pi, "up": -0.25 * np.pi, "down": 0.75 * np.pi}
 
 
-def make_clip(triple, rng, height=64, width=64):
+def rocket_turn(motion):
+    """The rocket's angle. It points up unless its motion has a direction."""
+    return _ROCKET_TURN.get(motion, _ROCKET_TURN["up"])
+
+
+def sizes_of(motion, unit):
+    """The lengths that an object can have in the middle frame of a motion, in pixels of a frame whose
+    shorter side is `unit`."""
+    full = [unit * 7 / 16, unit / 2]
+    return [s * 0.5**0.5 for s in full] if motion == "grow" else full
+
+
+def _path(name, motion, height, width, rng):
+    """The poses of a random instance of the motion."""
+    unit = min(height, width)
+    t = np.linspace(0, 1, FRAMES)
+    size = np.full(FRAMES, sizes_of("left", unit)[rng.integers(2)])
+    angle = np.zeros(FRAMES)
+    mirrored = motion == "right"
+    step = unit / 8  # the grid
+
+    def on_grid(length, low=0.25):
+        """A middle on the grid at which an object of half of the frame is wholly visible."""
+        places = np.arange(np.ceil(low * length / step), np.floor((length - unit / 4) / step) + 1)
+        return np.full(FRAMES, step * rng.choice(places))
+
+    x, y = on_grid(width), on_grid(height, 0.5 if motion in ("left", "right") else 0.25)
+    if motion in ("left", "right", "up", "down"):
+        length = width if motion in ("left", "right") else height
+        first = unit / 4 + step * rng.integers((length - unit) // step + 1)
+        line = first + unit / 2 * (t if motion in ("right", "down") else 1 - t)
+        x, y = (line, y) if motion in ("left", "right") else (x, line)
+    elif motion == "spin":
+        angle = 2 * np.pi * t
+    elif motion == "grow":
+        size = size * 0.5 ** (1 - t)
+    if motion in ("up", "down", "grow"):
+        mirrored = bool(rng.random() < 0.5)
+    if name == "rocket":
+        mirrored = False
+        angle = angle + rocket_turn(motion)
+    return Poses(size, angle, x, y, mirrored)
+
+
+def make_clip(triple, rng, height=SIZE, width=SIZE):
     """Draws a clip of the triple. The result depends only on the triple, the state of rng and the
     size."""
     name, background, motion = triple
     text = caption(triple, rng)
     back = draw_background(background, height, width, rng)
-    size, angle, cx, cy = _path(motion, height, width, rng)
-    mirrored = motion == "right" or (motion not in ("left", "right") and rng.random() < 0.5)
-    if name == "rocket":
-        mirrored = False
-        angle = angle + _ROCKET_TURN.get(motion, -0.25 * np.pi)
+    poses = _path(name, motion, height, width, rng)
     layers = np.stack([
-        _draw_sprite(name, mirrored, *pose, height, width) for pose in zip(size, angle, cx, cy)
-    ]).astype(np.float32) * np.float32(1 / 255)
+        sprites.place(name, poses.mirrored, *pose, height, width)
+        for pose in zip(poses.size, poses.angle, poses.x, poses.y)
+    ])
     alpha = layers[..., 3]
     video = back * (1 - alpha[..., None]) + layers[..., :3]
     return Clip(video * 2 - 1, alpha, text, triple)
 
 
-def random_clip(rng, height=64, width=64):
+def random_clip(rng, height=SIZE, width=SIZE):
     """A clip of a random training triple."""
     triples = training_triples()
     return make_clip(triples[rng.integers(len(triples))], rng, height, width)

@@ -249,9 +249,10 @@ class DiT(nn.Module):
             self._ropes[grid] = rope_table(grid, self.head_dim)
         return self._ropes[grid]
 
-    def forward(self, latents, t, text, counts):
-        """`text` (batch, rows, text_dim) has `counts` valid rows followed by at least one zero
-        row."""
+    def forward(self, latents, t, text, counts, tap=None):
+        """The velocity, and the hidden states (batch, tokens, dim) after the block numbered `tap`.
+
+        `text` (batch, rows, text_dim) has `counts` valid rows followed by at least one zero row."""
         b, _, frames, h, w = latents.shape
         grid = (frames, h // 2, w // 2)
         x = latents.unflatten(4, (w // 2, 2)).unflatten(3, (h // 2, 2)).permute(0, 2, 3, 5, 1, 4, 6)
@@ -259,12 +260,14 @@ class DiT(nn.Module):
         e, modulation, context = self.condition_embedder(t, text)
         bias = padding_bias(counts, text.shape[1])
         cos, sin = self.rope(grid)
-        for block in self.blocks:
+        hidden = None
+        for number, block in enumerate(self.blocks):
             x = block(x, context, bias, modulation, cos, sin)
+            hidden = x if number == tap else hidden
         shift, scale = (self.scale_shift_table + e[:, None]).chunk(2, 1)
         y = self.proj_out(F.layer_norm(x, (self.dim,), eps=self.eps) * (1 + scale) + shift)
         y = y.view(b, *grid, 2, 2, -1).permute(0, 6, 1, 2, 4, 3, 5)
-        return y.reshape(b, -1, frames, h, w)
+        return y.reshape(b, -1, frames, h, w), hidden
 
 
 def padding_bias(counts, rows):

@@ -27,7 +27,7 @@ from vae import VAE_CONFIG, VideoVAE
 
 CARD = Path(__file__).with_name("model_card.md")
 # The program's settings if the user gives none.
-DEFAULTS = {"width": 64, "height": 64, "num_frames": 17, "num_inference_steps": 30, "guidance_scale": 4.0, "fps": 8}
+DEFAULTS = {"width": data.SIZE, "height": data.SIZE, "num_frames": 17, "num_inference_steps": 30, "guidance_scale": 4.0, "fps": 8}
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
     "_diffusers_version": "0.35.0",
@@ -90,9 +90,8 @@ def build_components(state):
     config = stats["config"] | {"latents_mean": stats["mean"].tolist(), "latents_std": stats["std"].tolist()}
     their_vae = AutoencoderKLWan(**config)
     their_vae.load_state_dict(vae.state_dict())
-    nets, saved = sample.make_networks(), load(state, "dit.pt")
-    if saved:
-        nets.load_state_dict(saved["ema"])
+    trained = state / "dit.pt"
+    nets = sample.load_trained(trained) if trained.exists() else sample.make_networks()
     transformer = WanTransformer3DModel(**DIT_CONFIG)
     transformer.load_state_dict(nets["dit"].state_dict())
     vocab = nets["text"].shared.num_embeddings
@@ -113,6 +112,8 @@ def write_card(folder, state):
         "{objects}": ", ".join(data.OBJECTS),
         "{backgrounds}": ", ".join(data.BACKGROUNDS),
         "{motions}": ", ".join(data.MOTIONS),
+        "{held_out}": str(data.HELD_OUT),
+        "{triples}": str(len(data.OBJECTS) * len(data.BACKGROUNDS) * len(data.MOTIONS)),
         "{figures}": measured,
     }
     text = CARD.read_text()
@@ -150,7 +151,7 @@ def check(out, sheet):
     expected = [sample.tokenise([p])[0][0, : sample.tokenise([p])[1]].tolist() for p in prompts]
     assert [pipe.tokenizer(p).input_ids for p in prompts] == expected, "the tokenizer gives other ids in transformers"
     start = time.time()
-    clips = pipe(prompts, height=64, width=64, num_frames=17, num_inference_steps=20, guidance_scale=4.0,
+    clips = pipe(prompts, height=data.SIZE, width=data.SIZE, num_frames=data.FRAMES, num_inference_steps=20, guidance_scale=4.0,
                  generator=torch.Generator().manual_seed(0), output_type="np").frames
     data.contact_sheet(list(np.asarray(clips) * 2 - 1), 2).save(sheet)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

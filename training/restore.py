@@ -3,7 +3,7 @@
     python training/restore.py assets/demo-model     # writes frozen.pt and dit.pt
 
 The export does not contain the optimizers' moments. They start from zero, which costs a few hundred
-steps.
+steps. Words that the exported model does not know start at random.
 """
 
 import argparse
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from tokenizers import Tokenizer
 from transformers import UMT5EncoderModel
 
 import sample
+import tokenizer
 from common import add_state_argument, save_atomically
 from vae import VAE_CONFIG, VideoVAE
 
@@ -33,7 +35,13 @@ def restore_dit(folder):
     nets["dit"].load_state_dict(
         WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32).state_dict())
     text = UMT5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32).state_dict()
-    nets["text"].load_state_dict({k: v for k, v in text.items() if k != "encoder.embed_tokens.weight"})
+    text = {k: v for k, v in text.items() if k != "encoder.embed_tokens.weight"}
+    known = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json")).get_vocab()
+    words = nets["text"].shared.weight.detach().clone()
+    for word, number in tokenizer.build().get_vocab().items():
+        if word in known:
+            words[number] = text["shared.weight"][known[word]]
+    nets["text"].load_state_dict(text | {"shared.weight": words})
     weights = {k: v.clone() for k, v in nets.state_dict().items()}
     return {"nets": nets.state_dict(), "ema": weights, "optimizer": None, "step": 0, "seen": 0, "spent": 0.0}
 

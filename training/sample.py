@@ -26,9 +26,17 @@ def make_networks():
     return torch.nn.ModuleDict({"text": TextEncoder(_tokenizer.get_vocab_size()), "dit": DiT(DIT_CONFIG)})
 
 
-def velocity(nets, latents, sigma, texts):
+def velocity(nets, latents, sigma, texts, tap=None):
+    """The velocity, and the hidden states (batch, tokens, dim) after the block numbered `tap`."""
     ids, counts = tokenise(texts)
-    return nets["dit"](latents, 1000 * sigma, nets["text"](ids, counts), counts)
+    return nets["dit"](latents, 1000 * sigma, nets["text"](ids, counts), counts, tap)
+
+
+def load_trained(path):
+    """The networks with the averaged weights of a checkpoint of train_dit.py."""
+    nets = make_networks()
+    nets.load_state_dict(torch.load(path, weights_only=False)["ema"])
+    return nets.eval()
 
 
 def shifted(sigma, shift=SHIFT):
@@ -36,14 +44,14 @@ def shifted(sigma, shift=SHIFT):
 
 
 @torch.no_grad()
-def generate(nets, prompts, frames=5, height=8, width=8, steps=20, guidance=4.0, seed=0):
+def generate(nets, prompts, frames=5, height=16, width=16, steps=20, guidance=4.0, seed=0):
     """Normalised latents (prompts, 16, frames, height, width). Sizes are those of the latents."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(prompts), 16, frames, height, width, generator=generator)
     sigmas = shifted(torch.linspace(1, 0, steps + 1))
     texts = [*prompts, *[""] * len(prompts)]
     for now, following in zip(sigmas, sigmas[1:]):
-        v = velocity(nets, torch.cat([x, x]), now.expand(len(texts)), texts)
+        v = velocity(nets, torch.cat([x, x]), now.expand(len(texts)), texts)[0]
         cond, uncond = v.chunk(2)
         x = x + (following - now) * (uncond + guidance * (cond - uncond))
     return x

@@ -22,7 +22,7 @@ def caption_words():
     """All words that the captions can contain, sorted, each also with a capital for the start of a
     sentence."""
     text = " a an video of moving " + COLOURS + " " + OTHER_WORDS
-    for _, verb, synonyms in data.OBJECTS.values():
+    for verb, synonyms in data.OBJECTS.values():
         text += f" {verb} " + " ".join(synonyms)
     for place in data.BACKGROUNDS.values():
         text += " " + " ".join(place)
