@@ -224,6 +224,47 @@ fn damaged_models_are_refused_with_the_file_named() {
 }
 
 #[test]
+fn inspect_tells_by_its_exit_code_whether_the_model_runs() {
+    let inspect = |model: &Path, more: &[&str]| {
+        let mut command = ditscope(&["inspect"]);
+        command.arg(model).args(more);
+        command
+    };
+    let good = run(inspect(model(), &[]));
+    assert_eq!(good.status.code(), Some(0));
+    let listed = String::from_utf8(good.stdout).expect("UTF-8");
+    assert!(listed.contains("diffusion_pytorch_model.safetensors: transformer"), "{listed}");
+    let damaged = copy_of_model();
+    fs::write(damaged.path().join("tokenizer/tokenizer.json"), "{}").expect("written");
+    fails(inspect(damaged.path(), &[]), 1, &["cannot run", "tokenizer"]);
+    let named = model().join("tokenizer/tokenizer.json");
+    let named = named.to_str().expect("UTF-8");
+    assert_eq!(run(inspect(damaged.path(), &["--tokenizer", named])).status.code(), Some(0));
+}
+
+/// Of several files for one part the user names one. What a scheduler's file does not say is said
+/// with options.
+#[test]
+fn files_and_options_make_up_for_a_folder() {
+    let folder = copy_of_model();
+    let part = |name: &str| folder.path().join("transformer").join(name);
+    let weights = "diffusion_pytorch_model.safetensors";
+    fs::copy(part(weights), part("other.safetensors")).expect("copied");
+    fs::write(folder.path().join("vae/notes.safetensors"), "<!DOCTYPE html>").expect("written");
+    fails_without_output(folder.path(), &[], 1, &["both hold it", "--transformer FILE"]);
+    let config = folder.path().join("scheduler/scheduler_config.json");
+    fs::write(config, r#"{"_class_name": "LCMScheduler"}"#).expect("written");
+    let named = part("other.safetensors");
+    let options = ["--transformer", named.to_str().expect("UTF-8")];
+    fails_without_output(folder.path(), &options, 1, &["LCMScheduler", "--scheduler and --flow-shift"]);
+    let clip = folder.path().join("clip.gif");
+    let said = ["--scheduler", "unipc", "--flow-shift", "3", "--seed", "-1", "--negative-prompt", "- blurry"];
+    let done = json(&run(generate(folder.path(), &clip, &[&options[..], &said].concat())));
+    assert_eq!((done["flow_shift"].as_f64(), done["negative_prompt"].as_str()), (Some(3.0), Some("- blurry")));
+    assert!(done["seed"].as_u64().is_some_and(|seed| seed < 1 << 32) && clip.is_file());
+}
+
+#[test]
 fn no_adapter_is_said_with_what_to_do() {
     fails_without_output(model(), &["--device", "nosuch"], 1, &["nosuch", "found"]);
     if cfg!(target_os = "linux") {

@@ -9,7 +9,7 @@ use super::data::model::ModelQuery;
 use super::data::prediction::Prediction;
 use super::{App, Shared};
 use crate::caching::{PublishedTea, StrategyConfig};
-use crate::engine::{ClipSettings, GenerateRequest, RequestInfo, clip_settings_of};
+use crate::engine::{ClipSettings, GenerateRequest, RequestInfo, clip_settings_of, negative_prompt_of};
 
 /// The form that a prediction is for.
 pub struct Predicted {
@@ -45,7 +45,12 @@ impl App {
                     let form = Box::new(self.shared.form.clone());
                     self.shared.undo = Some(Undo::Form { what: "use another model", form });
                 }
+                let own = negative_prompt_of(&self.shared.form.model);
                 self.shared.form.use_model(folder.clone(), &defaults);
+                // Words of the user stay. The default of the model before does not.
+                if self.shared.form.negative_prompt == own || self.shared.form.negative_prompt.is_empty() {
+                    self.shared.form.negative_prompt = negative_prompt_of(&folder);
+                }
                 self.shared.forget_model();
                 self.shared.prefs.remember_model(&folder);
             }
@@ -74,6 +79,7 @@ impl App {
                 scheduler: info.scheduler.clone(),
                 flow_shift: info.flow_shift(),
                 model_id: info.model_id.clone(),
+                former_ids: Vec::new(),
                 vae_id: String::new(),
                 gpu_memory: 0,
                 published_tea: PublishedTea::default(),

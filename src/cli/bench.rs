@@ -1,16 +1,16 @@
 //! The command `ditscope bench`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use crate::caching::{Intervals, StepSchedule, StrategyConfig, Uniform};
-use crate::engine::{Engine, GenerateRequest, Observe, Received};
+use crate::engine::{Engine, GenerateRequest, NamedFiles, Observe, Received};
 use crate::gpu::{Gpu, Stream, StreamOptions};
 use crate::ops::bench::{self, KernelSpeed, Peak};
 
 use super::generate::SUBMIT_BUDGET;
 use super::job::run_job;
-use super::{GpuArgs, model_folder};
+use super::{GpuArgs, ModelArgs};
 
 /// Number of steps of a measured run. The first step also compiles kernels and is not counted.
 const STEPS: usize = 4;
@@ -30,9 +30,9 @@ pub struct Args {
     /// Measure only a denoising step, and the device's peak
     #[arg(long, conflicts_with = "kernels")]
     step: bool,
-    /// Measure a denoising step of this model [default: the built-in demo model]
-    #[arg(long, value_name = "DIR", conflicts_with = "kernels")]
-    model: Option<PathBuf>,
+    /// The model of the denoising step
+    #[command(flatten)]
+    model: ModelArgs,
     /// Size of the step in pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = super::generate::parse_size, conflicts_with = "kernels")]
     size: Option<(usize, usize)>,
@@ -78,7 +78,7 @@ struct Report {
 
 /// Measures and prints.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let model = (!args.kernels).then(|| model_folder(args.model.as_deref())).transpose()?;
+    let model = (!args.kernels).then(|| args.model.place()).transpose()?;
     let gpu = args.gpu.open()?;
     if args.retune {
         gpu.choices().forget()?;
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     drop(cx);
     let adapter = gpu.adapter_name().to_owned();
-    let step = model.map(|model| step(gpu, &model, args.size)).transpose()?;
+    let step = model.map(|(model, files)| step(gpu, &model, &files, args.size)).transpose()?;
     if args.json {
         out!("{}", serde_json::to_string(&Report { adapter, peak, kernels, step })?);
     } else if let Some(step) = step {
@@ -136,8 +136,8 @@ fn print_shape(speeds: &[KernelSpeed]) {
 
 /// Measures a step of a model at `size` or the model's own size: a plain step, a step with reuse,
 /// and a step with profiling.
-fn step(gpu: Gpu, model: &Path, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
-    let mut request = GenerateRequest::of_model(model, "a cat walking on grass")?;
+fn step(gpu: Gpu, model: &Path, files: &NamedFiles, size: Option<(usize, usize)>) -> anyhow::Result<StepSpeed> {
+    let mut request = GenerateRequest::of_files(model, files, "a cat walking on grass")?;
     request.clip.num_inference_steps = STEPS;
     if let Some((width, height)) = size {
         (request.clip.width, request.clip.height) = (width, height);

@@ -2,6 +2,7 @@
 
 mod resume;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
-    Capture, ClipSettings, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo, SchedulerChoice,
-    Stage,
+    Capture, ClipSettings, Condition, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo,
+    SchedulerChoice, Stage,
 };
 use crate::media::{self, portable_name};
 use crate::profiling::profile::Profile;
@@ -21,7 +22,7 @@ use crate::sampling::Grid;
 use crate::study::{Finished, evidence_of};
 
 use super::strategy::StrategyArgs;
-use super::{GpuArgs, WrongUse, interrupt, job, latents, model_folder};
+use super::{GpuArgs, ModelArgs, WrongUse, interrupt, job, latents};
 
 pub(super) use resume::completed as resumed;
 
@@ -32,13 +33,14 @@ pub(super) const SUBMIT_BUDGET: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to show
+    #[arg(value_parser = parse_prompt, allow_hyphen_values = true)]
     prompt: String,
-    /// What not to show
-    #[arg(long, default_value = "")]
-    negative_prompt: String,
-    /// Model folder: diffusers' or the original layout [default: the built-in demo model]
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    /// What not to show [default: the model's: Wan's own list for single files and the original
+    /// layout, nothing for diffusers']
+    #[arg(long, allow_hyphen_values = true)]
+    negative_prompt: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     #[arg(short, long, help = output_help())]
     output: Option<PathBuf>,
     /// Denoising steps [default: those of a plan in --strategy FILE.json, else the model's]
@@ -56,9 +58,10 @@ pub struct Args {
     /// Size in pixels [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// Seed of the noise; the same seed gives the same clip, and diffusers' noise on the CPU
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of the noise; the same seed gives the same clip, and diffusers' noise on the CPU. -1
+    /// draws one
+    #[arg(long, default_value = "0", value_parser = parse_seed, allow_hyphen_values = true)]
+    seed: Seed,
     /// Solver [default: the model's]
     #[arg(long, value_enum)]
     scheduler: Option<Solver>,
@@ -105,9 +108,44 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     Ok((number(width)?, number(height)?))
 }
 
+/// A seed, and whether it was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seed {
+    value: u64,
+    drawn: bool,
+}
+
+/// A number, or -1 for one that is drawn.
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    if text == "-1" {
+        // The standard library's hashers begin with random numbers of the system. 32 bits are
+        // easier to write down.
+        let value = RandomState::new().build_hasher().finish() >> 32;
+        return Ok(Seed { value, drawn: true });
+    }
+    let value = text.parse().map_err(|_| format!("a seed is 0 to {}, or -1 to draw one", u64::MAX))?;
+    Ok(Seed { value, drawn: false })
+}
+
+/// A prompt may begin with a hyphen. One word with a hyphen before it is a mistyped option.
+fn parse_prompt(text: &str) -> Result<String, String> {
+    let option = text.len() > 1 && text.starts_with('-') && !text.contains(char::is_whitespace);
+    if option {
+        return Err(format!("there is no option {text}; a prompt of one word with a hyphen before it stands after --"));
+    }
+    Ok(text.into())
+}
+
 impl Args {
-    fn request(&self, model: &Path) -> anyhow::Result<GenerateRequest> {
-        let defaults = GenerateRequest::of_model(model, self.prompt.as_str())?;
+    /// The options of the run with the seed that was drawn, so that a run that goes on has the same.
+    fn remembered(&self, options: Vec<String>) -> Vec<String> {
+        let seed = format!("--seed={}", self.seed.value);
+        options.into_iter().map(|option| if option.starts_with("--seed=") { seed.clone() } else { option }).collect()
+    }
+
+    fn request(&self) -> anyhow::Result<GenerateRequest> {
+        let (model, files) = self.model.place()?;
+        let defaults = GenerateRequest::of_files(&model, &files, self.prompt.as_str())?;
         let (width, height) = self.size.unwrap_or(defaults.clip.size());
         let planned = self.strategy.planned_steps()?;
         let clip = ClipSettings {
@@ -117,11 +155,11 @@ impl Args {
             num_inference_steps: self.steps.or(planned).unwrap_or(defaults.clip.num_inference_steps),
             guidance_scale: self.guidance_scale.unwrap_or(defaults.clip.guidance_scale),
             flow_shift: self.flow_shift.or(defaults.clip.flow_shift),
-            seed: self.seed,
+            seed: self.seed.value,
             ..defaults.clip
         };
         Ok(GenerateRequest {
-            negative: self.negative_prompt.as_str().into(),
+            negative: self.negative_prompt.as_deref().map_or(defaults.negative, Condition::from),
             clip,
             scheduler: self.scheduler.map(|solver| match solver {
                 Solver::Unipc => SchedulerChoice::UniPc,
@@ -145,7 +183,7 @@ impl Args {
 
 /// Generates a clip and writes it.
 pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut request = args.request(&model_folder(args.model.as_deref())?)?;
+    let mut request = args.request()?;
     let frames = request.clip.num_frames;
     let output = args.output.clone().unwrap_or_else(|| unused(file_name(&args.prompt, frames)));
     media::check_path(&output)?;
@@ -169,6 +207,13 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
     let gpu = job::open_gpu(&args.gpu, facts.gpu_memory + kept)?;
     if !args.json {
         note!("{:.80} on {}", request.condition, gpu.adapter_name());
+        if args.seed.drawn {
+            note!("seed {}", args.seed.value);
+        }
+        let unsaid = args.negative_prompt.is_none() && request.clip.guided();
+        if let Some(own) = request.negative.text().filter(|text| unsaid && !text.is_empty()) {
+            note!("negative prompt of the model: {own:.60}...");
+        }
     }
     let earlier = args.resume.as_deref().map(resume::Earlier::open).transpose()?;
     request.earlier = earlier.as_ref().map(|earlier| earlier.capture.clone());
@@ -176,7 +221,8 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
     let engine = Engine::start(gpu, SUBMIT_BUDGET)?;
     engine.generate(request.clone())?;
     let command = matches.subcommand_matches(resume::NAME).filter(|_| args.resumable);
-    let mut recording = Recording::new(recorder, command.map(resume::options).unwrap_or_default());
+    let mut recording =
+        Recording::new(recorder, command.map(|command| args.remembered(resume::options(command))).unwrap_or_default());
     let followed = follow(&engine, args.json, &mut recording);
     let finished = match (followed, &recording.rest) {
         (Err(error), Some(place)) => return Err(error.context(format!("the run until then is in {}", place.display()))),
@@ -454,6 +500,21 @@ mod tests {
             assert_eq!((&block.received, &block.paid, block.change), (&None, &None, Some(0.5)));
         }
         assert_eq!(slim(Record::Clip(Frames::default())), None);
+    }
+
+    #[test]
+    fn seeds_are_given_or_drawn() {
+        assert_eq!(parse_seed("18446744073709551615"), Ok(Seed { value: u64::MAX, drawn: false }));
+        let [a, b] = [0, 1].map(|_| parse_seed("-1").unwrap());
+        assert!(a.drawn && b.drawn && a != b && a.value < 1 << 32);
+        assert!(parse_seed("-2").unwrap_err().contains("-1 to draw one") && parse_seed("x").is_err());
+    }
+
+    #[test]
+    fn prompts_may_begin_with_a_hyphen() {
+        assert_eq!(parse_prompt("- a cat"), Ok("- a cat".into()));
+        assert_eq!(parse_prompt("-"), Ok("-".into()));
+        assert!(parse_prompt("--stepz").unwrap_err().contains("no option --stepz"));
     }
 
     #[test]

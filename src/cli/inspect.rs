@@ -7,7 +7,7 @@ use crate::engine::Capture;
 use crate::engine::capture::{file, page};
 use crate::profiling::profile::Profile;
 
-use super::WrongUse;
+use super::{FileArgs, WrongUse};
 
 /// Arguments of `ditscope inspect`.
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,8 @@ pub struct Args {
     /// A model's folder, a capture (.capture, .partial) or a profile (.json)
     #[arg(value_name = "MODEL|CAPTURE|PROFILE")]
     place: PathBuf,
+    #[command(flatten)]
+    files: FileArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -47,8 +49,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             out!("{}", if json { capture_json(&loaded.capture)? } else { capture_text(&loaded.capture, &args.place)? });
         }
         (_, json) => {
-            let summary = crate::model::find(&args.place)?.summary();
+            let summary = crate::model::find_named(&args.place, &args.files.named())?.summary();
             out!("{}", if json { summary.json } else { summary.text });
+            if let Some(first) = summary.problems.first() {
+                anyhow::bail!("{} cannot run: {first}", args.place.display());
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The common parts of commands that generate: the settings of a run, prompts from a file, the
 //! adapter, and the progress bar of a study.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,14 +14,13 @@ use crate::gpu::Gpu;
 use crate::study::{Cancel, Finished, Progress, Session, Size, StudyError, StudyEvent};
 
 use super::generate::parse_size;
-use super::{GpuArgs, WrongUse, model_folder};
+use super::{GpuArgs, ModelArgs, WrongUse};
 
 /// Settings of every run of a command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
-    /// Model folder: diffusers' or the original layout [default: the built-in demo model]
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Prompts, one a line [default: "a cat walking on grass"]
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
@@ -55,7 +55,8 @@ impl RunArgs {
     /// # Errors
     /// There is no model, or its settings cannot be read.
     pub fn request(&self, prompt: &str) -> anyhow::Result<GenerateRequest> {
-        let defaults = GenerateRequest::of_model(&model_folder(self.model.as_deref())?, prompt)?;
+        let (model, files) = self.model.place()?;
+        let defaults = GenerateRequest::of_files(&model, &files, prompt)?;
         let (width, height) = self.size.unwrap_or(defaults.clip.size());
         let clip = ClipSettings {
             width,
@@ -74,19 +75,31 @@ impl RunArgs {
     /// The file cannot be read, or holds no prompts.
     pub fn read_prompts(&self) -> anyhow::Result<Vec<String>> {
         let Some(path) = &self.prompts else { return Ok(vec!["a cat walking on grass".into()]) };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = decoded(&bytes).ok_or_else(|| {
+            WrongUse(format!("{} is not text in UTF-8, or in UTF-16 with a mark at its start", path.display()))
+        })?;
+        let blank = |c: char| c.is_whitespace() || c == '\u{feff}';
+        let lines =
+            text.lines().map(|line| line.trim_matches(blank)).filter(|line| !line.is_empty()).map(str::to_owned);
         let prompts: Vec<String> = lines.take(self.limit.unwrap_or(usize::MAX)).collect();
         if prompts.is_empty() {
             return Err(WrongUse(format!("{} holds no prompts", path.display())).into());
         }
-        let model = crate::model::find(&model_folder(self.model.as_deref())?)?;
+        let (model, files) = self.model.place()?;
+        let model = crate::model::find_named(&model, &files)?;
         for prompt in &prompts {
             let checked = model.check_condition(&prompt.as_str().into());
             checked.map_err(|error| WrongUse(format!("{}: {error}", path.display())))?;
         }
         Ok(prompts)
     }
+}
+
+/// Text in UTF-8, or in UTF-16 if its first bytes say so. The mark at the start is left out.
+fn decoded(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let (encoding, mark) = encoding_rs::Encoding::for_bom(bytes).unwrap_or((encoding_rs::UTF_8, 0));
+    encoding.decode_without_bom_handling_and_without_replacement(bytes.get(mark..)?)
 }
 
 /// The chosen adapter. A warning is printed if the jobs need more memory, in bytes, than it has.
@@ -174,6 +187,24 @@ impl StudyBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_of_other_systems() {
+        let text = "a cat\r\n猫";
+        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let swapped: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let marked = |mark: &[u8], text: &[u8]| [mark, text].concat();
+        for bytes in [
+            text.as_bytes().to_vec(),
+            marked(b"\xef\xbb\xbf", text.as_bytes()),
+            marked(b"\xff\xfe", &utf16),
+            marked(b"\xfe\xff", &swapped),
+        ] {
+            assert_eq!(decoded(&bytes).as_deref(), Some(text), "{bytes:?}");
+        }
+        assert_eq!(decoded(b"\xff"), None);
+        assert_eq!(decoded(b"\xff\xfea").as_deref(), None, "half a character");
+    }
 
     #[test]
     fn memory_is_only_spoken_of_when_there_is_too_little() {

@@ -30,7 +30,7 @@ use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::caching::CacheError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Lora, NamedFiles};
 use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 use crate::media::MediaError;
 use crate::study::StudyError;
@@ -104,6 +104,79 @@ impl GpuArgs {
     }
 }
 
+/// Which model.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct ModelArgs {
+    /// Model folder: diffusers' or the original layout, single files, or a folder of the hub's
+    /// cache; or the transformer's file [default: the built-in demo model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    files: FileArgs,
+}
+
+/// Files of a model, named one by one.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct FileArgs {
+    /// The transformer: .safetensors, .gguf or .pth, one of its shards, or their index [default:
+    /// what the folder holds]
+    #[arg(long, value_name = "FILE")]
+    transformer: Option<PathBuf>,
+    /// The text encoder
+    #[arg(long, value_name = "FILE")]
+    text_encoder: Option<PathBuf>,
+    /// The VAE
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// The tokenizer: tokenizer.json or spiece.model
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Merge a LoRA into the transformer, FILE@0.8 with a strength of 0.8. May be given several
+    /// times
+    #[arg(long = "lora", value_name = "FILE[@SCALE]", value_delimiter = ',')]
+    loras: Vec<String>,
+    /// Strength of every --lora that says none
+    #[arg(long, value_name = "SCALE", default_value_t = 1.0, allow_negative_numbers = true)]
+    lora_scale: f32,
+}
+
+impl FileArgs {
+    fn named(&self) -> NamedFiles {
+        let Self { transformer, text_encoder, vae, tokenizer, loras, lora_scale } = self.clone();
+        let loras = loras.iter().map(|text| lora(text, lora_scale)).collect();
+        NamedFiles { transformer, text_encoder, vae, tokenizer, loras }
+    }
+}
+
+/// `FILE@0.8`, or a file alone.
+fn lora(text: &str, scale: f32) -> Lora {
+    let with_scale = text.rsplit_once('@').and_then(|(path, scale)| Some((path, scale.parse::<f32>().ok()?)));
+    let (path, scale) = with_scale.filter(|(_, scale)| scale.is_finite()).unwrap_or((text, scale));
+    Lora { path: path.into(), scale }
+}
+
+impl ModelArgs {
+    /// The model's folder, and the files that are named. Without a folder it is that of the first
+    /// named file, and without one the model that ships with the program.
+    fn place(&self) -> anyhow::Result<(PathBuf, NamedFiles)> {
+        let mut named = self.files.named();
+        let folder = |file: &Path| match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let place = match (&self.model, named.first()) {
+            (Some(file), _) if file.is_file() => {
+                named.transformer.get_or_insert_with(|| file.clone());
+                folder(file)
+            }
+            (Some(model), _) => model.clone(),
+            (None, Some(file)) => folder(file),
+            (None, None) => demo_model()?,
+        };
+        Ok((place, named))
+    }
+}
+
 /// A wrong use of the program: a request that can never work. The exit code is 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -112,6 +185,9 @@ struct WrongUse(String);
 /// Runs the program: exit code 0 for done, 1 for failed, 2 for wrong use, 130 for interrupted. An
 /// output that nobody could be told of counts as failed.
 pub fn main() -> ExitCode {
+    if let Some(place) = choices_path() {
+        crate::model::remember_in(&place.with_file_name("models.json"));
+    }
     let result = match std::env::args_os().nth(1).and_then(|first| mistyped(&first)) {
         Some(wrong) => Err(wrong.into()),
         None => parsed().and_then(|matches| run(Cli::from_arg_matches(&matches)?, &matches)),
@@ -183,11 +259,6 @@ fn shipped(place: &str, is_there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(place)));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
     [Some(PathBuf::from(place)), beside, Some(source)].into_iter().flatten().find(|path| is_there(path))
-}
-
-/// The model that the user named, or the model that ships with the program.
-fn model_folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    named.map_or_else(demo_model, |folder| Ok(folder.to_owned()))
 }
 
 /// The model that ships with the program.

@@ -26,10 +26,23 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, EngineError> 
 /// # Errors
 /// [`EngineError`] if the folder has no model, or if its `ditscope.json` is not valid.
 pub fn clip_settings_of(folder: &Path) -> Result<ClipSettings, EngineError> {
-    let defaults = crate::model::find(folder)?.defaults();
+    settings_in(folder, &crate::model::find(folder)?.defaults())
+}
+
+/// What not to show with a model if nothing is said. Empty for a folder without a model.
+pub fn negative_prompt_of(folder: &Path) -> String {
+    let negative = crate::model::find(folder).map(|found| found.default_negative());
+    negative.ok().and_then(|negative| negative.text().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The defaults of the family, changed by the folder's `ditscope.json`.
+///
+/// # Errors
+/// [`EngineError`] if the `ditscope.json` is not valid.
+pub(super) fn settings_in(folder: &Path, defaults: &ClipSettings) -> Result<ClipSettings, EngineError> {
     let path = folder.join("ditscope.json");
-    let Some(text) = read_if_there(&path)? else { return Ok(defaults) };
-    parse(&text, &defaults)
+    let Some(text) = read_if_there(&path)? else { return Ok(*defaults) };
+    parse(&text, defaults)
         .map_err(|why| EngineError::Request(format!("{} does not hold settings: {why}", path.display())))
 }
 

@@ -208,6 +208,9 @@ impl Job<'_> {
         earlier.map_or(Ok(()), |earlier| replay::check(&earlier.run, &info))?;
         self.report(Event::Started(Box::new(info)))?;
         // Warnings come before the work, which may take hours.
+        for warning in model.warnings(self.request)? {
+            self.report(Event::Warning(warning))?;
+        }
         let config = &self.request.strategy;
         self.warn(config.few_steps(steps))?;
         self.warn(config.warning(&expected, blocks))?;

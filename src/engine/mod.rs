@@ -41,12 +41,12 @@ use kept::Kept;
 use outbox::Outbox;
 
 pub use crate::model::family::{Condition, Latents};
-pub use crate::model::subject_of;
+pub use crate::model::{Lora, NamedFiles, subject_of};
 pub use crate::ops::Received;
 pub use crate::sampling::{ClipSettings, SchedulerChoice, limits};
 pub use capture::{BlockRecord, Capture, Frames, MaskRecord, Outcome, Record, RunInfo, StepRecord, StepState};
 pub use control::Control;
-pub use defaults::clip_settings_of;
+pub use defaults::{clip_settings_of, negative_prompt_of};
 pub use error::EngineError;
 pub use finite::{Cause, NotFinite};
 pub use masks::{MeanPaid, estimate_masks};

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::caching::StrategyConfig;
+use crate::model::NamedFiles;
 use crate::model::family::{Condition, Latents, SamplerDefaults};
 use crate::ops::Received;
 use crate::sampling::limits::MOST_FPS;
 use crate::sampling::{ClipSettings, Euler, Grid, Schedule, Scheduler, SchedulerChoice, UniPc};
 
-use super::{Capture, EngineError, clip_settings_of};
+use super::defaults::settings_in;
+use super::{Capture, EngineError};
 
 /// The measurements of a run. Measuring never changes the video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,9 +62,12 @@ impl Observe {
 pub struct GenerateRequest {
     /// The model's folder.
     pub model: PathBuf,
+    /// Files of the model that are named one by one, whatever else its folder holds.
+    pub files: NamedFiles,
     /// The condition, for example a prompt.
     pub condition: Condition,
-    /// What not to show. The empty prompt is encoded too, as in diffusers.
+    /// What not to show: the model's own default, unless something is said. The empty prompt is
+    /// encoded too, as in diffusers.
     pub negative: Condition,
     /// Size, number of frames and steps, guidance, shift, seed and rate.
     pub clip: ClipSettings,
@@ -85,13 +90,23 @@ impl GenerateRequest {
     /// A request for a condition with the model's own settings, without reuse and measurements.
     ///
     /// # Errors
-    /// The errors of [`clip_settings_of`].
+    /// The errors of [`clip_settings_of`](super::clip_settings_of).
     pub fn of_model(model: &Path, condition: impl Into<Condition>) -> Result<Self, EngineError> {
+        Self::of_files(model, &NamedFiles::default(), condition)
+    }
+
+    /// As [`GenerateRequest::of_model`], for a model of which some files are named one by one.
+    ///
+    /// # Errors
+    /// As [`GenerateRequest::of_model`], and a named file that does not hold its part.
+    pub fn of_files(model: &Path, files: &NamedFiles, condition: impl Into<Condition>) -> Result<Self, EngineError> {
+        let found = crate::model::find_named(model, files)?;
         Ok(Self {
             model: model.to_owned(),
+            files: files.clone(),
             condition: condition.into(),
-            negative: Condition::default(),
-            clip: clip_settings_of(model)?,
+            negative: found.default_negative(),
+            clip: settings_in(model, &found.defaults())?,
             scheduler: None,
             grid: None,
             latents: None,

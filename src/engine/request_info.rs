@@ -25,6 +25,8 @@ pub struct RequestInfo {
     pub flow_shift: f64,
     /// Fingerprint of the transformer's weights.
     pub model_id: String,
+    /// Fingerprints that earlier versions of this program gave to the transformer's weights.
+    pub former_ids: Vec<String>,
     /// Fingerprint of the VAE's weights.
     pub vae_id: String,
     /// GPU memory of the job in bytes, without its stored deltas. An estimate from above.
@@ -36,7 +38,8 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// Reads the model's configurations. The weights are opened but not read.
+    /// Reads the model's configurations. The weights are opened. They are read once, to tell them
+    /// from all others; this is remembered.
     ///
     /// # Errors
     /// The folder holds no model, or the model cannot make what is asked for.
@@ -47,6 +50,7 @@ impl RequestInfo {
             scheduler: request.scheduler_choice(&model.sampler).name().into(),
             flow_shift: request.shift(&model.sampler),
             model_id: model.model.id(),
+            former_ids: model.model.former_ids(),
             vae_id: model.model.decoder_id(),
             gpu_memory: model.gpu_memory(request),
             blocks: model.model.blocks(),
@@ -115,6 +119,7 @@ mod tests {
             scheduler: String::new(),
             flow_shift: 1.0,
             model_id: String::new(),
+            former_ids: Vec::new(),
             vae_id: String::new(),
             gpu_memory: 0,
             published_tea: PublishedTea::default(),

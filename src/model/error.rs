@@ -46,16 +46,6 @@ pub enum ModelError {
         /// Why it is not a model that this program runs.
         problem: String,
     },
-    /// Two checkpoints hold the same part.
-    #[error("{} and {} both hold the {part}; move one away", first.display(), second.display())]
-    Ambiguous {
-        /// The part.
-        part: String,
-        /// One checkpoint.
-        first: PathBuf,
-        /// The other one.
-        second: PathBuf,
-    },
     /// A part is not in the folder.
     #[error("{} has no {what}", folder.display())]
     MissingPart {

@@ -20,7 +20,7 @@ use crate::gpu::{Caps, Gpu, Stream, Tensor};
 use crate::ops::Rows;
 use crate::sampling::{ClipSettings, SchedulerChoice, SolverOrder};
 
-use super::ModelError;
+use super::{ModelError, NamedFiles};
 
 type Result<T> = std::result::Result<T, ModelError>;
 
@@ -35,6 +35,18 @@ pub trait Family: Send + Sync {
     /// [`ModelError::NotAModel`] if the folder holds no model of this family. Any other error says
     /// that it does, and what is wrong with the model.
     fn find(&self, folder: &Path) -> Result<Box<dyn ModelFolder>>;
+
+    /// As [`Family::find`]; files that are named are taken whatever else the folder holds.
+    ///
+    /// # Errors
+    /// As [`Family::find`]. A family whose files cannot be named refuses them.
+    fn find_named(&self, folder: &Path, named: &NamedFiles) -> Result<Box<dyn ModelFolder>> {
+        if named.is_empty() {
+            return self.find(folder);
+        }
+        let problem = format!("files of {} cannot be named one by one", self.name());
+        Err(ModelError::NotAModel { path: folder.into(), problem })
+    }
 }
 
 /// The files of a model. Parts may be missing: [`ModelFolder::summary`] names them,
@@ -42,6 +54,11 @@ pub trait Family: Send + Sync {
 pub trait ModelFolder {
     /// The settings of a clip that suit the model.
     fn defaults(&self) -> ClipSettings;
+
+    /// What not to show if the user does not say.
+    fn default_negative(&self) -> Condition {
+        Condition::default()
+    }
 
     /// Refuses a condition that the model cannot take, for example a prompt that is too long.
     ///
@@ -66,6 +83,8 @@ pub struct Summary {
     pub text: String,
     /// The same as JSON.
     pub json: String,
+    /// What keeps the model from running, a line each. Empty for a model that can run.
+    pub problems: Vec<String>,
 }
 
 /// What a clip is to show, or not to show.
@@ -198,8 +217,36 @@ pub trait Model {
     /// Fingerprint of the transformer's weights.
     fn id(&self) -> String;
 
+    /// Identities that earlier versions of this program gave to the transformer's weights. Captures
+    /// and profiles of that time hold them.
+    fn former_ids(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Fingerprint of the decoder's weights.
     fn decoder_id(&self) -> String;
+
+    /// What the user should know before a run, a line each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the user should know about a condition, for example that it is cut.
+    ///
+    /// # Errors
+    /// A condition that the model cannot take.
+    fn condition_warning(&self, _condition: &Condition) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Refuses a run whose request leaves open what the model's files do not say: the scheduler or
+    /// the shift.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`].
+    fn check_sampler(&self, _scheduler_given: bool, _shift_given: bool) -> Result<()> {
+        Ok(())
+    }
 
     /// Names the encoder: equal for two models whose encoders give the same features.
     fn encoder_key(&self) -> String;

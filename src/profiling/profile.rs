@@ -321,18 +321,19 @@ impl Profile {
         serde_json::to_string(self).or_else(|error| invalid(error.to_string()))
     }
 
-    /// Checks that the profile belongs to this model.
+    /// Checks that the profile belongs to this model. `former` are identities that earlier versions
+    /// of the program gave to it.
     ///
     /// # Errors
     /// [`ProfilingError::Misfit`], which names the difference.
-    pub fn check_fits(&self, model_hash: &str, blocks: usize) -> Result<(), ProfilingError> {
+    pub fn check_fits(&self, model_hash: &str, former: &[String], blocks: usize) -> Result<(), ProfilingError> {
         if self.model.blocks != blocks {
             let (id, own) = (&self.model.id, self.model.blocks);
             return Err(ProfilingError::Misfit(format!(
                 "it is of {id} with {own} blocks, the model has {blocks}; profile this model"
             )));
         }
-        if self.model.hash != model_hash {
+        if self.model.hash != model_hash && !former.contains(&self.model.hash) {
             let short = |hash: &str| hash.chars().take(12).collect::<String>();
             return Err(ProfilingError::Misfit(format!(
                 "it is of other weights ({}, hash {}) than the model's ({}); profile this model",

@@ -27,7 +27,7 @@ pub fn find_profile(model: &Path, named: Option<&Path>, facts: &RequestInfo) -> 
     };
     let read = || {
         let profile = Profile::read(path)?;
-        profile.check_fits(&facts.model_id, facts.blocks)?;
+        profile.check_fits(&facts.model_id, &facts.former_ids, facts.blocks)?;
         Ok(profile)
     };
     read().map(Some).map_err(|source| StudyError::Profile { path: path.to_owned(), source })
@@ -60,7 +60,7 @@ mod tests {
         std::fs::write(&place, bare.to_json().unwrap()).unwrap();
         let named = find_profile(&model, Some(&place), &facts).unwrap().unwrap();
         assert!(evidence_of(&facts, Some(&named)).calibration().is_none());
-        let facts = RequestInfo { model_id: "another".into(), ..facts };
+        let facts = RequestInfo { model_id: "another".into(), former_ids: Vec::new(), ..facts };
         let error = find_profile(&model, Some(&place), &facts).unwrap_err();
         assert!(matches!(&error, StudyError::Profile { path, source: ProfilingError::Misfit(_) } if *path == place));
         assert!(error.is_wrong_use());

@@ -1,11 +1,16 @@
 //! One list of named tensors over one or many mapped files.
 
+use super::bundle::{self, Bundle};
+use super::container::Container;
 use super::error::shown;
+use super::gguf::{self, Metadata};
+use super::identity::{self, Fnv};
 use super::mapped::Mapped;
-use super::{DType, TensorView, WeightsError, safetensors_file, torch};
+use super::strided::Strided;
+use super::{Addition, DType, Scale, TensorView, WeightsError, safetensors_file, scale, torch};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One tensor, as listed by the reader of its file format.
@@ -16,16 +21,21 @@ pub(super) struct Entry {
     pub shape: Vec<usize>,
     /// The tensor's bytes within the file. The reader has checked their bounds and their number.
     pub range: Range<usize>,
+    /// Steps between elements for each dimension, if the elements do not lie row-major one after
+    /// another. The reader has checked that all elements lie in `range`.
+    pub strides: Option<Vec<usize>>,
 }
 
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
-struct Stored {
+pub(super) struct Stored {
     file: Arc<Mapped>,
-    dtype: DType,
-    shape: Vec<usize>,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
     range: Range<usize>,
-    scale: Option<f32>,
+    strided: Option<Arc<Strided>>,
+    pub scale: Option<Arc<Scale>>,
+    additions: Vec<Addition>,
 }
 
 /// The tensors of a checkpoint, sorted by name. Cloning and renaming share the mapped files.
@@ -35,41 +45,15 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// The FNV-1a hash. Unlike the standard library's hashers it is the same in every version and on
-/// every platform.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fnv {
-    fn update(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Longest index file that is read, in bytes. The largest published index has a few hundred kB.
-const LONGEST_INDEX: u64 = 100_000_000;
-
 impl Checkpoint {
-    /// Opens a checkpoint: a `.safetensors` file, a sharded `.safetensors.index.json`, a torch
-    /// `.pth` or `.pt` archive, or a folder.
+    /// Opens a checkpoint: a safetensors file, a torch archive or a GGUF file, whatever its ending;
+    /// one of a set of shards, or their index; or a folder.
     ///
     /// In a folder the file names that diffusers and transformers use come first. Without such a
-    /// file the folder must hold exactly one index, or else one safetensors file, or else one torch
-    /// archive.
+    /// file the folder must hold exactly one checkpoint in safetensors, or else one in another
+    /// format.
     ///
-    /// The scale tensors of fp8 checkpoints are taken out of the list and put into
+    /// The scale tensors of 8-bit checkpoints are taken out of the list and put into
     /// [`TensorView::scale`].
     ///
     /// # Errors
@@ -77,45 +61,60 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
-        let path = if metadata.is_dir() { find_in(path)? } else { path.into() };
-        let files = match Format::of(&path) {
-            Some(Format::Index) => open_shards(&path)?,
-            Some(_) => vec![open_file(&path)?],
-            None => return Err(WeightsError::UnknownFormat { path }),
-        };
+        if metadata.is_file() && bundle::is_index(path) {
+            return Self::of_files(path, open_indexed(path)?);
+        }
+        Self::open_bundle(&Bundle::at(path)?)
+    }
+
+    /// Opens the files of a bundle.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_bundle(bundle: &Bundle) -> Result<Self, WeightsError> {
+        let files = bundle.files.iter().map(|path| open_file(path)).collect::<Result<_, _>>()?;
+        Self::of_files(&bundle.path, files)
+    }
+
+    fn of_files(path: &Path, files: Vec<Opened>) -> Result<Self, WeightsError> {
         let mut tensors = BTreeMap::new();
         for (file, entries) in files {
-            for Entry { name, dtype, shape, range } in entries {
-                let stored = Stored { file: file.clone(), dtype, shape, range, scale: None };
+            for Entry { name, dtype, shape, range, strides } in entries {
+                let strided = strides.map(|strides| Arc::new(Strided::new(strides)));
+                let file = file.clone();
+                let stored = Stored { file, dtype, shape, range, strided, scale: None, additions: Vec::new() };
                 insert(&mut tensors, name, stored)?;
             }
         }
-        let mut checkpoint = Self { path, tensors };
-        checkpoint.fold_scales()?;
-        Ok(checkpoint)
+        scale::fold(path, &mut tensors)?;
+        Ok(Self { path: path.into(), tensors })
     }
 
-    /// The checkpoints in a folder, sorted by name: indices, safetensors files and torch archives.
-    /// Shards (`...-00001-of-00002.safetensors`) belong to their index and are not listed.
-    ///
-    /// # Errors
-    /// [`WeightsError::Io`] if the folder cannot be listed.
-    pub fn candidates(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-        let io = |source| WeightsError::io(folder, source);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if Format::of(&path).is_some() && !is_shard(&path) && path.is_file() {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    /// The file that was opened. For a sharded checkpoint this is the index.
+    /// The file that was opened. For a sharded checkpoint this is the index or the first shard.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that hold the tensors, sorted.
+    pub fn files(&self) -> Vec<&Path> {
+        self.mapped().into_iter().map(|file| file.path.as_path()).collect()
+    }
+
+    /// The metadata of the GGUF file. `None` for other formats.
+    pub fn metadata(&self) -> Option<MetadataView<'_>> {
+        let file = self.mapped().into_iter().find(|file| !file.metadata.is_empty())?;
+        Some(MetadataView { bytes: &file.bytes, metadata: &file.metadata })
+    }
+
+    fn mapped(&self) -> Vec<&Mapped> {
+        let mut files: Vec<&Mapped> = Vec::new();
+        for stored in self.tensors.values() {
+            if !files.iter().any(|file| std::ptr::eq(*file, &raw const *stored.file)) {
+                files.push(&stored.file);
+            }
+        }
+        files.sort_by_key(|file| &file.path);
+        files
     }
 
     /// Number of tensors.
@@ -133,10 +132,34 @@ impl Checkpoint {
         self.tensors.iter().map(|(name, stored)| stored.view(name))
     }
 
-    /// A 64-bit hash in hexadecimal that identifies the checkpoint. The hash covers the name, type
-    /// and shape of every tensor and a sample of its bytes, because hashing all bytes would read
-    /// gigabytes. Renaming a tensor changes the hash.
-    pub fn fingerprint(&self) -> String {
+    /// A 128-bit hash in hexadecimal that identifies the checkpoint. It covers the name, type,
+    /// shape, scale and additions of every tensor, and every byte. Renaming a tensor changes the
+    /// hash.
+    ///
+    /// The first call reads all tensors, on all cores. The hash is then kept by [`Self::stamp`],
+    /// for the process and, after [`keep_ids_in`](super::keep_ids_in), beyond.
+    pub fn id(&self) -> String {
+        identity::kept(&self.stamp(), || identity::hash(self.tensors()))
+    }
+
+    /// Names the files by path, size and time of change, and the tensors by name. Nothing is read.
+    /// Two checkpoints with the same stamp have the same contents, unless a file was changed within
+    /// the resolution of the file system's clock.
+    pub fn stamp(&self) -> String {
+        let mut hash = Fnv::default();
+        self.mapped().iter().for_each(|file| hash.update(file.stamp.as_bytes()));
+        for (name, stored) in &self.tensors {
+            hash.update(name.as_bytes());
+            hash.update(&stored.range.start.to_le_bytes());
+            stored.additions.iter().for_each(|addition| hash.update(addition.stamp().as_bytes()));
+        }
+        format!("{:016x}", hash.finish())
+    }
+
+    /// The identity that earlier versions of this program gave to the checkpoint: a 64-bit hash of
+    /// names, types, shapes and 256 bytes of each tensor. Captures and profiles of that time hold
+    /// it.
+    pub fn sampled_id(&self) -> String {
         const SAMPLE: usize = 256;
         let mut hash = Fnv::default();
         for tensor in self.tensors() {
@@ -146,7 +169,7 @@ impl Checkpoint {
             let middle = tensor.bytes.len().saturating_sub(SAMPLE) / 2;
             hash.update(&tensor.bytes[middle..tensor.bytes.len().min(middle + SAMPLE)]);
         }
-        format!("{:016x}", hash.0)
+        format!("{:016x}", hash.finish())
     }
 
     /// Fails if a file has become unreadable since it was opened, for example because another
@@ -157,14 +180,6 @@ impl Checkpoint {
     /// [`WeightsError::Changed`].
     pub fn check(&self) -> Result<(), WeightsError> {
         self.tensors.values().try_for_each(|stored| stored.file.check())
-    }
-
-    /// A text that differs if a file of the checkpoint has another time of change or another
-    /// length. A fingerprint samples the tensors, so that it may miss a change.
-    pub fn stamp(&self) -> String {
-        let files: BTreeMap<&Path, &str> =
-            self.tensors.values().map(|stored| (stored.file.path.as_path(), stored.file.stamp.as_str())).collect();
-        files.into_values().collect::<Vec<_>>().join(", ")
     }
 
     /// The tensor called `name`, if there is one.
@@ -183,6 +198,31 @@ impl Checkpoint {
             return Err(WeightsError::Shape { name: name.into(), expected: shape.into(), found: view.shape.into() });
         }
         Ok(view)
+    }
+
+    /// Adds `factor * up * down` to the tensor called `name`: the tensors `[up, down]` of `other`,
+    /// with shapes `[rows, rank]` and `[rank, columns]`. Nothing is read yet. Returns whether there
+    /// are such tensors and their shapes fit.
+    pub fn add_low_rank(&mut self, name: &str, other: &Self, [up, down]: [&str; 2], factor: f32) -> bool {
+        let (Some(target), Some(up), Some(down)) =
+            (self.tensors.get_mut(name), other.tensors.get(up), other.tensors.get(down))
+        else {
+            return false;
+        };
+        let addition = Addition::low_rank(&target.shape, up.clone(), down.clone(), factor);
+        let fits = addition.is_some();
+        target.additions.extend(addition);
+        fits
+    }
+
+    /// Adds `factor` times the tensor `added` of `other` to the tensor called `name`, as
+    /// [`Checkpoint::add_low_rank`].
+    pub fn add_whole(&mut self, name: &str, other: &Self, added: &str, factor: f32) -> bool {
+        let (Some(target), Some(added)) = (self.tensors.get_mut(name), other.tensors.get(added)) else { return false };
+        let addition = Addition::whole(&target.shape, added.clone(), factor);
+        let fits = addition.is_some();
+        target.additions.extend(addition);
+        fits
     }
 
     /// Tells the system that a tensor's bytes are not needed soon. The system may then free the
@@ -226,55 +266,51 @@ impl Checkpoint {
     fn keeps(&self, name: &str, rename: &impl Fn(&str) -> Option<String>) -> bool {
         self.tensors.contains_key(name) && rename(name).as_deref() == Some(name)
     }
+}
 
-    /// Moves the scales of fp8 checkpoints into the tensors that they belong to.
-    ///
-    /// Such a file has a marker `scaled_fp8`, and beside each `X.weight` a one-element
-    /// `X.scale_weight` (`X.weight_scale` in newer files), so that W = stored * scale.
-    /// `X.scale_input` and similar tensors serve fp8 arithmetic. They are dropped because the
-    /// program computes with decoded weights.
-    fn fold_scales(&mut self) -> Result<(), WeightsError> {
-        const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
-        const IGNORED: [&str; 4] = ["scaled_fp8", "scale_input", "input_scale", "comfy_quant"];
-        let mut scales = Vec::new();
-        for (name, stored) in &self.tensors {
-            let (stem, last) = name.rsplit_once('.').unwrap_or(("", name));
-            if SCALES.contains(&last) {
-                scales.push((format!("{stem}.weight"), self.scale(name, stored)?));
-            }
-        }
-        self.tensors.retain(|name, _| {
-            let last = name.rsplit('.').next().unwrap_or_default();
-            !SCALES.contains(&last) && !IGNORED.contains(&last)
-        });
-        for (name, scale) in scales {
-            let missing = || WeightsError::MissingTensor { name: shown(&name), path: self.path.clone() };
-            self.tensors.get_mut(&name).ok_or_else(missing)?.scale = Some(scale);
-        }
-        Ok(())
+/// The metadata of a GGUF file, by key.
+#[derive(Clone, Copy, Debug)]
+pub struct MetadataView<'a> {
+    bytes: &'a [u8],
+    metadata: &'a Metadata,
+}
+
+impl<'a> MetadataView<'a> {
+    /// A text.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        self.metadata.text(self.bytes, key)
     }
 
-    fn scale(&self, name: &str, stored: &Stored) -> Result<f32, WeightsError> {
-        let view = stored.view(name);
-        if view.elements() != 1 {
-            let what = format!(
-                "{} has {} values; only one scale for a whole tensor is supported",
-                shown(name),
-                view.elements()
-            );
-            return Err(WeightsError::unsupported(&self.path, what));
-        }
-        match view.to_f32()?[..] {
-            [scale] if scale.is_finite() => Ok(scale),
-            _ => Err(WeightsError::malformed(&self.path, format!("the scale {} is not a finite number", shown(name)))),
-        }
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Option<Vec<&'a str>> {
+        self.metadata.texts(self.bytes, key)
+    }
+
+    /// A number, or a list of numbers. Truth values are 0 and 1.
+    pub fn numbers(&self, key: &str) -> Option<Vec<f64>> {
+        self.metadata.numbers(self.bytes, key)
+    }
+
+    /// A list of bytes.
+    pub fn bytes(&self, key: &str) -> Option<&'a [u8]> {
+        self.metadata.bytes(self.bytes, key)
     }
 }
 
 impl Stored {
-    fn view<'a>(&'a self, name: &'a str) -> TensorView<'a> {
-        let bytes = self.file.bytes.get(self.range.clone()).unwrap_or_default();
-        TensorView { name, dtype: self.dtype, shape: &self.shape, bytes, scale: self.scale }
+    /// The file and the place in it.
+    pub(super) fn stamp(&self) -> String {
+        format!("{}{}", self.file.stamp, self.range.start)
+    }
+
+    pub(super) fn view<'a>(&'a self, name: &'a str) -> TensorView<'a> {
+        let stored = self.file.bytes.get(self.range.clone()).unwrap_or_default();
+        let bytes = match &self.strided {
+            Some(strided) => strided.row_major(stored, &self.shape, self.dtype),
+            None => stored,
+        };
+        let scale = self.scale.as_deref();
+        TensorView { name, dtype: self.dtype, shape: &self.shape, bytes, scale, additions: &self.additions }
     }
 }
 
@@ -287,115 +323,53 @@ fn insert(tensors: &mut BTreeMap<String, Stored>, name: String, stored: Stored) 
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Format {
-    Index,
-    Safetensors,
-    Torch,
-}
-
-impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        match name.rsplit_once('.')?.1 {
-            "safetensors" => Some(Self::Safetensors),
-            "pth" | "pt" => Some(Self::Torch),
-            _ => name.ends_with(".safetensors.index.json").then_some(Self::Index),
-        }
-    }
-}
-
-/// The one checkpoint in a folder; [`Checkpoint::open`] describes the order of the search.
-fn find_in(folder: &Path) -> Result<PathBuf, WeightsError> {
-    for name in ["diffusion_pytorch_model.safetensors", "model.safetensors"] {
-        for path in [folder.join(format!("{name}.index.json")), folder.join(name)] {
-            if path.is_file() {
-                return Ok(path);
-            }
-        }
-    }
-    let candidates = Checkpoint::candidates(folder)?;
-    for format in [Format::Index, Format::Safetensors, Format::Torch] {
-        let mut of_format: Vec<_> = candidates.iter().filter(|path| Format::of(path) == Some(format)).collect();
-        match of_format.len() {
-            0 => {}
-            1 => return Ok(of_format.remove(0).clone()),
-            _ => {
-                let names: Vec<_> = of_format.iter().filter_map(|path| path.file_name()?.to_str()).map(shown).collect();
-                return Err(WeightsError::Ambiguous { folder: folder.into(), candidates: names.join(", ") });
-            }
-        }
-    }
-    Err(WeightsError::NoCheckpoint { folder: folder.into() })
-}
-
-fn is_shard(path: &Path) -> bool {
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    stem.rsplit_once("-of-")
-        .and_then(|(rest, count)| Some((rest.rsplit_once('-')?.1, count)))
-        .is_some_and(|(number, count)| digits(number) && digits(count))
-}
-
 type Opened = (Arc<Mapped>, Vec<Entry>);
 
+/// Opens a file of tensors. Its first bytes say which format it has.
 fn open_file(path: &Path) -> Result<Opened, WeightsError> {
-    let file = Mapped::open(path)?;
-    let entries = match Format::of(path) {
-        Some(Format::Torch) => torch::read(path, &file.bytes),
-        _ => safetensors_file::read(path, &file.bytes),
-    };
+    let mut file = Mapped::open(path)?;
+    let read = read(path, &file.bytes);
     // A file that is cut right now reads as zeros, which says less than the reason.
     file.check()?;
-    Ok((Arc::new(file), entries?))
+    let (entries, metadata) = read?;
+    file.metadata = metadata;
+    Ok((Arc::new(file), entries))
 }
 
-/// Opens every shard that the index names, and checks that each shard holds its tensors.
-fn open_shards(index_path: &Path) -> Result<Vec<Opened>, WeightsError> {
-    let index = read_index(index_path)?;
-    let folder = index_path.parent().unwrap_or(Path::new(""));
-    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (tensor, shard) in &index.weight_map {
-        shards.entry(shard).or_default().push(tensor);
+/// Lists the tensors of a file whose bytes are `file`, and the metadata of a GGUF file.
+fn read(path: &Path, file: &[u8]) -> Result<(Vec<Entry>, Metadata), WeightsError> {
+    let listed = |entries| (entries, Metadata::default());
+    match Container::of(&file[..file.len().min(Container::HEAD)]) {
+        Container::Safetensors => safetensors_file::read(path, file).map(listed),
+        Container::Zip => torch::read(path, file).map(listed),
+        Container::Gguf => gguf::read(path, file),
+        other => match other.advice() {
+            Some(advice) => Err(WeightsError::unsupported(path, advice)),
+            None if bundle::has_known_ending(path) => {
+                let problem = "its first bytes are those of no format of tensors (safetensors, torch's zip, GGUF)";
+                Err(WeightsError::malformed(path, problem))
+            }
+            None => Err(WeightsError::UnknownFormat { path: path.into() }),
+        },
     }
-    let mut opened = Vec::with_capacity(shards.len());
-    for (shard, tensors) in shards {
-        if !is_plain_file_name(shard) {
-            let problem = format!("it names the shard {}, which is not a file beside it", shown(shard));
-            return Err(WeightsError::malformed(index_path, problem));
-        }
-        let path = folder.join(shard);
+}
+
+/// Opens every shard that an index names, and checks that each shard holds its tensors.
+fn open_indexed(index: &Path) -> Result<Vec<Opened>, WeightsError> {
+    let mut opened = Vec::new();
+    for (path, tensors) in bundle::shards_of(index)? {
         if !path.exists() {
-            return Err(WeightsError::MissingShard { index: index_path.into(), shard: shown(shard) });
+            let shard = shown(&path.file_name().unwrap_or_default().to_string_lossy());
+            return Err(WeightsError::MissingShard { index: index.into(), shard });
         }
         let file = open_file(&path)?;
         let held: HashSet<_> = file.1.iter().map(|entry| entry.name.as_str()).collect();
-        if let Some(missing) = tensors.iter().find(|&tensor| !held.contains(tensor)) {
+        if let Some(missing) = tensors.iter().find(|tensor| !held.contains(tensor.as_str())) {
             return Err(WeightsError::MissingTensor { name: shown(missing), path });
         }
         opened.push(file);
     }
     Ok(opened)
-}
-
-fn read_index(path: &Path) -> Result<Index, WeightsError> {
-    let metadata = std::fs::metadata(path).map_err(|source| WeightsError::io(path, source))?;
-    if !metadata.is_file() {
-        return Err(WeightsError::NotAFile { path: path.into() });
-    }
-    if metadata.len() > LONGEST_INDEX {
-        return Err(WeightsError::malformed(path, format!("it has {} bytes, too many for an index", metadata.len())));
-    }
-    let text = std::fs::read(path).map_err(|source| WeightsError::io(path, source))?;
-    serde_json::from_slice(&text).map_err(|source| WeightsError::Json { path: path.into(), source })
-}
-
-/// Whether `name` names a safetensors file in the same folder on every system: no separators, no
-/// drive, no `..`.
-fn is_plain_file_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-    single && !name.contains(['/', '\\', ':']) && Format::of(Path::new(name)) == Some(Format::Safetensors)
 }
 
 #[cfg(test)]

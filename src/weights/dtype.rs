@@ -1,10 +1,12 @@
 //! Element types and their exact decoding to f32.
 
+use super::packing::Packing;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// How a tensor's elements are stored. The names are those of safetensors.
+/// How a tensor's elements are stored. The names are those of safetensors, and of ggml for packed
+/// formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DType {
@@ -22,6 +24,11 @@ pub enum DType {
     F8E4M3,
     /// The upper byte of an f16 (torch's `float8_e5m2`).
     F8E5M2,
+    /// Whole numbers from -128 to 127 that have scales beside them. Without scales such numbers are
+    /// [`DType::Raw`].
+    I8,
+    /// One of GGUF's formats.
+    Packed(Packing),
     /// Any other type that safetensors or torch can store. Such tensors are listed but not decoded.
     Raw(RawType),
 }
@@ -75,31 +82,41 @@ impl DType {
             Self::BF16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
+            Self::I8 => "I8",
+            Self::Packed(packing) => packing.name(),
             Self::Raw(raw) => raw.name,
         }
     }
 
-    /// Size of one element in bits.
-    pub fn bits(self) -> usize {
+    /// Number of elements that are stored together, and their size in bits. One element, except for
+    /// [`DType::Packed`].
+    pub fn block(self) -> (usize, usize) {
         match self {
-            Self::F64 => 64,
-            Self::F32 => 32,
-            Self::F16 | Self::BF16 => 16,
-            Self::F8E4M3 | Self::F8E5M2 => 8,
-            Self::Raw(raw) => raw.bits,
+            Self::F64 => (1, 64),
+            Self::F32 => (1, 32),
+            Self::F16 | Self::BF16 => (1, 16),
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 => (1, 8),
+            Self::Packed(packing) => {
+                let (elements, bytes) = packing.block();
+                (elements, 8 * bytes)
+            }
+            Self::Raw(raw) => (1, raw.bits),
         }
     }
 
     /// Number of bytes of a tensor of this type and `shape`. `None` if the number overflows or is
-    /// not whole.
+    /// not whole, or if the last extent is not a multiple of a block.
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
+        let (block, bits) = self.block();
+        let whole = block == 1 || shape.last().is_some_and(|last| last.is_multiple_of(block));
         let elements = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
-        let bits = elements.checked_mul(self.bits())?;
-        bits.is_multiple_of(8).then_some(bits / 8)
+        let bits = (elements / block).checked_mul(bits)?;
+        (whole && bits.is_multiple_of(8)).then_some(bits / 8)
     }
 
     /// Decodes little-endian elements to f32. Decoding is exact except for [`DType::F64`], which is
-    /// rounded to nearest. An incomplete element at the end is ignored. `None` for [`DType::Raw`].
+    /// rounded to nearest, and [`DType::Packed`], whose scales are multiplied in f32. An incomplete
+    /// element at the end is ignored. `None` for [`DType::Raw`].
     pub fn decode(self, bytes: &[u8]) -> Option<Vec<f32>> {
         Some(match self {
             Self::F64 => elements(bytes).map(|b| f64::from_le_bytes(b) as f32).collect(),
@@ -108,6 +125,8 @@ impl DType {
             Self::BF16 => elements(bytes).map(|b| bf16_to_f32(u16::from_le_bytes(b))).collect(),
             Self::F8E4M3 => bytes.iter().map(|&b| E4M3[usize::from(b)]).collect(),
             Self::F8E5M2 => bytes.iter().map(|&b| f8_e5m2_to_f32(b)).collect(),
+            Self::I8 => bytes.iter().map(|&b| f32::from(b as i8)).collect(),
+            Self::Packed(packing) => packing.decode(bytes),
             Self::Raw(_) => return None,
         })
     }
@@ -225,5 +244,9 @@ mod tests {
         assert_eq!(DType::F32.bytes_of(&[usize::MAX, 2]), None);
         assert_eq!(DType::F32.bytes_of(&[usize::MAX / 2]), None);
         assert_eq!(DType::from_name("F4").unwrap().bytes_of(&[3]), None);
+        let packed = DType::Packed(Packing::Q4K);
+        assert_eq!(packed.bytes_of(&[3, 512]), Some(3 * 2 * 144));
+        assert_eq!(packed.bytes_of(&[256, 3]), None);
+        assert_eq!(packed.bytes_of(&[]), None);
     }
 }

@@ -20,14 +20,14 @@ pub enum WeightsError {
         /// The path that was given.
         path: PathBuf,
     },
-    /// The file's extension is not one that this room reads.
-    #[error("{} is no checkpoint: expected .safetensors, .safetensors.index.json, .pth or .pt", path.display())]
+    /// The file has neither the first bytes nor the name of a file that this room reads.
+    #[error("{} is no checkpoint: expected a safetensors file or its index, a torch archive (.pth, .pt) or a GGUF file", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
     },
     /// A folder without weights.
-    #[error("no weights in {}: expected a .safetensors file, a .safetensors.index.json or a .pth file", folder.display())]
+    #[error("no weights in {}: expected a .safetensors, .gguf or .pth file", folder.display())]
     NoCheckpoint {
         /// The folder.
         folder: PathBuf,
@@ -78,10 +78,10 @@ pub enum WeightsError {
         /// serde's reason, with line and column.
         source: serde_json::Error,
     },
-    /// The index names a shard that does not exist.
-    #[error("{} names the shard {shard}, which is not beside it; download it too", index.display())]
+    /// A shard does not exist that an index names, or that another shard belongs to.
+    #[error("{} needs the shard {shard}, which is not beside it; download it too", index.display())]
     MissingShard {
-        /// The index file.
+        /// The index file, or the other shard.
         index: PathBuf,
         /// The shard's name.
         shard: String,
@@ -115,7 +115,9 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// The tensor's values are not floating point numbers that this room decodes.
-    #[error("the tensor {name} is stored as {dtype}; expected F64, F32, F16, BF16, F8_E4M3 or F8_E5M2")]
+    #[error(
+        "the tensor {name} is stored as {dtype}; expected F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I8 with scales, or a GGUF type"
+    )]
     NotDecodable {
         /// The tensor.
         name: String,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::WeightsError;
+use super::gguf::Metadata;
 
 /// A mapped file.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub(super) struct Mapped {
     guard: guard::Guard,
     pub path: PathBuf,
     pub bytes: Mmap,
-    /// Time of the last change, and length: they tell apart two states of one file.
+    /// Path, time of the last change, and length: they tell apart two states of one file.
     pub stamp: String,
+    /// The metadata of a GGUF file, once it is read.
+    pub metadata: Metadata,
 }
 
 impl Mapped {
@@ -41,7 +44,8 @@ impl Mapped {
             return Err(WeightsError::malformed(path, "it is empty"));
         }
         let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        let stamp = format!("{:?} {}", changed.unwrap_or_default(), metadata.len());
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let stamp = format!("{} {:?} {}\n", place.display(), changed.unwrap_or_default(), metadata.len());
         let file = File::open(path).map_err(io)?;
         // SAFETY: the map is private to this room and read-only. Its contents may change if another
         // program writes the file. The bytes are only read as numbers, for which every bit pattern
@@ -49,7 +53,7 @@ impl Mapped {
         // beyond the end of a file that has become shorter.
         let bytes = unsafe { Mmap::map(&file) }.map_err(io)?;
         let guard = guard::Guard::new(&bytes);
-        Ok(Self { guard, path: path.into(), bytes, stamp })
+        Ok(Self { guard, path: path.into(), bytes, stamp, metadata: Metadata::default() })
     }
 
     /// Fails if a read of the file could not be served since it was mapped.

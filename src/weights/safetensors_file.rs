@@ -5,6 +5,7 @@
 //! twice (a JSON map would silently keep the last tensor of that name).
 
 use super::checkpoint::Entry;
+use super::container::LONGEST_HEADER;
 use super::error::shown;
 use super::{DType, WeightsError};
 use serde::Deserialize;
@@ -13,8 +14,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-/// The limit that the format sets on the header, in bytes.
-const LONGEST_HEADER: u64 = 100_000_000;
 /// More dimensions than any model uses. The limit keeps absurd shapes out of memory.
 pub(super) const MOST_DIMENSIONS: usize = 8;
 
@@ -60,8 +59,7 @@ impl<'de> Deserialize<'de> for Header {
 /// # Errors
 /// [`WeightsError::Json`] if the header cannot be parsed. [`WeightsError::Malformed`] if a byte
 /// after the header belongs to no tensor or to two, or if a tensor's size disagrees with its dtype
-/// and shape. [`WeightsError::Duplicate`] if a name occurs twice. [`WeightsError::Unsupported`] for
-/// a Git LFS pointer.
+/// and shape. [`WeightsError::Duplicate`] if a name occurs twice.
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let (header, data) = split(path, file)?;
     let Header(mut entries) =
@@ -74,7 +72,13 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError>
     for (name, info) in entries {
         let (dtype, end) =
             check(&name, &info, covered, data.len()).map_err(|problem| WeightsError::malformed(path, problem))?;
-        tensors.push(Entry { name, dtype, shape: info.shape, range: data_start + covered..data_start + end });
+        tensors.push(Entry {
+            name,
+            dtype,
+            shape: info.shape,
+            range: data_start + covered..data_start + end,
+            strides: None,
+        });
         covered = end;
     }
     if covered != data.len() {
@@ -86,10 +90,6 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError>
 
 /// Splits the file into its header and its data.
 fn split<'a>(path: &Path, file: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), WeightsError> {
-    if file.starts_with(b"version https://git-lfs") {
-        let what = "this is a Git LFS pointer, not the weights; fetch them with `git lfs pull`";
-        return Err(WeightsError::unsupported(path, what));
-    }
     let malformed = |problem: String| WeightsError::malformed(path, problem);
     let (length, rest) = file
         .split_first_chunk::<8>()

@@ -1,6 +1,6 @@
 //! One tensor, borrowed from a mapped file.
 
-use super::{DType, WeightsError};
+use super::{Addition, DType, Scale, WeightsError};
 use std::ops::Range;
 
 /// A tensor as its file stores it: row-major, little-endian, not aligned to its element size.
@@ -15,9 +15,11 @@ pub struct TensorView<'a> {
     pub shape: &'a [usize],
     /// The elements. Opening the file checks that the length agrees with `dtype` and `shape`.
     pub bytes: &'a [u8],
-    /// The factor by which every stored element must be multiplied. Only fp8 checkpoints have one,
-    /// for each Linear weight.
-    pub scale: Option<f32>,
+    /// The factors by which the stored elements must be multiplied. Linear weights in 8 bits have
+    /// them.
+    pub scale: Option<&'a Scale>,
+    /// What is added to the decoded and scaled elements: LoRAs.
+    pub additions: &'a [Addition],
 }
 
 impl<'a> TensorView<'a> {
@@ -26,12 +28,12 @@ impl<'a> TensorView<'a> {
         self.shape.iter().product()
     }
 
-    /// All elements in f32, row-major, with the scale applied.
+    /// All elements in f32, row-major, with the scale and the additions applied.
     ///
     /// # Errors
     /// [`WeightsError::NotDecodable`] if the dtype is a [`DType::Raw`] one.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
-        self.decode(self.bytes)
+        self.decode(self.bytes, 0)
     }
 
     /// The bytes of some rows. A row is everything under one index of the first dimension.
@@ -53,7 +55,7 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// The errors of [`TensorView::rows`] and [`TensorView::to_f32`].
     pub fn rows_to_f32(&self, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
-        self.decode(self.rows(rows)?)
+        self.decode(self.rows(rows.clone())?, rows.start)
     }
 
     fn row_bytes(&self, rows: &Range<usize>) -> Option<&'a [u8]> {
@@ -65,13 +67,19 @@ impl<'a> TensorView<'a> {
         self.bytes.get(rows.start.checked_mul(row)?..rows.end.checked_mul(row)?)
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<Vec<f32>, WeightsError> {
+    /// Decodes rows that begin with row `first`.
+    fn decode(&self, bytes: &[u8], first: usize) -> Result<Vec<f32>, WeightsError> {
         let mut values = self
             .dtype
             .decode(bytes)
             .ok_or_else(|| WeightsError::NotDecodable { name: self.name.into(), dtype: self.dtype.name().into() })?;
+        let width = self.shape.iter().skip(1).product::<usize>();
         if let Some(scale) = self.scale {
-            values.iter_mut().for_each(|value| *value *= scale);
+            scale.apply(&mut values, first, width);
+        }
+        let rows = first..first + values.len() / width.max(1);
+        for addition in self.additions {
+            addition.apply(&mut values, rows.clone(), width)?;
         }
         Ok(values)
     }
@@ -83,19 +91,20 @@ mod tests {
 
     const F8: [u8; 6] = [0x38, 0x40, 0x48, 0xB8, 0xC0, 0xC8];
 
-    fn view(shape: &[usize], scale: Option<f32>) -> TensorView<'_> {
-        TensorView { name: "t", dtype: DType::F8E4M3, shape, bytes: &F8, scale }
+    fn view<'a>(shape: &'a [usize], scale: Option<&'a Scale>) -> TensorView<'a> {
+        TensorView { name: "t", dtype: DType::F8E4M3, shape, bytes: &F8, scale, additions: &[] }
     }
 
     #[test]
     fn decodes_with_and_without_scale() {
         assert_eq!(view(&[6], None).to_f32().unwrap(), [1.0, 2.0, 4.0, -1.0, -2.0, -4.0]);
-        assert_eq!(view(&[2, 3], Some(0.5)).to_f32().unwrap(), [0.5, 1.0, 2.0, -0.5, -1.0, -2.0]);
+        assert_eq!(view(&[2, 3], Some(&Scale::uniform(0.5))).to_f32().unwrap(), [0.5, 1.0, 2.0, -0.5, -1.0, -2.0]);
     }
 
     #[test]
     fn rows_are_slices_of_the_first_dimension() {
-        let view = view(&[3, 2], Some(10.0));
+        let scale = Scale::uniform(10.0);
+        let view = view(&[3, 2], Some(&scale));
         assert_eq!(view.rows(1..2).unwrap(), &F8[2..4]);
         assert_eq!(view.rows_to_f32(2..3).unwrap(), [-20.0, -40.0]);
         assert!(view.rows(0..0).unwrap().is_empty());

@@ -69,7 +69,7 @@ impl ModelFolder for ToyModel {
     }
 
     fn summary(&self) -> Summary {
-        Summary { text: "a toy".into(), json: "{}".into() }
+        Summary { text: "a toy".into(), json: "{}".into(), problems: Vec::new() }
     }
 
     fn open(&self) -> Result<Box<dyn Model>> {

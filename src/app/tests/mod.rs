@@ -94,6 +94,7 @@ pub fn fill(app: &mut App, dark: bool) {
         sigmas: info.sigmas,
         scheduler: info.scheduler,
         model_id: info.model_id,
+        former_ids: Vec::new(),
         vae_id: String::new(),
         gpu_memory: 0,
         published_tea: PublishedTea::default(),

@@ -19,7 +19,7 @@ pub use transformer::TransformerConfig;
 pub use vae::{DownLayer, UpBlock, VaeConfig};
 
 use crate::model::ModelError;
-use crate::weights::Checkpoint;
+use crate::weights::{Checkpoint, Container};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -46,7 +46,11 @@ pub(super) fn read_text(path: &Path) -> Result<String, ModelError> {
     if !metadata.is_file() || metadata.len() > LONGEST_FILE {
         return Err(ModelError::config(path, "expected a configuration file of at most 1 MiB"));
     }
-    std::fs::read_to_string(path).map_err(io)
+    let bytes = std::fs::read(path).map_err(io)?;
+    if let container @ (Container::LfsPointer | Container::Html | Container::Empty) = Container::of(&bytes) {
+        return Err(ModelError::config(path, container.advice().unwrap_or_default()));
+    }
+    String::from_utf8(bytes).map_err(|_| ModelError::config(path, "it is not UTF-8 text"))
 }
 
 pub(super) fn parse<T: DeserializeOwned>(path: &Path, json: &str) -> Result<T, ModelError> {

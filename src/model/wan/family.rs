@@ -9,17 +9,18 @@ use crate::model::family::{
     Condition, Costs, Decoder, Family, Features, Geometry, Latents, Memory, Model, ModelFolder, Run, RunSetup,
     SamplerDefaults, Summary, Transformer,
 };
-use crate::model::{ModelError, subject_of};
+use crate::model::{ModelError, NamedFiles, subject_of};
 use crate::ops::LARGEST_PART;
 use crate::sampling::limits::{LARGEST_SIDE, MOST_FRAMES};
 use crate::sampling::{ClipSettings, SchedulerChoice, SolverOrder};
-use crate::weights::{Checkpoint, DType, TensorView};
+use crate::weights::{Checkpoint, TensorView};
 
 use super::config::{SchedulerClass, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
-use super::files::{ModelFiles, ModelSummary};
-use super::load::fits_bf16;
+use super::files::{Layout, ModelFiles, ModelSummary, few_steps, leftover, misfits, with_causes};
+use super::load::bytes_on_gpu;
+use super::names;
 use super::patches::Patches;
-use super::published::tea_coefficients;
+use super::published::{NEGATIVE_PROMPT, tea_coefficients};
 use super::run::WanRun;
 use super::text_encoder::TextEncoder;
 use super::tokenizer::{self, MAX_PROMPT_CHARS, MAX_SEQUENCE_LENGTH, Tokenizer};
@@ -40,6 +41,26 @@ impl Family for Wan {
     fn find(&self, folder: &Path) -> Result<Box<dyn ModelFolder>> {
         Ok(Box::new(ModelFiles::find(folder)?))
     }
+
+    fn find_named(&self, folder: &Path, named: &NamedFiles) -> Result<Box<dyn ModelFolder>> {
+        Ok(Box::new(ModelFiles::find_named(folder, named)?))
+    }
+}
+
+impl ModelFiles {
+    /// What not to show if nothing is said. Wan's own code takes its long list then, diffusers
+    /// takes nothing.
+    pub fn default_negative_prompt(&self) -> &'static str {
+        match self.layout {
+            Layout::Original => NEGATIVE_PROMPT,
+            Layout::Diffusers => "",
+        }
+    }
+
+    /// Everything to know before a run that does not stop it.
+    fn warnings_of(&self, parts: [Option<String>; 4]) -> Vec<String> {
+        self.warnings.iter().cloned().chain(parts.into_iter().flatten()).collect()
+    }
 }
 
 impl ModelFolder for ModelFiles {
@@ -57,6 +78,10 @@ impl ModelFolder for ModelFiles {
         }
     }
 
+    fn default_negative(&self) -> Condition {
+        self.default_negative_prompt().into()
+    }
+
     fn check_condition(&self, condition: &Condition) -> Result<()> {
         let chars = text_of(condition)?.chars().count();
         if chars > MAX_PROMPT_CHARS { Err(tokenizer::Error::PromptTooLong(chars).into()) } else { Ok(()) }
@@ -65,16 +90,37 @@ impl ModelFolder for ModelFiles {
     fn summary(&self) -> Summary {
         let summary = ModelSummary::new(self);
         // Names, numbers and lists of them: nothing that JSON cannot hold.
-        Summary { json: serde_json::to_string(&summary).unwrap_or_default(), text: summary.to_string() }
+        let json = serde_json::to_string(&summary).unwrap_or_default();
+        Summary { json, text: summary.to_string(), problems: summary.all_problems() }
     }
 
     fn open(&self) -> Result<Box<dyn Model>> {
+        let text_encoder = Part::new(self.text_encoder()?);
+        let transformer = Part::new(self.transformer()?);
+        let vae = Part::new(self.vae()?);
+        let misfits = misfits(Some(&transformer.config), Some(&text_encoder.config), Some(&vae.config));
+        if let Some(problem) = misfits.into_iter().next() {
+            return Err(ModelError::NotAModel {
+                path: self.folder.clone(),
+                problem: format!("its parts do not fit: {problem}"),
+            });
+        }
+        let warnings = self.warnings_of([
+            leftover(names::Part::Transformer, &transformer.config, &transformer.weights),
+            leftover(names::Part::TextEncoder, &text_encoder.config, &text_encoder.weights),
+            leftover(names::Part::Vae, &vae.config, &vae.weights),
+            few_steps(&transformer.weights).map(String::from),
+        ]);
+        // The source says what is wrong with the file in detail.
+        let scheduler = self.scheduler().map_err(|error| with_causes(&error));
+        let files = self.clone();
         Ok(Box::new(WanModel {
-            text_encoder: Part::new(self.text_encoder()?),
-            transformer: Part::new(self.transformer()?),
-            vae: Part::new(self.vae()?),
-            scheduler: self.scheduler()?,
-            files: self.clone(),
+            files,
+            text_encoder,
+            transformer,
+            vae,
+            scheduler,
+            warnings,
             tokenizer: OnceCell::new(),
         }))
     }
@@ -111,28 +157,60 @@ struct WanModel {
     text_encoder: Part<TextEncoderConfig>,
     transformer: Part<TransformerConfig>,
     vae: Part<VaeConfig>,
-    scheduler: SchedulerConfig,
+    /// Why it cannot be used, where the file is not one of Wan's.
+    scheduler: std::result::Result<SchedulerConfig, String>,
+    warnings: Vec<String>,
     /// Read when the first prompt comes: the file has 17 MB.
     tokenizer: OnceCell<Tokenizer>,
 }
 
 impl Model for WanModel {
     fn id(&self) -> String {
-        self.transformer.weights.fingerprint()
+        self.transformer.weights.id()
+    }
+
+    fn former_ids(&self) -> Vec<String> {
+        // Earlier versions knew no LoRAs.
+        if self.files.loras.is_empty() { vec![self.transformer.weights.sampled_id()] } else { Vec::new() }
     }
 
     fn decoder_id(&self) -> String {
-        self.vae.weights.fingerprint()
+        self.vae.weights.id()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    fn condition_warning(&self, condition: &Condition) -> Result<Option<String>> {
+        let length = self.tokenizer()?.length(text_of(condition)?)?;
+        let cut = || {
+            format!(
+                "it has {length} tokens, of which the model reads the first {MAX_SEQUENCE_LENGTH}: the rest has no effect"
+            )
+        };
+        Ok((length > MAX_SEQUENCE_LENGTH).then(cut))
+    }
+
+    fn check_sampler(&self, scheduler_given: bool, shift_given: bool) -> Result<()> {
+        match &self.scheduler {
+            Err(why) if !(scheduler_given && shift_given) => Err(ModelError::Request(format!(
+                "{why}; to run the model all the same, say how with --scheduler and --flow-shift"
+            ))),
+            Ok(config) if config.flow_shift.is_none() && !shift_given => {
+                let what = "the model's scheduler_config.json leaves the shift open (flow_shift is null); say it with --flow-shift";
+                Err(ModelError::Request(what.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn encoder_key(&self) -> String {
-        let weights = &self.text_encoder.weights;
-        format!("{} {} {:?}", weights.fingerprint(), weights.stamp(), self.files.tokenizer)
+        format!("{} {:?}", self.text_encoder.weights.stamp(), self.files.tokenizer)
     }
 
     fn transformer_key(&self) -> String {
-        let weights = &self.transformer.weights;
-        format!("{} {} {:?}", weights.fingerprint(), weights.stamp(), self.transformer.config)
+        format!("{} {:?}", self.transformer.weights.stamp(), self.transformer.config)
     }
 
     fn blocks(&self) -> usize {
@@ -140,7 +218,9 @@ impl Model for WanModel {
     }
 
     fn sampler(&self) -> SamplerDefaults {
-        let SchedulerConfig { class, solver_order, flow_shift, .. } = self.scheduler;
+        let config = self.scheduler.clone().unwrap_or_default();
+        let flow_shift = config.flow_shift.or(SchedulerConfig::default().flow_shift).unwrap_or(1.0);
+        let SchedulerConfig { class, solver_order, .. } = config;
         let (scheduler, solver_order) = match (class, solver_order) {
             (SchedulerClass::UniPc, 1) => (SchedulerChoice::UniPc, SolverOrder::One),
             (SchedulerClass::UniPc, _) => (SchedulerChoice::UniPc, SolverOrder::Two),
@@ -249,15 +329,16 @@ impl Model for WanModel {
 }
 
 impl WanModel {
+    fn tokenizer(&self) -> Result<&Tokenizer> {
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let loaded = self.files.tokenizer(&self.text_encoder.config)?;
+        Ok(self.tokenizer.get_or_init(|| loaded))
+    }
+
     fn ids(&self, prompt: &str) -> Result<Vec<u32>> {
-        let tokenizer = match self.tokenizer.get() {
-            Some(tokenizer) => tokenizer,
-            None => {
-                let loaded = Tokenizer::load(self.files.tokenizer()?)?;
-                self.tokenizer.get_or_init(|| loaded)
-            }
-        };
-        Ok(tokenizer.encode(prompt, MAX_SEQUENCE_LENGTH)?)
+        Ok(self.tokenizer()?.encode(prompt, MAX_SEQUENCE_LENGTH)?)
     }
 }
 
@@ -308,15 +389,11 @@ fn check_side(what: &str, value: usize, unit: usize) -> Result<()> {
     )))
 }
 
-/// Bytes on the GPU of a checkpoint's tensors. 16-bit tensors stay so, and 8-bit tensors are
-/// widened to 16. Tensors in f32 take 16 bits where their values fit, which their first values
+/// Bytes on the GPU of a checkpoint's tensors. 16-bit tensors stay so, and tensors of fewer bits
+/// are widened to 16. Tensors in f32 take 16 bits where their values fit, which their first values
 /// tell. All others are f32.
 fn weight_bytes(checkpoint: &Checkpoint, wanted: impl Fn(&str) -> bool) -> u64 {
     const BEGINNING: usize = 4096;
-    let bytes = |tensor: &TensorView| match tensor.dtype {
-        DType::F16 | DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => 2,
-        DType::F32 if fits_bf16(&tensor.bytes[..tensor.bytes.len().min(BEGINNING)]) => 2,
-        _ => 4,
-    };
+    let bytes = |tensor: &TensorView| bytes_on_gpu(tensor.dtype, &tensor.bytes[..tensor.bytes.len().min(BEGINNING)]);
     checkpoint.tensors().filter(|t| wanted(t.name)).map(|t| t.elements() as u64 * bytes(&t)).sum()
 }

@@ -7,6 +7,7 @@
 //! names.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
 
 /// The three parts of a model that have weights.
@@ -34,15 +35,6 @@ impl Part {
         }
     }
 
-    /// A tensor that every checkpoint of this part has and no other part does (diffusers' name).
-    fn hallmark(self) -> &'static str {
-        match self {
-            Self::Transformer => "patch_embedding.weight",
-            Self::TextEncoder => "shared.weight",
-            Self::Vae => "decoder.conv_in.weight",
-        }
-    }
-
     /// Prefixes under which single-file checkpoints keep this part.
     fn prefixes(self) -> &'static [&'static str] {
         match self {
@@ -50,15 +42,6 @@ impl Part {
             Self::TextEncoder => &["text_encoders.umt5xxl.transformer."],
             Self::Vae => &["vae.", "first_stage_model."],
         }
-    }
-
-    /// The part whose tensors are among these names (of any layout), or parts: some files hold a
-    /// whole model.
-    pub fn among<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Self> {
-        let has = |part: &Self| {
-            names.clone().any(|name| diffusers_name(*part, name).is_some_and(|name| name == part.hallmark()))
-        };
-        Self::ALL.into_iter().filter(has).collect()
     }
 }
 
@@ -71,23 +54,45 @@ impl fmt::Display for Part {
 /// The diffusers name of one of `part`'s tensors, given its name in any layout. `None` for tensors
 /// that belong to another part of a single-file checkpoint, and for the tokenizer that ComfyUI's
 /// text encoders carry. Names that are already diffusers' and names that are not known come back as
-/// they are.
+/// they are, without prefixes.
 pub fn diffusers_name(part: Part, name: &str) -> Option<String> {
-    let name = strip_prefix(part, name)?;
+    let name = without_wrappers(name);
+    let name = strip_prefix(part, &name)?;
     match part {
         Part::Transformer => Some(transformer(name)),
-        Part::TextEncoder if name == "spiece_model" => None,
+        Part::TextEncoder if name == TOKENIZER_TENSOR => None,
         Part::TextEncoder => Some(text_encoder(name)),
         Part::Vae => Some(vae(name)),
     }
 }
 
-fn strip_prefix(part: Part, name: &str) -> Option<&str> {
-    let prefixed = |part: Part| part.prefixes().iter().find_map(|prefix| name.strip_prefix(prefix));
-    if let Some(rest) = prefixed(part) {
-        return Some(rest);
+/// The tensor of bytes in which ComfyUI's text encoders carry their SentencePiece model.
+pub const TOKENIZER_TENSOR: &str = "spiece_model";
+
+/// The name without the words that torch's wrappers of modules put into names: `torch.compile`,
+/// FSDP, and checkpointing of activations.
+fn without_wrappers(name: &str) -> Cow<'_, str> {
+    const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+    if !WRAPPERS.iter().any(|wrapper| name.contains(wrapper)) {
+        return Cow::Borrowed(name);
     }
-    Part::ALL.into_iter().all(|other| prefixed(other).is_none()).then_some(name)
+    let words: Vec<&str> = name.split('.').filter(|word| !WRAPPERS.contains(word)).collect();
+    Cow::Owned(words.join("."))
+}
+
+/// The name without the prefixes of training and repackaging, which may be there more than once.
+/// `None` for a prefix of another part.
+fn strip_prefix(part: Part, name: &str) -> Option<&str> {
+    const GENERAL: [&str; 3] = ["module.", "model.", "net."];
+    let of = |part: Part, name| part.prefixes().iter().find_map(|prefix| str::strip_prefix(name, prefix));
+    let mut name = name;
+    loop {
+        let general = || GENERAL.iter().find_map(|prefix| name.strip_prefix(prefix));
+        match of(part, name).or_else(general) {
+            Some(rest) => name = rest,
+            None => return Part::ALL.into_iter().all(|other| of(other, name).is_none()).then_some(name),
+        }
+    }
 }
 
 type Renames = &'static [(&'static str, &'static str)];
@@ -143,6 +148,8 @@ fn text_encoder(name: &str) -> String {
         ("token_embedding.", "shared."),
         ("encoder.embed_tokens.", "shared."),
         ("norm.", "encoder.final_layer_norm."),
+        ("token_embd.", "shared."),
+        ("enc.output_norm.", "encoder.final_layer_norm."),
     ];
     const BLOCK: Renames = &[
         ("norm1.", "layer.0.layer_norm."),
@@ -153,6 +160,19 @@ fn text_encoder(name: &str) -> String {
         ("ffn.fc1.", "layer.1.DenseReluDense.wi_1."),
         ("ffn.fc2.", "layer.1.DenseReluDense.wo."),
     ];
+    // The names of llama.cpp, which GGUF files have.
+    const LLAMA: Renames = &[
+        ("attn_norm.", "layer.0.layer_norm."),
+        ("attn_rel_b.", "layer.0.SelfAttention.relative_attention_bias."),
+        ("attn_", "layer.0.SelfAttention."),
+        ("ffn_norm.", "layer.1.layer_norm."),
+        ("ffn_gate.", "layer.1.DenseReluDense.wi_0."),
+        ("ffn_up.", "layer.1.DenseReluDense.wi_1."),
+        ("ffn_down.", "layer.1.DenseReluDense.wo."),
+    ];
+    if let Some((block, rest)) = numbered(name, "enc.blk.") {
+        return format!("encoder.block.{block}.{}", renamed(rest, LLAMA));
+    }
     match numbered(name, "blocks.") {
         Some((block, rest)) => format!("encoder.block.{block}.{}", renamed(rest, BLOCK)),
         None => renamed(name, TOP),
@@ -231,18 +251,52 @@ mod tests {
                     assert_eq!(diffusers_name(part, &format!("{prefix}{original}")).as_ref(), Some(diffusers));
                 }
             }
-            assert_eq!(Part::among(pairs.iter().map(|[original, _]| original.as_str())), [part]);
-            assert_eq!(Part::among(pairs.iter().map(|[_, diffusers]| diffusers.as_str())), [part]);
         }
     }
 
     #[test]
     fn parts_of_a_single_file_are_kept_apart() {
         let names = ["model.diffusion_model.patch_embedding.weight", "vae.decoder.conv1.weight", "other"];
-        assert_eq!(Part::among(names.into_iter()), [Part::Transformer, Part::Vae]);
         assert_eq!(diffusers_name(Part::Vae, names[0]), None);
         assert_eq!(diffusers_name(Part::Vae, names[1]).as_deref(), Some("decoder.conv_in.weight"));
         assert_eq!(diffusers_name(Part::Vae, "other").as_deref(), Some("other"));
+    }
+
+    /// Prefixes of training and repackaging, alone, doubled and within the name.
+    #[test]
+    fn wrappers_come_off() {
+        let expected = Some("blocks.0.attn1.to_q.weight");
+        for name in [
+            "_orig_mod.blocks.0.self_attn.q.weight",
+            "module.blocks.0.self_attn.q.weight",
+            "module.module.blocks.0.attn1.to_q.weight",
+            "model._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.self_attn.q.weight",
+            "model.diffusion_model.blocks.0.self_attn.q.weight",
+            "model.model.diffusion_model.blocks.0._checkpoint_wrapped_module.self_attn._orig_mod.q.weight",
+            "net.blocks.0.self_attn.q.weight",
+        ] {
+            assert_eq!(diffusers_name(Part::Transformer, name).as_deref(), expected, "{name}");
+        }
+        assert_eq!(diffusers_name(Part::Vae, "model.decoder.conv1.weight").as_deref(), Some("decoder.conv_in.weight"));
+        assert_eq!(diffusers_name(Part::Vae, "model.diffusion_model.head.modulation"), None);
+    }
+
+    #[test]
+    fn names_of_llama() {
+        for (name, expected) in [
+            ("token_embd.weight", "shared.weight"),
+            ("enc.output_norm.weight", "encoder.final_layer_norm.weight"),
+            ("enc.blk.3.attn_norm.weight", "encoder.block.3.layer.0.layer_norm.weight"),
+            ("enc.blk.3.attn_q.weight", "encoder.block.3.layer.0.SelfAttention.q.weight"),
+            ("enc.blk.3.attn_o.weight", "encoder.block.3.layer.0.SelfAttention.o.weight"),
+            ("enc.blk.3.attn_rel_b.weight", "encoder.block.3.layer.0.SelfAttention.relative_attention_bias.weight"),
+            ("enc.blk.3.ffn_norm.weight", "encoder.block.3.layer.1.layer_norm.weight"),
+            ("enc.blk.3.ffn_gate.weight", "encoder.block.3.layer.1.DenseReluDense.wi_0.weight"),
+            ("enc.blk.3.ffn_up.weight", "encoder.block.3.layer.1.DenseReluDense.wi_1.weight"),
+            ("enc.blk.3.ffn_down.weight", "encoder.block.3.layer.1.DenseReluDense.wo.weight"),
+        ] {
+            assert_eq!(diffusers_name(Part::TextEncoder, name).as_deref(), Some(expected));
+        }
     }
 
     #[test]

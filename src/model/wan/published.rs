@@ -1,4 +1,4 @@
-//! Calibrations of caching rules that were published for Wan2.1.
+//! What was published for Wan2.1: calibrations of caching rules, and the negative prompt.
 
 use super::config::TransformerConfig;
 
@@ -18,3 +18,9 @@ pub fn tea_coefficients(config: &TransformerConfig) -> [Option<[f64; 5]>; 2] {
         _ => [None, None],
     }
 }
+
+/// The negative prompt that Wan's own code takes for text to video if none is given
+/// (`wan/configs/shared_config.py`).
+pub const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，\
+JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，\
+杂乱的背景，三条腿，背景人很多，倒着走";

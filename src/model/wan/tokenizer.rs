@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::ModelWrapper;
 
+use super::names::TOKENIZER_TENSOR;
+use super::pieces::Pieces;
 use super::prompt_clean;
+use crate::weights::{Checkpoint, Container};
 
 /// Largest number of tokens of a prompt in Wan2.1, including the end-of-sequence token.
 pub const MAX_SEQUENCE_LENGTH: usize = 512;
@@ -41,9 +44,21 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The tokenizer is of another model than the text encoder.
+    #[error(
+        "{path} has {pieces} pieces, but the text encoder knows {known}: the tokenizer is of another model; take the text encoder's own"
+    )]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// Number of pieces of the tokenizer.
+        pieces: usize,
+        /// Rows of the text encoder's embedding.
+        known: usize,
+    },
     /// The prompt is longer than [`MAX_PROMPT_CHARS`].
     #[error(
-        "the prompt has {0} characters, at most {MAX_PROMPT_CHARS} are allowed (the model reads its first 512 tokens only): shorten it"
+        "too long: {0} characters, at most {MAX_PROMPT_CHARS} are allowed (the model reads the first 512 tokens only); shorten it"
     )]
     PromptTooLong(usize),
     /// The tokenizer refused the text.
@@ -54,7 +69,36 @@ pub enum Error {
     NoRoom,
 }
 
-/// UMT5's tokenizer, a SentencePiece Unigram model read from Hugging Face's `tokenizer.json`.
+/// Where a tokenizer comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TokenizerSource {
+    /// Hugging Face's `tokenizer.json`.
+    Json(PathBuf),
+    /// A SentencePiece model, such as `spiece.model`.
+    Pieces(PathBuf),
+    /// The file of the text encoder carries it: as the tensor `spiece_model`, or in the metadata of
+    /// a GGUF file.
+    Inside(PathBuf),
+}
+
+impl TokenizerSource {
+    /// The kind of a file by its first bytes.
+    pub fn of_file(path: &Path) -> Self {
+        match Container::of_file(path) {
+            Container::Json => Self::Json(path.into()),
+            _ => Self::Pieces(path.into()),
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Json(path) | Self::Pieces(path) | Self::Inside(path) => path,
+        }
+    }
+}
+
+/// UMT5's tokenizer, a SentencePiece Unigram model.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -68,13 +112,62 @@ impl Tokenizer {
     /// [`Error::Read`] if the file is unreadable. [`Error::Invalid`] if it is not a Unigram
     /// tokenizer or lacks `</s>`.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let read_error = |source| Error::Read { path: path.to_owned(), source };
-        let invalid = |why: String| Error::Invalid { path: path.to_owned(), why };
-        let bytes = std::fs::metadata(path).map_err(read_error)?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(invalid(format!("it has {bytes} bytes, more than any tokenizer")));
+        let bytes = read(path)?;
+        Self::parse(&bytes).map_err(|why| Error::Invalid { path: path.to_owned(), why })
+    }
+
+    /// Reads a tokenizer that is a file of its own.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn open(source: &TokenizerSource) -> Result<Self, Error> {
+        let path = source.path();
+        if let TokenizerSource::Json(path) = source {
+            return Self::load(path);
         }
-        Self::parse(&std::fs::read(path).map_err(read_error)?).map_err(invalid)
+        let bytes = read(path)?;
+        Pieces::of_sentencepiece(&bytes)
+            .and_then(|pieces| Self::of_pieces(&pieces))
+            .map_err(|why| Error::Invalid { path: path.to_owned(), why })
+    }
+
+    /// Reads the tokenizer that the file of a text encoder carries.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn inside(path: &Path, encoder: &Checkpoint) -> Result<Self, Error> {
+        let pieces = match (encoder.get(TOKENIZER_TENSOR), encoder.metadata().and_then(Pieces::of_gguf)) {
+            (Some(tensor), _) => Pieces::of_sentencepiece(tensor.bytes),
+            (None, Some(pieces)) => pieces,
+            (None, None) => Err("it carries no tokenizer".into()),
+        };
+        pieces.and_then(|pieces| Self::of_pieces(&pieces)).map_err(|why| Error::Invalid {
+            path: path.to_owned(),
+            why: format!("the tokenizer in it cannot be used: {why}"),
+        })
+    }
+
+    fn of_pieces(pieces: &Pieces) -> Result<Self, String> {
+        Self::parse(&serde_json::to_vec(&pieces.to_json()).map_err(|error| error.to_string())?)
+    }
+
+    /// Number of pieces.
+    pub fn pieces(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Refuses a tokenizer of another model. A text encoder may have some rows more than its
+    /// tokenizer has pieces: UMT5's has 256,384 for 256,300. mT5's tokenizer has 250,100 pieces.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`].
+    pub fn check_fits(&self, path: &Path, known: usize) -> Result<(), Error> {
+        let pieces = self.pieces();
+        let spare = (known / 64).max(127.min(known / 4));
+        if pieces <= known && pieces >= known - spare {
+            return Ok(());
+        }
+        Err(Error::Misfit { path: path.to_owned(), pieces, known })
     }
 
     fn parse(json: &[u8]) -> Result<Self, String> {
@@ -102,15 +195,41 @@ impl Tokenizer {
     /// [`Error::NoRoom`]; [`Error::PromptTooLong`]; [`Error::Encode`].
     pub fn encode(&self, prompt: &str, max_sequence_length: usize) -> Result<Vec<u32>, Error> {
         let room = max_sequence_length.checked_sub(1).ok_or(Error::NoRoom)?;
+        let tokens = self.all(prompt)?.into_iter().take(room);
+        Ok(tokens.chain([self.eos]).collect())
+    }
+
+    /// Number of ids of `prompt` without a limit, the end-of-sequence token included.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`]; [`Error::Encode`].
+    pub fn length(&self, prompt: &str) -> Result<usize, Error> {
+        Ok(self.all(prompt)?.len() + 1)
+    }
+
+    /// The ids of the whole prompt, without the end-of-sequence token.
+    fn all(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let chars = prompt.chars().count();
         if chars > MAX_PROMPT_CHARS {
             return Err(Error::PromptTooLong(chars));
         }
         let clean = prompt_clean(prompt);
         let encoding = guarded(|| self.inner.encode_fast(clean.as_str(), false)).map_err(Error::Encode)?;
-        let tokens = encoding.get_ids().iter().copied().take(room);
-        Ok(tokens.chain([self.eos]).collect())
+        Ok(encoding.get_ids().to_vec())
     }
+}
+
+/// The bytes of a tokenizer's file.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let read_error = |source| Error::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(read_error)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(Error::Invalid {
+            path: path.to_owned(),
+            why: format!("it has {bytes} bytes, more than any tokenizer"),
+        });
+    }
+    std::fs::read(path).map_err(read_error)
 }
 
 /// Runs `work` and turns a panic into an error. The tokenizers crate panics on a damaged character

@@ -79,10 +79,11 @@ fn a_profile_survives_writing_and_reading() {
 #[test]
 fn a_profile_fits_its_model_alone() {
     let profile = sample();
-    profile.check_fits("0123456789abcdef", 6).unwrap();
-    let blocks = profile.check_fits("0123456789abcdef", 7).unwrap_err().to_string();
+    profile.check_fits("0123456789abcdef", &[], 6).unwrap();
+    profile.check_fits("another", &["0123456789abcdef".into()], 6).unwrap();
+    let blocks = profile.check_fits("0123456789abcdef", &[], 7).unwrap_err().to_string();
     assert!(blocks.contains("6 blocks") && blocks.contains('7'), "{blocks}");
-    let hash = profile.check_fits("fedcba", 6).unwrap_err().to_string();
+    let hash = profile.check_fits("fedcba", &["0".into()], 6).unwrap_err().to_string();
     assert!(hash.contains("other weights"), "{hash}");
 }
 

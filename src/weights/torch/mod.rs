@@ -9,6 +9,7 @@ mod zip;
 
 use super::checkpoint::Entry;
 use super::error::shown;
+use super::strided::span;
 use super::{DType, WeightsError};
 use pickle::PickledTensor;
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`WeightsError::Malformed`] if the archive contradicts itself. [`WeightsError::Refused`] if its
-/// pickle asks for anything but tensors. [`WeightsError::Unsupported`] for the format before torch
-/// 1.6, compressed archives, big-endian archives, and tensors that are not contiguous.
+/// pickle asks for anything but tensors. [`WeightsError::Unsupported`] for compressed archives,
+/// big-endian archives, and files with several dicts of tensors.
 pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
     let archive = zip::read(path, file)?;
     let root = archive.keys().filter_map(|name| name.strip_suffix("data.pkl")).min().ok_or_else(|| {
@@ -44,24 +45,41 @@ fn place(
     root: &str,
     tensor: PickledTensor<'_>,
 ) -> Result<Entry, WeightsError> {
-    let PickledTensor { name, dtype, shape, storage, offset } = tensor;
+    let PickledTensor { name, dtype, shape, strides, storage, offset } = tensor;
     let stored = archive.get(format!("{root}data/{storage}").as_str()).ok_or_else(|| {
         let problem = format!("the bytes of the tensor {} (data/{}) are not in it", shown(name), shown(storage));
         WeightsError::malformed(path, problem)
     })?;
-    let range = range_within(stored, dtype, &shape, offset).ok_or_else(|| {
+    let range = match &strides {
+        Some(strides) => strided_range(stored, dtype, &shape, strides, offset),
+        None => range_within(stored, dtype, &shape, offset),
+    };
+    let range = range.ok_or_else(|| {
         let problem = format!("the tensor {} {shape:?} does not fit in its {} bytes", shown(name), stored.len());
         WeightsError::malformed(path, problem)
     })?;
-    Ok(Entry { name: name.into(), dtype, shape, range })
+    Ok(Entry { name: name.into(), dtype, shape, range, strides })
 }
 
 /// The bytes of a tensor whose first element is number `offset` of the storage at `stored`. `None`
 /// if the tensor does not fit in the storage.
 fn range_within(stored: &Range<usize>, dtype: DType, shape: &[usize], offset: usize) -> Option<Range<usize>> {
-    let start = stored.start.checked_add(offset.checked_mul(dtype.bits() / 8)?)?;
+    let start = stored.start.checked_add(offset.checked_mul(dtype.block().1 / 8)?)?;
     let end = start.checked_add(dtype.bytes_of(shape)?)?;
     (end <= stored.end).then_some(start..end)
+}
+
+/// The bytes from the first element to the last one of a tensor with strides. `None` if they do not
+/// lie in the storage, or if the tensor repeats elements and so claims more than the storage holds.
+fn strided_range(
+    stored: &Range<usize>,
+    dtype: DType,
+    shape: &[usize],
+    strides: &[usize],
+    offset: usize,
+) -> Option<Range<usize>> {
+    let range = range_within(stored, dtype, &[span(shape, strides)?], offset)?;
+    (dtype.bytes_of(shape)? <= stored.len()).then_some(range)
 }
 
 #[cfg(test)]
@@ -69,6 +87,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const MODERN: &[u8] = include_bytes!("../../../tests/golden/weights/protocol4.pth");
     const STATE_DICT: &[u8] = include_bytes!("../../../tests/golden/weights/state_dict.pth");
 
     fn read_bytes(file: &[u8]) -> Result<Vec<Entry>, WeightsError> {
@@ -113,6 +132,19 @@ mod tests {
         assert_eq!(entries.len(), 8);
     }
 
+    /// A view that repeats elements claims more than its storage holds, and one with long strides
+    /// leaves it.
+    #[test]
+    fn strides_stay_within_the_storage() {
+        let stored = 100..124;
+        assert_eq!(strided_range(&stored, DType::F32, &[3, 2], &[1, 3], 0), Some(100..124));
+        assert_eq!(strided_range(&stored, DType::F32, &[2], &[3], 1), Some(104..120));
+        assert_eq!(strided_range(&stored, DType::F32, &[2], &[3], 3), None);
+        assert_eq!(strided_range(&stored, DType::F32, &[7], &[0], 0), None);
+        assert_eq!(strided_range(&stored, DType::F32, &[usize::MAX, 2], &[0, 0], 0), None);
+        assert_eq!(strided_range(&stored, DType::F32, &[2, 2], &[usize::MAX, 1], 0), None);
+    }
+
     #[test]
     fn lies_are_named() {
         // The shape (2, 3) of `f32` becomes (9, 3): larger than its storage.
@@ -123,16 +155,12 @@ mod tests {
         assert!(read_bytes(&elsewhere).unwrap_err().to_string().contains("big-endian"));
         let half = &STATE_DICT[..STATE_DICT.len() / 2];
         assert!(matches!(read_bytes(half), Err(WeightsError::Malformed { .. })));
-        assert!(matches!(
-            read_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
-            Err(WeightsError::Unsupported { .. })
-        ));
     }
 
     proptest! {
         #[test]
-        fn damaged_archives_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut in any::<prop::sample::Index>()) {
-            let mut bytes = STATE_DICT.to_vec();
+        fn damaged_archives_never_panic(modern: bool, flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut in any::<prop::sample::Index>()) {
+            let mut bytes = if modern { MODERN } else { STATE_DICT }.to_vec();
             for (at, value) in flips {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -140,7 +168,9 @@ mod tests {
             bytes.truncate(cut.index(bytes.len() * 3));
             if let Ok(entries) = read_bytes(&bytes) {
                 for entry in entries {
-                    prop_assert_eq!(entry.dtype.bytes_of(&entry.shape), Some(entry.range.len()));
+                    let stored = entry.dtype.bytes_of(&entry.shape);
+                    prop_assert!(entry.strides.is_some() || stored == Some(entry.range.len()));
+                    prop_assert!(stored.is_some_and(|stored| stored <= bytes.len()));
                     prop_assert!(bytes.get(entry.range).is_some());
                 }
             }

@@ -1,9 +1,11 @@
 //! A pickle reader that understands tensors and nothing else.
 //!
 //! A pickle is a program for a stack machine, and Python's machine can be told to call anything.
-//! The machine here has only the opcodes that `torch.save` writes for a state dict (protocol 2, see
-//! CPython's `Lib/pickletools.py`). It knows three kinds of callable by name: `OrderedDict`,
-//! `_rebuild_tensor_v2`, and the storage types of torch. Any other name is refused.
+//! The machine here has only the opcodes that `torch.save` writes for dicts of tensors in protocols
+//! 2 to 5 (see CPython's `Lib/pickletools.py`). It knows few callables by name: `OrderedDict`,
+//! `_rebuild_tensor_v2`, `_rebuild_tensor_v3`, `_rebuild_parameter`, `torch.Size`, `torch.device`,
+//! and the storage types of torch. Any other name is refused. Of the values only tensors, dicts and
+//! the arguments of tensors are kept; all others (numbers, lists, bytes) become a constant.
 //!
 //! Values live in one list and refer to each other by index, so deep or circular structures cannot
 //! exhaust the program's own stack. Every value costs at least one byte of the pickle, so a small
@@ -21,6 +23,8 @@ pub(super) struct PickledTensor<'a> {
     pub name: &'a str,
     pub dtype: DType,
     pub shape: Vec<usize>,
+    /// Steps between elements for each dimension, unless the elements are row-major without gaps.
+    pub strides: Option<Vec<usize>>,
     /// Name of the file under `data/` that holds the storage.
     pub storage: &'a str,
     /// Index of the first element within the storage.
@@ -28,11 +32,12 @@ pub(super) struct PickledTensor<'a> {
 }
 
 /// Reads the state dict that `program` builds and returns its tensors in the order of the pickle.
+/// The state dict is the whole value, or the only dict of tensors in a dict of other things.
 ///
 /// # Errors
 /// [`WeightsError::Refused`] for anything but a dict of tensors. [`WeightsError::Unsupported`] for
-/// tensors that are not contiguous. [`WeightsError::Malformed`] if the program is cut short or
-/// underflows its stack.
+/// several dicts of tensors. [`WeightsError::Malformed`] if the program is cut short or underflows
+/// its stack.
 pub(super) fn read<'a>(path: &Path, program: &'a [u8]) -> Result<Vec<PickledTensor<'a>>, WeightsError> {
     let mut machine = Machine::new(program);
     let root = machine.run().and_then(|root| machine.state_dict(root));
@@ -40,8 +45,9 @@ pub(super) fn read<'a>(path: &Path, program: &'a [u8]) -> Result<Vec<PickledTens
         Problem::CutShort => WeightsError::malformed(path, "its pickle is cut short"),
         Problem::Malformed(what) => WeightsError::malformed(path, format!("its pickle {what}")),
         Problem::Refused(what) => WeightsError::refused(path, what),
-        Problem::Strided(name) => {
-            WeightsError::unsupported(path, format!("the tensor {name} is not contiguous; save it after .contiguous()"))
+        Problem::Several(names) => {
+            let what = format!("it holds several dicts of tensors ({names}); save the one to use in a file of its own");
+            WeightsError::unsupported(path, what)
         }
     })
 }
@@ -51,8 +57,8 @@ enum Problem {
     CutShort,
     Malformed(&'static str),
     Refused(String),
-    /// The name of a tensor that is not contiguous.
-    Strided(String),
+    /// The names of several dicts of tensors.
+    Several(String),
 }
 
 /// Index of a value in [`Machine::values`].
@@ -60,17 +66,25 @@ type Id = usize;
 
 #[derive(Clone)]
 enum Value<'a> {
-    /// `None`, `True` or `False`. Their values are never used.
+    /// A value that is never used: `None`, a truth value, a number that is not whole, bytes, a set.
     Constant,
+    /// A list. Its items are never used.
+    List,
     Int(i64),
     Text(&'a str),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     OrderedDict,
+    /// `_rebuild_tensor_v2`, or v3, which takes the type as an argument.
     RebuildTensor,
-    StorageType(DType),
+    RebuildParameter,
+    /// A type whose values are never used: `torch.Size`, `torch.device`.
+    Unused,
+    Type(DType),
+    /// A storage type; `None` for storages of bytes.
+    StorageType(Option<DType>),
     Storage {
-        dtype: DType,
+        dtype: Option<DType>,
         key: &'a str,
     },
     Tensor(Tensor<'a>),
@@ -82,7 +96,7 @@ struct Tensor<'a> {
     storage: &'a str,
     offset: usize,
     shape: Vec<usize>,
-    contiguous: bool,
+    strides: Option<Vec<usize>>,
 }
 
 struct Machine<'a> {
@@ -107,24 +121,75 @@ impl<'a> Machine<'a> {
             match opcode {
                 b'.' => return self.pop(),
                 0x80 => _ = self.byte()?,
+                // The length of a frame, by which readers fetch the program in pieces.
+                0x95 => _ = self.program.u64().ok_or(Problem::CutShort)?,
                 b'(' => self.marks.push(self.stack.len()),
+                b'0' => _ = self.pop()?,
+                b'1' => _ = self.pop_to_mark()?,
                 b'N' | 0x88 | 0x89 => self.push(Value::Constant),
+                b'G' => self.unused(8)?,
+                b'C' | b'U' => self.counted(1)?,
+                b'B' | b'T' | 0x8b => self.counted(4)?,
+                0x8e => self.counted(8)?,
                 b'K' | b'M' | b'J' | 0x8a => self.integer(opcode)?,
-                b'X' => self.text()?,
+                0x8c | b'X' | 0x8d => self.text(opcode)?,
                 b')' => self.push(Value::Tuple(Vec::new())),
                 0x85..=0x87 => self.tuple(usize::from(opcode - 0x84))?,
                 b't' => self.tuple_from_mark()?,
                 b'}' => self.push(Value::Dict(Vec::new())),
+                b']' | 0x8f => self.push(Value::List),
+                b'a' => self.append(1)?,
+                b'e' | 0x90 => self.append_from_mark()?,
                 b's' | b'u' => self.set_items(opcode)?,
-                b'q' | b'r' | b'h' | b'j' => self.memo(opcode)?,
+                b'q' | b'r' | b'h' | b'j' | 0x94 => self.memo(opcode)?,
                 b'c' => self.global()?,
+                0x93 => self.stack_global()?,
                 b'Q' => self.persistent()?,
-                b'R' => self.reduce()?,
+                b'R' | 0x81 => self.reduce()?,
                 b'b' => self.build()?,
                 other => {
                     return Err(Problem::Refused(format!("the pickle operation 0x{other:02x}")));
                 }
             }
+        }
+    }
+
+    /// Skips a value of `size` bytes that is never used.
+    fn unused(&mut self, size: usize) -> Result<(), Problem> {
+        self.program.take(size).ok_or(Problem::CutShort)?;
+        self.push(Value::Constant);
+        Ok(())
+    }
+
+    /// Skips a value whose length comes before it in `width` bytes.
+    fn counted(&mut self, width: usize) -> Result<(), Problem> {
+        let length = self.length(width)?;
+        self.unused(length)
+    }
+
+    fn length(&mut self, width: usize) -> Result<usize, Problem> {
+        let length = match width {
+            1 => self.program.u8().map(u64::from),
+            4 => self.program.u32().map(u64::from),
+            _ => self.program.u64(),
+        };
+        length.and_then(|length| usize::try_from(length).ok()).ok_or(Problem::CutShort)
+    }
+
+    fn append(&mut self, count: usize) -> Result<(), Problem> {
+        (0..count).try_for_each(|_| self.pop().map(|_| ()))?;
+        self.require_list()
+    }
+
+    fn append_from_mark(&mut self) -> Result<(), Problem> {
+        self.pop_to_mark()?;
+        self.require_list()
+    }
+
+    fn require_list(&self) -> Result<(), Problem> {
+        match self.stack.last().map(|&id| self.value(id)) {
+            Some(Value::List) => Ok(()),
+            _ => Err(Problem::Malformed("appends to something that is no list")),
         }
     }
 
@@ -179,9 +244,13 @@ impl<'a> Machine<'a> {
         }))
     }
 
-    fn text(&mut self) -> Result<(), Problem> {
-        let length = self.program.u32().and_then(|length| usize::try_from(length).ok());
-        let bytes = length.and_then(|length| self.program.take(length)).ok_or(Problem::CutShort)?;
+    fn text(&mut self, opcode: u8) -> Result<(), Problem> {
+        let length = self.length(match opcode {
+            0x8c => 1,
+            b'X' => 4,
+            _ => 8,
+        })?;
+        let bytes = self.program.take(length).ok_or(Problem::CutShort)?;
         self.push(Value::Text(
             std::str::from_utf8(bytes).map_err(|_| Problem::Malformed("has text that is not UTF-8"))?,
         ));
@@ -222,11 +291,12 @@ impl<'a> Machine<'a> {
 
     fn memo(&mut self, opcode: u8) -> Result<(), Problem> {
         let slot = match opcode {
+            0x94 => u32::try_from(self.memo.len()).ok(),
             b'q' | b'h' => self.program.u8().map(u32::from),
             _ => self.program.u32(),
         };
         let slot = slot.ok_or(Problem::CutShort)?;
-        if opcode == b'q' || opcode == b'r' {
+        if matches!(opcode, b'q' | b'r' | 0x94) {
             let top = *self.stack.last().ok_or(Problem::Malformed("remembers a value that it does not have"))?;
             self.memo.insert(slot, top);
         } else {
@@ -239,15 +309,17 @@ impl<'a> Machine<'a> {
     fn global(&mut self) -> Result<(), Problem> {
         let mut line = || self.program.line().ok_or(Problem::CutShort).map(String::from_utf8_lossy);
         let (module, name) = (line()?, line()?);
-        let value = match (module.as_ref(), name.as_ref()) {
-            ("collections", "OrderedDict") => Value::OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2") => Value::RebuildTensor,
-            ("torch", name) if let Some(dtype) = storage_type(name) => Value::StorageType(dtype),
-            (module, name) => {
-                return Err(Problem::Refused(format!("{}.{}", shown(module), shown(name))));
-            }
-        };
+        let value = named(&module, &name)?;
         self.push(value);
+        Ok(())
+    }
+
+    fn stack_global(&mut self) -> Result<(), Problem> {
+        let (name, module) = (self.pop()?, self.pop()?);
+        let (&Value::Text(module), &Value::Text(name)) = (self.value(module), self.value(name)) else {
+            return Err(Problem::Malformed("names something without a name"));
+        };
+        self.push(named(module, name)?);
         Ok(())
     }
 
@@ -278,6 +350,8 @@ impl<'a> Machine<'a> {
         let made = match self.value(callable) {
             Value::OrderedDict if arguments.is_empty() => Value::Dict(Vec::new()),
             Value::RebuildTensor => Value::Tensor(self.tensor(arguments)?),
+            Value::RebuildParameter => self.parameter(arguments)?,
+            Value::Unused => Value::Constant,
             _ => {
                 return Err(Problem::Refused("a call of something other than a tensor or a dict".into()));
             }
@@ -286,23 +360,36 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Handles a call `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`.
+    /// Handles a call `_rebuild_parameter(tensor, requires_grad, hooks)`.
+    fn parameter(&self, arguments: &[Id]) -> Result<Value<'a>, Problem> {
+        match arguments.first().map(|&id| self.value(id)) {
+            Some(Value::Tensor(tensor)) => Ok(Value::Tensor(tensor.clone())),
+            _ => Err(Problem::Malformed("builds a parameter from something else than a tensor")),
+        }
+    }
+
+    /// Handles a call `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`. In
+    /// `_rebuild_tensor_v3` the type follows, because the storage has none.
     fn tensor(&self, arguments: &[Id]) -> Result<Tensor<'a>, Problem> {
         let malformed =
             || Problem::Malformed("builds a tensor from something else than a storage, offset, size and stride");
-        let [storage, offset, size, stride, ..] = *arguments else {
+        let [storage, offset, size, stride, ref rest @ ..] = *arguments else {
             return Err(malformed());
+        };
+        let of_call = match rest.get(2).map(|&id| self.value(id)) {
+            Some(&Value::Type(dtype)) => Some(dtype),
+            _ => None,
         };
         let (&Value::Storage { dtype, key }, &Value::Int(offset)) = (self.value(storage), self.value(offset)) else {
             return Err(malformed());
         };
         let shape = self.sizes(size).ok_or_else(malformed)?;
-        let stride = self.sizes(stride).ok_or_else(malformed)?;
+        let strides = self.sizes(stride).filter(|strides| strides.len() == shape.len()).ok_or_else(malformed)?;
         Ok(Tensor {
-            dtype,
+            dtype: dtype.or(of_call).ok_or_else(malformed)?,
             storage: key,
             offset: usize::try_from(offset).map_err(|_| malformed())?,
-            contiguous: is_contiguous(&shape, &stride),
+            strides: (!is_contiguous(&shape, &strides)).then_some(strides),
             shape,
         })
     }
@@ -329,30 +416,102 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// The tensors of the dict `root`, or of the only dict of tensors in it.
     fn state_dict(&self, root: Id) -> Result<Vec<PickledTensor<'a>>, Problem> {
-        let Value::Dict(entries) = self.value(root) else {
-            return Err(Problem::Refused("something other than a dict of tensors".into()));
-        };
-        let mut seen = HashSet::with_capacity(entries.len());
-        entries.iter().map(|&(key, value)| self.entry(key, value, &mut seen)).collect()
+        /// How deep a state dict may lie.
+        const DEEPEST: usize = 4;
+        let nothing = || Problem::Refused("something other than a dict of tensors".into());
+        let Value::Dict(entries) = self.value(root) else { return Err(nothing()) };
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut level = vec![(String::new(), root)];
+        for _ in 0..DEEPEST {
+            let holders: Vec<_> = level.iter().filter(|(_, id)| self.holds_tensors(*id)).collect();
+            match holders[..] {
+                [] => {}
+                [(_, dict)] => return self.tensors(*dict),
+                _ => {
+                    let names: Vec<_> = holders.iter().map(|(name, _)| name.as_str()).collect();
+                    return Err(Problem::Several(names.join(", ")));
+                }
+            }
+            level = level.iter().flat_map(|(_, id)| self.dicts_in(*id)).collect();
+        }
+        Err(nothing())
     }
 
-    fn entry(&self, key: Id, value: Id, seen: &mut HashSet<&'a str>) -> Result<PickledTensor<'a>, Problem> {
-        let &Value::Text(name) = self.value(key) else {
-            return Err(Problem::Refused("a dict whose keys are not names".into()));
-        };
-        let Value::Tensor(tensor) = self.value(value) else {
-            return Err(Problem::Refused(format!("the entry {}, which is no tensor", shown(name))));
-        };
-        if !seen.insert(name) {
-            return Err(Problem::Malformed("stores two tensors under one name"));
-        }
-        if !tensor.contiguous {
-            return Err(Problem::Strided(shown(name)));
-        }
-        let Tensor { dtype, storage, offset, ref shape, .. } = *tensor;
-        Ok(PickledTensor { name, dtype, shape: shape.clone(), storage, offset })
+    fn holds_tensors(&self, id: Id) -> bool {
+        let Value::Dict(entries) = self.value(id) else { return false };
+        entries.iter().any(|&(_, value)| matches!(self.value(value), Value::Tensor(_)))
     }
+
+    /// The dicts that a dict holds, with their names.
+    fn dicts_in(&self, id: Id) -> Vec<(String, Id)> {
+        let Value::Dict(entries) = self.value(id) else { return Vec::new() };
+        let dict = |&(key, value): &(Id, Id)| match (self.value(key), self.value(value)) {
+            (Value::Text(name), Value::Dict(_)) => Some((shown(name), value)),
+            _ => None,
+        };
+        entries.iter().filter_map(dict).collect()
+    }
+
+    /// The tensors of a dict. Its other entries are left out.
+    fn tensors(&self, dict: Id) -> Result<Vec<PickledTensor<'a>>, Problem> {
+        let Value::Dict(entries) = self.value(dict) else { return Ok(Vec::new()) };
+        let mut seen = HashSet::with_capacity(entries.len());
+        let mut tensors = Vec::new();
+        for &(key, value) in entries {
+            let Value::Tensor(Tensor { dtype, storage, offset, shape, strides }) = self.value(value) else { continue };
+            let &Value::Text(name) = self.value(key) else {
+                return Err(Problem::Refused("a dict whose keys are not names".into()));
+            };
+            if !seen.insert(name) {
+                return Err(Problem::Malformed("stores two tensors under one name"));
+            }
+            let (shape, strides) = (shape.clone(), strides.clone());
+            tensors.push(PickledTensor { name, dtype: *dtype, shape, strides, storage, offset: *offset });
+        }
+        Ok(tensors)
+    }
+}
+
+/// What a name of Python stands for.
+fn named<'a>(module: &str, name: &str) -> Result<Value<'a>, Problem> {
+    Ok(match (module, name) {
+        ("collections", "OrderedDict") => Value::OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => Value::RebuildTensor,
+        ("torch._utils", "_rebuild_parameter") => Value::RebuildParameter,
+        ("torch", "Size" | "device") => Value::Unused,
+        ("torch" | "torch.storage", "UntypedStorage") => Value::StorageType(None),
+        ("torch", name) if let Some(dtype) = storage_type(name) => Value::StorageType(Some(dtype)),
+        ("torch", name) if let Some(dtype) = element_type(name) => Value::Type(dtype),
+        (module, name) => return Err(Problem::Refused(format!("{}.{}", shown(module), shown(name)))),
+    })
+}
+
+fn element_type(name: &str) -> Option<DType> {
+    DType::from_name(match name {
+        "float64" => "F64",
+        "float32" => "F32",
+        "float16" => "F16",
+        "bfloat16" => "BF16",
+        "float8_e4m3fn" => "F8_E4M3",
+        "float8_e5m2" => "F8_E5M2",
+        "float8_e4m3fnuz" => "F8_E4M3FNUZ",
+        "float8_e5m2fnuz" => "F8_E5M2FNUZ",
+        "float8_e8m0fnu" => "F8_E8M0",
+        "int64" => "I64",
+        "int32" => "I32",
+        "int16" => "I16",
+        "int8" => "I8",
+        "uint8" => "U8",
+        "uint16" => "U16",
+        "uint32" => "U32",
+        "uint64" => "U64",
+        "bool" => "BOOL",
+        _ => return None,
+    })
 }
 
 fn storage_type(name: &str) -> Option<DType> {

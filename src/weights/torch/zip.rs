@@ -37,13 +37,8 @@ struct Listed<'a> {
 ///
 /// # Errors
 /// [`WeightsError::Malformed`] if a record is cut short or points outside the file.
-/// [`WeightsError::Unsupported`] if the file is not a zip archive, or if its entries are compressed
-/// or encrypted.
+/// [`WeightsError::Unsupported`] if its entries are compressed or encrypted.
 pub(super) fn read<'a>(path: &Path, file: &'a [u8]) -> Result<HashMap<&'a str, Range<usize>>, WeightsError> {
-    if !file.starts_with(&LOCAL_HEADER.to_le_bytes()) {
-        let what = "this is not the zip format of torch 1.6 and later; load it with torch and save it again";
-        return Err(WeightsError::unsupported(path, what));
-    }
     let cut_short = || WeightsError::malformed(path, "its zip directory is cut short");
     let (mut directory, count) = directory(file).ok_or_else(cut_short)?;
     let mut files = HashMap::new();

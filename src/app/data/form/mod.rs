@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Deserializer};
 
 use crate::caching::{Calibration, Evidence, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig, Value};
-use crate::engine::{ClipSettings, GenerateRequest, Observe, Received, clip_settings_of, limits};
+use crate::engine::{ClipSettings, GenerateRequest, NamedFiles, Observe, Received, clip_settings_of, limits};
 
 /// A strategy in the form's list.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -297,6 +297,7 @@ impl Form {
     pub fn request(&self) -> GenerateRequest {
         GenerateRequest {
             model: self.model.clone(),
+            files: NamedFiles::default(),
             condition: self.prompt.as_str().into(),
             negative: self.negative_prompt.as_str().into(),
             clip: self.clip,

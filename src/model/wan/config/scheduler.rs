@@ -22,8 +22,8 @@ pub struct SchedulerConfig {
     /// The scheduler.
     pub class: SchedulerClass,
     /// Shift of the sigma schedule (diffusers' `flow_shift` or `shift`). A larger shift takes more
-    /// steps on noisy latents.
-    pub flow_shift: f64,
+    /// steps on noisy latents. `None` if the file leaves it open with `null`.
+    pub flow_shift: Option<f64>,
     /// The timestep of sigma 1.
     pub num_train_timesteps: usize,
     /// Order of the UniPC solver, 1 or 2. Euler has order 1.
@@ -33,7 +33,7 @@ pub struct SchedulerConfig {
 impl Default for SchedulerConfig {
     /// Wan2.1's `generate.py`: UniPC of order 2, shift 5.
     fn default() -> Self {
-        Self { class: SchedulerClass::UniPc, flow_shift: 5.0, num_train_timesteps: 1000, solver_order: 2 }
+        Self { class: SchedulerClass::UniPc, flow_shift: Some(5.0), num_train_timesteps: 1000, solver_order: 2 }
     }
 }
 
@@ -43,8 +43,8 @@ impl Default for SchedulerConfig {
 #[serde(default)]
 struct Diffusers {
     num_train_timesteps: usize,
-    flow_shift: f64,
-    shift: f64,
+    flow_shift: Option<f64>,
+    shift: Option<f64>,
     solver_order: usize,
     solver_type: String,
     prediction_type: String,
@@ -67,8 +67,8 @@ impl Default for Diffusers {
     fn default() -> Self {
         Self {
             num_train_timesteps: 1000,
-            flow_shift: 1.0,
-            shift: 1.0,
+            flow_shift: Some(1.0),
+            shift: Some(1.0),
             solver_order: 2,
             solver_type: "bh2".into(),
             prediction_type: "epsilon".into(),
@@ -119,10 +119,21 @@ impl SchedulerConfig {
                 Self { class, flow_shift: read.shift, num_train_timesteps: read.num_train_timesteps, solver_order: 1 }
             }
         };
-        require(path, config.flow_shift.is_finite() && config.flow_shift > 0.0, || {
-            format!("the shift is {}; expected a positive number", config.flow_shift)
+        let shift = config.flow_shift.unwrap_or(1.0);
+        require(path, shift.is_finite() && shift > 0.0, || {
+            format!("the shift is {shift}; expected a positive number")
         })?;
         Ok(config)
+    }
+
+    /// The solver and the shift in a few words.
+    pub fn in_words(&self) -> String {
+        let class = match self.class {
+            SchedulerClass::UniPc => "UniPC",
+            SchedulerClass::FlowMatchEuler => "Euler",
+        };
+        let shift = self.flow_shift.map_or("shift left open".into(), |shift| format!("shift {shift}"));
+        format!("{class}, {shift}")
     }
 }
 
@@ -180,9 +191,15 @@ mod tests {
 
     #[test]
     fn both_classes() {
-        assert_eq!(read(WAN).unwrap(), SchedulerConfig { flow_shift: 3.0, ..SchedulerConfig::default() });
+        assert_eq!(read(WAN).unwrap(), SchedulerConfig { flow_shift: Some(3.0), ..SchedulerConfig::default() });
         let euler = read(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 8, "flow_shift": 2}"#).unwrap();
-        assert_eq!((euler.class, euler.flow_shift, euler.solver_order), (SchedulerClass::FlowMatchEuler, 8.0, 1));
+        assert_eq!((euler.class, euler.flow_shift, euler.solver_order), (SchedulerClass::FlowMatchEuler, Some(8.0), 1));
+    }
+
+    #[test]
+    fn a_shift_may_be_left_open() {
+        let open = read(&WAN.replace("3.0,", "null,")).unwrap();
+        assert_eq!((open.flow_shift, open.in_words().as_str()), (None, "UniPC, shift left open"));
     }
 
     #[test]

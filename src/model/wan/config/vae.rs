@@ -1,6 +1,6 @@
 //! The file `vae/config.json`.
 
-use super::{ExpectedTensors, check_sizes, class_name, parse, push_biased, require, shape};
+use super::{ExpectedTensors, check_sizes, parse, push_biased, require, shape};
 use crate::model::ModelError;
 use crate::weights::Checkpoint;
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ pub struct UpBlock {
     pub upsample: Option<bool>,
 }
 
+/// diffusers' name of the VAE.
+const CLASS: &str = "AutoencoderKLWan";
 /// More levels than any model has.
 const MOST_LEVELS: usize = 8;
 const MOST_RESNETS: usize = 16;
@@ -73,6 +75,8 @@ const MOST_RESNETS: usize = 16;
 #[derive(Deserialize)]
 #[serde(default)]
 struct Diffusers {
+    #[serde(rename = "_class_name")]
+    class_name: Option<String>,
     base_dim: usize,
     decoder_base_dim: Option<usize>,
     z_dim: usize,
@@ -91,6 +95,7 @@ struct Diffusers {
 impl Default for Diffusers {
     fn default() -> Self {
         Self {
+            class_name: None,
             base_dim: 96,
             decoder_base_dim: None,
             z_dim: 16,
@@ -136,9 +141,10 @@ impl VaeConfig {
     /// # Errors
     /// [`ModelError::Json`] or [`ModelError::Config`].
     pub fn from_json(path: &Path, json: &str) -> Result<Self, ModelError> {
-        let class = class_name(path, json)?;
-        require(path, class == "AutoencoderKLWan", || format!("_class_name is {class:?}; expected AutoencoderKLWan"))?;
         let read: Diffusers = parse(path, json)?;
+        // Without a class the tensors tell that the file belongs to this VAE.
+        let class = read.class_name.as_deref().unwrap_or(CLASS);
+        require(path, class == CLASS, || format!("_class_name is {class:?}; expected {CLASS}"))?;
         require(path, !read.is_residual && read.patch_size.unwrap_or(1) == 1, || {
             "this is the VAE of Wan2.2-TI2V-5B (is_residual, patch_size); only Wan2.1's is supported".into()
         })?;

@@ -1,77 +1,15 @@
 //! What a model is, for people and for scripts.
 
-use super::{Layout, ModelFiles};
+use super::scan::with_causes;
+use super::{Found, Layout, ModelFiles, TensorReport, Verdict};
 use crate::model::ModelError;
 use crate::model::wan::config::{ExpectedTensors, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use crate::model::wan::names::Part;
 use crate::weights::Checkpoint;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// How a checkpoint's tensors differ from those that its configuration asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TensorReport {
-    /// Expected, but not there.
-    pub missing: Vec<String>,
-    /// There with another shape: name, and both shapes in words.
-    pub wrong_shape: Vec<String>,
-    /// There, but not expected; these are not used.
-    pub unexpected: Vec<String>,
-}
-
-impl TensorReport {
-    /// Compares the tensors of `checkpoint` (under diffusers' names) with the expected ones.
-    pub fn new(expected: &ExpectedTensors, checkpoint: &Checkpoint) -> Self {
-        let mut report = Self::default();
-        let shapes: HashMap<_, _> = expected.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-        for (name, shape) in expected {
-            match checkpoint.get(name) {
-                None => report.missing.push(name.clone()),
-                Some(tensor) if tensor.shape != shape => {
-                    report.wrong_shape.push(format!("{name} is {:?}, expected {shape:?}", tensor.shape));
-                }
-                Some(_) => {}
-            }
-        }
-        let unexpected = checkpoint.tensors().filter(|tensor| !shapes.contains_key(tensor.name));
-        report.unexpected = unexpected.map(|tensor| tensor.name.escape_debug().to_string()).collect();
-        report
-    }
-
-    /// Refuses a checkpoint that lacks a tensor or has one of another shape.
-    ///
-    /// # Errors
-    /// [`ModelError::Tensors`].
-    pub fn require_complete(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
-        let problems = [listed("missing", &self.missing), listed("of the wrong shape", &self.wrong_shape)];
-        let problems: Vec<_> = problems.into_iter().flatten().collect();
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(ModelError::Tensors { path: checkpoint.path().into(), problem: problems.join("; ") })
-    }
-
-    fn lines(&self) -> impl Iterator<Item = String> {
-        let unexpected = listed("not expected, and not used", &self.unexpected);
-        [listed("missing", &self.missing), listed("of the wrong shape", &self.wrong_shape), unexpected]
-            .into_iter()
-            .flatten()
-    }
-}
-
-/// "3 tensors missing: a, b, ..."; nothing for none.
-fn listed(what: &str, names: &[String]) -> Option<String> {
-    const SHOWN: usize = 3;
-    let first = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len() {
-        0 => None,
-        1 => Some(format!("1 tensor {what}: {first}")),
-        count if count <= SHOWN => Some(format!("{count} tensors {what}: {first}")),
-        count => Some(format!("{count} tensors {what}: {first}, ...")),
-    }
-}
 
 /// One part of a model.
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +30,9 @@ pub struct PartSummary {
     pub dtypes: BTreeMap<&'static str, u64>,
     /// How the tensors differ from what the configuration asks for.
     pub report: TensorReport,
+    /// Number of blocks by the configuration.
+    #[serde(skip)]
+    blocks: usize,
 }
 
 /// What a model is: its parts, and everything that keeps it from being loaded.
@@ -109,8 +50,18 @@ pub struct ModelSummary {
     pub vae: Option<VaeConfig>,
     /// How the model is sampled, if that can be read.
     pub scheduler: Option<SchedulerConfig>,
-    /// The tokenizer's file.
+    /// The tokenizer's file, or the file of the text encoder that carries it.
     pub tokenizer: Option<PathBuf>,
+    /// Number of pieces of the tokenizer, if it can be read.
+    pub tokenizer_pieces: Option<usize>,
+    /// Every file with the name of a checkpoint: what it is, or why it is passed over.
+    pub files: Vec<Found>,
+    /// What a negative prompt is if none is given.
+    pub negative_prompt: String,
+    /// What does not stop a run.
+    pub warnings: Vec<String>,
+    /// Whether the model can run.
+    pub complete: bool,
     /// The parts that could be opened.
     pub parts: Vec<PartSummary>,
     /// Parts that are missing.
@@ -130,7 +81,12 @@ impl ModelSummary {
             text_encoder: None,
             vae: None,
             scheduler: None,
-            tokenizer: files.tokenizer.clone(),
+            tokenizer: files.tokenizer.as_ref().map(|source| source.path().to_owned()),
+            tokenizer_pieces: None,
+            files: files.found.clone(),
+            negative_prompt: files.default_negative_prompt().into(),
+            warnings: files.warnings.clone(),
+            complete: false,
             parts: Vec::new(),
             missing: files.missing(),
             problems: Vec::new(),
@@ -144,15 +100,27 @@ impl ModelSummary {
         if files.parts.contains_key(&Part::Vae) {
             summary.vae = summary.add(Part::Vae, files.open_vae());
         }
-        summary.scheduler = summary.noted(files.scheduler());
-        summary.compare_parts();
+        match files.scheduler() {
+            Ok(scheduler) => summary.scheduler = Some(scheduler),
+            Err(error) => {
+                let why = with_causes(&error);
+                summary.warnings.push(format!("{why}: give --scheduler and --flow-shift"));
+            }
+        }
+        if let (Some(encoder), Some(_)) = (&summary.text_encoder, &files.tokenizer) {
+            let opened = files.tokenizer(encoder);
+            summary.tokenizer_pieces = summary.noted(opened).map(|tokenizer| tokenizer.pieces());
+        }
+        let misfits = misfits(summary.transformer.as_ref(), summary.text_encoder.as_ref(), summary.vae.as_ref());
+        summary.problems.extend(misfits);
+        summary.warnings.extend(summary.parts.iter().filter_map(PartSummary::leftover));
+        summary.complete = summary.all_problems().is_empty();
         summary
     }
 
     /// Whether the model can be loaded.
     pub fn is_complete(&self) -> bool {
-        let whole = |part: &PartSummary| part.report.missing.is_empty() && part.report.wrong_shape.is_empty();
-        self.missing.is_empty() && self.problems.is_empty() && self.parts.iter().all(whole)
+        self.complete
     }
 
     /// The value, or its error among the problems.
@@ -165,39 +133,44 @@ impl ModelSummary {
         self.parts.push(PartSummary::new(part, &config, &checkpoint));
         Some(config)
     }
-
-    /// Sizes that two parts must share.
-    fn compare_parts(&mut self) {
-        let mut problems = Vec::new();
-        let mut equal = |what: [&str; 2], sizes: [usize; 2]| {
-            if sizes[0] != sizes[1] {
-                problems.push(format!("{} is {}, but {} is {}", what[0], sizes[0], what[1], sizes[1]));
-            }
-        };
-        if let (Some(transformer), Some(text_encoder)) = (&self.transformer, &self.text_encoder) {
-            equal(["transformer text_dim", "text_encoder d_model"], [transformer.text_dim, text_encoder.d_model]);
-        }
-        if let (Some(transformer), Some(vae)) = (&self.transformer, &self.vae) {
-            equal(["transformer in_channels", "vae z_dim"], [transformer.in_channels, vae.z_dim]);
-        }
-        if let Some(transformer) = &self.transformer {
-            let channels = [transformer.out_channels, transformer.in_channels];
-            equal(["transformer out_channels", "its in_channels"], channels);
-        }
-        self.problems.extend(problems);
-    }
 }
 
-/// The error and what caused it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+/// Sizes that two parts must share and do not, a line each.
+pub fn misfits(
+    transformer: Option<&TransformerConfig>,
+    text_encoder: Option<&TextEncoderConfig>,
+    vae: Option<&VaeConfig>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut equal = |what: [&str; 2], sizes: [usize; 2]| {
+        if sizes[0] != sizes[1] {
+            problems.push(format!("{} is {}, but {} is {}", what[0], sizes[0], what[1], sizes[1]));
+        }
+    };
+    if let (Some(transformer), Some(text_encoder)) = (transformer, text_encoder) {
+        equal(["transformer text_dim", "text_encoder d_model"], [transformer.text_dim, text_encoder.d_model]);
+    }
+    if let (Some(transformer), Some(vae)) = (transformer, vae) {
+        equal(["transformer in_channels", "vae z_dim"], [transformer.in_channels, vae.z_dim]);
+    }
+    if let Some(transformer) = transformer {
+        let channels = [transformer.out_channels, transformer.in_channels];
+        equal(["transformer out_channels", "its in_channels"], channels);
+    }
+    if let Some(vae) = vae {
+        equal(["vae out_channels", "the number of colours"], [vae.out_channels, 3]);
+    }
+    problems
 }
 
 /// What a configuration says about itself.
-trait Architecture {
+pub trait Architecture {
+    /// Sizes in a few words.
     fn in_words(&self) -> String;
+    /// Names and shapes of all tensors.
     fn tensors(&self) -> ExpectedTensors;
+    /// Number of blocks.
+    fn blocks(&self) -> usize;
 }
 
 impl Architecture for TransformerConfig {
@@ -212,6 +185,10 @@ impl Architecture for TransformerConfig {
         )
     }
 
+    fn blocks(&self) -> usize {
+        self.num_layers
+    }
+
     fn tensors(&self) -> ExpectedTensors {
         self.expected_tensors()
     }
@@ -223,6 +200,10 @@ impl Architecture for TextEncoderConfig {
             "{} wide, {} heads, {} blocks, {} tokens",
             self.d_model, self.num_heads, self.num_layers, self.vocab_size
         )
+    }
+
+    fn blocks(&self) -> usize {
+        self.num_layers
     }
 
     fn tensors(&self) -> ExpectedTensors {
@@ -240,6 +221,10 @@ impl Architecture for VaeConfig {
             self.temporal_compression(),
             self.spatial_compression()
         )
+    }
+
+    fn blocks(&self) -> usize {
+        self.dim_mult.len()
     }
 
     fn tensors(&self) -> ExpectedTensors {
@@ -262,7 +247,12 @@ impl PartSummary {
             bytes: dtypes.values().sum(),
             dtypes,
             report: TensorReport::new(&config.tensors(), checkpoint),
+            blocks: config.blocks(),
         }
+    }
+
+    fn leftover(&self) -> Option<String> {
+        self.report.leftover(self.part).map(|what| format!("{}: {what}", self.part))
     }
 }
 
@@ -283,34 +273,61 @@ impl fmt::Display for ModelSummary {
             writeln!(f, "{row}{}", part.architecture)?;
         }
         if let Some(tokenizer) = &self.tokenizer {
-            writeln!(f, "{:<13}{}", "tokenizer", shortened(tokenizer, &self.folder))?;
+            let pieces = self.tokenizer_pieces.map_or(String::new(), |pieces| format!(", {pieces} pieces"));
+            writeln!(f, "{:<13}{}{pieces}", "tokenizer", shortened(tokenizer, &self.folder))?;
         }
         if let Some(scheduler) = &self.scheduler {
-            writeln!(f, "{:<13}{}", "scheduler", in_words(scheduler))?;
+            writeln!(f, "{:<13}{}", "scheduler", scheduler.in_words())?;
         }
+        if !self.negative_prompt.is_empty() {
+            writeln!(f, "{:<13}{}", "not to show", self.negative_prompt)?;
+        }
+        self.fmt_files(f)?;
         self.fmt_problems(f)
     }
 }
 
 impl ModelSummary {
-    fn fmt_problems(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Every file and what it is.
+    fn fmt_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.files.is_empty() {
+            writeln!(f)?;
+        }
+        for found in &self.files {
+            let path = shortened(&found.path, &self.folder);
+            match &found.verdict {
+                Verdict::Holds(parts) => {
+                    let of_run = self.parts.iter().any(|part| part.path == found.path);
+                    let held: Vec<_> = parts.iter().map(Part::to_string).collect();
+                    writeln!(f, "{path}: {}{}", held.join(", "), if of_run { "" } else { ", not used" })?;
+                }
+                Verdict::Doubtful(part, why) | Verdict::Unfit(part, why) => {
+                    writeln!(f, "{path}: not taken for the {part}: {why}")?;
+                }
+                Verdict::PassedOver(why) => writeln!(f, "{path}: passed over: {why}")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that keeps the model from running, a line each.
+    pub fn all_problems(&self) -> Vec<String> {
         let missing = self.missing.iter().map(|what| format!("missing: {what}"));
-        let reports =
-            self.parts.iter().flat_map(|part| part.report.lines().map(|line| format!("{}: {line}", part.part)));
-        let lines: Vec<_> = missing.chain(self.problems.iter().cloned()).chain(reports).collect();
+        let reports = self.parts.iter().flat_map(|part| {
+            let problems = part.report.problems(part.part, part.blocks);
+            problems.map(|line| format!("{}: {line}", part.part))
+        });
+        missing.chain(self.problems.iter().cloned()).chain(reports).collect()
+    }
+
+    fn fmt_problems(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
+        let lines: Vec<_> = self.all_problems().into_iter().chain(warnings).collect();
         if !lines.is_empty() {
             writeln!(f)?;
         }
         lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
-}
-
-fn in_words(scheduler: &SchedulerConfig) -> String {
-    let class = match scheduler.class {
-        crate::model::wan::config::SchedulerClass::UniPc => "UniPC",
-        crate::model::wan::config::SchedulerClass::FlowMatchEuler => "Euler",
-    };
-    format!("{class}, shift {}", scheduler.flow_shift)
 }
 
 fn shortened(path: &Path, folder: &Path) -> String {
