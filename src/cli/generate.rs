@@ -137,7 +137,8 @@ fn parse_prompt(text: &str) -> Result<String, String> {
 }
 
 impl Args {
-    /// The options of the run with the seed that was drawn, so that a run that goes on has the same.
+    /// The options of the run with the seed that was drawn, so that a run that goes on has the
+    /// same.
     fn remembered(&self, options: Vec<String>) -> Vec<String> {
         let seed = format!("--seed={}", self.seed.value);
         options.into_iter().map(|option| if option.starts_with("--seed=") { seed.clone() } else { option }).collect()

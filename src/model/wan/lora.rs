@@ -1,10 +1,10 @@
 //! LoRAs, merged into the transformer's weights when these are loaded: W + scale alpha / rank up
 //! down.
 //!
-//! Read are the names of diffusers and peft, the original names (`diffusion_model.blocks.0.self_attn.q`)
-//! with `lora_A` and `lora_B` or `lora_down` and `lora_up`, those of musubi and kohya
-//! (`lora_unet_blocks_0_self_attn_q`), and the additions of LightX2V: `diff` to a weight and `diff_b`
-//! to a bias.
+//! Read are the names of diffusers and peft, the original names
+//! (`diffusion_model.blocks.0.self_attn.q`) with `lora_A` and `lora_B` or `lora_down` and
+//! `lora_up`, those of musubi and kohya (`lora_unet_blocks_0_self_attn_q`), and the additions of
+//! LightX2V: `diff` to a weight and `diff_b` to a bias.
 
 use super::names::{Part, diffusers_name};
 use crate::model::ModelError;
@@ -55,8 +55,8 @@ type Tensors<'a> = BTreeMap<Role, &'a str>;
 /// The checkpoint of a transformer (under diffusers' names) with a LoRA added to its weights.
 ///
 /// # Errors
-/// [`ModelError::Weights`] if the file cannot be read; [`ModelError::NotAModel`] if it is no LoRA of
-/// this transformer.
+/// [`ModelError::Weights`] if the file cannot be read; [`ModelError::NotAModel`] if it is no LoRA
+/// of this transformer.
 pub fn merged(transformer: &Checkpoint, file: &Path, scale: f32) -> Result<Checkpoint, ModelError> {
     let refuse = |problem: String| ModelError::NotAModel { path: file.into(), problem };
     let lora = Checkpoint::open(file)?;
