@@ -1,6 +1,8 @@
 //! Every shipped shader permutation is valid WGSL with the capabilities of its tier, stays within
 //! the limits of the tier, and translates to SPIR-V, MSL and HLSL. Its parameters, tensors and
-//! constants are those that the Rust side declares.
+//! constants are those that the Rust side declares. `shaders/barriers.rs` checks its barriers.
+
+mod barriers;
 
 use std::collections::BTreeSet;
 

@@ -260,13 +260,14 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// A readable unique name, usable as a file name.
+    /// A readable unique name of lower-case letters, digits, `-` and `_`: a file name on every
+    /// system.
     pub fn name(&self) -> String {
         let mut name = self.shader.clone();
         for (key, value) in &self.defines {
             name.push('-');
-            name.push_str(&key.to_lowercase());
-            name.push_str(value);
+            let word = format!("{key}{value}").to_lowercase();
+            name.extend(word.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_'));
         }
         name
     }
@@ -363,6 +364,14 @@ mod tests {
             let message = compose(text, &[]).unwrap_err().to_string();
             assert!(message.starts_with("shaders/test.wgsl:2:"), "{message}");
         }
+    }
+
+    #[test]
+    fn names_of_permutations_are_unique_file_names() {
+        let names: Vec<String> = permutations().unwrap().iter().map(Permutation::name).collect();
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        assert!(names.iter().all(|name| name.len() < 120 && name.chars().all(plain)), "{names:?}");
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     }
 
     #[test]

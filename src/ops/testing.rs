@@ -28,7 +28,7 @@ fn rig() -> (&'static Rig, MutexGuard<'static, ()>) {
 }
 
 /// A device of the full tier, with poisoned memory and checked shaders. No other test gets the
-/// device as long as the guard lives.
+/// device as long as the guard lives. Its adapter may lack every optional feature.
 pub fn gpu() -> (Gpu, MutexGuard<'static, ()>) {
     let (rig, turn) = rig();
     (opened(&rig.full, Tier::Full), turn)

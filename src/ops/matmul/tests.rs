@@ -124,7 +124,9 @@ fn tuned_products_are_right_and_stay_the_same() {
         let got = matmul(&mut cx, &x, &w, Activation::None, Then::Store).unwrap();
         results.push(cx.read(&got).unwrap());
     }
-    assert!(folder.path().join("kernels.json").is_file(), "a choice was made");
+    // A CPU without subgroups has a single candidate.
+    let candidates = Variant::candidates(&Gpu::open(&GpuOptions::default()).unwrap());
+    assert_eq!(folder.path().join("kernels.json").is_file(), candidates.len() > 1, "a choice was made");
     assert_close(&results[1], &results[0], 1e-6, "tuned against the rule");
     assert_eq!(results[1], results[2], "two processes");
 }
