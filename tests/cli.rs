@@ -267,6 +267,12 @@ fn files_and_options_make_up_for_a_folder() {
 #[test]
 fn no_adapter_is_said_with_what_to_do() {
     fails_without_output(model(), &["--device", "nosuch"], 1, &["nosuch", "found"]);
+    fails_without_output(model(), &["--device", ""], 1, &["found"]);
+    for (variable, value) in [("WGPU_BACKEND", "gl"), ("WGPU_ADAPTER_NAME", "nosuch")] {
+        let mut command = ditscope(&["bench", "--kernels"]);
+        command.env(variable, value);
+        fails(command, 1, &[variable, value]);
+    }
     if cfg!(target_os = "linux") {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut command = generate(model(), &folder.path().join("clip.gif"), &[]);
@@ -275,6 +281,9 @@ fn no_adapter_is_said_with_what_to_do() {
         let mut command = ditscope(&["devices", "--json"]);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
         assert_eq!(json(&run(command)), serde_json::json!([]));
+        let mut command = ditscope(&["devices"]);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        fails(command, 1, &["no GPU adapter", "driver"]);
     }
 }
 

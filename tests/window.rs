@@ -23,13 +23,16 @@ pub(crate) fn window(folder: &Path) -> Window {
         };
         Box::pin(std::future::ready(path))
     };
-    let open_engine = || {
+    let open_engine = |_: Option<&str>| {
         let gpu = Gpu::open(&GpuOptions::default())?;
-        Ok(Engine::start(gpu, Duration::from_millis(12))?)
+        Ok((Engine::start(gpu, Duration::from_millis(12))?, Vec::new()))
     };
     let demo_model = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model"));
     let options = Options {
         open_engine: Arc::new(open_engine),
+        list_gpus: Arc::new(|| Ok(Vec::new())),
+        gpu: None,
+        pick_adapter: None,
         choose: Arc::new(choose),
         demo_model,
         capture: None,

@@ -47,6 +47,8 @@ pub enum Action {
     UseModel(PathBuf),
     /// Read the form's model and its profile again.
     ReadModel,
+    /// List the GPUs, for the menu.
+    ListGpus,
     /// Let the user choose pictures of a mask to open.
     ChooseMask,
     /// Open pictures of a mask.

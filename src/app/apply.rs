@@ -44,6 +44,7 @@ impl App {
             Action::OpenCapture(path) => self.link.load(path),
             Action::ChooseModel => self.link.choose_model(),
             Action::UseModel(path) => self.use_model(path),
+            Action::ListGpus => self.link.ask_gpus(),
             Action::ReadModel => self.shared.forget_model(),
             Action::ChooseMask => {
                 if let Some(run) = self.shared.runs.current() {

@@ -17,6 +17,12 @@ impl App {
         let log = &mut self.shared.log;
         match message {
             Message::Opened(engine) => self.opened(engine),
+            Message::Gpus(gpus) => {
+                self.shared.gpus = Some(gpus.unwrap_or_else(|why| {
+                    self.shared.log.add(Level::Error, why);
+                    Vec::new()
+                }));
+            }
             Message::Event { event, records } => self.event(*event, records),
             Message::Study(news) => self.study_news(news),
             Message::Ended(number) if self.link.uses(number) => self.broken(),

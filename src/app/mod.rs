@@ -48,14 +48,23 @@ use save::picture::Pictures;
 
 pub use dialogs::{Choose, Chosen, Dialog, Purpose, system as system_dialogs};
 pub use display::{Display, display};
-pub use link::OpenEngine;
+pub use link::{ListGpus, OpenEngine};
 pub use screenshot::{Screenshot, screenshot};
+
+/// Picks the adapter that draws the window, among those of the window's own instance.
+pub type PickAdapter = eframe::egui_wgpu::NativeAdapterSelectorMethod;
 
 /// Options of the window.
 #[derive(Clone)]
 pub struct Options {
     /// Opens the device and starts the engine. Called when the first job comes.
     pub open_engine: OpenEngine,
+    /// Lists the GPUs that the menu offers.
+    pub list_gpus: ListGpus,
+    /// The GPU to compute on, which counts more than the one of last time.
+    pub gpu: Option<String>,
+    /// Picks the adapter that draws the window. With `None` the window's toolkit picks.
+    pub pick_adapter: Option<PickAdapter>,
     /// Shows file dialogs: [`system_dialogs`].
     pub choose: Choose,
     /// The model that ships with the program.
@@ -77,7 +86,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     if let eframe::egui_wgpu::WgpuSetup::CreateNew(new) = &mut setup {
         // Without OpenGL: every GPU that can generate has Vulkan, Metal or DirectX 12, which also
         // draw the window.
-        new.instance_descriptor.backends = eframe::wgpu::Backends::PRIMARY;
+        let backends = eframe::wgpu::Backends::from_env().unwrap_or(eframe::wgpu::Backends::PRIMARY);
+        new.instance_descriptor.backends = backends & eframe::wgpu::Backends::PRIMARY;
+        // FXC serves every adapter with DirectX 12, and the window's own shader is small.
+        new.instance_descriptor.backend_options.dx12.shader_compiler = eframe::wgpu::Dx12Compiler::Fxc;
+        new.native_adapter_selector = options.pick_adapter.clone();
     }
     let viewport = egui::ViewportBuilder::default()
         .with_title("ditscope")
@@ -169,6 +182,9 @@ impl App {
         };
         shared.form.mend();
         shared.prefs.zoom = if shared.prefs.zoom.is_finite() { shared.prefs.zoom.clamp(0.5, 3.0) } else { 1.0 };
+        if options.gpu.is_some() {
+            shared.prefs.gpu = options.gpu;
+        }
         let mut app = Self {
             shared,
             layout: Layout::stored(&read(layout::KEY), &panes).unwrap_or_else(|| Layout::wide(&panes)),
@@ -176,7 +192,7 @@ impl App {
             panes,
             actions: Actions::default(),
             small: false,
-            link: Link::new(cc.egui_ctx.clone(), options.open_engine, options.choose),
+            link: Link::new(cc.egui_ctx.clone(), options.open_engine, options.list_gpus, options.choose),
             pictures: Pictures::default(),
             leaving: Leaving::No,
             facts_asked: false,

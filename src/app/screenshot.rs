@@ -43,9 +43,12 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
     }
     let baseline = wanted.baseline.as_deref().map(file::open).transpose()?;
     let loaded = file::open(&wanted.capture)?;
-    let no_engine = || anyhow::bail!("a screenshot generates nothing");
+    let no_engine = |_: Option<&str>| anyhow::bail!("a screenshot generates nothing");
     let options = Options {
         open_engine: Arc::new(no_engine),
+        list_gpus: Arc::new(|| Ok(Vec::new())),
+        gpu: None,
+        pick_adapter: None,
         choose: system_dialogs(),
         demo_model: None,
         model: None,

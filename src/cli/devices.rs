@@ -1,6 +1,6 @@
 //! The command `ditscope devices`.
 
-use crate::gpu::list_adapters;
+use crate::gpu::{GpuError, list_adapters};
 
 /// Arguments of `ditscope devices`.
 #[derive(Debug, clap::Args)]
@@ -12,13 +12,13 @@ pub struct Args {
 
 /// Lists the adapters, with the strongest first.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let adapters = list_adapters();
+    let adapters = list_adapters()?;
     if args.json {
         out!("{}", serde_json::to_string(&adapters)?);
         return Ok(());
     }
     if adapters.is_empty() {
-        out!("no GPU found: install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)");
+        return Err(GpuError::NoAdapter.into());
     }
     for (number, adapter) in adapters.iter().enumerate() {
         let caps = &adapter.caps;

@@ -46,6 +46,8 @@ struct Cli {
     /// A recorded run, or a model's folder, to open in the window
     #[arg(value_name = "CAPTURE|MODEL")]
     place: Option<PathBuf>,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,7 +78,7 @@ enum Command {
 /// Which GPU, and how much of it.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct GpuArgs {
-    /// GPU: its number or part of its name in `ditscope devices` [default: the strongest]
+    /// GPU: its number or part of its name in `ditscope devices` [default: the strongest that works]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
     /// Use WebGPU's default limits and no optional feature
@@ -91,7 +93,16 @@ struct GpuArgs {
 }
 
 impl GpuArgs {
+    /// Opens the device, and warns of adapters that are passed over.
     fn open(&self) -> anyhow::Result<Gpu> {
+        let gpu = self.open_quietly()?;
+        for warning in gpu.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        Ok(gpu)
+    }
+
+    fn open_quietly(&self) -> anyhow::Result<Gpu> {
         let tier = if self.base_tier { Tier::Base } else { Tier::Full };
         let options = GpuOptions {
             adapter: self.device.clone(),
@@ -232,7 +243,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         #[cfg(feature = "window")]
         Some(Command::Screenshot(args)) => screenshot::run(&args),
         #[cfg(feature = "window")]
-        None => window::run(cli.place),
+        None => window::run(cli.place, cli.gpu),
         #[cfg(not(feature = "window"))]
         None => Err(WrongUse("this build has no window; `ditscope --help` lists the commands".into()).into()),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::app::{self, Options};
 use crate::engine::Engine;
+use crate::gpu::{GpuError, adapter_for_window, list_adapters};
 
 use super::{GpuArgs, WrongUse, demo_model, shipped};
 
@@ -13,7 +14,7 @@ use super::{GpuArgs, WrongUse, demo_model, shipped};
 const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
 
 /// Opens the window, with a recorded run or a model's folder if one is named.
-pub fn run(place: Option<PathBuf>) -> anyhow::Result<()> {
+pub fn run(place: Option<PathBuf>, gpu: GpuArgs) -> anyhow::Result<()> {
     if let Some(place) = &place
         && !place.exists()
     {
@@ -34,18 +35,33 @@ pub fn run(place: Option<PathBuf>) -> anyhow::Result<()> {
         };
         return Err(WrongUse(format!("there is no display to open the window on; try: {hint}")).into());
     }
+    let wanted = gpu.device.clone();
+    let pick_adapter = move |adapters: &[wgpu::Adapter], surface: Option<&wgpu::Surface<'_>>| {
+        adapter_for_window(adapters, surface, wanted.as_deref()).map_err(|error| error.to_string())
+    };
     // The engine gets a device of its own. The window's device draws while the engine's device
     // computes, and losing one device does not affect the other.
-    let open_engine = || {
-        let gpu = GpuArgs::default().open()?;
-        Ok(Engine::start(gpu, SUBMIT_BUDGET)?)
+    let device = gpu.device.clone();
+    let open_engine = move |chosen: Option<&str>| {
+        let gpu = GpuArgs { device: chosen.map(str::to_owned), ..gpu.clone() }.open_quietly()?;
+        let warnings = gpu.warnings().to_vec();
+        Ok((Engine::start(gpu, SUBMIT_BUDGET)?, warnings))
     };
-    app::run(Options {
+    let list_gpus = || Ok(list_adapters()?.iter().map(|adapter| adapter.label()).collect());
+    let closed = app::run(Options {
         open_engine: Arc::new(open_engine),
+        list_gpus: Arc::new(list_gpus),
+        gpu: device,
+        pick_adapter: Some(Arc::new(pick_adapter)),
         choose: app::system_dialogs(),
         demo_model: demo_model().ok(),
         model: model.map(|model| std::path::absolute(&model).unwrap_or(model)),
         capture,
         demo_capture: shipped("assets/demo.capture", Path::is_file),
-    })
+    });
+    match closed {
+        // The window's toolkit says less.
+        Err(_) if list_adapters()?.is_empty() => Err(GpuError::NoAdapter.into()),
+        closed => closed,
+    }
 }

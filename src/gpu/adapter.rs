@@ -1,6 +1,11 @@
 //! The adapters of this machine, and their abilities.
 
+use super::select::{NAME_VARIABLE, Wanted, rank, select};
 use super::{GpuError, GpuOptions, Result, Tier};
+
+/// Largest buffer and binding in bytes, whatever the adapter promises. AMD's drivers give 2 GiB to
+/// one allocation, and offsets in larger bindings do not fit 32 bits everywhere.
+pub(super) const MOST_BYTES: u64 = (1 << 31) - 256;
 
 /// The abilities of a device within its [`GpuOptions`].
 #[derive(Clone, Debug, serde::Serialize)]
@@ -30,13 +35,13 @@ impl Caps {
         info: &wgpu::AdapterInfo,
         options: &GpuOptions,
     ) -> Self {
-        let largest = limits.max_storage_buffer_binding_size;
+        let largest = limits.max_storage_buffer_binding_size.min(MOST_BYTES);
         Self {
             cpu: info.device_type == wgpu::DeviceType::Cpu,
             subgroup_min: features.contains(wgpu::Features::SUBGROUP).then_some(info.subgroup_min_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             max_binding: options.max_binding.map_or(largest, |cap| cap.min(largest)),
-            max_buffer: limits.max_buffer_size,
+            max_buffer: limits.max_buffer_size.min(MOST_BYTES),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             memory: None,
         }
@@ -94,30 +99,52 @@ pub(super) fn requested(adapter: &wgpu::Adapter, tier: Tier) -> (wgpu::Features,
     }
 }
 
-fn instance() -> wgpu::Instance {
+/// The backends to look at: those of the variable `WGPU_BACKEND`, else all that can compute.
+///
+/// # Errors
+/// The variable names none that can compute.
+pub(super) fn backends() -> Result<wgpu::Backends> {
+    let wanted = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY) & wgpu::Backends::PRIMARY;
+    if wanted.is_empty() {
+        return Err(GpuError::NoBackend(std::env::var("WGPU_BACKEND").unwrap_or_default()));
+    }
+    Ok(wanted)
+}
+
+fn instance(backends: wgpu::Backends, compiler: Option<wgpu::Dx12Compiler>) -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY;
+    descriptor.backends = backends;
     descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
+    if let Some(compiler) = compiler {
+        descriptor.backend_options.dx12.shader_compiler = compiler;
+    }
     wgpu::Instance::new(descriptor)
 }
 
-/// Adapters, strongest first: discrete, integrated, virtual, CPU. Of the same kind, Metal's own
-/// adapters come before those of MoltenVK.
-fn sorted_adapters() -> Vec<wgpu::Adapter> {
-    let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    let kind = |info: &wgpu::AdapterInfo| match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    };
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let translated = cfg!(target_vendor = "apple") && info.backend != wgpu::Backend::Metal;
-        (kind(&info), translated)
-    });
-    adapters
+/// The adapters, strongest first (see [`rank`]).
+fn sorted_adapters() -> Result<Vec<wgpu::Adapter>> {
+    let backends = backends()?;
+    let adapters = |backends, compiler| pollster::block_on(instance(backends, compiler).enumerate_adapters(backends));
+    let mut all = adapters(backends, None);
+    if cfg!(windows) && backends.contains(wgpu::Backends::DX12) {
+        // With `dxcompiler.dll` wgpu leaves out adapters below shader model 6. FXC serves these.
+        let identity = |info: wgpu::AdapterInfo| (info.backend, info.name, info.device, info.device_pci_bus_id);
+        let known: Vec<_> = all.iter().map(|adapter| identity(adapter.get_info())).collect();
+        let others = adapters(wgpu::Backends::DX12, Some(wgpu::Dx12Compiler::Fxc));
+        all.extend(others.into_iter().filter(|adapter| !known.contains(&identity(adapter.get_info()))));
+    }
+    all.sort_by_key(|adapter| rank(&adapter.get_info()));
+    Ok(all)
+}
+
+/// Names with interfaces, which tell the adapters of one GPU apart.
+pub(super) fn labels(infos: &[wgpu::AdapterInfo]) -> Vec<String> {
+    infos.iter().map(|info| format!("{} ({:?})", info.name, info.backend)).collect()
+}
+
+/// The label of an adapter: "NAME (INTERFACE)".
+pub(super) fn label(info: &wgpu::AdapterInfo) -> String {
+    labels(std::slice::from_ref(info)).swap_remove(0)
 }
 
 /// Name and version of an adapter's driver.
@@ -125,8 +152,12 @@ pub(super) fn driver(info: &wgpu::AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info).trim().to_owned()
 }
 
-/// All adapters of this machine, strongest first.
-pub fn list_adapters() -> Vec<AdapterSummary> {
+/// All adapters of this machine, strongest first: those of the backends in the variable
+/// `WGPU_BACKEND`, if it is set.
+///
+/// # Errors
+/// `WGPU_BACKEND` names no backend that can compute.
+pub fn list_adapters() -> Result<Vec<AdapterSummary>> {
     let summary = |adapter: &wgpu::Adapter| {
         let info = adapter.get_info();
         let (features, limits) = requested(adapter, Tier::Full);
@@ -141,35 +172,58 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
             },
         }
     };
-    sorted_adapters().iter().map(summary).collect()
+    Ok(sorted_adapters()?.iter().map(summary).collect())
 }
 
-/// The adapter of this number, or the first one whose name contains the text; the strongest one if
-/// nothing is wanted.
+impl AdapterSummary {
+    /// The adapter's label, "NAME (INTERFACE)", which [`GpuOptions::adapter`] takes.
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.name, self.backend)
+    }
+}
+
+/// The adapters to try, in order: those that the text names (a number, or part of a name), else
+/// those that the variable `WGPU_ADAPTER_NAME` names, else all.
 ///
 /// # Errors
-/// There is no adapter, or none that matches.
-pub(super) fn pick(wanted: Option<&str>) -> Result<wgpu::Adapter> {
-    let adapters = sorted_adapters();
-    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
-    if adapters.is_empty() {
-        return Err(GpuError::NoAdapter);
+/// There is no adapter, none matches, or the text fits several GPUs.
+pub(super) fn candidates(wanted: Option<&str>) -> Result<Vec<wgpu::Adapter>> {
+    pick(sorted_adapters()?, wanted)
+}
+
+/// The adapters of a list in the order of [`rank`] that are to be tried.
+fn pick(adapters: Vec<wgpu::Adapter>, wanted: Option<&str>) -> Result<Vec<wgpu::Adapter>> {
+    let variable = std::env::var(NAME_VARIABLE).ok();
+    let infos: Vec<_> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+    let places = select(&infos, Wanted { option: wanted, variable: variable.as_deref() })?;
+    let mut adapters: Vec<_> = adapters.into_iter().map(Some).collect();
+    Ok(places.into_iter().filter_map(|place| adapters[place].take()).collect())
+}
+
+/// The adapter that draws a window, among those of the window's own instance: as
+/// [`Gpu::open`](super::Gpu::open) would choose, but one that can draw on the surface and can be
+/// opened.
+///
+/// # Errors
+/// There is no such adapter. If only the wanted one cannot draw, another one is taken.
+pub fn adapter_for_window(
+    adapters: &[wgpu::Adapter],
+    surface: Option<&wgpu::Surface>,
+    wanted: Option<&str>,
+) -> Result<wgpu::Adapter> {
+    let draws = |adapter: &&wgpu::Adapter| surface.is_none_or(|surface| adapter.is_surface_supported(surface));
+    let mut able: Vec<wgpu::Adapter> = adapters.iter().filter(draws).cloned().collect();
+    able.sort_by_key(|adapter| rank(&adapter.get_info()));
+    let mut order = pick(able.clone(), wanted).unwrap_or_default();
+    order.extend(able);
+    if order.len() > 1 {
+        // Opening takes time, so a single adapter is not tried before it is used.
+        let opens = |adapter: &wgpu::Adapter| {
+            pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).is_ok()
+        };
+        order = order.into_iter().find(opens).into_iter().collect();
     }
-    let index = match wanted {
-        None => 0,
-        Some(text) => match text.parse::<usize>() {
-            Ok(number) => number,
-            Err(_) => {
-                let text = text.to_lowercase();
-                names.iter().position(|name| name.to_lowercase().contains(&text)).unwrap_or(usize::MAX)
-            }
-        },
-    };
-    let numbered = || names.iter().enumerate().map(|(number, name)| format!("{number} {name}")).collect::<Vec<_>>();
-    adapters.into_iter().nth(index).ok_or_else(|| GpuError::OtherAdapters {
-        wanted: wanted.unwrap_or_default().into(),
-        found: numbered().join(", "),
-    })
+    order.into_iter().next().ok_or(GpuError::NoAdapter)
 }
 
 /// A key that changes whenever measured timings of an adapter may change: name, backend, driver,

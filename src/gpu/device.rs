@@ -19,6 +19,7 @@ pub type Gate = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 pub struct Gpu {
     inner: Arc<Inner>,
     gate: Option<Gate>,
+    passed_over: Vec<String>,
 }
 
 struct Inner {
@@ -64,8 +65,38 @@ impl Gpu {
     /// # Errors
     /// There is no such adapter, or it refuses.
     pub fn open(options: &GpuOptions) -> Result<Self> {
-        let adapter = adapter::pick(options.adapter.as_deref())?;
-        let (features, limits) = adapter::requested(&adapter, options.tier);
+        Self::open_tested(options, |_| Ok(()))
+    }
+
+    /// Opens the first adapter that works, in the order of [`GpuOptions::adapter`]: it opens a
+    /// device, and the device passes `test`. Adapters that do not work are passed over, with
+    /// [warnings](Self::warnings).
+    ///
+    /// # Errors
+    /// There is no such adapter, or none works.
+    pub fn open_tested(options: &GpuOptions, test: impl Fn(&Self) -> Result<()>) -> Result<Self> {
+        let mut failures = Vec::new();
+        for adapter in adapter::candidates(options.adapter.as_deref())? {
+            let opened = Self::open_adapter(&adapter, options).and_then(|gpu| test(&gpu).map(|()| gpu));
+            match opened {
+                Ok(mut gpu) => {
+                    let passed =
+                        |(label, error): (String, GpuError)| format!("{label} is passed over: {}", chain(&error));
+                    gpu.passed_over = failures.into_iter().map(passed).collect();
+                    return Ok(gpu);
+                }
+                Err(error) => failures.push((adapter::label(&adapter.get_info()), error)),
+            }
+        }
+        if failures.len() > 1 {
+            let reasons = failures.iter().map(|(label, error)| format!("{label}: {}", chain(error)));
+            return Err(GpuError::NoneWorks(reasons.collect::<Vec<_>>().join("; ")));
+        }
+        Err(failures.pop().map_or(GpuError::NoAdapter, |(_, error)| error))
+    }
+
+    fn open_adapter(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
+        let (features, limits) = adapter::requested(adapter, options.tier);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ditscope"),
             required_features: features,
@@ -78,6 +109,11 @@ impl Gpu {
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|source| GpuError::RequestDevice { adapter: adapter.get_info().name, source })?;
         Ok(Self::from_wgpu(device, queue, options.clone()))
+    }
+
+    /// The adapters that were passed over before this one, with reasons.
+    pub fn warnings(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// Uses a device that the caller opened. The device should have the adapter's own limits and,
@@ -115,17 +151,17 @@ impl Gpu {
             failure,
             pending_upload: AtomicU64::new(0),
         };
-        Self { inner: Arc::new(inner), gate: None }
+        Self { inner: Arc::new(inner), gate: None, passed_over: Vec::new() }
     }
 
     /// The same device for work that `gate` may pause or cancel. Other handles keep their gates.
     pub fn gated(&self, gate: Gate) -> Self {
-        Self { inner: self.inner.clone(), gate: Some(gate) }
+        Self { gate: Some(gate), ..self.clone() }
     }
 
     /// The same device without the gate.
     pub(super) fn ungated(&self) -> Self {
-        Self { inner: self.inner.clone(), gate: None }
+        Self { gate: None, ..self.clone() }
     }
 
     /// Asks the gate. Without a gate everything may go on.
@@ -308,6 +344,12 @@ impl Gpu {
         cache.insert(bytes.to_vec(), buffer.clone());
         buffer
     }
+}
+
+/// An error with its causes.
+fn chain(error: &GpuError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,6 +9,9 @@ pub enum GpuError {
         "no GPU adapter was found; install a Vulkan, Metal or DirectX 12 driver (on Linux without a GPU: Mesa's lavapipe)"
     )]
     NoAdapter,
+    /// The variable `WGPU_BACKEND` leaves nothing to look at.
+    #[error("WGPU_BACKEND is \"{0}\", which names none of vulkan, metal and dx12")]
+    NoBackend(String),
     /// No adapter has the wanted name or number.
     #[error("no GPU adapter matches \"{wanted}\"; found: {found}")]
     OtherAdapters {
@@ -17,6 +20,17 @@ pub enum GpuError {
         /// The adapters that exist.
         found: String,
     },
+    /// Several adapters match, and they are different GPUs.
+    #[error("\"{wanted}\" matches several GPU adapters; name one by its number: {found}")]
+    SeveralAdapters {
+        /// The name that was asked for.
+        wanted: String,
+        /// The adapters that exist.
+        found: String,
+    },
+    /// Each adapter refused, or failed its test.
+    #[error("no GPU adapter works: {0}")]
+    NoneWorks(String),
     /// The adapter refused to open a device.
     #[error("the adapter \"{adapter}\" could not be opened; try another one (`ditscope devices` lists them)")]
     RequestDevice {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Gpu ── open an adapter, its abilities, its errors           adapter.rs, device.rs, error.rs
+//!  ├─ which adapter ── by number, name or strength            select.rs
 //!  ├─ Choices ── the kernel variants that suit the adapter    choices.rs
 //!  ├─ Tensor ── shape, type and a piece of pooled memory      tensor.rs, pool.rs
 //!  ├─ Kernel ── a shader permutation, compiled once           shader.rs, kernel.rs
@@ -18,12 +19,13 @@ mod error;
 mod kernel;
 mod options;
 mod pool;
+mod select;
 pub mod shader;
 mod stream;
 mod tensor;
 mod timing;
 
-pub use adapter::{AdapterSummary, Caps, list_adapters};
+pub use adapter::{AdapterSummary, Caps, adapter_for_window, list_adapters};
 pub use choices::{Choices, choices_path};
 pub use device::{Gate, Gpu};
 pub use error::GpuError;

@@ -24,8 +24,9 @@ pub enum Tier {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct GpuOptions {
-    /// Part of an adapter's name, or its number in [`list_adapters`](super::list_adapters). The
-    /// strongest adapter if `None`.
+    /// Part of an adapter's name, or its number in [`list_adapters`](super::list_adapters). If
+    /// `None`, the strongest adapter that works, of those that the variable `WGPU_ADAPTER_NAME`
+    /// names.
     pub adapter: Option<String>,
     /// How much of the adapter to use.
     pub tier: Tier,

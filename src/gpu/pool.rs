@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::adapter::MOST_BYTES;
 use super::device::poll;
 use super::{GpuError, Result};
 
@@ -91,7 +92,7 @@ impl Pool {
 
     /// A buffer of at least `bytes`, with undefined contents.
     pub(super) fn allocate(self: &Arc<Self>, device: &wgpu::Device, bytes: u64, what: &str) -> Result<Allocation> {
-        let limit = device.limits().max_buffer_size;
+        let limit = device.limits().max_buffer_size.min(MOST_BYTES);
         // The class of the largest possible tensors would exceed the limit.
         let size = if bytes <= limit { size_class(bytes).min(limit & !3) } else { bytes };
         let reused = self.lock().free.get_mut(&size).and_then(Vec::pop);
@@ -113,7 +114,7 @@ impl Pool {
         bytes: u64,
         what: &str,
     ) -> Result<Allocation> {
-        let limit = device.limits().max_buffer_size;
+        let limit = device.limits().max_buffer_size.min(MOST_BYTES);
         if self.refuses() {
             return Err(GpuError::OutOfMemory { what: what.into(), bytes });
         }

@@ -69,6 +69,7 @@ pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, 
         if ui.button("Reset layout").clicked() {
             actions.ask(Action::ResetLayout);
         }
+        gpu(ui, shared, actions);
         ui.separator();
         ui.label("Theme");
         let mut theme = shared.prefs.theme;
@@ -91,6 +92,32 @@ pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, 
             actions.prefs(|prefs| prefs.hints_seen = false);
         }
     });
+}
+
+/// The menu of GPUs. A choice counts from the next run on.
+fn gpu(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    let opened = ui.menu_button("GPU", |ui| {
+        let chosen = shared.prefs.gpu.as_deref();
+        let mut offer = |ui: &mut Ui, text: &str, gpu: Option<&str>| {
+            if ui.radio(chosen == gpu, text).clicked() {
+                let gpu = gpu.map(str::to_owned);
+                actions.prefs(move |prefs| prefs.gpu = gpu);
+            }
+        };
+        offer(ui, "The strongest that works", None);
+        let listed = shared.gpus.as_deref().unwrap_or_default();
+        for name in listed {
+            offer(ui, name, Some(name));
+        }
+        // A choice of the command line, or of a GPU that is gone.
+        if let Some(other) = chosen.filter(|chosen| !listed.iter().any(|name| name == chosen)) {
+            offer(ui, other, Some(other));
+        }
+        ui.label(RichText::new("Runs that start from now on use it.").color(Palette::of(ui).weak));
+    });
+    if opened.response.clicked() || (opened.inner.is_some() && shared.gpus.is_none()) {
+        actions.ask(Action::ListGpus);
+    }
 }
 
 fn keys_table(ui: &mut Ui) {

@@ -16,12 +16,14 @@ pub struct Prefs {
     pub recent: Vec<PathBuf>,
     /// Models used, newest first.
     pub models: Vec<PathBuf>,
+    /// The GPU to compute on, by its label; the strongest that works if `None`.
+    pub gpu: Option<String>,
 }
 
 impl Default for Prefs {
     fn default() -> Self {
         let theme = egui::ThemePreference::System;
-        Self { theme, zoom: 1.0, hints_seen: false, recent: Vec::new(), models: Vec::new() }
+        Self { theme, zoom: 1.0, hints_seen: false, recent: Vec::new(), models: Vec::new(), gpu: None }
     }
 }
 

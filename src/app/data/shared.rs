@@ -36,6 +36,8 @@ pub struct Shared {
     pub studies: Studies,
     /// The adapter, once the engine has opened it.
     pub adapter: Option<Adapter>,
+    /// The labels of all GPUs, once the menu has asked for them.
+    pub gpus: Option<Vec<String>>,
     /// What is known about the form's model and size.
     pub model: ModelStatus,
     /// What the form's strategy is expected to do.

@@ -16,6 +16,7 @@ impl App {
         }
         let (strategy, prompt) = (self.shared.form.strategy().name(), &self.shared.form.prompt);
         self.shared.log.add(Level::Note, format!("Generating \"{prompt}\" with {strategy}."));
+        self.choose_gpu();
         match self.link.generate(self.shared.form.request()) {
             Ok(Some(started)) => self.started(started),
             Ok(None) => self.shared.job = Job::Opening,
@@ -23,6 +24,13 @@ impl App {
                 self.link.close_engine();
                 self.fail(error);
             }
+        }
+    }
+
+    /// Takes over the GPU of the preferences, before a job starts.
+    pub(in crate::app) fn choose_gpu(&mut self) {
+        if self.link.use_gpu(self.shared.prefs.gpu.as_deref()) {
+            self.shared.adapter = None;
         }
     }
 
@@ -70,9 +78,9 @@ impl App {
         }
     }
 
-    pub(in crate::app) fn opened(&mut self, engine: Result<Engine, String>) {
-        let engine = match engine {
-            Ok(engine) => engine,
+    pub(in crate::app) fn opened(&mut self, engine: Result<(Engine, Vec<String>), String>) {
+        let (engine, warnings) = match engine {
+            Ok(opened) => opened,
             Err(error) => {
                 let text = format!("The GPU could not be opened: {error}. See `ditscope devices` for what there is.");
                 return if self.link.not_opened() {
@@ -82,6 +90,9 @@ impl App {
                 };
             }
         };
+        for warning in warnings {
+            self.shared.log.add(Level::Warning, warning);
+        }
         self.shared.adapter = Some(Adapter { name: engine.adapter().into(), memory: engine.memory() });
         match self.link.opened(engine) {
             Ok(Some(started)) => self.started(started),

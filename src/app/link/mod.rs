@@ -30,13 +30,19 @@ use messenger::BROKEN;
 pub use messenger::Messenger;
 use study::{StudyGuard, StudyNews, StudyOrder, Work};
 
-/// Opens the device and starts the engine on it.
-pub type OpenEngine = Arc<dyn Fn() -> anyhow::Result<Engine> + Send + Sync>;
+/// Opens the device with this label, or the strongest one that works, and starts the engine on it.
+/// Also returns warnings.
+pub type OpenEngine = Arc<dyn Fn(Option<&str>) -> anyhow::Result<(Engine, Vec<String>)> + Send + Sync>;
+
+/// Lists the labels of all GPUs.
+pub type ListGpus = Arc<dyn Fn() -> anyhow::Result<Vec<String>> + Send + Sync>;
 
 /// A message to the window.
 pub enum Message {
-    /// The engine was opened, or why not.
-    Opened(Result<Engine, String>),
+    /// The engine was opened, with warnings, or why not.
+    Opened(Result<(Engine, Vec<String>), String>),
+    /// The labels of all GPUs, or why they cannot be listed.
+    Gpus(Result<Vec<String>, String>),
     /// An event of the engine with its records for the capture. Frames already became bytes.
     Event {
         /// The event.
@@ -95,6 +101,9 @@ pub struct Link {
     /// The other end.
     pub messenger: Messenger,
     open: OpenEngine,
+    list_gpus: ListGpus,
+    /// The GPU to open.
+    gpu: Option<String>,
     /// The study that runs. It is dropped before the engine, and no longer uses it then.
     study: Option<StudyGuard>,
     engine: Option<Arc<Engine>>,
@@ -127,7 +136,7 @@ impl Link {
     const MESSAGES: usize = 64;
 
     /// A link that opens the engine with `open` when the first job comes.
-    pub fn new(ctx: egui::Context, open: OpenEngine, choose: Choose) -> Self {
+    pub fn new(ctx: egui::Context, open: OpenEngine, list_gpus: ListGpus, choose: Choose) -> Self {
         let (to, received) = bounded(Self::MESSAGES);
         let (own_to, own) = unbounded();
         let messenger = Messenger::new(to, own_to, ctx, choose);
@@ -136,6 +145,8 @@ impl Link {
             own,
             messenger,
             open,
+            list_gpus,
+            gpu: None,
             study: None,
             engine: None,
             work: None,
@@ -178,9 +189,10 @@ impl Link {
         }
         self.pending = Some(order);
         if !std::mem::replace(&mut self.opening, true) {
-            let open = self.open.clone();
+            let (open, gpu) = (self.open.clone(), self.gpu.clone());
             let broken = || Message::Opened(Err(BROKEN.into()));
-            self.messenger.answer(broken, move || Message::Opened(open().map_err(|error| format!("{error:#}"))));
+            let opened = move || open(gpu.as_deref()).map_err(|error| format!("{error:#}"));
+            self.messenger.answer(broken, move || Message::Opened(opened()));
         }
         Ok(None)
     }
@@ -240,6 +252,25 @@ impl Link {
             self.work = None;
             self.messenger.spawn(move |_| drop(engine));
         }
+    }
+
+    /// Uses a GPU from the next job on, by its label, or the strongest one that works. An engine on
+    /// another GPU is closed. Returns whether one was.
+    pub fn use_gpu(&mut self, gpu: Option<&str>) -> bool {
+        if self.gpu.as_deref() == gpu {
+            return false;
+        }
+        self.gpu = gpu.map(str::to_owned);
+        let open = self.engine.is_some();
+        self.close_engine();
+        open
+    }
+
+    /// Lists the GPUs.
+    pub fn ask_gpus(&self) {
+        let list = self.list_gpus.clone();
+        let broken = || Message::Gpus(Err(BROKEN.into()));
+        self.messenger.answer(broken, move || Message::Gpus(list().map_err(|error| format!("{error:#}"))));
     }
 
     /// Forgets a job that waits for the engine.

@@ -130,6 +130,7 @@ impl App {
         if self.shared.job.busy() {
             return;
         }
+        self.choose_gpu();
         match self.link.study(order) {
             Ok(Some(started)) => self.started(started),
             Ok(None) => self.shared.job = Job::Opening,

@@ -33,7 +33,7 @@ fn with_slow_gpu() -> (Harness<'static, App>, crossbeam_channel::Sender<bool>, A
     let (answer, asked) = crossbeam_channel::unbounded::<bool>();
     let opened = Arc::new(AtomicUsize::new(0));
     let count = opened.clone();
-    let open_engine = move || {
+    let open_engine = move |_: Option<&str>| {
         count.fetch_add(1, Ordering::Relaxed);
         assert!(asked.recv()?, "opening it broke");
         Err(anyhow::anyhow!("there is no GPU in this test"))
@@ -81,6 +81,45 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
     let warned = |state: &Shared| state.log.iter().any(|line| line.level == Level::Warning);
     wait(&mut harness, warned);
     assert_eq!(opened.load(Ordering::Relaxed), 2, "once while the first job and the second waited, once for the third");
+}
+
+/// The menu lists the GPUs, and the chosen one is opened for the next job.
+#[test]
+fn the_gpu_is_chosen_in_a_menu() {
+    let asked: Arc<std::sync::Mutex<Vec<Option<String>>>> = Arc::default();
+    let log = asked.clone();
+    let open_engine = move |gpu: Option<&str>| {
+        log.lock().unwrap().push(gpu.map(str::to_owned));
+        Err(anyhow::anyhow!("there is no GPU in this test"))
+    };
+    let options = Options { open_engine: Arc::new(open_engine), gpu: Some("by option".into()), ..options() };
+    let mut harness = Harness::builder()
+        .with_size(vec2(1360.0, 860.0))
+        .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
+        .build_eframe(|cc| App::new(cc, options));
+    fill(harness.state_mut(), true);
+    harness.state_mut().shared.form.model = PathBuf::from("a model");
+    harness.state_mut().shared.model.query = Some(ModelQuery::of(&harness.state().shared.form));
+    harness.run_steps(2);
+    let generate = |harness: &mut Harness<'_, App>| {
+        harness.get_by_label("Generate").click();
+        harness.run_steps(2);
+        wait(harness, |state| matches!(state.job, Job::Idle));
+    };
+    generate(&mut harness);
+    harness.get_by_label("View").click();
+    harness.run_steps(2);
+    harness.get_by_label_contains("GPU").click();
+    wait(&mut harness, |state| state.gpus.is_some());
+    harness.run_steps(2);
+    harness.get_by_label("Strong (Dx12)").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state().shared.prefs.gpu.as_deref(), Some("Strong (Dx12)"));
+    harness.key_press(egui::Key::Escape);
+    harness.run_steps(2);
+    generate(&mut harness);
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, [Some("by option".to_owned()), Some("Strong (Dx12)".to_owned())]);
 }
 
 /// A job that is known to fail is not started. It would fail only after everything is loaded.

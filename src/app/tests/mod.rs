@@ -45,8 +45,18 @@ pub static SETUP: LazyLock<WgpuSetupExisting> = LazyLock::new(|| {
 });
 
 pub fn options() -> Options {
-    let open_engine = Arc::new(|| Err(anyhow::anyhow!("there is no GPU in this test")));
-    Options { open_engine, choose: system_dialogs(), demo_model: None, model: None, capture: None, demo_capture: None }
+    let open_engine = Arc::new(|_: Option<&str>| Err(anyhow::anyhow!("there is no GPU in this test")));
+    Options {
+        open_engine,
+        list_gpus: Arc::new(|| Ok(vec!["Weak (Vulkan)".into(), "Strong (Dx12)".into()])),
+        gpu: None,
+        pick_adapter: None,
+        choose: system_dialogs(),
+        demo_model: None,
+        model: None,
+        capture: None,
+        demo_capture: None,
+    }
 }
 
 /// An empty window.

@@ -25,7 +25,10 @@ use crate::study::{Cancel, Progress, Size};
 /// A window with a copy of the demo model that has no profile, and the smallest clip.
 fn with_engine(model: &Path) -> Harness<'static, App> {
     other_model(model, |_| None);
-    let open_engine = Arc::new(|| Ok(Engine::start(Gpu::open(&GpuOptions::default())?, Duration::from_millis(100))?));
+    let open_engine = Arc::new(|_: Option<&str>| {
+        let engine = Engine::start(Gpu::open(&GpuOptions::default())?, Duration::from_millis(100))?;
+        Ok((engine, Vec::new()))
+    });
     let options = Options { open_engine, demo_model: Some(model.to_owned()), ..options() };
     let mut harness = Harness::builder()
         .with_size(vec2(1500.0, 1000.0))
