@@ -35,6 +35,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
         scores[ROW] = score4(scores[ROW], head, first + local.y * u32(TM) + u32(ROW), key + local.x * 4u);
         tops[(local.y * u32(TM) + u32(ROW)) * 8u + local.x] = max_of(scores[ROW]);
 #end
+        // Nobody reads the tiles of q and k after this barrier. The next turn begins with a
+        // barrier, so that there is none at the end of a turn.
         workgroupBarrier();
         // Online softmax: earlier sums are rescaled to the new largest score.
 #repeat ROW TM
@@ -56,6 +58,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
 #end
 #repeat CHUNK CHUNKS
         {
+#unless CHUNK 0
+            workgroupBarrier();
+#endif
             // Keys past the end have weight 0. Columns past the end are not stored.
             let column4 = min(u32(CHUNK) * 8u + local.x, D4 - 1u);
             for (var row = local.y; row < 32u; row += 16u) {
@@ -63,7 +68,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
             }
             workgroupBarrier();
             product(&results_$CHUNK, local, 8u);
-            workgroupBarrier();
         }
 #end
     }

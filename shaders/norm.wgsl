@@ -43,9 +43,8 @@ fn total(value: f32, lane: u32) -> f32 {
 var<workgroup> shares: array<f32, LANES>;
 
 // Every thread adds up all shares. Reads of one address by all threads are cheaper than the
-// barriers of a tree.
+// barriers of a tree. Between two sums there must be a barrier.
 fn total(value: f32, lane: u32) -> f32 {
-    workgroupBarrier();
     shares[lane] = value;
     workgroupBarrier();
     var sum = 0.0;
@@ -94,7 +93,13 @@ fn main(
         sums += value;
         squares = fma(value, value, squares);
     }
+#ifndef SUBGROUP
+    workgroupBarrier();
+#endif
     let rest = total(sum_of(sums), lane) / count;
+#ifndef SUBGROUP
+    workgroupBarrier();
+#endif
     let variance = total(sum_of(squares), lane) / count - rest * rest;
     let factor = inverseSqrt(variance + params.epsilon);
 #endif

@@ -22,6 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) i
         sums += turn;
     }
     // 16 threads hold the shares of a key's sum.
+    workgroupBarrier();
     left[local.y * STRIDE + local.x] = sums;
     workgroupBarrier();
     if local.y == 0u && key4 < params.end_key4 {

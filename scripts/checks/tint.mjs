@@ -4,7 +4,9 @@ import fs from 'fs';
 
 Object.assign(globalThis, globals);
 const folder = process.argv[2];
-const adapter = await create(['backend=vulkan', 'enable-dawn-features=allow_unsafe_apis']).requestAdapter();
+// Kept in a variable: the adapter does not keep it, and Dawn crashes without it.
+const gpu = create(['backend=vulkan', 'enable-dawn-features=allow_unsafe_apis']);
+const adapter = await gpu.requestAdapter();
 if (!adapter) {
   console.error('Dawn finds no Vulkan adapter');
   process.exit(2);

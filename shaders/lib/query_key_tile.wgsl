@@ -1,10 +1,10 @@
 // Part of a function: adds q k^T to `scores`, an array<vec4<f32>, TM>, in chunks of 32 coordinates.
 // `left` holds a chunk of the query rows from `first` on, and `right` a chunk of the keys. A thread
-// loads the group of keys whose coordinate 0 is at `k_column`. Nobody may read or write `left` and
-// `right` any more at the start, and nobody does at the end. The text is imported into a function,
-// because a function of its own takes 1.5 times as long to compile on a CPU.
+// loads the group of keys whose coordinate 0 is at `k_column`. The text is imported into a
+// function, because a function of its own takes 1.5 times as long to compile on a CPU.
         for (var chunk4 = 0u; chunk4 < D4; chunk4 += 8u) {
             let depth4 = min(8u, D4 - chunk4);
+            workgroupBarrier();
             // 8 threads load a row, so 128 threads load 16 rows of q, or 16 coordinates of k, at a
             // time.
             if local.x < depth4 {
@@ -18,5 +18,4 @@
             }
             workgroupBarrier();
             product(&scores, local, depth4);
-            workgroupBarrier();
         }

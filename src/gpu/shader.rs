@@ -3,6 +3,8 @@
 //! Every directive is on a line of its own:
 //! - `#import NAME` inserts `shaders/lib/NAME.wgsl` once;
 //! - `#ifdef FLAG`, `#ifndef FLAG`, `#else`, `#endif` keep or drop lines;
+//! - `#unless A B`, `#else`, `#endif` keep lines unless both words are equal, as in
+//!   `#unless INDEX 0` inside a `#repeat`;
 //! - `#repeat INDEX COUNT`, `#end` repeat the lines between them COUNT times, with INDEX replaced
 //!   by 0, 1, ... Some loops must be unrolled in the text, because `subgroupBroadcast` takes
 //!   constant lanes only.
@@ -120,6 +122,9 @@ pub fn resolve(name: &str, defines: &Defines) -> Result<Resolved, ShaderError> {
     Ok(resolver.out)
 }
 
+/// The directives that `#endif` ends.
+const CONDITIONS: [&str; 3] = ["#ifdef", "#ifndef", "#unless"];
+
 struct Resolver<'a> {
     defines: &'a Defines,
     imported: BTreeSet<String>,
@@ -158,11 +163,17 @@ impl Resolver<'_> {
                     }
                 }
                 ["#ifdef" | "#ifndef", flag] => {
-                    let (body, after) =
-                        split_block(rest, &["#ifdef", "#ifndef"], "#endif").ok_or_else(|| fail("no #endif"))?;
+                    let (body, after) = split_block(rest, &CONDITIONS, "#endif").ok_or_else(|| fail("no #endif"))?;
                     let (yes, no) = split_else(body);
                     let wanted = self.defines.contains_key(flag) == (words[0] == "#ifdef");
                     self.block(file, if wanted { yes } else { no })?;
+                    rest = after;
+                }
+                ["#unless", a, b] => {
+                    let (body, after) = split_block(rest, &CONDITIONS, "#endif").ok_or_else(|| fail("no #endif"))?;
+                    let (yes, no) = split_else(body);
+                    let equal = substitute(a, self.defines) == substitute(b, self.defines);
+                    self.block(file, if equal { no } else { yes })?;
                     rest = after;
                 }
                 ["#repeat", index, count] => {
@@ -214,7 +225,7 @@ fn split_else<'a, 'b>(body: &'b [Line<'a>]) -> (&'b [Line<'a>], &'b [Line<'a>]) 
     let mut depth = 0;
     for (i, (_, line)) in body.iter().enumerate() {
         match line.split_whitespace().next().unwrap_or("") {
-            "#ifdef" | "#ifndef" => depth += 1,
+            word if CONDITIONS.contains(&word) => depth += 1,
             "#endif" => depth -= 1,
             "#else" if depth == 0 => return (&body[..i], &body[i + 1..]),
             _ => {}
@@ -356,6 +367,13 @@ mod tests {
     fn repeats_nest_and_count_by_definition() {
         let text = "#repeat I N\n#repeat J 2\na[I][J];\n#end\n#end";
         assert_eq!(compose(text, &[("N", "2")]).unwrap(), "a[0][0];\na[0][1];\na[1][0];\na[1][1];\n");
+    }
+
+    #[test]
+    fn lines_of_one_turn_are_left_out() {
+        let text = "#ifndef A\n#repeat I 3\n#unless I 0\nbetween\n#else\nfirst\n#endif\nturn I\n#end\n#endif";
+        assert_eq!(compose(text, &[]).unwrap(), "first\nturn 0\nbetween\nturn 1\nbetween\nturn 2\n");
+        assert_eq!(compose(text, &[("A", "")]).unwrap(), "");
     }
 
     #[test]
