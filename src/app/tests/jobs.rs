@@ -97,6 +97,8 @@ fn the_gpu_is_chosen_in_a_menu() {
         .with_size(vec2(1360.0, 860.0))
         .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
         .build_eframe(|cc| App::new(cc, options));
+    // The View menu has symbols that the test's fonts lack.
+    harness.ctx.set_missing_glyph_policy(egui::MissingGlyphPolicy::Tofu);
     fill(harness.state_mut(), true);
     harness.state_mut().shared.form.model = PathBuf::from("a model");
     harness.state_mut().shared.model.query = Some(ModelQuery::of(&harness.state().shared.form));
@@ -109,7 +111,9 @@ fn the_gpu_is_chosen_in_a_menu() {
     generate(&mut harness);
     harness.get_by_label("View").click();
     harness.run_steps(2);
-    harness.get_by_label_contains("GPU").click();
+    harness
+        .get_by(|node| node.role() == Role::Button && node.label().is_some_and(|label| label.starts_with("GPU")))
+        .click();
     wait(&mut harness, |state| state.gpus.is_some());
     harness.run_steps(2);
     harness.get_by_label("Strong (Dx12)").click();
