@@ -6,6 +6,7 @@ mod print;
 mod bench;
 mod compare;
 mod devices;
+mod doctor;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -33,6 +34,7 @@ use crate::caching::CacheError;
 use crate::engine::{EngineError, Lora, NamedFiles};
 use crate::gpu::{Gpu, GpuOptions, Tier, choices_path};
 use crate::media::MediaError;
+use crate::ops::selftest;
 use crate::study::StudyError;
 
 /// A scope for video diffusion transformers: generates video with Wan2.1 on any GPU. Without a
@@ -64,6 +66,8 @@ enum Command {
     Sheet(Box<sheet::Args>),
     /// List the GPUs and what they can do.
     Devices(devices::Args),
+    /// Test all kernels on a GPU against the CPU, and print a table for a bug report
+    Doctor(doctor::Args),
     /// Say what a model's folder, a capture or a profile holds, and what a model lacks
     Inspect(inspect::Args),
     /// Measure the kernels and a denoising step on a GPU.
@@ -78,7 +82,7 @@ enum Command {
 /// Which GPU, and how much of it.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct GpuArgs {
-    /// GPU: its number or part of its name in `ditscope devices` [default: the strongest that works]
+    /// GPU: its number or part of its name in `ditscope devices` [default: the strongest]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
     /// Use WebGPU's default limits and no optional feature
@@ -97,21 +101,29 @@ impl GpuArgs {
     fn open(&self) -> anyhow::Result<Gpu> {
         let gpu = self.open_quietly()?;
         for warning in gpu.warnings() {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         Ok(gpu)
     }
 
     fn open_quietly(&self) -> anyhow::Result<Gpu> {
+        Ok(Gpu::open_tested(&self.options(), selftest::works)?)
+    }
+
+    /// Opens the device without any test.
+    fn open_untested(&self) -> anyhow::Result<Gpu> {
+        Ok(Gpu::open(&self.options())?)
+    }
+
+    fn options(&self) -> GpuOptions {
         let tier = if self.base_tier { Tier::Base } else { Tier::Full };
-        let options = GpuOptions {
+        GpuOptions {
             adapter: self.device.clone(),
             tier,
             checked_shaders: self.checked_shaders,
             choices: if self.no_tuning { None } else { choices_path() },
             ..Default::default()
-        };
-        Ok(Gpu::open(&options)?)
+        }
     }
 }
 
@@ -237,6 +249,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Some(Command::Compare(args)) => compare::run(*args, matches),
         Some(Command::Sheet(args)) => sheet::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),

@@ -112,6 +112,7 @@ impl Job<'_> {
         }
         self.gpu.release_free_memory();
 
+        self.report_set_aside()?;
         self.report(Event::Stage(Stage::Decode))?;
         let decoder = timed(self.control, &mut self.seconds.load, || Ok(model.model.load_decoder(gpu)?))?;
         let watch = Stopwatch::start(self.control);
@@ -401,6 +402,11 @@ impl Job<'_> {
     }
 
     /// Sends an event.
+    /// Tells which kernel variants turned out to be wrong on this GPU.
+    fn report_set_aside(&self) -> Result<()> {
+        self.gpu.choices().take_news().into_iter().try_for_each(|text| self.report(Event::Warning(text)))
+    }
+
     fn report(&self, event: Event) -> Result<()> {
         self.outbox.send(event)
     }

@@ -35,6 +35,9 @@ struct Inner {
     failure: Arc<Mutex<Option<GpuError>>>,
     /// Bytes of weights written since the driver was last made to drain its staging memory.
     pending_upload: AtomicU64,
+    /// A shader, a text in it, and what stands there instead.
+    #[cfg(test)]
+    sabotage: Mutex<Option<[&'static str; 3]>>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -150,6 +153,8 @@ impl Gpu {
             params: Mutex::default(),
             failure,
             pending_upload: AtomicU64::new(0),
+            #[cfg(test)]
+            sabotage: Mutex::default(),
         };
         Self { inner: Arc::new(inner), gate: None, passed_over: Vec::new() }
     }
@@ -177,6 +182,11 @@ impl Gpu {
     /// The adapter's name.
     pub fn adapter_name(&self) -> &str {
         &self.inner.info.name
+    }
+
+    /// The interface: Vulkan, Metal or Dx12.
+    pub fn backend(&self) -> String {
+        format!("{:?}", self.inner.info.backend)
     }
 
     /// Name and version of the driver.
@@ -306,6 +316,23 @@ impl Gpu {
 
     pub(super) fn options(&self) -> &GpuOptions {
         &self.inner.options
+    }
+
+    /// Makes a shader wrong, as a driver would: from now on `text` is compiled as `instead`.
+    #[cfg(test)]
+    pub(crate) fn break_shader(&self, shader: &'static str, text: &'static str, instead: &'static str) {
+        *lock(&self.inner.sabotage) = Some([shader, text, instead]);
+    }
+
+    #[cfg(test)]
+    pub(super) fn sabotaged(&self, shader: &str, mut resolved: super::shader::Resolved) -> super::shader::Resolved {
+        if let Some([broken, text, instead]) = *lock(&self.inner.sabotage)
+            && broken == shader
+        {
+            assert!(resolved.source.contains(text), "{shader} has no {text}");
+            resolved.source = resolved.source.replace(text, instead);
+        }
+        resolved
     }
 
     /// The compiled form of a kernel, made on first use.

@@ -28,6 +28,11 @@ pub enum GpuError {
         /// The adapters that exist.
         found: String,
     },
+    /// Every variant of a kernel computes nonsense.
+    #[error(
+        "the GPU or its driver computes {0} wrongly in every way that this program knows; try another GPU or driver (`ditscope doctor` shows more)"
+    )]
+    NoVariant(String),
     /// Each adapter refused, or failed its test.
     #[error("no GPU adapter works: {0}")]
     NoneWorks(String),
@@ -75,6 +80,11 @@ pub enum GpuError {
         "the GPU device was lost: {0}; start again, and if it is lost again update the driver or try a smaller size"
     )]
     Lost(String),
+    /// The driver reported work as done that it had dropped: so many submits.
+    #[error(
+        "the GPU driver dropped work without a word ({0} submits); start again, and if it happens again update the driver or try a smaller size"
+    )]
+    NotDone(usize),
     /// wgpu reported another error: a bug in this program or in the driver.
     #[error("the GPU driver reported an error: {0}")]
     Device(String),

@@ -89,6 +89,8 @@ pub(super) struct CompiledKernel {
 impl CompiledKernel {
     pub(super) fn compile(gpu: &Gpu, kernel: &Kernel) -> Result<Self> {
         let resolved = shader::resolve(kernel.shader, &kernel.defines)?;
+        #[cfg(test)]
+        let resolved = gpu.sabotaged(kernel.shader, resolved);
         let device = gpu.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor {

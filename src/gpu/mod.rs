@@ -7,7 +7,7 @@
 //!  ├─ Tensor ── shape, type and a piece of pooled memory      tensor.rs, pool.rs
 //!  ├─ Kernel ── a shader permutation, compiled once           shader.rs, kernel.rs
 //!  ├─ Arguments ── parameters and tensors of a kernel         arguments.rs
-//!  └─ Stream ── dispatches in order, in short submits         stream.rs, timing.rs
+//!  └─ Stream ── dispatches in order, in short submits         stream.rs, marks.rs, timing.rs
 //! ```
 //! This room knows no other room.
 
@@ -17,6 +17,7 @@ mod choices;
 mod device;
 mod error;
 mod kernel;
+mod marks;
 mod options;
 mod pool;
 mod select;

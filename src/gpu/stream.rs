@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::arguments::Bound;
+use super::marks::Marks;
 use super::timing::SubmitTimer;
 use super::{Dispatch, Element, ElementType, Gpu, GpuError, Kernel, KernelTimes, Result, StreamOptions, Tensor};
 
@@ -21,6 +22,9 @@ const LAUNCH_FLOPS: f64 = 1e5;
 const FIRST_RATE: f64 = 5e9;
 /// Weight of the newest speed measurement.
 const RATE_SMOOTHING: f64 = 0.2;
+/// Most uploads, and bytes of them, before the recorded work is submitted. Drivers have corrupted
+/// what many pending uploads wrote.
+const MOST_UPLOADS: (u32, u64) = (64, 256 << 20);
 /// The most that one measurement counts for, as a multiple of the known speed.
 const MOST_GROWTH: f64 = 2.0;
 
@@ -36,6 +40,10 @@ pub struct Stream {
     options: StreamOptions,
     encoder: Option<wgpu::CommandEncoder>,
     recorded_flops: f64,
+    /// Uploads that are recorded, and their bytes.
+    uploads: (u32, u64),
+    /// The traces of submits, made with the first one.
+    marks: Option<Marks>,
     /// Measured speed in FLOP/s.
     rate: f64,
     in_flight: VecDeque<InFlight>,
@@ -70,6 +78,8 @@ impl Stream {
             options,
             encoder: None,
             recorded_flops: 0.0,
+            uploads: (0, 0),
+            marks: None,
             rate: FIRST_RATE,
             in_flight: VecDeque::new(),
             last_completion: Instant::now(),
@@ -197,6 +207,10 @@ impl Stream {
         }
         staging.unmap();
         self.encoder().copy_buffer_to_buffer(&staging, 0, tensor.buffer(), tensor.offset(), size);
+        self.uploads = (self.uploads.0 + 1, self.uploads.1 + size);
+        if self.uploads.0 >= MOST_UPLOADS.0 || self.uploads.1 >= MOST_UPLOADS.1 {
+            self.submit()?;
+        }
         Ok(())
     }
 
@@ -307,7 +321,8 @@ impl Stream {
     /// Reads an f32 tensor back, after everything recorded before.
     ///
     /// # Errors
-    /// The tensor is of another type, the gate ends the work, or the device failed.
+    /// The tensor is of another type, the gate ends the work, the device failed, or work that was
+    /// submitted before was not done.
     pub fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>> {
         Ok(self.read_all(&[tensor])?.swap_remove(0))
     }
@@ -333,7 +348,7 @@ impl Stream {
         }
         let readable = self.gpu.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
-            size,
+            size: size + Marks::BYTES,
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
@@ -342,6 +357,9 @@ impl Stream {
             self.encoder().copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &readable, to, tensor.bytes());
             to += tensor.bytes();
         }
+        let mut encoder = self.take_encoder();
+        let expected = self.marks().read(&mut encoder, &readable, size);
+        self.encoder = Some(encoder);
         self.finish()?;
         readable.map_async(wgpu::MapMode::Read, .., |_| {});
         // DirectX reports a lost device at the next submit only. Until then all waiting succeeds.
@@ -349,7 +367,8 @@ impl Stream {
         self.gpu.poll(wgpu::PollType::wait_indefinitely())?;
         self.gpu.check()?;
         let view = readable.get_mapped_range(..).map_err(|error| GpuError::Device(error.to_string()))?;
-        Ok(bytemuck::pod_collect_to_vec(&view[..]))
+        Marks::check(&view[size as usize..], expected)?;
+        Ok(bytemuck::pod_collect_to_vec(&view[..size as usize]))
     }
 
     /// GPU time by kernel since the last call. Waits for everything recorded before. Empty unless
@@ -376,6 +395,8 @@ impl Stream {
         if let Some(timer) = &self.timer {
             timer.resolve(&mut encoder);
         }
+        self.marks().leave(&mut encoder);
+        self.uploads = (0, 0);
         let index = self.gpu.queue().submit([encoder.finish()]);
         let flops = std::mem::take(&mut self.recorded_flops);
         self.in_flight.push_back(InFlight { index, flops, timer: self.timer.take() });
@@ -401,6 +422,10 @@ impl Stream {
             self.spare_timers.push(timer);
         }
         Ok(())
+    }
+
+    fn marks(&mut self) -> &mut Marks {
+        self.marks.get_or_insert_with(|| Marks::new(&self.gpu))
     }
 
     fn begin_timing(&mut self) {
@@ -430,6 +455,35 @@ fn learned(rate: f64, measured: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A submit that the driver drops is an error of the next read-back, and of no later one. Here
+    /// the stream forgets one in place of the driver.
+    #[test]
+    fn dropped_work_is_noticed() {
+        let gpu = Gpu::open(&crate::gpu::GpuOptions::checked()).expect("tests need an adapter");
+        let mut cx = Stream::new(&gpu, StreamOptions::default());
+        let tensor = cx.upload("x", &[1.0_f32; 4], &[4]).unwrap();
+        assert_eq!(cx.read(&tensor).unwrap(), [1.0; 4]);
+        let other = cx.upload("y", &[2.0_f32; 4], &[4]).unwrap();
+        // Its mark is counted, but the encoder never reaches the queue.
+        let mut dropped = cx.take_encoder();
+        cx.marks.as_mut().unwrap().leave(&mut dropped);
+        drop(dropped);
+        assert!(matches!(cx.read(&other), Err(GpuError::NotDone(1))));
+        assert_eq!(cx.read(&tensor).unwrap(), [1.0; 4]);
+    }
+
+    /// Many uploads are submitted on the way, and arrive.
+    #[test]
+    fn many_uploads_arrive() {
+        let gpu = Gpu::open(&crate::gpu::GpuOptions::checked()).expect("tests need an adapter");
+        let mut cx = Stream::new(&gpu, StreamOptions::default());
+        let values = |i: u32| [i, i + 1, i + 2, i + 3];
+        let tensors: Vec<Tensor> = (0..200).map(|i| cx.upload("many", &values(i), &[4]).unwrap()).collect();
+        assert!(cx.uploads.0 < MOST_UPLOADS.0);
+        let read: Vec<Vec<u32>> = cx.read_all(&tensors.iter().collect::<Vec<_>>()).unwrap();
+        assert!((0..200).all(|i| read[i as usize] == values(i)));
+    }
 
     #[test]
     fn the_learned_speed_follows_but_does_not_leap() {

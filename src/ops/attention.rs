@@ -4,6 +4,7 @@
 use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
+use super::selftest::{self, Form};
 use super::split::{fitting, ranges, window};
 use super::tune::{self, Choice, Named, extent_class};
 
@@ -188,7 +189,15 @@ pub(super) fn attention_choice<'a>(
     let [queries, keys] = [n_q, n_k].map(extent_class);
     let bias = if call.bias.is_some() { " biased" } else { "" };
     let flops = 4.0 * (heads * d) as f64 * n_q as f64 * n_k as f64;
-    Ok(Choice { class: format!("attention{bias} {heads}x{queries}x{keys}x{d}"), available, candidates, flops })
+    let form = Form { d, bias: call.bias.is_some(), log_sum: call.log_sum.is_some() };
+    Ok(Choice {
+        class: format!("attention{bias} {heads}x{queries}x{keys}x{d}"),
+        kernel: form.name(),
+        test: Box::new(move |cx, variant| selftest::attention(cx, variant, form)),
+        available,
+        candidates,
+        flops,
+    })
 }
 
 /// [`attention`] by a given variant.

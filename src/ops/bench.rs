@@ -247,9 +247,13 @@ fn speeds<V: Named>(
 ) -> Result<Vec<KernelSpeed>> {
     let mut measured = Vec::with_capacity(tried.len());
     for &variant in tried {
+        if !choice.passes(cx, variant)? {
+            continue;
+        }
         measured.push((variant, seconds(cx, &mut |cx| run(cx, variant))?));
     }
-    let chosen = choice.settle(cx.gpu(), &measured);
+    let rule = choice.first_passing(cx)?;
+    let chosen = choice.settle(cx.gpu(), rule, &measured);
     let speed = |(variant, seconds): (V, f64)| KernelSpeed {
         kernel: kernel.into(),
         model: DEMO,
@@ -269,7 +273,12 @@ fn random(cx: &mut Stream, shape: &[usize]) -> Result<Tensor> {
 /// Values in [-1, 1) that no compiler or cache can guess: the upper bits of a linear congruential
 /// generator with Knuth's MMIX constants.
 fn noise(count: usize) -> Vec<f32> {
-    let mut state = 1_u64;
+    noise_from(1, count)
+}
+
+/// As [`noise`], with other values for another seed.
+pub(super) fn noise_from(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0

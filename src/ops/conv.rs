@@ -6,6 +6,7 @@ use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Result, Stream, Tensor};
 
 use super::matmul::{after, after_bits};
+use super::selftest;
 use super::split::window_from;
 use super::tune::{Choice, extent_class};
 use super::{Activation, HostWeight, Variant, Weight};
@@ -200,6 +201,11 @@ pub(super) fn conv_choice<'a>(
     let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
     Ok(Choice {
         class: format!("conv {:?} {m}x{k}x{n}", w.matrix.element_type()),
+        kernel: format!("conv {:?}", w.matrix.element_type()),
+        test: {
+            let weights = w.matrix.element_type();
+            Box::new(move |cx, variant| selftest::convolution(cx, variant, weights))
+        },
         available: variants,
         candidates: &variants[..tried.min(variants.len())],
         flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,

@@ -6,6 +6,7 @@ use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor};
 
 use super::Weight;
+use super::selftest;
 use super::split::ranges;
 use super::tune::{self, Choice, Named, extent_class};
 
@@ -120,7 +121,7 @@ pub enum Variant {
 impl Variant {
     /// Every variant that the device can run.
     pub fn available(gpu: &Gpu) -> Vec<Self> {
-        let mut all = vec![Self::Tile { rows: 4 }, Self::Tile { rows: 8 }];
+        let mut all = Vec::new();
         if gpu.caps().subgroup_min.is_some_and(|size| size >= 8) {
             all.extend(
                 [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]
@@ -128,6 +129,7 @@ impl Variant {
             );
             all.extend([(8, 1), (4, 2), (4, 3), (4, 4)].map(|(rows, columns4)| Self::Rows { rows, columns4 }));
         }
+        all.extend([4, 8].map(|rows| Self::Tile { rows }));
         all
     }
 
@@ -224,6 +226,27 @@ pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, t
     matmul_with(cx, variant, x, w, activation, then)
 }
 
+fn product_test<'a>(weights: ElementType) -> tune::Test<'a, Variant> {
+    Box::new(move |cx, variant| selftest::product(cx, variant, weights))
+}
+
+/// A variant that is right on this device, for weights of a type.
+///
+/// # Errors
+/// There is none, or an error of the GPU.
+pub(super) fn passing(cx: &mut Stream, weights: ElementType) -> Result<Variant> {
+    let (available, candidates) = (Variant::available(cx.gpu()), Variant::candidates(cx.gpu()));
+    Choice {
+        class: String::new(),
+        kernel: format!("matmul {weights:?}"),
+        test: product_test(weights),
+        available: &available,
+        candidates: &candidates,
+        flops: 0.0,
+    }
+    .first_passing(cx)
+}
+
 /// The choice among variants in [`matmul`], for `m` rows.
 pub(super) fn product_choice<'a>(
     available: &'a [Variant],
@@ -234,6 +257,8 @@ pub(super) fn product_choice<'a>(
     let [rows, k, n] = [m, w.k(), w.n()].map(extent_class);
     Choice {
         class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.element_type()),
+        kernel: format!("matmul {:?}", w.matrix.element_type()),
+        test: product_test(w.matrix.element_type()),
         available,
         candidates,
         flops: 2.0 * m as f64 * w.k() as f64 * w.n() as f64,

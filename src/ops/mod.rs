@@ -16,6 +16,7 @@ mod matmul;
 mod norm;
 mod received;
 mod reduce;
+pub mod selftest;
 mod split;
 mod tune;
 mod weight;

@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use crate::gpu::{Gpu, Result, Stream};
+use crate::gpu::{Gpu, GpuError, Result, Stream};
+
+use super::selftest;
 
 /// Calls of fewer floating-point operations follow the rule: their latency is longer than any gain.
 const WORTH_MEASURING: f64 = 1e7;
@@ -23,10 +25,17 @@ pub(super) trait Named: Copy + PartialEq {
     fn name(self) -> String;
 }
 
+/// A test of a variant on the device, see [`selftest`].
+pub(super) type Test<'a, V> = Box<dyn Fn(&mut Stream, V) -> Result<selftest::Error> + 'a>;
+
 /// A choice to make.
 pub(super) struct Choice<'a, V> {
     /// Kernel family and [`extent_class`]es.
     pub class: String,
+    /// What a test of a variant holds for: the kernel's permutation without the variant.
+    pub kernel: String,
+    /// Tests a variant, before it is first used on the adapter.
+    pub test: Test<'a, V>,
     /// Every variant that the device can run.
     pub available: &'a [V],
     /// The variants worth measuring. The fixed rule is the first one.
@@ -56,34 +65,69 @@ pub(super) fn extent_class(extent: usize) -> usize {
 
 impl<V: Named> Choice<'_, V> {
     /// The variant to use. `run` does the work once with a given variant, without lasting effects.
+    /// Variants that are wrong on this adapter are not used.
     ///
     /// # Errors
-    /// The errors of `run`.
+    /// The errors of `run`, or no variant is right.
     pub(super) fn decide(&self, cx: &mut Stream, run: impl Fn(&mut Stream, V) -> Result<()>) -> Result<V> {
-        let rule = self.candidates[0];
         let gpu = cx.gpu().clone();
+        let rule = self.first_passing(cx)?;
         if !gpu.choices().measured() || self.flops < WORTH_MEASURING || self.candidates.len() == 1 {
             return Ok(rule);
         }
-        if let Some(chosen) = self.remembered(&gpu) {
+        if let Some(chosen) = self.remembered(&gpu)
+            && self.passes(cx, chosen)?
+        {
             return Ok(chosen);
         }
         let mut measured = Vec::with_capacity(self.candidates.len());
         for &variant in self.candidates {
-            measured.push((variant, seconds(cx, &mut |cx| run(cx, variant))?));
+            if self.passes(cx, variant)? {
+                measured.push((variant, seconds(cx, &mut |cx| run(cx, variant))?));
+            }
         }
-        Ok(self.settle(&gpu, &measured))
+        Ok(self.settle(&gpu, rule, &measured))
+    }
+
+    /// The first variant that is right on this adapter: the fixed rule's, else another candidate,
+    /// else any other.
+    ///
+    /// # Errors
+    /// No variant is right, or an error of the GPU.
+    pub(super) fn first_passing(&self, cx: &mut Stream) -> Result<V> {
+        let others = self.available.iter().filter(|variant| !self.candidates.contains(variant));
+        for &variant in self.candidates.iter().chain(others) {
+            if self.passes(cx, variant)? {
+                return Ok(variant);
+            }
+        }
+        Err(GpuError::NoVariant(self.kernel.clone()))
+    }
+
+    /// Whether a variant is right on this adapter. It is tested before its first use, if the answer
+    /// can be remembered.
+    ///
+    /// # Errors
+    /// The device is lost, or the job was cancelled.
+    pub(super) fn passes(&self, cx: &mut Stream, variant: V) -> Result<bool> {
+        let gpu = cx.gpu().clone();
+        let what = format!("{} by {}", self.kernel, variant.name());
+        gpu.choices().judge(&what, || {
+            // A pause must not fall between the marker and its removal.
+            let error = cx.in_one_go(|cx| (self.test)(cx, variant))?;
+            Ok(error.fault())
+        })
     }
 
     /// The variant to use after measurements in seconds. An earlier choice holds. Otherwise the
     /// fastest variant is chosen if the choice can be remembered, and the rule's variant if not. A
     /// single candidate is always chosen.
-    pub(super) fn settle(&self, gpu: &Gpu, measured: &[(V, f64)]) -> V {
-        let rule = self.candidates[0];
+    pub(super) fn settle(&self, gpu: &Gpu, rule: V, measured: &[(V, f64)]) -> V {
         if self.candidates.len() == 1 {
             return rule;
         }
-        if let Some(chosen) = self.remembered(gpu) {
+        // A variant that is remembered but was not measured has become wrong.
+        if let Some(chosen) = self.remembered(gpu).filter(|chosen| measured.iter().any(|(v, _)| v == chosen)) {
             return chosen;
         }
         let handicapped = |&(variant, seconds): &(V, f64)| if variant == rule { seconds } else { seconds * CLEARLY };
@@ -175,7 +219,8 @@ mod tests {
     const ALL: [u64; 4] = [6, 1, 30, 0];
 
     fn choice(flops: f64) -> Choice<'static, u64> {
-        Choice { class: "work".into(), available: &ALL, candidates: &ALL[..3], flops }
+        let test = Box::new(|_: &mut Stream, _| Ok(selftest::Error(0.0)));
+        Choice { class: "work".into(), kernel: "work".into(), test, available: &ALL, candidates: &ALL[..3], flops }
     }
 
     /// Decides among variants that work for as many milliseconds as their number. Returns the
@@ -213,12 +258,42 @@ mod tests {
         }
         let gpu = Gpu::open(&options).unwrap();
         let alone = Choice { candidates: &ALL[..1], ..choice(1e9) };
-        assert_eq!(alone.settle(&gpu, &[(6, 6e-3), (1, 1e-3)]), 6, "a single candidate wins even if it is slower");
+        assert_eq!(alone.settle(&gpu, 6, &[(6, 6e-3), (1, 1e-3)]), 6, "a single candidate wins even if it is slower");
         // An unknown name counts as no choice.
         let text = std::fs::read_to_string(folder.path().join("kernels.json")).unwrap();
         std::fs::write(folder.path().join("kernels.json"), text.replace("1 ms", "7 ms")).unwrap();
         let mut cx = testing::stream(&Gpu::open(&options).unwrap());
         assert_eq!(decide(&mut cx, &choice(1e9)).1, ALL[..3]);
+    }
+
+    /// Variants that are wrong, or that cannot be compiled, are not used. If no other candidate is
+    /// right, one that is not worth measuring is taken.
+    #[test]
+    fn wrong_variants_are_set_aside() {
+        let (_, _turn) = testing::gpu();
+        let folder = tempfile::tempdir().unwrap();
+        let options = GpuOptions { choices: Some(folder.path().join("kernels.json")), ..Default::default() };
+        for (wrong, chosen) in [(vec![6], 1), (vec![1], 6), (vec![6, 1, 30], 0)] {
+            let gpu = Gpu::open(&options).unwrap();
+            let test = |_: &mut Stream, variant| match variant {
+                1 if wrong.contains(&1) => Err(GpuError::Device("no pipeline".into())),
+                variant => Ok(selftest::Error(if wrong.contains(&variant) { f64::NAN } else { 0.0 })),
+            };
+            let mut cx = testing::stream(&gpu);
+            for flops in [1.0, 1e9] {
+                let choice = Choice { test: Box::new(test), ..choice(flops) };
+                let (got, ran) = decide(&mut cx, &choice);
+                let rule_holds = flops < WORTH_MEASURING && !wrong.contains(&6);
+                assert_eq!(got, if rule_holds { 6 } else { chosen }, "{wrong:?}");
+                assert!(ran.iter().all(|variant| !wrong.contains(variant)), "{wrong:?}: {ran:?}");
+            }
+            assert_eq!(gpu.choices().take_news().len(), wrong.len());
+            gpu.choices().forget().unwrap();
+        }
+        let gpu = Gpu::open(&options).unwrap();
+        let test = Box::new(|_: &mut Stream, _| Ok(selftest::Error(1.0)));
+        let error = Choice { test, ..choice(1e9) }.first_passing(&mut testing::stream(&gpu)).unwrap_err();
+        assert!(matches!(error, GpuError::NoVariant(_)), "{error}");
     }
 
     #[test]

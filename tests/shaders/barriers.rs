@@ -59,12 +59,12 @@ fn barriers_are_told_apart_by_what_lies_between_them() {
     let bar = "workgroupBarrier();";
     let right = [
         format!("store(i); {bar} y[i] = a[3];"),
-        format!("y[i] = load(); barrier(); store(i);"),
+        "y[i] = load(); barrier(); store(i);".to_owned(),
         format!("for (var n = 0u; n < 4u; n++) {{ store(i); {bar} y[i] = a[n]; {bar} }}"),
         format!("for (var n = 0u; n < 4u; n++) {{ {bar} store(i); {bar} y[i] = a[n]; }}"),
         format!("store(i); {bar} if i < 4u {{ y[i] = a[3]; }} {bar} store(i);"),
         format!("store(i); {bar} for (var n = 0u; n < i; n++) {{ y[i] += a[n]; }} {bar} store(i);"),
-        format!("store(i); y[i] = workgroupUniformLoad(&a)[2]; store(i);"),
+        "store(i); y[i] = workgroupUniformLoad(&a)[2]; store(i);".to_owned(),
         format!("store(i); switch i {{ case 1u: {{ y[i] = 3.0; }} default: {{ y[i] = 2.0; }} }} {bar} y[i] = a[3];"),
     ];
     for body in right {
