@@ -357,6 +357,44 @@ fn a_full_disk_is_an_error_without_leftovers() {
     }
 }
 
+/// A disk that is full at the end only: the clip goes to the folder for temporary files.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_fills_up_does_not_cost_the_clip() {
+    let [small, temporary] = [(); 2].map(|()| tempfile::tempdir().expect("temporary folder"));
+    if !mount_small(small.path(), "size=72k") {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let mut command = generate(model(), &small.path().join("clip.y4m"), &["--frames", "17"]);
+    let output = command.env("TMPDIR", temporary.path()).output().expect("the program starts");
+    Command::new("umount").arg(small.path()).status().expect("umount");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let kept = temporary.path().join("ditscope-clip-0.y4m");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("space") && stderr.contains(kept.to_str().expect("UTF-8")), "{stderr}");
+    assert!(fs::read(kept).expect("the clip").starts_with(b"YUV4MPEG2"));
+}
+
+/// An empty folder on another disk, as a mount or behind a link, takes the frames.
+#[test]
+#[cfg(target_os = "linux")]
+fn frames_go_into_a_mounted_folder() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let [mount, link] = ["mount", "link"].map(|name| folder.path().join(name));
+    fs::create_dir(&mount).expect("folder");
+    std::os::unix::fs::symlink("mount", &link).expect("link");
+    if !mount_small(&mount, "size=1m") {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let output = run(generate(model(), Path::new(&format!("{}/", link.display())), &[]));
+    let left = fs::read_dir(&mount).expect("folder").count();
+    Command::new("umount").arg(&mount).status().expect("umount");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((left, link.is_symlink()), (6, true), "five frames and the settings");
+}
+
 /// A capture that cannot be written is reported at the end, because the clip is worth more than the
 /// capture.
 #[test]

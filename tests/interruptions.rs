@@ -65,6 +65,49 @@ fn a_signal_keeps_the_capture() {
     assert!(!clip.exists() && !partial.exists());
 }
 
+/// A run that was interrupted goes on to the same clip, without and with reuse, after a signal and
+/// after a kill.
+#[test]
+fn a_run_goes_on_to_the_same_clip() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    for (name, strategy) in [("INT", "off"), ("KILL", "uniform:every=3,warm-up=2,last=0")] {
+        let options = ["--steps", "60", "--strategy", strategy];
+        let whole = generate(model(), &at("whole.gif"), &options).output().expect("the program starts");
+        assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+        let [capture, partial] = ["run.capture", "run.capture.partial"].map(at);
+        let mut command = generate(model(), &at("clip.gif"), &options);
+        command.arg("--resumable").arg("--capture").arg(&capture);
+        let mut child = start(command);
+        wait_until("some steps", || steps(&partial) > 6);
+        signal(&child, name);
+        child.wait().expect("it ends");
+        let place = if capture.exists() { &capture } else { &partial };
+        let done = steps(place);
+        assert!(done > 6 && done < 60 && !at("clip.gif").exists(), "{done} steps");
+        let mut command = ditscope(&["generate", "--resume"]);
+        let other = command.arg(place).args(["--seed", "5"]).output().expect("the program starts");
+        assert_eq!(other.status.code(), Some(2), "another seed is another clip");
+        assert!(String::from_utf8_lossy(&other.stderr).contains("another seed"));
+        let again = ditscope(&["generate", "--resume"]).arg(place).output().expect("the program starts");
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert_eq!(pixels(&at("clip.gif")), pixels(&at("whole.gif")), "{name}, {strategy}");
+        assert_eq!(steps(&capture), 60);
+        fs::remove_file(at("clip.gif")).expect("removed");
+        fs::remove_file(&capture).expect("removed");
+    }
+}
+
+/// A GIF without its settings, which hold times and names.
+fn pixels(clip: &Path) -> Vec<u8> {
+    let mut decoder = gif::DecodeOptions::new().read_info(fs::File::open(clip).expect("a clip")).expect("a GIF");
+    let mut all = Vec::new();
+    while let Some(frame) = decoder.read_next_frame().expect("a frame") {
+        all.extend_from_slice(&frame.buffer);
+    }
+    all
+}
+
 #[test]
 fn a_signal_keeps_the_finished_runs_of_a_profile() {
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -10,6 +10,7 @@ mod engine;
 mod examples;
 mod family;
 mod faults;
+mod fuzz;
 mod golden;
 mod interruptions;
 mod masks;
