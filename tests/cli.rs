@@ -43,8 +43,12 @@ fn copy(from: &Path, to: &Path) {
 
 pub fn ditscope(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
-    // Without this variable some drivers' loaders write to stderr.
-    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    // Without the first variable some drivers' loaders write to stderr. The second keeps what runs
+    // tell out of the user's own folder.
+    command
+        .args(arguments)
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .env("XDG_DATA_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/data"));
     command
 }
 
@@ -504,4 +508,44 @@ fn lists_are_valid_json() {
     assert!(devices.as_array().is_some_and(|list| list.iter().all(|device| device["name"].is_string())));
     let inspected = json(&run(ditscope(&["inspect", "--json", model().to_str().expect("UTF-8")])));
     assert!(inspected.is_object());
+}
+
+/// A model without a profile is planned for at once; its runs tell more, and measuring changes no
+/// clip.
+#[test]
+fn plans_are_made_without_a_profile_and_from_runs() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (bare, data) = (folder.path().join("model"), folder.path().join("data"));
+    copy(model(), &bare);
+    fs::remove_file(bare.join("profile.json")).expect("a profile");
+    let speedup = ["--speedup", "2", "--steps", "6"];
+    let clip = |name: &str, more: &[&str]| {
+        let output = folder.path().join(name);
+        let mut command = generate(&bare, &output, more);
+        let done = run({
+            command.env("XDG_DATA_HOME", &data);
+            command
+        });
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{told}");
+        let summary: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        (fs::read(output).expect("a clip"), summary)
+    };
+    let learning = |more: &[&str]| {
+        let mut command = ditscope(&[&["learning", "--model", bare.to_str().expect("UTF-8")][..], more].concat());
+        command.env("XDG_DATA_HOME", &data);
+        String::from_utf8(run(command).stdout).expect("UTF-8")
+    };
+    let (cold, summary) = clip("cold.y4m", &speedup);
+    assert!(summary["planned_from"].as_str().is_some_and(|text| text.contains("assumption")), "{summary}");
+    assert!(summary["expected_psnr"].is_number() && summary["flop_speedup"].as_f64() > Some(1.5), "{summary}");
+    let (full, _) = clip("full.y4m", &["--steps", "6"]);
+    assert!(learning(&[]).contains("6 steps, 48x32"));
+    let (unmeasured, _) = clip("unmeasured.y4m", &["--steps", "6", "--no-learning"]);
+    assert!(full == unmeasured, "measuring changed the clip");
+    let (learnt, summary) = clip("learnt.y4m", &speedup);
+    assert_eq!(summary["planned_from"], "one run without reuse");
+    let (again, _) = clip("again.y4m", &[&speedup[..], &["--no-learning"]].concat());
+    assert!(cold == again && learnt != full, "the assumption makes the same plan");
+    assert!(learning(&["--clear"]).contains("forgotten") && learning(&[]).contains("0 measured runs"));
 }

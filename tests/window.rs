@@ -35,6 +35,7 @@ pub(crate) fn window(folder: &Path) -> Window {
         pick_adapter: None,
         choose: Arc::new(choose),
         demo_model,
+        learnt: None,
         capture: None,
         model: None,
         demo_capture: None,

@@ -12,7 +12,11 @@ const FEWER: [&str; 2] = ["--strategy", "fewer-steps:steps=3"];
 
 fn ditscope(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ditscope"));
-    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+        .args(arguments)
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .env("XDG_DATA_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/data"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     command.output().expect("the program starts")
 }
 

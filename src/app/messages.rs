@@ -9,6 +9,7 @@ use super::link::Message;
 use super::panes::News;
 use super::save::Saved;
 use super::{App, Shared};
+use crate::caching::Known;
 use crate::engine::Capture;
 
 impl App {
@@ -45,6 +46,11 @@ impl App {
                 self.panes.notice(News::MaskOpened);
                 self.shared.log.add(Level::Note, "The mask is in use: block scores are worked out anew from it.");
             }
+            // The next plan is made from it.
+            Message::Learnt if self.shared.form.strategy().known().is_some_and(|known| known != Known::Profile) => {
+                self.shared.forget_model();
+            }
+            Message::Learnt => {}
             Message::ModelChosen(path) => self.use_model(path),
             Message::Strategy(strategy) => {
                 self.shared.form.use_strategy(strategy);

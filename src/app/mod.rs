@@ -71,6 +71,8 @@ pub struct Options {
     pub demo_model: Option<PathBuf>,
     /// A model's folder to use.
     pub model: Option<PathBuf>,
+    /// The folder for what runs tell of models. `None` learns nothing.
+    pub learnt: Option<PathBuf>,
     /// A capture to show.
     pub capture: Option<PathBuf>,
     /// A capture to show if `capture` is `None`, so that the window is alive before anything ran.
@@ -178,6 +180,7 @@ impl App {
             // In the form that the list of recent models has, so that the menu does not list it
             // twice.
             demo_model: options.demo_model.map(|path| std::fs::canonicalize(&path).unwrap_or(path)),
+            learnt: options.learnt,
             ..Shared::default()
         };
         shared.form.mend();

@@ -100,7 +100,8 @@ impl App {
             let known = model.evidence.clone().filter(|evidence| evidence.profile.is_ok() && !reading);
             // Plans are for the steps of the form, also if the strategy makes fewer of them.
             let request = GenerateRequest { strategy: StrategyConfig::off(), ..form.request() };
-            self.link.ask_model(query, request, known);
+            let learnt = self.shared.learnt.clone().filter(|_| self.shared.prefs.learning);
+            self.link.ask_model(query, request, known, learnt);
             self.facts_asked = true;
         }
         let known = model.facts().is_some();

@@ -52,6 +52,7 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
         choose: system_dialogs(),
         demo_model: None,
         model: None,
+        learnt: None,
         capture: None,
         demo_capture: None,
     };

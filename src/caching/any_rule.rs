@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Known};
 use super::rule::{About, Advice, Rule, Shape, Signal, SpeedupTarget, StrategyInputs, Tuning};
 use super::setting::{SettingInfo, Value};
 use super::{CacheError, Strategy, StrategyConfig};
@@ -51,6 +51,8 @@ pub trait AnyRule: Debug + Send + Sync {
     fn candidates(&self, target: &SpeedupTarget) -> Vec<StrategyConfig>;
     /// See [`Rule::expected_psnr`].
     fn expected_psnr(&self) -> Option<f64>;
+    /// See [`Rule::known`].
+    fn known(&self) -> Option<Known>;
     /// See [`Rule::skip_limit`].
     fn skip_limit(&self) -> Option<usize>;
     /// See [`Rule::advice`].
@@ -141,6 +143,10 @@ impl<R: Rule> AnyRule for R {
 
     fn expected_psnr(&self) -> Option<f64> {
         Rule::expected_psnr(self)
+    }
+
+    fn known(&self) -> Option<Known> {
+        Rule::known(self)
     }
 
     fn skip_limit(&self) -> Option<usize> {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::completion::completed_at;
 use super::{CacheError, Signal};
 use crate::sampling::limits::MOST_STORED_STEPS;
 
@@ -69,7 +70,7 @@ impl Calibration {
             (!all.into_iter().all(|value| value.is_finite()), "values that are no numbers"),
             (!self.sigmas.windows(2).all(|pair| pair[0] > pair[1]), "sigmas that do not fall"),
             (!(0..steps).all(|step| self.gram[step][step] > 0.0), "residuals without size"),
-            (!self.is_gram(), "a table that cannot be inner products"),
+            (!is_gram(&self.gram), "a table that cannot be inner products"),
             (self.amplification.iter().any(|value| *value < 0.0), "negative amplification"),
             (self.magnitude_ratios.iter().any(|value| *value <= 0.0), "magnitude ratios that are not positive"),
         ];
@@ -79,20 +80,9 @@ impl Calibration {
         }
     }
 
-    /// Whether the table is symmetric, and no inner product is larger than both sizes allow.
-    fn is_gram(&self) -> bool {
-        // Means over runs are sums of numbers that were rounded once.
-        const ROUNDING: f64 = 1e-6;
-        let pair = |i: usize, j: usize| {
-            let (value, most) = (self.gram[i][j], (self.gram[i][i] * self.gram[j][j]).sqrt());
-            value.abs() <= most * (1.0 + ROUNDING) && (value - self.gram[j][i]).abs() <= most * ROUNDING
-        };
-        (0..self.steps()).all(|i| (0..i).all(|j| pair(i, j)))
-    }
-
-    /// The calibration for another schedule of the same model. A prediction between two measured
-    /// sigmas counts as a mixture of its neighbours. `None` for fewer than two sigmas, or for
-    /// sigmas that do not fall.
+    /// The calibration for another schedule of the same model. Residuals between measured sigmas
+    /// are completed; all else is interpolated. `None` for fewer than two sigmas, or for sigmas
+    /// that do not fall.
     pub fn resampled(&self, sigmas: &[f64]) -> Option<Self> {
         if sigmas.len() < 2 || !sigmas.windows(2).all(|pair| pair[0] > pair[1]) || self.steps() == 0 {
             return None;
@@ -103,10 +93,6 @@ impl Calibration {
         let places: Vec<(usize, usize, f64)> =
             sigmas[..sigmas.len() - 1].iter().map(|sigma| self.place(*sigma)).collect();
         let at = |(low, high, share): (usize, usize, f64)| [(low, 1.0 - share), (high, share)];
-        let mixed = |a: &(usize, usize, f64), b: &(usize, usize, f64)| -> f64 {
-            let terms = at(*a).into_iter().flat_map(|(i, w)| at(*b).map(|(j, u)| w * u * self.gram[i][j]));
-            terms.sum()
-        };
         // How the magnitude grew until each measured step, as a logarithm: between these it grows
         // evenly.
         let sum = |grown: &mut f64, ratio: &f64| {
@@ -118,7 +104,7 @@ impl Calibration {
         let ratio = |pair: &[(usize, usize, f64)]| (grown(&pair[1]) - grown(&pair[0])).exp();
         Some(Self {
             sigmas: sigmas.to_vec(),
-            gram: places.iter().map(|a| places.iter().map(|b| mixed(a, b)).collect()).collect(),
+            gram: completed_at(&sigmas[..sigmas.len() - 1], &[(&self.sigmas[..self.steps()], &self.gram)])?,
             amplification: places
                 .iter()
                 .map(|place| at(*place).map(|(i, w)| w * self.amplification[i]).iter().sum())
@@ -163,6 +149,17 @@ impl Calibration {
         let share = (error / pair[0].0).ln() / (pair[1].0 / pair[0].0).ln().max(f64::MIN_POSITIVE);
         Some(pair[0].1 + share.clamp(0.0, 1.0) * (pair[1].1 - pair[0].1))
     }
+}
+
+/// Whether a square table is symmetric, and no inner product is larger than both sizes allow.
+pub(super) fn is_gram(table: &[Vec<f64>]) -> bool {
+    // Means over runs are sums of numbers that were rounded once.
+    const ROUNDING: f64 = 1e-6;
+    let pair = |i: usize, j: usize| {
+        let (value, most) = (table[i][j], (table[i][i] * table[j][j]).sqrt());
+        value.abs() <= most * (1.0 + ROUNDING) && (value - table[j][i]).abs() <= most * ROUNDING
+    };
+    (0..table.len()).all(|i| (0..i).all(|j| pair(i, j)))
 }
 
 /// Collects the residuals of full runs into a Gram matrix.
@@ -231,18 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn resampling_mixes_neighbours() {
+    fn resampling_completes_what_lies_between() {
         let calibration = calibration();
         assert_eq!(calibration.resampled(&calibration.sigmas), Some(calibration.clone()));
         let finer = calibration.resampled(&[1.0, 0.75, 0.5, 0.0]).unwrap();
         assert!(finer.check().is_ok());
-        assert_eq!(finer.gram[1][1], 0.25 * (1.0 + 0.5 + 0.5 + 1.0));
-        assert_eq!((finer.gram[0][2], finer.gram[0][1]), (0.5, 0.75));
+        assert!((finer.gram[0][2] - 0.5).abs() < 1e-9 && (finer.gram[2][2] - 1.0).abs() < 1e-9);
+        assert!(finer.gram[0][1] > 0.5 && finer.gram[1][1] > 0.25 * (1.0 + 0.5 + 0.5 + 1.0), "{:?}", finer.gram);
         assert!((finer.magnitude_ratios[1] - 0.9f64.sqrt()).abs() < 1e-12);
         // Over steps that are left out the magnitude grows by the product of their ratios.
         let fine = Calibration { magnitude_ratios: vec![1.0, 0.9, 0.7, 0.5], ..finer };
         let fine = Calibration { sigmas: vec![1.0, 0.75, 0.5, 0.25, 0.0], ..fine };
-        let fine = Calibration { gram: vec![vec![1.0; 4]; 4], amplification: vec![1.0; 4], ..fine };
+        let gram = (0..4).map(|i| (0..4).map(|j| if i == j { 1.0 } else { 0.9 }).collect()).collect();
+        let fine = Calibration { gram, amplification: vec![1.0; 4], ..fine };
         let coarse = fine.resampled(&[1.0, 0.25, 0.0]).unwrap();
         assert!((coarse.magnitude_ratios[1] - 0.9 * 0.7 * 0.5).abs() < 1e-12, "{:?}", coarse.magnitude_ratios);
         assert!(calibration.resampled(&[0.5, 0.5]).is_none());

@@ -2,9 +2,11 @@
 
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use super::plan_table::PlanTable;
 use super::rule::{Shape, Signal};
-use super::{CacheError, Calibration};
+use super::{CacheError, Calibration, Learnt, prior};
 
 /// TeaCache's polynomials (highest power first) that the authors published for a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,6 +40,52 @@ pub struct BlockFindings {
     pub by_change: Vec<usize>,
 }
 
+/// Where the planner's knowledge of a model comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Known {
+    /// Nothing was measured: what holds for models of this kind is assumed.
+    Prior,
+    /// So many ordinary runs without reuse were measured.
+    Runs(usize),
+    /// A profile was made.
+    #[default]
+    Profile,
+}
+
+impl Known {
+    /// Where the knowledge comes from, in words.
+    pub fn words(self) -> String {
+        match self {
+            Self::Prior => "a general assumption (a run without reuse or a profile tells more)".into(),
+            Self::Runs(1) => "one run without reuse".into(),
+            Self::Runs(count) => format!("{count} runs without reuse"),
+            Self::Profile => "the model's profile".into(),
+        }
+    }
+
+    /// Where the knowledge comes from, in a few words.
+    pub fn short(self) -> String {
+        match self {
+            Self::Prior => "assumption".into(),
+            Self::Runs(1) => "1 run".into(),
+            Self::Runs(count) => format!("{count} runs"),
+            Self::Profile => "profile".into(),
+        }
+    }
+
+    /// By how many dB the expected PSNR may be off for the mean over prompts. Judged from one
+    /// model (`docs/results.md`), so it is a hint.
+    pub fn spread(self) -> f64 {
+        match self {
+            Self::Prior => 10.0,
+            Self::Runs(_) => 5.0,
+            Self::Profile => 3.0,
+        }
+    }
+}
+
 /// What is known of a model for a run: its size, the run's noise levels, and what was measured or
 /// published. A profile gives the most; a single full run gives part of a calibration.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +95,7 @@ pub struct Evidence {
     published_tea: PublishedTea,
     calibration: Option<Calibration>,
     findings: Option<BlockFindings>,
+    learnt: Learnt,
     resampled: OnceLock<Option<Calibration>>,
     plans: OnceLock<Result<PlanTable, String>>,
 }
@@ -70,6 +119,11 @@ impl Evidence {
     /// Adds what a profile says about the blocks.
     pub fn with_findings(self, findings: BlockFindings) -> Self {
         Self { findings: Some(findings), ..self }
+    }
+
+    /// Adds what ordinary runs told. The planner uses it where there is no calibration.
+    pub fn with_learnt(self, learnt: Learnt) -> Self {
+        Self { learnt, resampled: OnceLock::new(), plans: OnceLock::new(), ..self }
     }
 
     /// Denoising steps of the run.
@@ -109,19 +163,35 @@ impl Evidence {
         measured.or_else(|| self.published_tea.of(signal))
     }
 
+    /// Where the planner's knowledge comes from.
+    pub fn known(&self) -> Known {
+        match (&self.calibration, self.learnt.runs().len()) {
+            (Some(_), _) => Known::Profile,
+            (None, 0) => Known::Prior,
+            (None, count) => Known::Runs(count),
+        }
+    }
+
+    /// What the planner plans with: the calibration, or else what runs told, or else the prior.
+    fn planned_with(&self) -> Result<Calibration, CacheError> {
+        if self.calibration.is_some() {
+            let misfit =
+                || CacheError::Settings("the profile's calibration does not fit this sampler's schedule".into());
+            return self.calibration_here().cloned().ok_or_else(misfit);
+        }
+        // Measurements that cannot be completed must not stand in the way of a plan.
+        Ok(self.learnt.calibration(&self.sigmas).unwrap_or_else(|| prior::prior(&self.sigmas)))
+    }
+
     /// The best plans for this run, one for every number of computed steps. The search runs once.
     ///
     /// # Errors
-    /// [`CacheError::Uncalibrated`] without a calibration; [`CacheError::Settings`] for a
-    /// calibration that does not fit the schedule, or too many steps.
+    /// [`CacheError::Settings`] for a calibration that does not fit the schedule, too many steps,
+    /// or none.
     pub fn plans(&self) -> Result<&PlanTable, CacheError> {
-        if self.calibration.is_none() {
-            return Err(CacheError::Uncalibrated("the planner"));
-        }
         let search = || {
-            let here = self.calibration_here();
-            let here = here.ok_or("the profile's calibration does not fit this sampler's schedule")?;
-            PlanTable::new(here).map_err(|error| error.to_string())
+            let known = self.planned_with().map_err(|error| error.to_string())?;
+            PlanTable::new(&known).map_err(|error| error.to_string())
         };
         self.plans.get_or_init(search).as_ref().map_err(|why| CacheError::Settings(why.clone()))
     }

@@ -14,15 +14,18 @@ mod any_rule;
 pub mod block_list;
 mod calibration;
 pub mod catalogue;
+mod completion;
 mod config;
 mod cost;
 mod delta_store;
 mod error;
 mod evidence;
+mod learnt;
 mod parse;
 mod plan;
 mod plan_table;
 mod planner;
+mod prior;
 mod rule;
 mod rules;
 mod schedule;
@@ -40,15 +43,16 @@ pub use config::StrategyConfig;
 pub use cost::{ForwardCost, hit_rate};
 pub use delta_store::DeltaStore;
 pub use error::CacheError;
-pub use evidence::{BlockFindings, Evidence, PublishedTea};
+pub use evidence::{BlockFindings, Evidence, Known, PublishedTea};
+pub use learnt::{Learnt, MOST_RUNS, RunMeasurement, RunRecorder};
 pub use parse::{name_and_keys, parse};
 pub use plan::{Action, BranchPlan, Cell, Correction, Forecast, MOST_OUTPUTS, OutputKind, Segment, StepPlan};
 pub use plan_table::{Goal, Outlook, PlanTable};
 pub use planner::{Planned, PlannedStep, Planner};
 pub use rule::{About, Advice, Group, Needs, Rule, Shape, Signal, SpeedupTarget, StrategyInputs, Tuning};
 pub use rules::{
-    BlockList, Carry, DbCache, DeltaDit, DiCache, EasyCache, FewerSteps, GoalPlan, Lists, MagCache, Off, Origin, Plan,
-    ProfilingDit, TeaCache, Uniform, UnknownRule, calibrate_tea_cache, runs_of,
+    BlockList, Carry, DbCache, DeltaDit, DiCache, EasyCache, FewerSteps, GoalPlan, LeMiCa, Lists, MagCache, Off,
+    Origin, Plan, ProfilingDit, PublishedFor, Spectrum, TeaCache, Uniform, UnknownRule, calibrate_tea_cache, runs_of,
 };
 pub use schedule::{Intervals, Rounding, StepSchedule, indices};
 pub use setting::{Setting, SettingInfo, Value};

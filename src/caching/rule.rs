@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Known};
 use super::setting::Setting;
 use super::{CacheError, Strategy};
 
@@ -32,7 +32,7 @@ pub struct About {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Group {
-    /// A goal is given, and the plan follows from the model's profile.
+    /// A goal is given, and the plan follows from what is known of the model.
     Target,
     /// Nothing is reused.
     Off,
@@ -65,6 +65,8 @@ pub enum Needs {
     Nothing,
     /// A few computed steps of the run itself.
     Steps,
+    /// Nothing, but everything that is known of the model makes its plans better and surer.
+    Knowledge,
     /// A calibration: from a profile, from a finished full run, or published with the model.
     Calibration,
     /// A profile of the model.
@@ -76,6 +78,7 @@ impl Needs {
     pub fn words(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::Knowledge => "nothing; better with a profile or after some runs",
             Self::Steps => "a few computed steps",
             Self::Calibration => "a calibration",
             Self::Profile => "a profile",
@@ -276,6 +279,11 @@ pub trait Rule: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send 
     /// The PSNR in dB to the clip without reuse that is to be expected, where it is known;
     /// infinite for the same clip.
     fn expected_psnr(&self) -> Option<f64> {
+        None
+    }
+
+    /// What the plan and its expected PSNR were made from, for rules that plan.
+    fn known(&self) -> Option<Known> {
         None
     }
 

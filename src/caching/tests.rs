@@ -172,7 +172,7 @@ fn calibrations_come_and_go() {
     };
     let bare = Evidence::new(sigmas(50), 30);
     let full = bare.clone().with_published_tea(published).with_calibration(calibration).with_findings(findings);
-    for text in ["planner", "profiling", "teacache", "magcache", "profiling:carry=scale"] {
+    for text in ["profiling", "teacache", "magcache", "profiling:carry=scale"] {
         let mut config = parse(text, &bare).unwrap();
         assert!(!config.is_calibrated(), "{text}");
         let inputs = StrategyInputs { steps: 50, blocks: 30, ..Default::default() };
@@ -183,6 +183,14 @@ fn calibrations_come_and_go() {
         config.uncalibrate();
         assert_eq!(config, parse(text, &bare).unwrap(), "{text}");
     }
+    // The planner plans from what there is, and a profile takes the place of the assumption.
+    let mut planner = parse("planner", &bare).unwrap();
+    assert_eq!(planner.known(), Some(Known::Prior));
+    planner.calibrate(&full).unwrap();
+    assert_eq!(planner, parse("planner", &bare).unwrap(), "a plan stays as it is");
+    planner.uncalibrate();
+    planner.calibrate(&full).unwrap();
+    assert_eq!((planner.known(), &planner), (Some(Known::Profile), &parse("planner", &full).unwrap()));
     let tea = |text: &str| parse(text, &full).unwrap().rule::<TeaCache>().unwrap().coefficients;
     assert_eq!(tea("teacache"), Some([0.5; 5]), "measured before published");
     assert_eq!(tea("teacache:ret=true"), Some([2.0; 5]));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 
+use crate::caching::Learnt;
 use crate::engine::{Engine, RequestInfo};
 use crate::profiling::profile::Profile;
 use crate::study::compare::{CompareRequest, Entry, Folder, Row, Settings, Shard, merge, report};
@@ -51,6 +52,9 @@ pub struct Args {
     /// Profile of the model, made on other prompts [default: profile.json in the model's folder]
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Do not use what earlier runs of `generate` told of the model
+    #[arg(long)]
+    no_learning: bool,
     /// Prompt on which thresholds of rules that decide while they run are tuned; one that is not
     /// compared
     #[arg(long, default_value = "a dog walking left in the snow")]
@@ -76,6 +80,7 @@ impl Args {
             speedups: self.speedups.clone(),
             tuning_prompt: self.tuning_prompt.clone(),
             shard: self.shard,
+            learnt: Learnt::default(),
         })
     }
 }
@@ -88,10 +93,11 @@ pub fn run(args: Args, matches: &ArgMatches) -> anyhow::Result<()> {
     if !args.merge.is_empty() {
         return join(&args.merge, &folder);
     }
-    let asked = args.asked()?;
+    let mut asked = args.asked()?;
     let facts = RequestInfo::of(&asked.request)?;
-    let named = StrategyArgs { profile: args.profile.clone(), ..Default::default() };
+    let named = StrategyArgs { profile: args.profile.clone(), no_learning: args.no_learning, ..Default::default() };
     let profile = named.fitting_profile(&asked.request.model, &facts)?;
+    asked.learnt = named.learnt(&facts);
     if !args.resume && folder.has_rows() {
         let message = "the output folder holds a comparison: add --resume to go on with it, or name another folder";
         return Err(WrongUse(message.into()).into());

@@ -11,6 +11,7 @@ use clap::ArgMatches;
 use crossbeam_channel::select;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::caching::Known;
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, ClipSettings, Condition, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo,
@@ -199,7 +200,10 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
     // A full run needs no profile, so an unreadable one must not stop it.
     let wanted = args.strategy.wants_reuse();
     let profile = wanted.then(|| args.strategy.fitting_profile(&request.model, &facts)).transpose()?.flatten();
-    request.strategy = args.strategy.resolve(&evidence_of(&facts, profile.as_ref()))?;
+    let learning = args.strategy.learnt_file(&facts);
+    let learnt = args.strategy.learnt(&facts);
+    request.strategy = args.strategy.resolve(&evidence_of(&facts, profile.as_ref(), &learnt))?;
+    request.observe.residuals = learning.is_some() && !request.strategy.caches();
     let expected = request.strategy.expected_psnr().filter(|_| !request.strategy.is_off());
     if let Some(warning) = profile.as_ref().filter(|_| expected.is_some()).and_then(|it| elsewhere(it, &request)) {
         note!("warning: {warning}");
@@ -215,6 +219,13 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
         if let Some(own) = request.negative.text().filter(|text| unsaid && !text.is_empty()) {
             note!("negative prompt of the model: {own:.60}...");
         }
+        request.strategy.known().iter().for_each(|known| note!("{}", outlook(&request, *known)));
+    }
+    if let Some(file) = &learning {
+        // Learning must never stand in the way of a clip.
+        let noted = file.note_plan(&request.strategy, &facts);
+        let told = noted.unwrap_or_else(|error| Some(format!("nothing is learnt from this run: {}", error.full())));
+        told.iter().for_each(|text| note!("note: {text}"));
     }
     let earlier = args.resume.as_deref().map(resume::Earlier::open).transpose()?;
     request.earlier = earlier.as_ref().map(|earlier| earlier.capture.clone());
@@ -238,6 +249,11 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
     // lose it.
     let summary = summary(&output, &finished, expected);
     let generated = &finished.generated;
+    if let (Some(file), Some(measured)) = (&learning, &generated.measured)
+        && let Err(error) = file.add(measured.clone())
+    {
+        note!("warning: nothing is learnt from this run: {}", error.full());
+    }
     generated.write(&output, &summary.to_string())?;
     let saved = match &args.save_latents {
         Some(path) => latents::write(path, &generated.initial_latents, generated.latent_shape),
@@ -249,6 +265,17 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
         print_summary(&output, &request, &finished, expected);
     }
     recording.finish().and(saved).with_context(|| format!("{} is written, but not all else", output.display()))
+}
+
+/// What the plan is made from, and what is expected of it.
+fn outlook(request: &GenerateRequest, known: Known) -> String {
+    let expected = match request.strategy.expected_psnr() {
+        Some(psnr) if psnr.is_finite() => {
+            format!("; expected: {psnr:.0} dB to the clip without reuse, give or take {:.0}", known.spread())
+        }
+        _ => String::new(),
+    };
+    format!("planned from {}{expected}", known.words())
 }
 
 /// The clip, and the time and memory that it took, in words.
@@ -419,6 +446,7 @@ fn summary(output: &Path, Finished { generated, capture }: &Finished, expected: 
     let mut summary = capture.run.settings();
     summary["output"] = output.display().to_string().into();
     summary["expected_psnr"] = expected.into();
+    summary["planned_from"] = capture.run.strategy.known().map(Known::words).into();
     summary["hit_rate"] = capture.hit_rate().into();
     summary["flop_speedup"] = capture.flop_speedup().into();
     summary["seconds"] = serde_json::json!(generated.seconds);

@@ -12,6 +12,7 @@ mod inspect;
 mod interrupt;
 mod job;
 mod latents;
+mod learning;
 mod plan;
 mod profile;
 #[cfg(feature = "window")]
@@ -70,6 +71,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Say what a model's folder, a capture or a profile holds, and what a model lacks
     Inspect(inspect::Args),
+    /// Show what ordinary runs told of a model, or clear it
+    Learning(learning::Args),
     /// Measure the kernels and a denoising step on a GPU.
     Bench(bench::Args),
     /// Draw the window with a recorded run as a picture; needs no display
@@ -251,6 +254,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Learning(args)) => learning::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Shaders(args)) => shaders::run(&args),
         #[cfg(feature = "window")]

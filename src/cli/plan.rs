@@ -2,34 +2,61 @@
 
 use std::path::PathBuf;
 
-use crate::caching::{Goal, GoalPlan, Outlook, Planned, PlannedStep, StrategyConfig};
+use crate::caching::{CacheError, Evidence, Goal, GoalPlan, Outlook, Planned, PlannedStep, StrategyConfig};
+use crate::engine::{GenerateRequest, RequestInfo};
 use crate::profiling::profile::Profile;
+use crate::study::evidence_of;
 
-use super::WrongUse;
+use super::strategy::StrategyArgs;
+use super::{ModelArgs, WrongUse};
 
 /// Arguments of `ditscope plan`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Profile of the model, made by `ditscope profile`
-    #[arg(long, value_name = "FILE")]
-    profile: PathBuf,
+    /// Plan from this profile alone, for the steps that it was made with
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "steps"])]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Denoising steps [default: the model's]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Do not use what earlier runs told of the model
+    #[arg(long)]
+    no_learning: bool,
     /// Speed-up of the denoising
     #[arg(long, value_name = "X", conflicts_with = "min_psnr", required_unless_present = "min_psnr")]
     speedup: Option<f64>,
     /// Keep this many dB to the clip without reuse, in the expected mean over prompts
     #[arg(long, value_name = "DB")]
     min_psnr: Option<f64>,
-    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`; it holds for the
-    /// profile's number of steps
+    /// Write the strategy as JSON, for `ditscope generate --strategy FILE.json`; it holds for this
+    /// number of steps
     #[arg(short, long, value_name = "FILE.json")]
     output: Option<PathBuf>,
 }
 
+impl Args {
+    /// What is known of the model.
+    fn evidence(&self) -> anyhow::Result<Evidence> {
+        if let Some(file) = &self.profile {
+            let profile = Profile::read(file)?;
+            let calibration = profile.calibration.as_ref().ok_or(CacheError::Uncalibrated("the planner"))?;
+            return Ok(profile.evidence(calibration.sigmas.clone()));
+        }
+        let (model, files) = self.model.place()?;
+        let mut request = GenerateRequest::of_files(&model, &files, "")?;
+        request.clip.num_inference_steps = self.steps.unwrap_or(request.clip.num_inference_steps);
+        let facts = RequestInfo::of(&request)?;
+        let asked = StrategyArgs { no_learning: self.no_learning, ..StrategyArgs::default() };
+        let profile = asked.fitting_profile(&model, &facts)?;
+        Ok(evidence_of(&facts, profile.as_ref(), &asked.learnt(&facts)))
+    }
+}
+
 /// Plans and prints.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let profile = Profile::read(&args.profile)?;
-    let sigmas = profile.calibration.as_ref().map(|calibration| calibration.sigmas.clone()).unwrap_or_default();
-    let evidence = profile.evidence(sigmas);
+    let evidence = args.evidence()?;
     let goal = match (args.speedup, args.min_psnr) {
         (Some(speedup), _) => Goal::Speedup(speedup),
         (None, Some(psnr)) => Goal::Psnr(psnr),
@@ -45,6 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     out!("{}", (0..steps).map(line).collect::<String>());
     out!("{}", outlook(planned, *psnr));
+    out!("planned from {}", evidence.known().words());
     if let (true, Some(psnr)) = (planned.computed.len() == steps, args.min_psnr) {
         note!("warning: no plan that reuses anything is expected to keep {psnr} dB; a lower --min-psnr gives one");
     }

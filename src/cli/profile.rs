@@ -34,6 +34,10 @@ pub struct Args {
     /// lowest8
     #[arg(long, default_value = "otsu", value_parser = parse_rule)]
     tau: TauRule,
+    /// Also make errors on purpose at seven steps, to measure how they are carried on, and try
+    /// plans at three speed-ups: ten runs more for one prompt, 68 for eight
+    #[arg(long)]
+    thorough: bool,
     /// The profile to write
     #[arg(short, long, default_value = "profile.json")]
     output: PathBuf,
@@ -77,6 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         mask: args.mask.clone(),
         queries: if args.queries == 0 { Queries::Exact } else { Queries::Sampled(args.queries) },
         rule: args.tau,
+        thorough: args.thorough,
         output: Some(args.output.clone()),
         ..ProfileStudy::new(request, prompts)
     };
@@ -93,7 +98,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         report::write(folder, &done.profile, Some(&done.maps))?;
     }
     print(&done.profile, &args.output);
+    let more = more(done.profile.prompts.len() * done.profile.seeds.len(), args.thorough);
+    more.lines().for_each(|line| out!("{line}"));
     Ok(())
+}
+
+/// What further runs would bring.
+fn more(runs: usize, thorough: bool) -> String {
+    let mut lines = String::new();
+    if runs < 8 {
+        let left = 8 - runs;
+        lines += &format!("  {left} more prompts (--prompts FILE, a run each) make plans that suit more prompts\n");
+    }
+    if !thorough {
+        lines += "  --thorough (ten runs for one prompt) measures how errors are carried on; plans for four times \
+                  less work and more, and the expected PSNR, get surer\n";
+    }
+    lines
 }
 
 /// Prints the main results of a profile in a few lines.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::caching::{Evidence, Goal, GoalPlan, StrategyConfig, catalogue, parse};
+use crate::caching::{Evidence, Goal, GoalPlan, Learnt, StrategyConfig, catalogue, parse};
 use crate::engine::RequestInfo;
 use crate::profiling::profile::Profile;
 use crate::study::compare::check_runs;
-use crate::study::find_profile;
+use crate::study::{LearntFile, find_profile};
 
 use super::{WrongUse, one_line};
 
@@ -37,6 +37,10 @@ pub struct StrategyArgs {
     /// folder]
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// Neither use what earlier runs told of the model, nor keep what this run tells
+    /// (`ditscope learning` shows and clears it)
+    #[arg(long)]
+    pub no_learning: bool,
 }
 
 impl StrategyArgs {
@@ -74,6 +78,17 @@ impl StrategyArgs {
             }
             other => Ok(other?),
         }
+    }
+
+    /// The file of what runs of the model told, unless learning is switched off or the user has no
+    /// data folder.
+    pub fn learnt_file(&self, facts: &RequestInfo) -> Option<LearntFile> {
+        (!self.no_learning).then(|| LearntFile::of_model(&facts.model_id)).flatten()
+    }
+
+    /// What earlier runs of the model told.
+    pub fn learnt(&self, facts: &RequestInfo) -> Learnt {
+        self.learnt_file(facts).map(|file| file.read()).unwrap_or_default()
     }
 
     /// The strategy that the user asks for, calibrated with the evidence about the model.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::app::{self, Options};
 use crate::engine::Engine;
 use crate::gpu::{GpuError, adapter_for_window, list_adapters};
+use crate::study::data_folder;
 
 use super::{GpuArgs, WrongUse, demo_model, shipped};
 
@@ -56,6 +57,7 @@ pub fn run(place: Option<PathBuf>, gpu: GpuArgs) -> anyhow::Result<()> {
         choose: app::system_dialogs(),
         demo_model: demo_model().ok(),
         model: model.map(|model| std::path::absolute(&model).unwrap_or(model)),
+        learnt: data_folder(),
         capture,
         demo_capture: shipped("assets/demo.capture", Path::is_file),
     });

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caching::{
-    Action, BranchPlan, Evidence, Forecast, Signal, StepContext, StepPlan, Strategy, StrategyConfig, StrategyInputs,
+    Action, BranchPlan, Evidence, Forecast, RunMeasurement, RunRecorder, Signal, StepContext, StepPlan, Strategy,
+    StrategyConfig, StrategyInputs,
 };
 use crate::gpu::{Gpu, GpuError, Stream, StreamOptions};
 use crate::model::family::{Decoder, Features, Latents, Run, RunSetup, Transformer};
@@ -104,7 +105,7 @@ impl Job<'_> {
         self.report(Event::Stage(Stage::Denoise))?;
         let initial = self.initial_latents(model.geometry.latent_shape);
         let watch = Stopwatch::start(self.control);
-        let latents = self.denoise(transformer.as_ref(), &setup, &features, &initial)?;
+        let (latents, measured) = self.denoise(transformer.as_ref(), &setup, &features, &initial)?;
         self.seconds.denoise = watch.seconds();
         drop(transformer);
         if !model.has_room_beside_decoder(self.request, gpu.caps().memory) {
@@ -126,6 +127,7 @@ impl Job<'_> {
             initial_latents: initial,
             latent_shape: latents.shape,
             latents: latents.values,
+            measured,
             seconds: self.seconds,
             peak_memory: self.gpu.memory().peak,
         })
@@ -191,7 +193,7 @@ impl Job<'_> {
         setup: &Setup,
         features: &[Features],
         initial: &[f32],
-    ) -> Result<Latents> {
+    ) -> Result<(Latents, Option<RunMeasurement>)> {
         let (model, scheduler) = (&setup.model, setup.model.scheduler.as_ref());
         let (shape, token_grid) = (model.geometry.latent_shape, model.geometry.token_grid);
         let subject = self.subject_rows(model)?;
@@ -224,6 +226,7 @@ impl Job<'_> {
         let mut paid = MeanPaid::new(model.geometry.tokens());
         let taken_over = earlier.map_or(0, |earlier| replay::taken_over(&earlier.steps, &expected, depth));
         self.warn(earlier.filter(|_| taken_over == 0).map(|_| replay::ANEW.into()))?;
+        let mut residuals = RunRecorder::default();
         for step in 0..steps {
             let watch = Stopwatch::start(self.control);
             let now = StepContext { step, steps, latent_step };
@@ -254,6 +257,9 @@ impl Job<'_> {
             let correction = predicted.record.plan.as_ref().and_then(|plan| plan.correction.as_ref());
             if let Some((correction, surprise)) = correction.zip(predicted.surprise.as_ref()) {
                 sampler.correct(&correction.shares, surprise)?;
+            }
+            if let Some(residual) = predicted.residual.as_ref().filter(|_| observe.residuals) {
+                residuals.add(f64::from(scheduler.sigmas()[step]), residual, &predicted.velocity);
             }
             let x0 = sampler.step(&predicted.velocity)?;
             let latents = sampler.sample().to_vec();
@@ -286,7 +292,25 @@ impl Job<'_> {
                 Err(error) => self.report(Event::Warning(format!("no foreground mask could be estimated: {error}")))?,
             }
         }
-        Ok(Latents { shape, values: latents })
+        Ok((Latents { shape, values: latents }, self.measured(residuals, setup)))
+    }
+
+    /// What a run without reuse told of the model, if a planner can use it.
+    fn measured(&self, residuals: RunRecorder, setup: &Setup) -> Option<RunMeasurement> {
+        let clip = &self.request.clip;
+        let (levels, products, gain) = residuals.finish();
+        if levels.len() != setup.model.scheduler.num_inference_steps() {
+            return None;
+        }
+        let measured = RunMeasurement {
+            levels,
+            products,
+            gain,
+            size: [clip.width, clip.height, clip.num_frames],
+            guidance_scale: if clip.guided() { clip.guidance_scale } else { 1.0 },
+            scheduler: self.request.scheduler_choice(&setup.model.sampler).name().into(),
+        };
+        measured.is_sound().then_some(measured)
     }
 
     /// A step of an earlier run.

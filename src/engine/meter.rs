@@ -58,6 +58,10 @@ pub(super) struct Measured {
     seconds: Vec<(usize, f64)>,
     /// The hidden states before the first block, if the whole stack may be measured.
     before: Option<Tensor>,
+    /// Some rows of the hidden states before the first block and after the last, where residuals
+    /// are measured and changes are not.
+    rows: Option<Tensor>,
+    rows_after: Option<Tensor>,
     watch: Option<AttentionWatch>,
     /// Changes of the blocks and of the stack that `changed` lists, where changes are measured.
     changes: Option<Changes>,
@@ -72,7 +76,8 @@ impl Measured {
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let maps = self.watch.iter().flat_map(|watch| watch.received.iter().chain(&watch.paid)).map(|(_, map)| map);
         let of_stack = self.stack.iter().flat_map(|stack| [&stack.factors, &stack.sample]);
-        maps.chain(&self.sums).chain(of_stack)
+        let rows = self.rows_after.iter().chain(self.rows_after.as_ref().and(self.rows.as_ref()));
+        maps.chain(&self.sums).chain(of_stack).chain(rows)
     }
 }
 
@@ -95,10 +100,16 @@ impl<'a> Meter<'a> {
     /// may run, so that the stack can be measured.
     pub fn begin(&self, cx: &mut Stream, hidden_states: &Tensor, whole: bool) -> Result<Measured> {
         let changes = self.observe.changes;
+        let rows = (whole && self.observe.residuals && !changes).then(|| match sampled(cx, hidden_states)? {
+            // The blocks write to the hidden states.
+            all if all.rows() == hidden_states.rows() => Ok(cx.copy_of(&all)?),
+            some => Result::Ok(some),
+        });
+        let rows = rows.transpose()?;
         let before = (whole && changes).then(|| cx.copy_of(hidden_states)).transpose()?;
         let changes = changes.then(|| Changes::new(cx, self.deltas.len(), hidden_states.len())).transpose()?;
         let (seconds, changed, watch) = (Vec::new(), Vec::new(), self.watch.clone());
-        Ok(Measured { seconds, before, watch, changes, changed, sums: None, stack: None })
+        Ok(Measured { seconds, before, rows, rows_after: None, watch, changes, changed, sums: None, stack: None })
     }
 
     /// Keeps `after - before` as the delta of a block (or of the stack) and measures its change.
@@ -168,6 +179,7 @@ impl<'a> Meter<'a> {
     pub fn sum_up(&mut self, cx: &mut Stream, after: &Tensor, whole: bool, measured: &mut Measured) -> Result<()> {
         if whole {
             self.residual(cx, after, measured)?;
+            measured.rows_after = measured.rows.is_some().then(|| sampled(cx, after)).transpose()?;
         }
         let changes = measured.changes.take().filter(|_| !measured.changed.is_empty());
         measured.sums = changes.map(|changes| changes.sums(cx)).transpose()?;
@@ -181,7 +193,7 @@ impl<'a> Meter<'a> {
         values: &mut impl Iterator<Item = Vec<f32>>,
         records: &mut [BlockRecord],
     ) -> Residual {
-        let Measured { seconds, watch, changed, sums, stack, .. } = measured;
+        let Measured { seconds, watch, changed, sums, stack, rows_after, .. } = measured;
         seconds.into_iter().for_each(|(block, seconds)| records[block].seconds = Some(seconds as f32));
         let (received, paid) = watch.map_or((Vec::new(), Vec::new()), |watch| (watch.received, watch.paid));
         for (block, _) in received {
@@ -205,6 +217,12 @@ impl<'a> Meter<'a> {
             let tokens = self.deltas.last().and_then(|delta| Some(delta.as_ref()?.rows())).unwrap_or(factors.len());
             residual.magnitude_ratio = self.magnitude_ratio(&factors[..tokens], stack.sample.columns());
             residual.sample = values.next();
+        }
+        if rows_after.is_some()
+            && let (Some(mut after), Some(before)) = (values.next(), values.next())
+        {
+            after.iter_mut().zip(&before).for_each(|(after, before)| *after -= before);
+            residual.sample = Some(after);
         }
         residual
     }

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::caching::RunMeasurement;
 use crate::gpu::Gpu;
 use crate::media::{self, Clip, MediaError};
 
@@ -101,6 +102,9 @@ pub struct Generated {
     pub latent_shape: [usize; 4],
     /// The clean latents.
     pub latents: Vec<f32>,
+    /// What the run told of the model, where residuals were sampled and every step was computed in
+    /// full.
+    pub measured: Option<RunMeasurement>,
     /// Seconds that each part of the job took.
     pub seconds: Seconds,
     /// Highest GPU memory in bytes.
@@ -136,8 +140,8 @@ pub struct StepDone {
     pub record: StepRecord,
     /// The sample after the step.
     pub latents: Vec<f32>,
-    /// A sample of the tokens' guided residual (what all blocks together add), where changes are
-    /// measured and all blocks ran.
+    /// A sample of the tokens' guided residual (what all blocks together add), where changes or
+    /// residuals are measured and all blocks ran.
     pub residual: Option<Vec<f32>>,
 }
 

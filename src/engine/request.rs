@@ -23,6 +23,11 @@ pub struct Observe {
     /// Measures the changes of every block's delta, of the whole residual and of its magnitude from
     /// step to step. This keeps two deltas of every block.
     pub changes: bool,
+    /// Samples the residual of every step of a run without reuse, for [`Generated::measured`]. This
+    /// costs two samples of rows a step and branch.
+    ///
+    /// [`Generated::measured`]: super::Generated::measured
+    pub residuals: bool,
     /// GPU time of every block. The job waits for the GPU after each block, which costs some speed.
     pub times: bool,
     /// What a later run needs to go on after each step: one value a latent, or two where the plan
@@ -47,6 +52,12 @@ impl Observe {
     #[must_use]
     pub fn with_state(self) -> Self {
         Self { state: true, ..self }
+    }
+
+    /// Also samples the residuals of computed steps.
+    #[must_use]
+    pub fn with_residuals(self) -> Self {
+        Self { residuals: true, ..self }
     }
 
     /// Also measures GPU time of every block.

@@ -14,6 +14,7 @@
 mod cancel;
 pub mod compare;
 mod error;
+mod learning;
 mod model_profile;
 pub mod profile;
 mod progress;
@@ -25,6 +26,7 @@ mod tests;
 pub use cancel::Cancel;
 pub use compare::CompareStudy;
 pub use error::StudyError;
+pub use learning::{LearntFile, data_folder};
 pub use model_profile::{evidence_of, find_profile, profile_place};
 pub use profile::ProfileStudy;
 pub use progress::{Progress, Size};

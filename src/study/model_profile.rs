@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::caching::Evidence;
+use crate::caching::{Evidence, Learnt};
 use crate::engine::RequestInfo;
 use crate::profiling::profile::Profile;
 
@@ -33,17 +33,20 @@ pub fn find_profile(model: &Path, named: Option<&Path>, facts: &RequestInfo) -> 
     read().map(Some).map_err(|source| StudyError::Profile { path: path.to_owned(), source })
 }
 
-/// The evidence for strategies of a request: the facts of the model, and the data of a profile.
-pub fn evidence_of(facts: &RequestInfo, profile: Option<&Profile>) -> Evidence {
-    match profile {
+/// The evidence for strategies of a request: the facts of the model, the data of a profile, and
+/// what ordinary runs told.
+pub fn evidence_of(facts: &RequestInfo, profile: Option<&Profile>, learnt: &Learnt) -> Evidence {
+    let known = match profile {
         Some(profile) => profile.evidence(facts.sigmas.clone()).with_published_tea(facts.published_tea),
         None => facts.evidence(),
-    }
+    };
+    known.with_learnt(learnt.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caching::Known;
     use crate::engine::GenerateRequest;
     use crate::profiling::ProfilingError;
 
@@ -52,14 +55,16 @@ mod tests {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
         let facts = RequestInfo::of(&GenerateRequest::of_model(&model, "a cat").unwrap()).unwrap();
         let own = find_profile(&model, None, &facts).unwrap().unwrap();
-        assert!(evidence_of(&facts, Some(&own)).plans().is_ok() && evidence_of(&facts, None).plans().is_err());
+        let known = |profile| evidence_of(&facts, profile, &Learnt::default());
+        assert!(known(Some(&own)).plans().is_ok() && known(None).plans().is_ok());
+        assert_eq!((known(Some(&own)).known(), known(None).known()), (Known::Profile, Known::Prior));
         let folder = tempfile::tempdir().unwrap();
         assert!(find_profile(folder.path(), None, &facts).unwrap().is_none());
         let place = folder.path().join("other.json");
         let bare = Profile { calibration: None, ..own.clone() };
         std::fs::write(&place, bare.to_json().unwrap()).unwrap();
         let named = find_profile(&model, Some(&place), &facts).unwrap().unwrap();
-        assert!(evidence_of(&facts, Some(&named)).calibration().is_none());
+        assert!(known(Some(&named)).calibration().is_none());
         let facts = RequestInfo { model_id: "another".into(), former_ids: Vec::new(), ..facts };
         let error = find_profile(&model, Some(&place), &facts).unwrap_err();
         assert!(matches!(&error, StudyError::Profile { path, source: ProfilingError::Misfit(_) } if *path == place));

@@ -21,7 +21,7 @@ pub enum StudyEvent {
     Progress(Progress),
     /// A warning for the user.
     Warning(String),
-    /// A partial result: a profile of the runs so far, without calibration.
+    /// A partial result: a profile of the runs so far.
     Profiled(Box<Profile>),
     /// A partial result: the runs of all strategies on one prompt and seed.
     Compared(Box<Compared>),

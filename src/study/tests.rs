@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::compare::{CompareRequest, Folder, Row, merge};
 use super::queue::ItemState;
 use super::*;
+use crate::caching::Learnt;
 use crate::engine::{ClipSettings, Engine, GenerateRequest, RequestInfo};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::profiling::profile::{Profile, Queries};
@@ -34,6 +35,7 @@ fn a_cancelled_profile_keeps_what_was_measured() {
     let output = folder.path().join("profile.json");
     let study = ProfileStudy {
         queries: Queries::Sampled(16),
+        thorough: true,
         output: Some(output.clone()),
         ..ProfileStudy::new(request(4), prompts(&["a cat walking", "a dog running", "a ball bouncing"]))
     };
@@ -55,8 +57,8 @@ fn a_cancelled_profile_keeps_what_was_measured() {
     assert!(error.is_cancelled() && error.to_string().contains(".partial"), "{error}");
     assert_eq!(kept().prompts, prompts(&["a cat walking", "a dog running"]));
     let error = cancelled_when(&|progress| progress.phase == "sensitivity");
-    assert!(error.is_cancelled() && error.to_string().contains("without calibration"), "{error}");
-    assert_eq!((kept().prompts.len(), kept().calibration), (3, None));
+    assert!(error.is_cancelled() && error.to_string().contains("until then"), "{error}");
+    assert_eq!((kept().prompts.len(), kept().calibration.is_some()), (3, true));
     assert_eq!(partial, [2, 3]);
     assert!(!output.exists());
 }
@@ -71,6 +73,7 @@ fn comparison(engine: &Engine, prompts: &[String], shard: Option<&str>) -> Compa
         speedups: Vec::new(),
         tuning_prompt: "a rocket".into(),
         shard: shard.map(|shard| shard.parse().unwrap()),
+        learnt: Learnt::default(),
     };
     let (facts, cancel) = (RequestInfo::of(&asked.request).unwrap(), Cancel::default());
     asked.check(&facts, None).unwrap();

@@ -86,6 +86,12 @@ pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, 
             actions.prefs(move |prefs| prefs.zoom = zoom);
         }
         ui.separator();
+        let mut learning = shared.prefs.learning;
+        let tip = "Keeps what every run tells of its model, and makes plans from it";
+        if ui.checkbox(&mut learning, "Learn from runs").on_hover_text(tip).changed() {
+            actions.prefs(move |prefs| prefs.learning = learning);
+        }
+        ui.separator();
         keys_table(ui);
         ui.separator();
         if ui.button("Show the hints again").clicked() {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::app::data::form::Form;
-use crate::caching::Evidence;
+use crate::caching::{Evidence, Learnt};
 use crate::engine::{ClipSettings, RequestInfo};
-use crate::study::{StudyError, evidence_of, find_profile, profile_place};
+use crate::study::{LearntFile, StudyError, evidence_of, find_profile, profile_place};
 
 /// What is known about the form's model and size.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,11 @@ impl ModelStatus {
     /// The facts about the model, if it has been read and can be used.
     pub fn facts(&self) -> Option<&RequestInfo> {
         self.facts.as_ref()?.as_ref().ok()
+    }
+
+    /// What ordinary runs told of the model.
+    pub fn learnt(&self) -> Learnt {
+        self.evidence.as_ref().map(|evidence| evidence.learnt.clone()).unwrap_or_default()
     }
 
     /// Whether the model has a profile that fits.
@@ -79,30 +84,35 @@ impl ModelQuery {
 pub struct ModelEvidence {
     /// The model's own facts, and what its profile says.
     pub evidence: Arc<Evidence>,
+    /// What ordinary runs told of the model.
+    pub learnt: Learnt,
     /// Whether the model has a profile. The error says why its profile does not fit.
     pub profile: Result<bool, String>,
 }
 
 impl ModelEvidence {
     /// Reads the profile in a model's folder, if there is one, and computes the planner's plans.
-    pub fn of(model: &Path, facts: &RequestInfo) -> Self {
-        let bare = |profile| Self { evidence: Arc::new(facts.evidence()), profile };
-        match read(model, facts) {
-            Ok(Some(evidence)) => Self { evidence: Arc::new(evidence), profile: Ok(true) },
-            Ok(None) => bare(Ok(false)),
-            Err(why) => bare(Err(why)),
-        }
+    pub fn of(model: &Path, facts: &RequestInfo, learnt: Option<&Path>) -> Self {
+        let learnt = learnt.map(|folder| LearntFile::within(folder, &facts.model_id).read()).unwrap_or_default();
+        let (evidence, profile) = match read(model, facts, &learnt) {
+            Ok(Some(evidence)) => (evidence, Ok(true)),
+            Ok(None) => (evidence_of(facts, None, &learnt), Ok(false)),
+            Err(why) => (evidence_of(facts, None, &learnt), Err(why)),
+        };
+        // The plans are computed here, so that no frame of the window has to wait for them. A
+        // goal that cannot be planned says why when it is asked for.
+        evidence.plans().ok();
+        Self { evidence: Arc::new(evidence), learnt, profile }
     }
 }
 
-fn read(model: &Path, facts: &RequestInfo) -> Result<Option<Evidence>, String> {
+fn read(model: &Path, facts: &RequestInfo, learnt: &Learnt) -> Result<Option<Evidence>, String> {
     let found = find_profile(model, None, facts).map_err(|error| match error {
         StudyError::Profile { path, source } => format!("{}: {source}", path.display()),
         other => other.full(),
     });
     let Some(profile) = found? else { return Ok(None) };
-    let evidence = evidence_of(facts, Some(&profile));
-    // The plans are computed here, so that no frame of the window has to wait for them.
+    let evidence = evidence_of(facts, Some(&profile), learnt);
     if evidence.calibration().is_some() {
         evidence.plans().map_err(|error| format!("{}: {error}", profile_place(model).display()))?;
     }

@@ -12,6 +12,8 @@ pub struct Prefs {
     pub zoom: f32,
     /// The first-start hints were dismissed.
     pub hints_seen: bool,
+    /// What runs tell of their model is kept, and plans are made from it.
+    pub learning: bool,
     /// Captures opened or saved, newest first.
     pub recent: Vec<PathBuf>,
     /// Models used, newest first.
@@ -23,7 +25,7 @@ pub struct Prefs {
 impl Default for Prefs {
     fn default() -> Self {
         let theme = egui::ThemePreference::System;
-        Self { theme, zoom: 1.0, hints_seen: false, recent: Vec::new(), models: Vec::new(), gpu: None }
+        Self { theme, zoom: 1.0, hints_seen: false, learning: true, recent: Vec::new(), models: Vec::new(), gpu: None }
     }
 }
 

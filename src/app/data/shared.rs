@@ -50,6 +50,8 @@ pub struct Shared {
     pub saving: usize,
     /// The model that ships with the program.
     pub demo_model: Option<PathBuf>,
+    /// The folder for what runs tell of models. `None` learns nothing.
+    pub learnt: Option<PathBuf>,
 }
 
 impl Shared {

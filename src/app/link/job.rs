@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::app::App;
 use crate::app::data::job::{Adapter, Job, Wanted};
 use crate::app::data::log::Level;
+use crate::caching::RunMeasurement;
 use crate::engine::{Engine, EngineError, Event, Record};
+use crate::study::LearntFile;
 
 impl App {
     pub(in crate::app) fn generate(&mut self) {
@@ -124,9 +126,21 @@ impl App {
         }
         match event {
             Event::Started(_) => self.show_opened_run(true),
-            Event::Finished(_) => self.finished(run),
+            Event::Finished(generated) => {
+                self.learn(run, generated.measured);
+                self.finished(run);
+            }
             Event::Failed(error) => self.failed(run, &error),
             _ => {}
+        }
+    }
+
+    /// Keeps what a run told of its model.
+    fn learn(&self, run: Option<u64>, measured: Option<RunMeasurement>) {
+        let folder = self.shared.learnt.as_ref().filter(|_| self.shared.prefs.learning);
+        let run = run.and_then(|id| self.shared.runs.get(id));
+        if let (Some(folder), Some(run), Some(measured)) = (folder, run, measured) {
+            self.link.learn(LearntFile::within(folder, &run.capture.run.model_id), measured);
         }
     }
 

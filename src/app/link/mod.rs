@@ -18,13 +18,13 @@ use crate::app::data::strategy_file;
 use crate::app::data::study::StudyKind;
 use crate::app::dialogs::Choose;
 use crate::app::save::Saved;
-use crate::caching::StrategyConfig;
+use crate::caching::{RunMeasurement, StrategyConfig};
 use crate::engine::capture::file;
 use crate::engine::{Capture, Engine, Event, Frames, GenerateRequest, Record, RequestInfo};
 use crate::media;
 use crate::metrics;
 use crate::profiling::mask;
-use crate::study::Cancel;
+use crate::study::{Cancel, LearntFile};
 
 use messenger::BROKEN;
 pub use messenger::Messenger;
@@ -77,6 +77,8 @@ pub enum Message {
         /// One bit a token.
         bits: Vec<bool>,
     },
+    /// What a run told of its model was kept.
+    Learnt,
     /// A model's folder was chosen.
     ModelChosen(PathBuf),
     /// A strategy was read.
@@ -278,20 +280,37 @@ impl Link {
         self.pending = None;
     }
 
-    /// Finds out what is known about a request's model. Reads its profile too, unless the evidence
-    /// is `known` already.
-    pub fn ask_model(&self, query: ModelQuery, request: GenerateRequest, known: Option<ModelEvidence>) {
+    /// Finds out what is known about a request's model. Reads its profile and what its runs told
+    /// (in the folder `learnt`) too, unless the evidence is `known` already.
+    pub fn ask_model(
+        &self,
+        query: ModelQuery,
+        request: GenerateRequest,
+        known: Option<ModelEvidence>,
+        learnt: Option<PathBuf>,
+    ) {
         let answer = |query, facts, evidence| Message::Model(Box::new(ModelAnswer { query, facts, evidence }));
         let asked = query.clone();
         self.messenger.answer(
             move || answer(asked, Err(BROKEN.into()), None),
             move || {
                 let facts = RequestInfo::of(&request).map_err(|error| error.to_string());
-                let read = || facts.as_ref().ok().map(|facts| ModelEvidence::of(&request.model, facts));
+                let read =
+                    || facts.as_ref().ok().map(|facts| ModelEvidence::of(&request.model, facts, learnt.as_deref()));
                 let evidence = known.or_else(read);
                 answer(query, facts, evidence)
             },
         );
+    }
+
+    /// Keeps what a run told of its model.
+    pub fn learn(&self, file: LearntFile, measured: RunMeasurement) {
+        self.messenger.spawn(move |messenger| {
+            messenger.send(match file.add(measured) {
+                Ok(()) => Message::Learnt,
+                Err(error) => Message::Failed(format!("Nothing is learnt from this run: {}.", error.full())),
+            });
+        });
     }
 
     /// Compares the clips of two runs.

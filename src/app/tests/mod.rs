@@ -54,6 +54,7 @@ pub fn options() -> Options {
         choose: system_dialogs(),
         demo_model: None,
         model: None,
+        learnt: None,
         capture: None,
         demo_capture: None,
     }

@@ -1,9 +1,9 @@
-//! The planner as a rule: a goal is given, and the plan follows from the model's profile.
+//! The planner as a rule: a goal is given, and the plan follows from what is known of the model.
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::{PLANNING, check_sizes, ever_reused, fitting};
-use crate::caching::evidence::Evidence;
+use crate::caching::evidence::{Evidence, Known};
 use crate::caching::plan_table::Goal;
 use crate::caching::rule::{About, Advice, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
 use crate::caching::setting::{Choice, Kind, Setting, Value};
@@ -16,12 +16,14 @@ use crate::caching::{CacheError, StepPlan, Strategy};
 pub struct GoalPlan {
     /// What is asked for.
     pub goal: Goal,
-    /// The plan of each step; empty as long as the model's profile is not known.
+    /// The plan of each step; empty as long as the model is not known.
     pub plans: Vec<StepPlan>,
-    /// The PSNR in dB that the profile expects of the plan. Files hold no infinity: for plans
+    /// The PSNR in dB that is expected of the plan. Files hold no infinity: for plans
     /// without reuse [`Rule::expected_psnr`] knows better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_psnr: Option<f64>,
+    /// What the plan was made from.
+    pub known: Known,
 }
 
 const GOALS: &[Choice] = &[
@@ -48,10 +50,15 @@ impl GoalPlan {
         }
     }
 
-    /// Steps that compute all blocks.
+    /// The steps that compute all blocks.
+    pub fn computed_steps(&self) -> Vec<usize> {
+        let full = |plan: &StepPlan| plan.cond.is_full(plan.blocks());
+        self.plans.iter().enumerate().filter_map(|(step, plan)| full(plan).then_some(step)).collect()
+    }
+
+    /// How many steps compute all blocks.
     fn computed(&self) -> usize {
-        let full = |plan: &&StepPlan| plan.cond.is_full(plan.blocks());
-        self.plans.iter().filter(full).count()
+        self.computed_steps().len()
     }
 }
 
@@ -59,10 +66,10 @@ impl Rule for GoalPlan {
     const ABOUT: About = About {
         key: "planner",
         label: "Planner",
-        summary: "The least loss at a speed-up, or the most speed-up at a likeness, from the model's profile.",
+        summary: "The least loss at a speed-up, or the most speed-up at a likeness.",
         source: "this program (docs/method.md)",
         group: Group::Target,
-        needs: Needs::Profile,
+        needs: Needs::Knowledge,
     };
 
     fn defaults(_steps: usize) -> Self {
@@ -137,11 +144,12 @@ impl Rule for GoalPlan {
     }
 
     fn calibrate(&mut self, evidence: &Evidence) -> Result<(), CacheError> {
-        if !self.plans.is_empty() || evidence.calibration().is_none() {
+        if !self.plans.is_empty() || evidence.steps() == 0 {
             return Ok(());
         }
         let outlook = evidence.plans()?.choose(self.goal)?;
         self.plans = outlook.planned.plans(evidence.blocks());
+        self.known = evidence.known();
         self.expected_psnr = outlook.psnr.filter(|psnr| psnr.is_finite());
         Ok(())
     }
@@ -167,6 +175,10 @@ impl Rule for GoalPlan {
             return Some(f64::INFINITY);
         }
         self.expected_psnr
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.is_calibrated().then_some(self.known)
     }
 
     fn advice(&self) -> Advice {

@@ -7,11 +7,13 @@ mod di_cache;
 mod easy_cache;
 mod fewer_steps;
 mod goal_plan;
+mod lemica;
 mod mag_cache;
 mod off;
 mod plan;
 mod probing;
 mod profiling_dit;
+mod spectrum;
 mod tea_cache;
 mod uniform;
 mod unknown;
@@ -22,10 +24,12 @@ pub use di_cache::DiCache;
 pub use easy_cache::EasyCache;
 pub use fewer_steps::FewerSteps;
 pub use goal_plan::GoalPlan;
+pub use lemica::{LeMiCa, PublishedFor};
 pub use mag_cache::MagCache;
 pub use off::Off;
 pub use plan::{Origin, Plan};
 pub use profiling_dit::{BlockList, Carry, Lists, ProfilingDit, runs_of};
+pub use spectrum::Spectrum;
 pub use tea_cache::{TeaCache, calibrate as calibrate_tea_cache};
 pub use uniform::Uniform;
 pub use unknown::UnknownRule;
@@ -44,6 +48,8 @@ pub const RULES: &[Entry] = &[
     Entry::of::<DbCache>(),
     Entry::of::<DiCache>(),
     Entry::of::<DeltaDit>(),
+    Entry::of::<LeMiCa>(),
+    Entry::of::<Spectrum>(),
     Entry::of::<FewerSteps>(),
     Entry::of::<Plan>(),
 ];

@@ -1,6 +1,6 @@
 //! The request for a comparison, whose strategies are given by name and not tuned yet.
 
-use crate::caching::Evidence;
+use crate::caching::{Evidence, Learnt};
 use crate::engine::{GenerateRequest, RequestInfo};
 use crate::metrics::LPIPS_MIN_SIDE;
 use crate::profiling::profile::Profile;
@@ -26,6 +26,8 @@ pub struct CompareRequest {
     pub tuning_prompt: String,
     /// The part of the comparison to make. `None` for the whole comparison.
     pub shard: Option<super::Shard>,
+    /// What ordinary runs told of the model. Without a profile the planner plans from this.
+    pub learnt: Learnt,
 }
 
 impl CompareRequest {
@@ -33,7 +35,8 @@ impl CompareRequest {
     /// settings. The request's own prompt is the prompt for trial runs.
     pub fn new(request: GenerateRequest, prompts: Vec<String>, strategies: Vec<String>) -> Self {
         let tuning_prompt = request.condition.to_string();
-        Self { request, prompts, seeds: 1, strategies, speedups: Vec::new(), tuning_prompt, shard: None }
+        let (speedups, learnt) = (Vec::new(), Learnt::default());
+        Self { request, prompts, seeds: 1, strategies, speedups, tuning_prompt, shard: None, learnt }
     }
 
     /// Checks the request before anything runs. Returns the largest number of bytes of deltas that
@@ -43,7 +46,7 @@ impl CompareRequest {
     /// [`StudyError`] for frames that are too small for LPIPS, for wrong names, settings and files,
     /// for a missing profile, and for settings that tuning would replace.
     pub fn check(&self, facts: &RequestInfo, profile: Option<&Profile>) -> Result<u64, StudyError> {
-        self.check_with(facts, &evidence_of(facts, profile))
+        self.check_with(facts, &evidence_of(facts, profile, &self.learnt))
     }
 
     /// The same as [`CompareRequest::check`], with given evidence.
@@ -80,7 +83,7 @@ impl CompareRequest {
         facts: &RequestInfo,
         profile: Option<&Profile>,
     ) -> Result<CompareStudy, StudyError> {
-        let evidence = evidence_of(facts, profile);
+        let evidence = evidence_of(facts, profile, &self.learnt);
         let request = GenerateRequest { condition: self.tuning_prompt.as_str().into(), ..self.request.clone() };
         let tuner = tune::Tuner::new(session, request, facts, &evidence);
         let strategies = tuner.entries(&self.names(), &self.speedups)?;

@@ -12,6 +12,7 @@ use super::trials::{PROBED_PROMPTS, TRIED_PROMPTS};
 use super::{ProfileStudy, Session, Size, StudyError};
 
 /// A clip without reuse.
+#[derive(Clone)]
 pub(super) struct Reference {
     pub prompt: String,
     /// The clean latents.
@@ -21,6 +22,7 @@ pub(super) struct Reference {
 }
 
 /// The measurements of all runs.
+#[derive(Clone)]
 pub(super) struct Measured<'a> {
     study: &'a ProfileStudy,
     recorder: Option<Recorder>,
@@ -30,6 +32,9 @@ pub(super) struct Measured<'a> {
     sampled: Vec<Vec<Vec<f32>>>,
     gram: GramRecorder,
     sigmas: Vec<f64>,
+    /// Sum over the runs: logarithms of the squared change of the velocity for a squared change of
+    /// the residual.
+    gain: f64,
     /// Sums over the runs, for each step.
     magnitude_ratios: Vec<f64>,
     /// Relative changes of TeaCache's two signals at all steps of all runs.
@@ -50,6 +55,7 @@ impl<'a> Measured<'a> {
             sampled: Vec::new(),
             gram: GramRecorder::default(),
             sigmas: Vec::new(),
+            gain: 0.0,
             magnitude_ratios: Vec::new(),
             signals: Default::default(),
             outputs: Vec::new(),
@@ -78,6 +84,7 @@ impl<'a> Measured<'a> {
         recorder.end()?;
         self.runs += 1;
         self.calibrate(&run.capture, &residuals);
+        self.gain += run.generated.measured.as_ref().map_or(0.0, |measured| measured.gain.ln());
         if seed == 0 && self.references.len() < PROBED_PROMPTS {
             let frames = (self.references.len() < TRIED_PROMPTS).then(|| run.frames()).transpose()?;
             self.references.push(Reference { prompt, latents: run.generated.latents, frames });
@@ -118,19 +125,19 @@ impl<'a> Measured<'a> {
         }
     }
 
-    /// The profile of the runs so far, without calibration.
+    /// The profile of the runs so far.
     pub fn so_far(&self) -> Result<Profile, StudyError> {
-        let nothing = || StudyError::Failed("nothing was profiled".into());
-        Ok(self.recorder.clone().ok_or_else(nothing)?.finish()?.0)
+        Ok(self.clone().finish()?.0)
     }
 
-    /// Returns the profile without calibration, the maps for figures, the references of the trials,
-    /// and the part of the calibration that follows from the measured runs.
+    /// Returns the profile, the maps for figures, the references of the trials, and the calibration
+    /// that follows from the measured runs, which the profile has too. Its amplification is
+    /// assumed.
     pub fn finish(self) -> Result<(Profile, KeptMaps, Vec<Reference>, Calibration), StudyError> {
         let nothing = || StudyError::Failed("nothing was profiled".into());
-        let (profile, maps) = self.recorder.ok_or_else(nothing)?.finish()?;
+        let (mut profile, maps) = self.recorder.ok_or_else(nothing)?.finish()?;
         let runs = self.runs.max(1) as f64;
-        let calibration = Calibration {
+        let mut calibration = Calibration {
             sigmas: self.sigmas,
             magnitude_ratios: self.magnitude_ratios.iter().map(|sum| sum / runs).collect(),
             gram: self.gram.gram(),
@@ -138,6 +145,8 @@ impl<'a> Measured<'a> {
             tea_projection: calibrate_tea_cache(&self.signals[1], &self.outputs),
             ..Calibration::default()
         };
+        calibration.assume_amplification((self.gain / runs).exp());
+        profile.calibration = Some(calibration.clone());
         Ok((profile, maps, self.references, calibration))
     }
 }

@@ -11,6 +11,8 @@ use crate::study::session::Finished;
 
 /// Speed-ups at which plans are tried. The loss at other speed-ups is predicted from these.
 const TRIED: [f64; 3] = [1.5, 2.5, 5.0];
+/// Speed-up of the only plan that is tried where the study is not thorough.
+const QUICK: f64 = 5.0;
 /// Steps at which an error is made on purpose, as shares of all steps.
 const PROBED: [f64; 7] = [0.02, 0.08, 0.16, 0.3, 0.5, 0.75, 0.95];
 /// Largest number of prompts for these probes. Many prompts are necessary, because the effect of an
@@ -34,6 +36,24 @@ impl Trials<'_, '_> {
         let probes = Size::run(steps, 1.0).times(prompts.min(PROBED_PROMPTS) * PROBED.len());
         let plans = TRIED.iter().map(|speedup| Size::run(steps, *speedup).times(prompts.min(TRIED_PROMPTS)));
         plans.fold(probes, |all, plans| all + plans)
+    }
+
+    /// The size of the only trial of a study that is not thorough.
+    pub fn quick_size(steps: usize) -> Size {
+        Size::run(steps, QUICK)
+    }
+
+    /// Tries one plan on the first prompt, so that the expected PSNR agrees with it.
+    pub fn quick(&self, calibration: &mut Calibration) -> Result<(), StudyError> {
+        let planner = Planner::new(calibration)?;
+        let known = self.references.first().and_then(|known| Some((&known.prompt, known.frames.as_ref()?)));
+        let Some((prompt, reference)) = known.filter(|_| QUICK <= planner.steps() as f64) else { return Ok(()) };
+        self.session.phase("trying a plan");
+        let planned = planner.with_computed(Planner::budget(planner.steps(), QUICK));
+        let strategy = StrategyConfig::plan("trial", Origin::Probe, planned.plans(self.blocks));
+        let psnr = metrics::clip_psnr(reference, &self.run(prompt, &strategy, QUICK)?.frames()?)?;
+        calibration.agree_with(planned.error, psnr);
+        Ok(())
     }
 
     /// Adds the results of the trials: the amplification of errors, and the PSNR of plans.

@@ -34,7 +34,7 @@ impl Listed {
 
     /// Whether the strategy waits for the model's profile, for a job with a number of steps.
     pub fn waits_for_profile(&self, steps: usize) -> bool {
-        let needs = matches!(self.config.about().needs, Needs::Calibration | Needs::Profile);
+        let needs = matches!(self.config.about().needs, Needs::Knowledge | Needs::Calibration | Needs::Profile);
         let fits = self.config.is_calibrated() && self.config.planned_steps().is_none_or(|planned| planned == steps);
         needs && !self.own_calibration && !fits
     }
@@ -187,7 +187,7 @@ impl Form {
             return self.use_plan(&name, *origin, plans.clone());
         }
         // A calibration from a file or a capture is the user's.
-        let needs = matches!(config.about().needs, Needs::Calibration | Needs::Profile);
+        let needs = matches!(config.about().needs, Needs::Knowledge | Needs::Calibration | Needs::Profile);
         let own_calibration = needs && config.is_calibrated();
         let id = config.id();
         if let Some(index) = self.index_of(&id) {
@@ -307,6 +307,7 @@ impl Form {
             strategy: self.strategy().clone(),
             observe: Observe {
                 changes: self.changes,
+                residuals: !self.strategy().caches(),
                 times: self.times,
                 attention: self.attention.then_some(Received::Sampled(256)),
                 state: false,

@@ -9,7 +9,7 @@ fn every_strategy_predicts_or_says_why_not() {
         form.choose(&listed.config.id());
         let prediction = Prediction::of(&form, None, None, 8);
         let (name, needs) = (form.strategy().name(), form.strategy().about().needs);
-        let uncalibrated = matches!(needs, Needs::Calibration | Needs::Profile);
+        let uncalibrated = matches!(needs, Needs::Knowledge | Needs::Calibration | Needs::Profile);
         assert_eq!(prediction.trouble == Some(Trouble::Uncalibrated), uncalibrated, "{name}");
         let known = !uncalibrated && form.strategy().is_planned_ahead();
         assert_eq!(!prediction.plans.is_empty(), known, "{name}");

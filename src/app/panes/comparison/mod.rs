@@ -238,6 +238,7 @@ impl Setup {
             speedups: speedups(&self.speedups)?,
             tuning_prompt: TUNING_PROMPT.into(),
             shard: None,
+            learnt: shared.model.learnt(),
         };
         let evidence = shared.model.evidence.as_ref().ok_or("Reading the model...")?;
         asked.check_with(facts, &evidence.evidence).map_err(|error| format!("{}.", error.full()))?;

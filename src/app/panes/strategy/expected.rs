@@ -5,7 +5,7 @@ use egui::{RichText, Sense, Ui, vec2};
 use crate::app::data::shared::Shared;
 use crate::app::draw::cell::{Pixels, draw_kind};
 use crate::app::draw::theme::{self, Palette, row, section};
-use crate::caching::Cell;
+use crate::caching::{Cell, Known};
 
 /// Draws what the chosen strategy is expected to do.
 pub fn ui(ui: &mut Ui, shared: &Shared) {
@@ -39,7 +39,16 @@ pub fn ui(ui: &mut Ui, shared: &Shared) {
         let psnr = shared.form.strategy().expected_psnr();
         let psnr = psnr.map_or_else(|| "not measured".into(), theme::decibels);
         row(ui, "PSNR to the full run", psnr);
+        if let Some(known) = shared.form.strategy().known() {
+            row(ui, "known from", known.short()).on_hover_text(known_tip(known));
+        }
     }
+}
+
+/// What a plan is made from, and how sure its PSNR is.
+fn known_tip(known: Known) -> String {
+    let text = "The mean over prompts is expected within";
+    format!("Planned from {}. {text} {:.0} dB; single clips vary more.", known.words(), known.spread())
 }
 
 /// Draws the memory of the whole job. It warns if the adapter is known to have less.
