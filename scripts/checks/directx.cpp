@@ -1,5 +1,5 @@
-// directx (dxc|fxc) FILE...: compiles compute shaders in HLSL with Microsoft's compilers under Wine.
-// Prints what is refused, what takes more than two seconds, and where FXC leaves barriers out.
+// directx (dxc|fxc) FILE...: compiles compute shaders in HLSL with Microsoft's compilers, under
+// Wine. Prints what is refused, what takes more than two seconds, and where FXC leaves barriers out.
 #include <windows.h>
 
 #include <cstdio>
