@@ -240,7 +240,10 @@ fn inspect_tells_by_its_exit_code_whether_the_model_runs() {
     assert!(listed.contains("diffusion_pytorch_model.safetensors: transformer"), "{listed}");
     let damaged = copy_of_model();
     fs::write(damaged.path().join("tokenizer/tokenizer.json"), "{}").expect("written");
-    fails(inspect(damaged.path(), &[]), 1, &["cannot run", "tokenizer"]);
+    let refused = run(inspect(damaged.path(), &[]));
+    assert_eq!(refused.status.code(), Some(1));
+    let why = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert!(why.contains("cannot run") && why.contains("not a usable tokenizer"), "{why}");
     let named = model().join("tokenizer/tokenizer.json");
     let named = named.to_str().expect("UTF-8");
     assert_eq!(run(inspect(damaged.path(), &["--tokenizer", named])).status.code(), Some(0));

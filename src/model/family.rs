@@ -243,7 +243,7 @@ pub trait Model {
     /// the shift.
     ///
     /// # Errors
-    /// [`ModelError::Request`].
+    /// [`ModelError::NotAModel`].
     fn check_sampler(&self, _scheduler_given: bool, _shift_given: bool) -> Result<()> {
         Ok(())
     }

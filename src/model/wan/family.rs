@@ -193,13 +193,15 @@ impl Model for WanModel {
     }
 
     fn check_sampler(&self, scheduler_given: bool, shift_given: bool) -> Result<()> {
+        let open = |problem: String| Err(ModelError::NotAModel { path: self.files.folder.clone(), problem });
         match &self.scheduler {
-            Err(why) if !(scheduler_given && shift_given) => Err(ModelError::Request(format!(
-                "{why}; to run the model all the same, say how with --scheduler and --flow-shift"
-            ))),
+            Err(why) if !(scheduler_given && shift_given) => {
+                open(format!("{why}; to run the model all the same, say how with --scheduler and --flow-shift"))
+            }
             Ok(config) if config.flow_shift.is_none() && !shift_given => {
-                let what = "the model's scheduler_config.json leaves the shift open (flow_shift is null); say it with --flow-shift";
-                Err(ModelError::Request(what.into()))
+                let what = "its scheduler_config.json leaves the shift open (flow_shift is null); say it with \
+                            --flow-shift";
+                open(what.into())
             }
             _ => Ok(()),
         }
