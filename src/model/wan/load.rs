@@ -69,12 +69,17 @@ fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
     if let [view] = views {
         return host_weight(view);
     }
-    let first = views.first().map(|view| (view.dtype, factor(view)));
     let plain = views.iter().all(|view| view.additions.is_empty());
-    let alike =
-        views.iter().all(|view| Some((view.dtype, factor(view))) == first) && first.is_some_and(|(_, f)| f.is_some());
-    if views.iter().all(|view| is_small(view.dtype)) && !(plain && alike && is_fp8(views[0].dtype)) {
-        return halves(views);
+    let factors: Option<Vec<f32>> = views.iter().map(factor).collect();
+    match factors {
+        Some(factors) if plain && views.iter().all(|view| is_fp8(view.dtype)) => {
+            let alike = views.iter().zip(&factors).all(|(view, f)| (view.dtype, *f) == (views[0].dtype, factors[0]));
+            if !alike {
+                return rescaled(views, &factors);
+            }
+        }
+        _ if views.iter().all(|view| is_small(view.dtype)) => return halves(views),
+        _ => {}
     }
     let parts = views.iter().map(host_weight).collect::<Result<Vec<_>, _>>()?;
     let HostWeight { element_type, scale, .. } = parts[0];
@@ -98,6 +103,20 @@ fn is_small(dtype: DType) -> bool {
 /// The factor of all elements. `None` if elements have different factors.
 fn factor(view: &TensorView) -> Option<f32> {
     view.scale.map_or(Some(1.0), Scale::as_uniform)
+}
+
+/// Joins 8-bit floats with different scales in f16 with the largest scale. The 11 bits of f16
+/// represent the 3 or 4 significant bits of an 8-bit float well after rescaling, and exactly with
+/// that scale.
+fn rescaled(views: &[TensorView], factors: &[f32]) -> Result<HostWeight<'static>, ModelError> {
+    let scale = factors.iter().map(|factor| factor.abs()).fold(f32::MIN_POSITIVE, f32::max);
+    let mut bytes = Vec::new();
+    for (view, factor) in views.iter().zip(factors) {
+        for value in (TensorView { scale: None, ..*view }).to_f32()? {
+            bytes.extend(half::f16::from_f32(value * (factor / scale)).to_le_bytes());
+        }
+    }
+    Ok(HostWeight { bytes: Cow::Owned(bytes), element_type: ElementType::F16, scale })
 }
 
 /// Decodes tensors of 8 and fewer bits with their scales and joins them in f16.
@@ -217,7 +236,7 @@ mod tests {
         let scales = [3.1e-3, 0.4, 0.07].map(Scale::uniform);
         let parts = [0, 1, 2].map(|i| view(DType::F8E4M3, &bytes, Some(&scales[i])));
         let kept = joined(&parts).unwrap();
-        assert_eq!((kept.element_type, kept.scale), (ElementType::F16, 0.5));
+        assert_eq!((kept.element_type, kept.scale), (ElementType::F16, 0.4));
         assert_close(&kept, &parts.iter().flat_map(|part| part.to_f32().unwrap()).collect::<Vec<_>>());
         let same = joined(&[parts[0], parts[0]]).unwrap();
         assert_eq!((same.element_type, same.scale, same.bytes.len()), (ElementType::BF16, 3.1e-3, 12));
