@@ -429,6 +429,7 @@ fn wrong_uses_are_said_before_anything_runs() {
     let (sheet, picture) = (at("sheet.avi"), at("window.mp4"));
     fails(ditscope(&["generat", "a cat"]), 2, &["generat", "did you mean generate?"]);
     fails(ditscope(&["no-such.capture"]), 2, &["no-such.capture"]);
+    fails(ditscope(&["README.md"]), 2, &["README.md", "no capture", "--capture FILE"]);
     fails(ditscope(&["sheet", "-o", &sheet]), 2, &["sheet.avi", ".mp4"]);
     fails(ditscope(&["sheet", "-o", &at("sheet.png"), "--scale", "900"]), 2, &["pixels"]);
     fails(ditscope(&["screenshot", "assets/demo.capture", "-o", &picture]), 2, &["window.mp4", ".png"]);

@@ -39,6 +39,7 @@ pub(crate) fn window(folder: &Path) -> Window {
         capture: None,
         model: None,
         demo_capture: None,
+        history: None,
     };
     Harness::builder().with_size(vec2(1360.0, 860.0)).wgpu().build_eframe(|cc| App::new(cc, options))
 }
@@ -72,6 +73,7 @@ fn a_prompt_becomes_a_clip_is_paused_compared_with_a_cached_one_and_exported() {
     let folder = tempfile::tempdir().unwrap();
     let mut window = window(folder.path());
     click(&mut window, "Got it");
+    click(&mut window, "Off");
     window.get_by_label("Prompt").focus();
     window.run_steps(2);
     window.key_press_modifiers(Modifiers::COMMAND, Key::A);

@@ -61,6 +61,10 @@ pub enum Action {
     Save(&'static Saveable),
     /// Let the user save a picture of the pane with this key, or of the whole window.
     SavePicture(Option<&'static str>),
+    /// Write the name and note of a run to its file.
+    DescribeRun(u64),
+    /// Delete all runs that last from one session to the next.
+    ClearHistory,
     /// Take a run off the list. Can be undone.
     CloseRun(u64),
     /// Remove the chosen plan of the user's. Can be undone.
@@ -69,6 +73,10 @@ pub enum Action {
     DefaultSettings,
     /// Undo the last action that can be undone.
     Undo,
+    /// Take note that an error was read, by its place among those that were not.
+    ReadNotice(usize),
+    /// Take note that all errors were read.
+    ReadAllNotices,
     /// Restore the default layout.
     ResetLayout,
 }

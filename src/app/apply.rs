@@ -2,6 +2,7 @@
 
 use super::actions::Action;
 use super::data::change::Undo;
+use super::data::history::KeptRun;
 use super::data::log::Level;
 use super::save::{Saveable, Source};
 use super::{App, Layout};
@@ -62,6 +63,12 @@ impl App {
             Action::OpenStrategy(path) => self.link.load_strategy(path),
             Action::Save(saveable) => self.save_file(saveable),
             Action::SavePicture(pane) => self.pictures.want(pane),
+            Action::DescribeRun(id) => self.describe_run(id),
+            Action::ClearHistory => {
+                self.shared.runs.forget_kept();
+                let files = std::mem::take(&mut self.shared.history).into_iter().map(|kept| kept.path).collect();
+                self.link.remove_kept(files);
+            }
             Action::CloseRun(id) => {
                 self.shared.undo = self.shared.runs.close(id).map(|closed| Undo::Run(Box::new(closed)));
             }
@@ -77,9 +84,21 @@ impl App {
                 self.shared.log.add(Level::Note, "All strategies have their default settings again.");
             }
             Action::Undo => self.undo(),
+            Action::ReadNotice(index) => self.shared.log.read(index),
+            Action::ReadAllNotices => self.shared.log.read_all(),
             Action::ResetLayout => {
                 (self.layout, self.compact) = (Layout::wide(&self.panes), Layout::compact(&self.panes));
             }
+        }
+    }
+
+    /// Writes the name and note of a run to the summary of its file.
+    fn describe_run(&mut self, id: u64) {
+        let Some(run) = self.shared.runs.get(id) else { return };
+        let summary = KeptRun::of(run);
+        if let Some(kept) = self.shared.history.iter_mut().find(|kept| run.is_in(&kept.path)) {
+            *kept = KeptRun { path: kept.path.clone(), bytes: kept.bytes, ..summary };
+            self.link.describe_kept(kept.clone());
         }
     }
 

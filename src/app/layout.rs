@@ -16,12 +16,15 @@ use crate::app::save;
 use crate::app::save::picture::Pictures;
 
 /// The key under which the layout is stored.
-pub const KEY: &str = "layout v1";
+pub const KEY: &str = "layout v2";
 
 /// The docked panes, by their keys.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Layout {
     tree: Tree<String>,
+    /// The key of the pane that takes the whole room for now.
+    #[serde(skip)]
+    maximized: Option<String>,
 }
 
 /// Keys of the panes whose home is one of some places.
@@ -46,28 +49,29 @@ fn line(tiles: &mut Tiles<String>, direction: LinearDir, children: &[(TileId, f3
 }
 
 impl Layout {
-    /// The default layout of a large window: three columns, and a row below them.
+    /// The default layout of a large window: the settings in a column of their own, the preview
+    /// above everything else. The shares keep the picture at least 420 points high in a window of
+    /// 1440 x 900, and leave 10 points for each of 20 blocks in the map.
     pub fn wide(panes: &Panes) -> Self {
         let mut tiles = Tiles::default();
         let mut at = |place: Place| tabs(&mut tiles, keys(panes, &[place]));
-        let [left, middle, below_middle] = [Place::Left, Place::Middle, Place::BelowMiddle].map(&mut at);
-        let [right, below_right, bottom] = [Place::Right, Place::BelowRight, Place::Bottom].map(&mut at);
-        let middle = line(&mut tiles, LinearDir::Vertical, &[(middle, 0.5), (below_middle, 0.5)]);
-        let right = line(&mut tiles, LinearDir::Vertical, &[(right, 0.58), (below_right, 0.42)]);
-        let columns = line(&mut tiles, LinearDir::Horizontal, &[(left, 0.22), (middle, 0.53), (right, 0.25)]);
-        let root = line(&mut tiles, LinearDir::Vertical, &[(columns, 0.83), (bottom, 0.17)]);
-        Self { tree: Tree::new(egui::Id::unique("panes"), root, tiles) }
+        let [left, middle, right] = [Place::Left, Place::Middle, Place::Right].map(&mut at);
+        let [below_middle, below_right] = [Place::BelowMiddle, Place::BelowRight].map(&mut at);
+        let above = line(&mut tiles, LinearDir::Horizontal, &[(middle, 0.7), (right, 0.3)]);
+        let below = line(&mut tiles, LinearDir::Horizontal, &[(below_middle, 0.52), (below_right, 0.48)]);
+        let work = line(&mut tiles, LinearDir::Vertical, &[(above, 0.57), (below, 0.43)]);
+        let root = line(&mut tiles, LinearDir::Horizontal, &[(left, 0.21), (work, 0.79)]);
+        Self { tree: Tree::new(egui::Id::unique("panes"), root, tiles), maximized: None }
     }
 
     /// The default layout of a small window: two groups of tabs beside each other, so that each
     /// pane has room.
     pub fn compact(panes: &Panes) -> Self {
         let mut tiles = Tiles::default();
-        let left = tabs(&mut tiles, keys(panes, &[Place::Middle, Place::Bottom]));
-        let right = [Place::BelowMiddle, Place::Left, Place::Right, Place::BelowRight];
-        let right = tabs(&mut tiles, keys(panes, &right));
+        let left = tabs(&mut tiles, keys(panes, &[Place::Middle, Place::BelowRight]));
+        let right = tabs(&mut tiles, keys(panes, &[Place::BelowMiddle, Place::Left, Place::Right]));
         let root = tiles.insert_container(Container::Linear(Linear::new(LinearDir::Horizontal, vec![left, right])));
-        Self { tree: Tree::new(egui::Id::unique("compact panes"), root, tiles) }
+        Self { tree: Tree::new(egui::Id::unique("compact panes"), root, tiles), maximized: None }
     }
 
     /// A layout as it was stored, with the panes that are new since. `None` if the text is damaged.
@@ -130,7 +134,7 @@ impl Layout {
         }
     }
 
-    /// Draws all panes.
+    /// Draws all panes, or the one that is maximized.
     pub fn ui(
         &mut self,
         ui: &mut Ui,
@@ -139,7 +143,14 @@ impl Layout {
         actions: &mut Actions,
         pictures: &mut Pictures,
     ) {
-        self.tree.ui(&mut Docking { panes, shared, actions, pictures }, ui);
+        let mut docking = Docking { panes, shared, actions, pictures, toggled: None };
+        match self.maximized.clone().filter(|key| docking.panes.by_key(key).is_some()) {
+            Some(key) => docking.alone(ui, &key),
+            None => self.tree.ui(&mut docking, ui),
+        }
+        if let Some(key) = docking.toggled {
+            self.maximized = if self.maximized.is_none() { Some(key) } else { None };
+        }
     }
 }
 
@@ -149,10 +160,16 @@ struct Docking<'a> {
     shared: &'a Shared,
     actions: &'a mut Actions,
     pictures: &'a mut Pictures,
+    /// The pane that the user maximized, or put back.
+    toggled: Option<String>,
 }
 
-impl Behavior<String> for Docking<'_> {
-    fn pane_ui(&mut self, ui: &mut Ui, _: TileId, key: &mut String) -> UiResponse {
+/// Text of the tip of a tab.
+const TAB_TIP: &str = "Double click: the pane fills the window, and comes back";
+
+impl Docking<'_> {
+    /// Draws a pane in the room that there is.
+    fn pane(&mut self, ui: &mut Ui, key: &str) {
         let fill = Palette::of(ui).pane;
         self.pictures.place(key, ui.max_rect());
         Frame::new().fill(fill).inner_margin(Margin::same(8)).show(ui, |ui| {
@@ -161,7 +178,50 @@ impl Behavior<String> for Docking<'_> {
                 ui.push_id(pane.title(), |ui| pane.ui(ui, self.shared, self.actions));
             }
         });
+    }
+
+    /// Draws a pane that has the whole room, below a bar with its name.
+    fn alone(&mut self, ui: &mut Ui, key: &str) {
+        let Some(pane) = self.panes.by_key(key) else { return };
+        let mut back = false;
+        ui.horizontal(|ui| {
+            let title = egui::Label::new(egui::RichText::new(pane.title()).strong()).sense(egui::Sense::click());
+            back |= ui.add(title).on_hover_text(TAB_TIP).double_clicked();
+            back |=
+                ui.button("Back to all panes").on_hover_text("Also Escape, or a double click on the name").clicked();
+            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                save::pane_menu(ui, pane, self.shared, self.actions);
+            });
+        });
+        // Escape first leaves a field or a menu.
+        let free = ui.memory(|memory| memory.focused().is_none()) && !egui::Popup::is_any_open(ui.ctx());
+        back |= free && ui.input(|input| input.key_pressed(egui::Key::Escape));
+        self.pane(ui, key);
+        if back {
+            self.toggled = Some(key.to_owned());
+        }
+    }
+}
+
+impl Behavior<String> for Docking<'_> {
+    fn pane_ui(&mut self, ui: &mut Ui, _: TileId, key: &mut String) -> UiResponse {
+        self.pane(ui, key);
         UiResponse::None
+    }
+
+    fn on_tab_button(&mut self, tiles: &mut Tiles<String>, tile: TileId, button: egui::Response) -> egui::Response {
+        let Some(key) = tiles.get_pane(&tile).cloned() else { return button };
+        let mut toggled = button.double_clicked();
+        button.context_menu(|ui| {
+            toggled |= ui.button("Fill the window").clicked();
+            if ui.button("Close").clicked() {
+                tiles.set_visible(tile, false);
+            }
+        });
+        if toggled {
+            self.toggled = Some(key);
+        }
+        button.on_hover_text(TAB_TIP)
     }
 
     fn tab_title_for_pane(&mut self, key: &String) -> WidgetText {
@@ -231,5 +291,8 @@ mod tests {
         assert!(!layout.is_open("numbers") && layout.is_valid(&panes));
         layout.set_open("numbers", true);
         assert!(layout.is_open("numbers"));
+        layout.maximized = Some("numbers".into());
+        let text = serde_json::to_string(&layout).unwrap();
+        assert_eq!(Layout::stored(&text, &panes).unwrap().maximized, None, "for now only");
     }
 }

@@ -52,6 +52,12 @@ impl App {
             }
             Message::Learnt => {}
             Message::ModelChosen(path) => self.use_model(path),
+            Message::History(history) => self.shared.history = history,
+            Message::Kept { run, kept } => {
+                self.shared.runs.describe(run, |run| run.kept = Some(kept.path.clone()));
+                self.shared.history.insert(0, *kept);
+            }
+            Message::AskPath(question) => self.path_question = Some(*question),
             Message::Strategy(strategy) => {
                 self.shared.form.use_strategy(strategy);
                 self.shared.form.mend();
@@ -101,8 +107,16 @@ impl App {
         for warning in capture.warnings.clone() {
             self.shared.log.add(Level::Warning, warning);
         }
-        self.shared.prefs.remember_capture(&path);
-        self.shared.runs.add(capture, false, Some(path));
+        let kept = self.shared.history.iter().find(|kept| kept.path == path).cloned();
+        if kept.is_none() {
+            self.shared.prefs.remember_capture(&path);
+        }
+        let id = self.shared.runs.add(capture, false, Some(path));
+        if let Some(kept) = kept {
+            self.shared
+                .runs
+                .describe(id, |run| (run.name, run.note, run.kept) = (kept.name, kept.note, Some(kept.path)));
+        }
         self.show_opened_run(false);
     }
 

@@ -29,7 +29,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use actions::{Action, Actions};
-use bars::{hints, status_bar, top_bar};
+use bars::{help, notices, status_bar, top_bar};
 use data::form::Form;
 use data::job::Wanted;
 use data::log::Level;
@@ -38,7 +38,8 @@ use data::selection::Selection;
 use data::shared::Shared;
 use dialogs::dropped;
 use dialogs::quit::Leaving;
-use draw::theme;
+use dialogs::typed_path::PathQuestion;
+use draw::{fonts, theme};
 use layout::Layout;
 use link::Link;
 use link::pace::Pace;
@@ -75,8 +76,16 @@ pub struct Options {
     pub learnt: Option<PathBuf>,
     /// A capture to show.
     pub capture: Option<PathBuf>,
+    /// The folder of runs that last from one session to the next: [`history_folder`]. `None` keeps
+    /// none.
+    pub history: Option<PathBuf>,
     /// A capture to show if `capture` is `None`, so that the window is alive before anything ran.
     pub demo_capture: Option<PathBuf>,
+}
+
+/// The folder in which the window keeps runs, in the user's data folder.
+pub fn history_folder() -> Option<PathBuf> {
+    eframe::storage_dir("ditscope").map(|folder| folder.join("runs"))
 }
 
 /// Opens the window and stays until it is closed.
@@ -104,11 +113,17 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         viewport,
         // Flat colours need no dithering. If the CPU draws, dithering costs a third of a frame.
         dithering: false,
+        // The window looks for the system's fonts itself, so that none is no end of the program.
+        system_font_fallback: false,
         wgpu_options: eframe::egui_wgpu::WgpuConfiguration { wgpu_setup: setup, ..Default::default() },
         event_loop_builder: on_x11(),
         ..Default::default()
     };
-    eframe::run_native("ditscope", native, Box::new(move |cc| Ok(Box::new(App::new(cc, options)))))
+    let open = move |cc: &eframe::CreationContext<'_>| -> Box<dyn eframe::App> {
+        fonts::install(&cc.egui_ctx);
+        Box::new(App::new(cc, options))
+    };
+    eframe::run_native("ditscope", native, Box::new(move |cc| Ok(open(cc))))
         .map_err(|error| anyhow::anyhow!("the window could not be opened: {error}"))
 }
 
@@ -146,6 +161,10 @@ pub struct App {
     link: Link,
     pictures: Pictures,
     leaving: Leaving,
+    /// The question for a path that the system has no dialog for.
+    path_question: Option<PathQuestion>,
+    /// Whether the window still has to be fitted to the screen: at its first start.
+    unfitted: bool,
     /// Whether facts about the model were asked for and have not come yet.
     facts_asked: bool,
     pace: Pace,
@@ -181,6 +200,7 @@ impl App {
             // twice.
             demo_model: options.demo_model.map(|path| std::fs::canonicalize(&path).unwrap_or(path)),
             learnt: options.learnt,
+            history_folder: options.history,
             ..Shared::default()
         };
         shared.form.mend();
@@ -198,11 +218,16 @@ impl App {
             link: Link::new(cc.egui_ctx.clone(), options.open_engine, options.list_gpus, options.choose),
             pictures: Pictures::default(),
             leaving: Leaving::No,
+            path_question: None,
+            unfitted: cc.storage.is_some() && read(layout::KEY).is_empty(),
             facts_asked: false,
             pace: Pace::from_environment(),
             predicted: None,
             applied: None,
         };
+        if let Some(folder) = app.shared.history_folder.clone() {
+            app.link.list_kept(folder);
+        }
         match options.model {
             Some(model) => app.use_model(model),
             None => app.choose_first_model(),
@@ -254,6 +279,21 @@ impl App {
         }
     }
 
+    /// Fits the window to the screen at its first start. Later starts have the size that the user
+    /// gave it.
+    fn fit_screen(&mut self, ctx: &egui::Context) {
+        let Some(screen) = ctx.input(|input| input.viewport().monitor_size).filter(|_| self.unfitted) else { return };
+        self.unfitted = false;
+        match first_size(screen) {
+            Some(size) => {
+                ctx.send_viewport_cmd(egui::ViewportCommand::InnerSize(size));
+                let corner = ((screen - size) / 2.0).to_pos2();
+                ctx.send_viewport_cmd(egui::ViewportCommand::OuterPosition(corner));
+            }
+            None => ctx.send_viewport_cmd(egui::ViewportCommand::Maximized(true)),
+        }
+    }
+
     /// Gives the context the theme and zoom of the preferences. The zoom keys change the
     /// preferences.
     fn apply_prefs(&mut self, ctx: &egui::Context) {
@@ -274,6 +314,12 @@ impl App {
             self.applied = Some(wanted);
         }
     }
+}
+
+/// The size of the window at its first start on a screen, in points; `None` to fill the screen.
+fn first_size(screen: egui::Vec2) -> Option<egui::Vec2> {
+    let large = screen.x >= 1600.0 && screen.y >= 1000.0;
+    large.then(|| (screen * 0.86).min(egui::vec2(1920.0, 1200.0)).round())
 }
 
 /// The least size of all panes together, in points. A smaller window shows them as tabs.
@@ -300,6 +346,7 @@ impl eframe::App for App {
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
         self.pace.frame(std::time::Instant::now(), self.shared.job.busy());
         self.apply_prefs(ui.ctx());
+        self.fit_screen(ui.ctx());
         let palette = theme::Palette::of(ui);
         let Self { shared, panes, actions, layout, compact, small, pictures, .. } = self;
         let bar = egui::Frame::new().fill(palette.pane).inner_margin(egui::Margin::symmetric(10, 7));
@@ -313,13 +360,15 @@ impl eframe::App for App {
         // pixel twice.
         let window = egui::Frame::new().inner_margin(4.0);
         egui::CentralPanel::default().frame(window).show(ui, |ui| {
-            hints::ui(ui, shared, actions);
             *small = ui.available_width() < LEAST.x || ui.available_height() < LEAST.y;
             let layout = if *small { compact } else { layout };
             layout.ui(ui, panes, shared, actions, pictures);
         });
+        help::page(ui.ctx(), &self.shared);
+        notices::ui(ui, &self.shared, &mut self.actions);
         dropped::drop_target(ui);
         self.quit(ui.ctx());
+        self.ask_path(ui.ctx());
         self.apply(ui.ctx());
         self.pictures.take(ui.ctx(), self.link.picture_saver());
         if self.pace.continuous {

@@ -41,6 +41,15 @@ impl App {
     pub(super) fn use_model(&mut self, folder: PathBuf) {
         match clip_settings_of(&folder) {
             Ok(defaults) => {
+                // A model that cannot run leaves the one in use in its place.
+                let in_use = self.shared.model.facts().is_some() && self.shared.form.model != folder;
+                let prompt = self.shared.form.prompt.as_str();
+                let found = GenerateRequest::of_model(&folder, prompt).map_err(|error| error.to_string());
+                let found = found.and_then(|request| RequestInfo::of(&request).map_err(|error| error.to_string()));
+                if let (true, Err(why)) = (in_use, found) {
+                    let text = format!("{} is not used: {why}. The model before stays.", folder.display());
+                    return self.shared.log.add(Level::Error, text);
+                }
                 if !self.shared.form.model.as_os_str().is_empty() {
                     let form = Box::new(self.shared.form.clone());
                     self.shared.undo = Some(Undo::Form { what: "use another model", form });

@@ -10,6 +10,7 @@ use crate::engine::capture::file;
 use crate::app::App;
 use crate::app::Options;
 use crate::app::data::selection::MapCell;
+use crate::app::draw::fonts;
 use crate::app::system_dialogs;
 
 /// A picture of the window to be drawn.
@@ -55,14 +56,14 @@ pub fn screenshot(wanted: &Screenshot) -> anyhow::Result<(Vec<u8>, u32, u32)> {
         learnt: None,
         capture: None,
         demo_capture: None,
+        history: None,
     };
     let mut harness = egui_kittest::Harness::builder()
         .with_size(egui::vec2(width as f32, height as f32) / wanted.scale)
         .with_pixels_per_point(wanted.scale)
         .wgpu()
         .build_eframe(|cc| App::new(cc, options));
-    // eframe does the same for a window.
-    harness.ctx.add_font_provider(Arc::new(egui_system_font_provider::SystemFontProvider::new()));
+    fonts::install(&harness.ctx);
     let app = harness.state_mut();
     app.shared.prefs.theme = if wanted.dark { egui::ThemePreference::Dark } else { egui::ThemePreference::Light };
     app.shared.prefs.hints_seen = true;

@@ -1,11 +1,13 @@
 //! `ditscope` without a command, which opens the window.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::{self, Options};
 use crate::engine::Engine;
+use crate::engine::capture::file::{CaptureError, read};
 use crate::gpu::{GpuError, adapter_for_window, list_adapters};
 use crate::study::data_folder;
 
@@ -13,6 +15,22 @@ use super::{GpuArgs, WrongUse, demo_model, shipped};
 
 /// Longest GPU time of one submit. The window draws 60 frames per second on the same GPU.
 const SUBMIT_BUDGET: Duration = Duration::from_millis(12);
+
+/// The first bytes of a capture: its mark and version.
+const HEAD: u64 = 12;
+
+/// Why a file cannot be shown, as far as its first bytes tell. A damaged capture can be shown in
+/// part.
+fn not_a_capture(path: &Path) -> Option<String> {
+    let file = std::fs::File::open(path).map_err(|source| CaptureError::Io { path: path.into(), source });
+    match file.and_then(|file| read(file.take(HEAD), path)) {
+        Err(error @ CaptureError::Foreign(_)) => {
+            Some(format!("{error}; `ditscope generate PROMPT --capture FILE` makes one"))
+        }
+        Err(error @ CaptureError::Io { .. }) => Some(error.to_string()),
+        Ok(_) | Err(_) => None,
+    }
+}
 
 /// Opens the window, with a recorded run or a model's folder if one is named.
 pub fn run(place: Option<PathBuf>, gpu: GpuArgs) -> anyhow::Result<()> {
@@ -28,6 +46,11 @@ pub fn run(place: Option<PathBuf>, gpu: GpuArgs) -> anyhow::Result<()> {
     };
     if let Some(model) = &model {
         crate::model::find(model)?;
+    }
+    if let Some(capture) = &capture
+        && let Some(why) = not_a_capture(capture)
+    {
+        return Err(WrongUse(why).into());
     }
     if app::display() == app::Display::None {
         let hint = match &capture {
@@ -59,6 +82,7 @@ pub fn run(place: Option<PathBuf>, gpu: GpuArgs) -> anyhow::Result<()> {
         model: model.map(|model| std::path::absolute(&model).unwrap_or(model)),
         learnt: data_folder(),
         capture,
+        history: app::history_folder(),
         demo_capture: shipped("assets/demo.capture", Path::is_file),
     });
     match closed {

@@ -5,13 +5,12 @@ use std::path::Path;
 use egui::accesskit::Role;
 use egui::{Button, KeyboardShortcut, RichText, Ui};
 
-use super::top_bar::{CANCEL, GENERATE, OPEN, PAUSE, SAVE};
+use super::top_bar::OPEN;
 use crate::app::actions::{Action, Actions};
 use crate::app::data::shared::Shared;
 use crate::app::draw::theme::{self, Palette};
 use crate::app::layout::Layout;
 use crate::app::panes::Panes;
-use crate::app::panes::preview::brush;
 use crate::app::save;
 
 /// The last part of a path, for a menu.
@@ -73,7 +72,16 @@ pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, 
         ui.separator();
         ui.label("Theme");
         let mut theme = shared.prefs.theme;
-        ui.horizontal(|ui| theme.buttons(ui));
+        // Words, because the symbols of egui's own buttons need an emoji font.
+        ui.horizontal(|ui| {
+            for (each, text) in [
+                (egui::ThemePreference::System, "System"),
+                (egui::ThemePreference::Dark, "Dark"),
+                (egui::ThemePreference::Light, "Light"),
+            ] {
+                ui.selectable_value(&mut theme, each, text);
+            }
+        });
         if theme != shared.prefs.theme {
             actions.prefs(move |prefs| prefs.theme = theme);
         }
@@ -91,8 +99,6 @@ pub fn view(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, 
         if ui.checkbox(&mut learning, "Learn from runs").on_hover_text(tip).changed() {
             actions.prefs(move |prefs| prefs.learning = learning);
         }
-        ui.separator();
-        keys_table(ui);
         ui.separator();
         if ui.button("Show the hints again").clicked() {
             actions.prefs(|prefs| prefs.hints_seen = false);
@@ -124,29 +130,6 @@ fn gpu(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
     if opened.response.clicked() || (opened.inner.is_some() && shared.gpus.is_none()) {
         actions.ask(Action::ListGpus);
     }
-}
-
-fn keys_table(ui: &mut Ui) {
-    ui.label(RichText::new("Keys").strong());
-    let weak = Palette::of(ui).weak;
-    egui::Grid::new("keys").num_columns(2).show(ui, |ui| {
-        let format = |keys: &KeyboardShortcut| ui.ctx().format_shortcut(keys);
-        for (keys, what) in [
-            (format(&GENERATE), "generate"),
-            (format(&PAUSE), "pause, resume"),
-            (format(&CANCEL), "cancel"),
-            (format(&OPEN), "open a capture"),
-            (format(&SAVE), "save the capture"),
-            ("K".into(), "play, stop"),
-            ("arrows".into(), "move in the map, or the brush"),
-            (format(&brush::UNDO), "take back the last stroke of the mask"),
-            ("space".into(), "switch reuse of the selection; paint the mask"),
-        ] {
-            ui.label(RichText::new(keys).monospace());
-            ui.label(RichText::new(what).color(weak));
-            ui.end_row();
-        }
-    });
 }
 
 /// The menu of models.

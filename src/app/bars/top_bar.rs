@@ -5,7 +5,7 @@ use std::time::Duration;
 use egui::accesskit::Role;
 use egui::{Button, DragValue, Key, KeyboardShortcut, Modifiers, RichText, Ui};
 
-use super::menus;
+use super::{help, menus};
 use crate::app::actions::{Action, Actions};
 use crate::app::data::job::{Job, Wanted};
 use crate::app::data::shared::Shared;
@@ -28,37 +28,68 @@ pub const CANCEL: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, K
 /// Least width, in points, of a bar in one row: below it the numbers have a row of their own.
 const ONE_ROW: f32 = 1050.0;
 
-/// Draws the bar.
+/// Draws the bar. Widgets are drawn from left to right, so that Tab goes the same way.
 pub fn ui(ui: &mut Ui, shared: &Shared, actions: &mut Actions, panes: &Panes, layout: &mut Layout) {
     let one_row = ui.available_width() >= ONE_ROW;
     ui.horizontal(|ui| {
         menus::file(ui, shared, actions);
         menus::view(ui, shared, actions, panes, layout);
+        help::menu(ui);
         menus::model(ui, shared, actions);
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            buttons(ui, shared, actions);
+        // The prompt takes the room that the controls right of it leave. Their width is that of the
+        // frame before.
+        let id = ui.scope_id().with(("width right of the prompt", shared.job.busy()));
+        let known = ui.data(|data| data.get_temp::<f32>(id));
+        let room = ui.available_width() - known.unwrap_or(540.0) - 2.0 * ui.spacing().item_spacing.x;
+        prompt(ui, shared, actions, room.max(60.0));
+        let right = ui.horizontal(|ui| {
+            examples(ui, shared, actions);
             if one_row {
-                // Right to left.
-                for number in [size, steps, seed] {
-                    number(ui, shared, actions);
-                }
+                numbers(ui, shared, actions);
             }
-            prompt(ui, shared, actions);
+            buttons(ui, shared, actions);
         });
+        let width = right.response.rect.width();
+        if known.is_none_or(|known| (known - width).abs() > 0.5) {
+            ui.data_mut(|data| data.insert_temp(id, width));
+            ui.ctx().request_repaint();
+        }
     });
     if !one_row {
-        ui.horizontal_wrapped(|ui| {
-            for number in [seed, steps, size] {
-                number(ui, shared, actions);
-            }
-        });
+        ui.horizontal_wrapped(|ui| numbers(ui, shared, actions));
     }
 }
 
-fn prompt(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
-    let width = ui.available_width();
+fn numbers(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    for number in [seed, steps, size] {
+        number(ui, shared, actions);
+    }
+}
+
+/// Prompts of the list that the demo model is tried on.
+const EXAMPLES: &str = include_str!("../../../assets/prompts/eval.txt");
+/// Number of prompts in the menu.
+const MOST_EXAMPLES: usize = 14;
+
+/// A menu of prompts that the demo model can follow.
+fn examples(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
+    if shared.demo_model.as_ref() != Some(&shared.form.model) {
+        return;
+    }
+    let menu = ui.menu_button("Examples", |ui| {
+        ui.label("The built-in model knows a few objects, backgrounds and motions.");
+        for line in EXAMPLES.lines().filter(|line| !line.trim().is_empty()).take(MOST_EXAMPLES) {
+            if ui.button(line).clicked() {
+                actions.form(move |form| form.prompt = line.into());
+            }
+        }
+    });
+    menu.response.on_hover_text("Prompts that the built-in model can follow");
+}
+
+fn prompt(ui: &mut Ui, shared: &Shared, actions: &mut Actions, width: f32) {
     let mut text = shared.form.prompt.clone();
-    let field = egui::TextEdit::singleline(&mut text).hint_text("What to show").desired_width(width - 12.0);
+    let field = egui::TextEdit::singleline(&mut text).hint_text("What to show").desired_width(width);
     let response = ui.add(field);
     response.widget_info(|| {
         let mut info = egui::WidgetInfo::labeled(Role::TextInput, true, "Prompt");
@@ -136,7 +167,7 @@ fn stage(job: &Job) -> String {
     }
 }
 
-/// The buttons that start and stop a job, right to left.
+/// The buttons that start and stop a job. Cancel stands at the right end, where Generate stood.
 fn buttons(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
     let palette = Palette::of(ui);
     if !shared.job.busy() {
@@ -149,18 +180,18 @@ fn buttons(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
         }
         return;
     }
+    ui.label(RichText::new(stage(&shared.job)).color(palette.weak));
     let wanted = shared.job.wanted();
-    let cancel = ui.add_enabled(wanted != Wanted::Cancel, Button::new("Cancel"));
-    // The button stands where Generate stood: a double click on Generate must not cancel.
-    if cancel.clicked() && !cancel.double_clicked() {
-        actions.ask(Action::Cancel);
-    }
     let (text, action) = if wanted == Wanted::Pause { ("Resume", Action::Resume) } else { ("Pause", Action::Pause) };
     let running = matches!(shared.job, Job::Running { .. }) && wanted != Wanted::Cancel;
     if ui.add_enabled(running, Button::new(text)).clicked() {
         actions.ask(action);
     }
-    ui.label(RichText::new(stage(&shared.job)).color(palette.weak));
+    let cancel = ui.add_enabled(wanted != Wanted::Cancel, Button::new("Cancel"));
+    // A double click on Generate must not cancel.
+    if cancel.clicked() && !cancel.double_clicked() {
+        actions.ask(Action::Cancel);
+    }
     if let Some(time) = shared.job.elapsed() {
         // The next repaint is due at the next full second: nothing else may happen for long.
         ui.ctx().request_repaint_after(Duration::from_secs(1) - Duration::from_nanos(time.subsec_nanos().into()));

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod form;
+pub mod history;
 pub mod job;
 pub mod likeness;
 pub mod log;
@@ -9,6 +10,7 @@ pub mod model;
 pub mod plan_edit;
 pub mod prediction;
 pub mod prefs;
+pub mod run_table;
 pub mod runs;
 pub mod selection;
 pub mod shared;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::app::data::change::{Change, Undo};
 use crate::app::data::form::{Form, Listed};
+use crate::app::data::history::KeptRun;
 use crate::app::data::job::{Adapter, Job};
 use crate::app::data::likeness::{ClipPair, Comparison, Likeness};
 use crate::app::data::log::Log;
@@ -48,6 +49,10 @@ pub struct Shared {
     pub undo: Option<Undo>,
     /// Number of files that are being written.
     pub saving: usize,
+    /// Runs that last from one session to the next, newest first.
+    pub history: Vec<KeptRun>,
+    /// The folder of their captures; `None` if nothing is kept.
+    pub history_folder: Option<PathBuf>,
     /// The model that ships with the program.
     pub demo_model: Option<PathBuf>,
     /// The folder for what runs tell of models. `None` learns nothing.

@@ -3,11 +3,14 @@
 
 pub mod dropped;
 pub mod quit;
+pub mod typed_path;
 
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use typed_path::PathQuestion;
 
 use crate::app::link::{Link, Message, Messenger, read_capture, read_mask, read_strategy};
 
@@ -88,7 +91,7 @@ impl Messenger {
     /// Shows a dialog, and calls `then` with the chosen path on a thread of its own.
     pub fn ask(&self, dialog: Dialog, then: impl FnOnce(&Self, PathBuf) + Send + 'static) {
         let writes = matches!(dialog.purpose, Purpose::Save(_));
-        let chosen = self.choose(dialog);
+        let chosen = self.choose(dialog.clone());
         self.spawn(move |messenger| {
             let asked = Instant::now();
             match pollster::block_on(chosen) {
@@ -97,11 +100,9 @@ impl Messenger {
                     then(messenger, path);
                 }
                 // Nobody dismisses a dialog that fast: there was none. The library does not report
-                // that.
+                // that. The window asks in its place.
                 None if cfg!(target_os = "linux") && asked.elapsed() < FASTEST_HAND => {
-                    let text = "No file dialog could be opened: install zenity, or xdg-desktop-portal with a backend. \
-                                Captures also open by drop and from the command line.";
-                    messenger.send(Message::Failed(text.into()));
+                    messenger.send(Message::AskPath(Box::new(PathQuestion::new(dialog, then))));
                 }
                 None => {}
             }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::app::App;
+use crate::app::data::history::KeptRun;
 use crate::app::data::job::{Adapter, Job, Wanted};
 use crate::app::data::log::Level;
 use crate::caching::RunMeasurement;
@@ -148,6 +149,9 @@ impl App {
         self.shared.job = Job::Idle;
         let Some(id) = run else { return };
         self.shared.runs.end(id);
+        if let (Some(folder), Some(run)) = (self.shared.history_folder.clone(), self.shared.runs.get(id)) {
+            self.link.keep(folder, id, KeptRun::of(run), run.capture.clone());
+        }
         let text = if self.shared.runs.promote(id) {
             "Done. This run is the baseline now: choose a strategy and generate again."
         } else {
@@ -163,7 +167,14 @@ impl App {
         }
         match error {
             EngineError::Cancelled => {
-                let text = if run.is_some() { "Cancelled. What was done until then is kept." } else { "Cancelled." };
+                // A run without a step shows nothing.
+                let empty = |id: &u64| self.shared.runs.get(*id).is_some_and(|run| run.capture.steps.is_empty());
+                if let Some(id) = run.filter(empty) {
+                    self.shared.runs.close(id);
+                }
+                let some = run.is_some_and(|id| self.shared.runs.get(id).is_some());
+                let text =
+                    if some { "Cancelled. What was done until then is in the list of runs." } else { "Cancelled." };
                 self.shared.log.add(Level::Note, text);
             }
             EngineError::Gpu(_) => {

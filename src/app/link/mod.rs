@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
+use crate::app::data::history::{self, KeptRun};
 use crate::app::data::likeness::{ClipPair, Likeness};
 use crate::app::data::model::{ModelAnswer, ModelEvidence, ModelQuery};
 use crate::app::data::strategy_file;
 use crate::app::data::study::StudyKind;
 use crate::app::dialogs::Choose;
+use crate::app::dialogs::typed_path::PathQuestion;
 use crate::app::save::Saved;
 use crate::caching::{RunMeasurement, StrategyConfig};
 use crate::engine::capture::file;
@@ -83,12 +85,23 @@ pub enum Message {
     ModelChosen(PathBuf),
     /// A strategy was read.
     Strategy(StrategyConfig),
+    /// The system shows no file dialog: the window asks for the path.
+    AskPath(Box<PathQuestion>),
     /// Something was saved.
     Saved {
         /// What was saved.
         what: Saved,
         /// Its file.
         path: PathBuf,
+    },
+    /// The runs that last from one session to the next.
+    History(Vec<KeptRun>),
+    /// A run was kept.
+    Kept {
+        /// The run.
+        run: u64,
+        /// Its summary, with its file.
+        kept: Box<KeptRun>,
     },
     /// Something did not work. The text is for the user.
     Failed(String),
@@ -318,6 +331,39 @@ impl Link {
         let alike = move || likeness(baseline.clip.as_ref()?, current.clip.as_ref()?);
         let compared = move |likeness| Message::Compared { pair, likeness };
         self.messenger.answer(move || compared(None), move || compared(alike()));
+    }
+
+    /// Lists the runs that last from one session to the next.
+    pub fn list_kept(&self, folder: PathBuf) {
+        self.messenger.spawn(move |messenger| {
+            messenger.send(Message::History(history::list(&folder)));
+        });
+    }
+
+    /// Keeps a run.
+    pub fn keep(&self, folder: PathBuf, run: u64, summary: KeptRun, capture: Arc<Capture>) {
+        self.messenger.spawn(move |messenger| {
+            let _writing = messenger.writing();
+            let kept = history::keep(&folder, &summary, &capture).map(|path| {
+                let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+                Message::Kept { run, kept: Box::new(KeptRun { path, bytes, ..summary }) }
+            });
+            messenger.send(kept.unwrap_or_else(Message::Failed));
+        });
+    }
+
+    /// Writes the summary of a kept run.
+    pub fn describe_kept(&self, kept: KeptRun) {
+        self.messenger.spawn(move |messenger| {
+            if let Err(error) = history::write_summary(&kept.path, &kept) {
+                messenger.send(Message::Failed(error));
+            }
+        });
+    }
+
+    /// Removes captures of kept runs.
+    pub fn remove_kept(&self, captures: Vec<PathBuf>) {
+        self.messenger.spawn(move |_| captures.iter().for_each(|capture| history::remove(capture)));
     }
 
     /// Reads a capture.

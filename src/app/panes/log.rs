@@ -22,7 +22,7 @@ impl Pane for LogPane {
     }
 
     fn place(&self) -> Place {
-        Place::Bottom
+        Place::BelowRight
     }
 
     /// Draws the messages, newest last.

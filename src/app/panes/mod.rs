@@ -26,10 +26,10 @@ pub fn catalogue() -> Panes {
         Box::<preview::PreviewPane>::default(),
         Box::<map::MapPane>::default(),
         Box::<numbers::NumbersPane>::default(),
+        Box::<runs::RunsPane>::default(),
         Box::<steps::StepsPane>::default(),
         Box::<profile::ProfilePane>::default(),
         Box::<comparison::ComparisonPane>::default(),
-        Box::<runs::RunsPane>::default(),
         Box::<log::LogPane>::default(),
     ])
 }
@@ -70,18 +70,16 @@ pub trait Pane: Any {
 /// A place in the default layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The left column.
+    /// The left column, of full height.
     Left,
-    /// The middle column, above.
+    /// Above, in the middle: the largest place.
     Middle,
-    /// The middle column, below.
+    /// Below it.
     BelowMiddle,
-    /// The right column, above.
+    /// Above, at the right.
     Right,
-    /// The right column, below.
+    /// Below, at the right.
     BelowRight,
-    /// The row below all columns.
-    Bottom,
 }
 
 /// An event that panes may react to.

@@ -113,6 +113,10 @@ fn progress(ui: &mut Ui, run: &Run, job: &Job) {
 
 fn savings(ui: &mut Ui, run: &Run, baseline: Option<&Run>) {
     section(ui, "TIME");
+    if baseline.is_some_and(|baseline| !run.times_like(baseline)) {
+        let text = "The baseline was timed in another session or on another GPU: its time is not compared.";
+        ui.label(RichText::new(text).color(Palette::of(ui).weak));
+    }
     if let Some(saving) = run.saving(baseline) {
         let (name, value) = if saving.seconds >= 0.0 { ("saved", saving.seconds) } else { ("lost", -saving.seconds) };
         row(ui, name, seconds(value));

@@ -90,11 +90,9 @@ fn number(value: f64, step_size: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
-    let steps = run.capture.run.steps().max(1) as f64;
+fn plot(name: &str, height: f32) -> Plot<'_> {
     Plot::new(name)
         .height(height)
-        .default_x_bounds(-0.6, steps - 0.4)
         .include_y(0.0)
         .link_axis(Id::unique("steps"), [true, false])
         .allow_scroll(false)
@@ -116,6 +114,11 @@ fn plot<'a>(name: &'a str, run: &Run, height: f32) -> Plot<'a> {
             }
             HoverPosition::Elsewhere { .. } => None,
         })
+}
+
+/// Shows all steps of a run, also if the run before had fewer.
+fn show_all(plot: &mut egui_plot::PlotUi<'_>, steps: usize) {
+    plot.set_plot_bounds_x(-0.6..=steps.max(1) as f64 - 0.4);
 }
 
 /// The accessible name of a plot, with the value of the step on show.
@@ -142,7 +145,8 @@ fn change_plot(ui: &mut Ui, run: &Run, baseline: Option<&Run>, shown: Option<usi
         steps.map(|(_, step)| [step.step as f64, 0.0]).collect()
     };
     let steps = run.capture.run.steps();
-    let shown_plot = plot("change of predictions", run, height).show_axes([false, true]).show(ui, |plot| {
+    let shown_plot = plot("change of predictions", height).show_axes([false, true]).show(ui, |plot| {
+        show_all(plot, steps);
         if let Some(step) = shown {
             plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
         }
@@ -177,11 +181,12 @@ fn time_plot(ui: &mut Ui, run: &Run, shown: Option<usize>, height: f32) -> Optio
     };
     let bars = run.capture.steps.iter().enumerate().map(bar).collect();
     let steps = run.capture.run.steps();
-    let shown_plot = plot("time of steps", run, height)
+    let shown_plot = plot("time of steps", height)
         .x_axis_formatter(|mark, _| {
             if mark.value.fract() == 0.0 && mark.value >= 0.0 { format!("{:.0}", mark.value) } else { String::new() }
         })
         .show(ui, |plot| {
+            show_all(plot, steps);
             if let Some(step) = shown {
                 plot.vline(VLine::new("step on show", step as f64).color(palette.line).allow_hover(false));
             }

@@ -11,6 +11,7 @@ use egui::{KeyboardShortcut, Ui};
 
 use crate::app::actions::{Action, Actions};
 use crate::app::bars::top_bar;
+use crate::app::data::run_table;
 use crate::app::data::runs::Run;
 use crate::app::data::shared::Shared;
 use crate::app::data::strategy_file;
@@ -130,6 +131,16 @@ pub static CAPTURE: Saveable = Saveable {
         let write = Box::new(move |path: &Path| file::save(path, &capture).map_err(|error| error.to_string()));
         Ok(Content { name: None, write, saved })
     },
+};
+
+/// The table of the runs.
+pub static RUNS: Saveable = Saveable {
+    label: "Save table of runs (CSV)...",
+    title: "Save the table of runs",
+    name: "runs.csv",
+    kinds: &[("CSV table", &["csv"])],
+    available: |shared| shared.runs.len() > 0 || !shared.history.is_empty(),
+    make: |source| Ok(Content::text(run_table::csv(&run_table::rows(source.shared)))),
 };
 
 /// The clip of the run on show, with its settings inside.

@@ -63,7 +63,8 @@ fn a_job_is_cancelled_while_the_gpu_opens_and_started_again() {
     let (mut harness, answer, opened) = with_slow_gpu();
     let click = |harness: &mut Harness<'_, App>, name: &str| {
         harness.get_by_label(name).click();
-        harness.run_steps(2);
+        // The buttons find their place within two frames.
+        harness.run_steps(4);
     };
     click(&mut harness, "Generate");
     assert!(matches!(harness.state().shared.job, Job::Opening));

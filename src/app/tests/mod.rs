@@ -5,7 +5,9 @@
 //! again.
 
 mod folders;
+mod history;
 mod jobs;
+mod layout;
 mod panes;
 mod pictures;
 pub mod sample;
@@ -57,6 +59,7 @@ pub fn options() -> Options {
         learnt: None,
         capture: None,
         demo_capture: None,
+        history: None,
     }
 }
 

@@ -92,8 +92,6 @@ fn a_pane_needs_no_more_than_its_line_in_the_catalogue() {
         .with_size(vec2(1360.0, 860.0))
         .wgpu_setup(WgpuSetup::Existing(SETUP.clone()))
         .build_eframe(|cc| App::new(cc, options));
-    // The View menu has symbols that the test's fonts lack.
-    harness.ctx.set_missing_glyph_policy(egui::MissingGlyphPolicy::Tofu);
     let app = harness.state_mut();
     fill(app, true);
     // What the line in the catalogue does.

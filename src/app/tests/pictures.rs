@@ -117,7 +117,7 @@ fn pictures_of_panes() {
     pane("pane-numbers", "numbers", [300.0, 560.0], |_| {});
     pane("pane-steps", "steps", [360.0, 280.0], |_| {});
     pane("pane-log", "log", [500.0, 90.0], |_| {});
-    pane("pane-runs", "runs", [620.0, 110.0], |_| {});
+    pane("pane-runs", "runs", [760.0, 150.0], |_| {});
     pane("pane-preview", "preview", [460.0, 420.0], |_| {});
     pane("pane-preview-two-cells", "preview", [560.0, 380.0], |alone| {
         alone.shared.selection.pinned = Some(MapCell { step: 3, block: 7 });

@@ -445,7 +445,12 @@ fn an_idle_window_draws_nothing() {
 #[test]
 fn every_pane_has_a_menu_of_pictures() {
     let mut harness = filled([1360.0, 860.0], 1.0, true);
-    for title in ["Strategy", "Preview", "Blocks x steps", "Numbers", "Steps", "Runs"] {
+    for title in ["Strategy", "Preview", "Blocks x steps", "Numbers", "Runs", "Steps"] {
+        if title == "Steps" {
+            // Behind another tab.
+            harness.get_by_label(title).click();
+            harness.run_steps(2);
+        }
         harness.get_by_label(&format!("Menu of the pane {title}")).click();
         harness.run_steps(2);
         assert!(harness.query_by_label("Save picture of the pane (PNG)...").is_some(), "{title}");
@@ -473,4 +478,35 @@ fn a_pane_becomes_a_picture() {
     assert_eq!((clip.width(), clip.height()), (50, 30));
     assert!(clip.frames()[0].chunks_exact(3).all(|pixel| pixel[0] > 200 && pixel[1] < 60));
     assert!(pictures.try_recv().is_err(), "one picture only");
+}
+
+/// The planner is the first choice, with a profile of the model and without.
+#[test]
+fn the_planner_is_chosen_at_first() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    harness.run_steps(2);
+    let chosen = |state: &Shared| (state.form.strategy().key(), state.ready());
+    assert_eq!(chosen(&harness.state().shared), ("planner", Ok(())));
+    let bare = tempfile::tempdir().unwrap();
+    other_model(bare.path(), |_| None);
+    harness.state_mut().actions.ask(Action::UseModel(bare.path().into()));
+    harness.run_steps(1);
+    wait(&mut harness, |state| !state.reading());
+    assert_eq!(chosen(&harness.state().shared), ("planner", Ok(())));
+}
+
+/// A model that cannot run takes nothing away.
+#[test]
+fn an_incomplete_model_leaves_the_one_in_use() {
+    let mut harness = with_demo_model([1360.0, 860.0]);
+    let before = harness.state().shared.form.clone();
+    let folder = tempfile::tempdir().unwrap();
+    other_model(folder.path(), Some);
+    std::fs::remove_dir_all(folder.path().join("vae")).unwrap();
+    harness.state_mut().actions.ask(Action::UseModel(folder.path().into()));
+    harness.run_steps(2);
+    let state = &harness.state().shared;
+    assert!(state.form == before && state.undo.is_none() && state.ready().is_ok());
+    assert!(state.log.unread().iter().any(|text| text.contains("is not used")), "{:?}", state.log.unread());
+    assert!(!state.prefs.models.iter().any(|model| model.starts_with(folder.path())));
 }

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::caching::{Calibration, Evidence, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig, Value};
+use crate::caching::{
+    Calibration, Evidence, Group, Needs, Origin, Plan, SettingInfo, Shape, StepPlan, StrategyConfig, Value,
+};
 use crate::engine::{ClipSettings, GenerateRequest, NamedFiles, Observe, Received, clip_settings_of, limits};
 
 /// A strategy in the form's list.
@@ -26,6 +28,12 @@ impl Listed {
     /// All rules with good settings for a number of steps.
     fn defaults(steps: usize) -> Vec<Self> {
         StrategyConfig::defaults(steps).into_iter().map(Self::new).collect()
+    }
+
+    /// The id of the strategy that is chosen at first: the planner.
+    fn first_choice(steps: usize) -> String {
+        let planner = StrategyConfig::defaults(steps).into_iter().find(|each| each.about().group == Group::Target);
+        planner.unwrap_or_else(StrategyConfig::off).id()
     }
 
     fn is_plan(&self) -> bool {
@@ -73,8 +81,8 @@ impl Default for Form {
             prompt: "a cat walking on grass".into(),
             negative_prompt: String::new(),
             clip,
+            chosen: Listed::first_choice(clip.num_inference_steps),
             strategies: Listed::defaults(clip.num_inference_steps),
-            chosen: StrategyConfig::off().id(),
             changes: true,
             attention: true,
             times: false,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::caching::StepPlan;
-use crate::engine::{BlockRecord, Capture, Record, StepRecord};
+use crate::engine::{BlockRecord, Capture, Record, RequestInfo, StepRecord};
 
 /// The most runs side by side: a baseline and three others.
 pub const MOST_SHOWN: usize = 4;
@@ -20,8 +20,16 @@ pub struct Run {
     pub version: u64,
     /// Whether it is still going on.
     pub live: bool,
+    /// Whether it was made in this session, on this machine.
+    pub made_here: bool,
     /// The file that it was opened from or saved to.
     pub path: Option<PathBuf>,
+    /// Its file among the runs that last from one session to the next.
+    pub kept: Option<PathBuf>,
+    /// The user's name for it; empty for none.
+    pub name: String,
+    /// The user's note.
+    pub note: String,
     /// Whether its clip is in a file.
     pub clip_saved: bool,
     /// Whether it is shown beside the current run.
@@ -44,9 +52,15 @@ pub struct Saving {
 }
 
 impl Run {
-    /// A short name: number and strategy.
+    /// A short name: number, and the user's name for it or the strategy.
     pub fn title(&self) -> String {
-        format!("#{} {}", self.id, self.capture.run.strategy.name())
+        let name = if self.name.is_empty() { self.capture.run.strategy.name() } else { &self.name };
+        format!("#{} {name}", self.id)
+    }
+
+    /// Whether a file holds its capture.
+    pub fn is_in(&self, file: &std::path::Path) -> bool {
+        [&self.path, &self.kept].into_iter().any(|path| path.as_deref() == Some(file))
     }
 
     /// Prompt, seed, steps and strategy in a line.
@@ -80,7 +94,7 @@ impl Run {
 
     /// Whether it is done, and neither its capture nor its clip is in a file.
     pub fn unsaved(&self) -> bool {
-        !self.live && self.path.is_none() && !self.clip_saved
+        !self.live && self.path.is_none() && self.kept.is_none() && !self.clip_saved
     }
 
     /// A block's record in one branch of one step.
@@ -120,7 +134,8 @@ impl Run {
     /// if there is no such run.
     pub fn saving(&self, baseline: Option<&Run>) -> Option<Saving> {
         let (steps, all) = (self.capture.steps.len(), self.capture.run.steps());
-        let theirs = match baseline.filter(|other| other.id != self.id) {
+        let comparable = |other: &&Run| other.id != self.id && self.times_like(other);
+        let theirs = match baseline.filter(comparable) {
             Some(other) => {
                 let complete = other.capture.steps.len() == other.capture.run.steps();
                 complete.then(|| other.steady_seconds() * steps as f64 / all.max(1) as f64)?
@@ -131,6 +146,23 @@ impl Run {
         };
         let mine = self.steady_seconds();
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
+    }
+
+    /// Whether the seconds of both runs can be compared: both were measured in this session, or both
+    /// come from files of the same adapter.
+    pub fn times_like(&self, other: &Run) -> bool {
+        let adapter = |run: &Run| run.capture.run.adapter.clone();
+        self.made_here == other.made_here && (self.made_here || adapter(self) == adapter(other))
+    }
+
+    /// The seconds that a unit of work takes in this session, and the seconds of text and decoding.
+    fn pace(&self) -> Option<(f64, f64)> {
+        let run = &self.capture.run;
+        let outcome = self.capture.outcome.as_ref().filter(|_| self.made_here && self.capture.steps.len() > 2)?;
+        let cost = run.cost.as_ref()?;
+        let plans = self.capture.steps.iter().filter_map(|step| step.plan.as_ref());
+        let work: f64 = plans.flat_map(|plan| plan.branches(run.guided())).map(|branch| cost.of(branch)).sum();
+        (work > 0.0).then(|| (self.steady_seconds() / work, outcome.seconds.text + outcome.seconds.decode))
     }
 
     /// An estimate of the remaining seconds, from the remaining work and the time of the work so
@@ -180,7 +212,9 @@ impl Runs {
 
     /// Adds a run that begins.
     pub fn start(&mut self) -> u64 {
-        self.add(Capture::default(), true, None)
+        let id = self.add(Capture::default(), true, None);
+        self.describe(id, |run| run.made_here = true);
+        id
     }
 
     /// Adds records to a run.
@@ -208,6 +242,18 @@ impl Runs {
         if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
             run.path = Some(path);
         }
+    }
+
+    /// Changes name, note or file of a run. Its version stays, because its capture does.
+    pub fn describe(&mut self, id: u64, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.list.iter_mut().find(|run| run.id == id) {
+            change(run);
+        }
+    }
+
+    /// Takes note that no run lasts any more.
+    pub fn forget_kept(&mut self) {
+        self.list.iter_mut().for_each(|run| run.kept = None);
     }
 
     /// Takes note that a run's clip is in a file.
@@ -287,6 +333,16 @@ impl Runs {
     /// Shows a run.
     pub fn show(&mut self, id: u64) {
         self.current = Some(id);
+    }
+
+    /// An estimate of the seconds of a job, from the newest run of this session with the same model:
+    /// its plans with the cost of a step, and whether it has guidance. Text and decoding are those
+    /// of that run.
+    pub fn seconds_of(&self, facts: &RequestInfo, plans: &[StepPlan], guided: bool) -> Option<f64> {
+        let same = |run: &&Run| run.capture.run.model_id == facts.model_id;
+        let (pace, rest) = self.list.iter().rev().filter(same).find_map(Run::pace)?;
+        let work: f64 = plans.iter().flat_map(|plan| plan.branches(guided)).map(|branch| facts.cost.of(branch)).sum();
+        (work > 0.0).then(|| work * pace + rest)
     }
 
     /// The run that others are measured against.

@@ -89,3 +89,20 @@ fn a_closed_run_comes_back_with_its_roles() {
     assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [off, uniform]);
     assert_eq!((runs.baseline().map(|run| run.id), runs.current().map(|run| run.id)), (Some(off), Some(off)));
 }
+
+/// Seconds of another session or machine say nothing about reuse.
+#[test]
+fn only_times_of_one_session_are_compared() {
+    let mut runs = Runs::default();
+    let off = runs.add(sample::capture(sample::Kind::Off), false, None);
+    let uniform = runs.add(sample::capture(sample::Kind::Uniform), false, None);
+    let speedup = |runs: &Runs, baseline: Option<u64>| {
+        runs.get(uniform).unwrap().saving(baseline.and_then(|id| runs.get(id))).map(|saving| saving.speedup)
+    };
+    let alone = speedup(&runs, None);
+    assert_ne!(speedup(&runs, Some(off)), alone);
+    runs.describe(off, |run| run.made_here = true);
+    assert_eq!(speedup(&runs, Some(off)), alone, "the run's own full steps count");
+    runs.describe(uniform, |run| run.made_here = true);
+    assert_ne!(speedup(&runs, Some(off)), alone);
+}

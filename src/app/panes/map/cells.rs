@@ -187,6 +187,17 @@ impl Cells {
         (self.map, place)
     }
 
+    /// The mean of a block's values.
+    pub fn mean(&self, block: usize) -> Option<f32> {
+        let values: Vec<f32> = (0..self.steps).filter_map(|step| self.get(step, block)?.value).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f32>() / values.len() as f32)
+    }
+
+    /// The step on which a reused cell's block ran last.
+    pub fn source(&self, step: usize, block: usize) -> Option<usize> {
+        (0..step).rev().find(|earlier| self.get(*earlier, block).is_some_and(|value| value.cell != Cell::Reused))
+    }
+
     /// The share of a block's known executions that are avoided.
     pub fn hit_rate(&self, block: usize) -> f64 {
         let known: Vec<Cell> = (0..self.steps).filter_map(|step| Some(self.get(step, block)?.cell)).collect();
@@ -198,7 +209,7 @@ impl Cells {
 fn word(cell: Cell) -> &'static str {
     match cell {
         Cell::Computed => "computed",
-        Cell::Stored => "computed, delta stored",
+        Cell::Stored => "computed, and its result kept for later steps",
         Cell::Reused => "reused",
     }
 }
@@ -206,8 +217,11 @@ fn word(cell: Cell) -> &'static str {
 /// What is known about a cell, one line a fact.
 pub fn details(map: &MapPane, shared: &Shared, cells: &Cells, step: usize, block: usize) -> Vec<String> {
     let Some(value) = cells.get(step, block) else { return vec!["not known yet".into()] };
-    let mut lines =
-        vec![if value.planned { format!("planned: {}", word(value.cell)) } else { word(value.cell).into() }];
+    let what = match cells.source(step, block).filter(|_| value.cell == Cell::Reused) {
+        Some(source) => format!("reused from step {source}"),
+        None => word(value.cell).into(),
+    };
+    let mut lines = vec![if value.planned { format!("planned: {what}") } else { what }];
     if map.shows_plan(shared) {
         return lines;
     }

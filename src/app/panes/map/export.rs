@@ -109,7 +109,7 @@ fn wide(text: &str, size: usize) -> usize {
 }
 
 const KINDS: [(Cell, &str); 3] =
-    [(Cell::Computed, "computed"), (Cell::Stored, "computed, delta stored"), (Cell::Reused, "reused")];
+    [(Cell::Computed, "computed"), (Cell::Stored, "computed and kept"), (Cell::Reused, "reused")];
 
 /// The figure of what each block did, with the colours and marks of the window.
 fn reuse(cells: &Cells, labels: &Labels) -> String {
@@ -240,7 +240,7 @@ mod tests {
             figure.split("width=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).unwrap();
         let prompt = shared.runs.current().unwrap().capture.run.prompt.chars().count();
         assert!(width > LEFT + prompt * SMALL / 2, "{width}");
-        assert!(figure.contains("What each block did") && figure.contains("delta stored"));
+        assert!(figure.contains("What each block did") && figure.contains("computed and kept"));
         (map.settings.colouring, map.settings.subtract) = (Colouring::Time, true);
         shared.selection.uncond = true;
         let (figure, table) = exported(&map, &shared);

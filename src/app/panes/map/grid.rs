@@ -73,9 +73,13 @@ impl Grid<'_> {
             }
             let label = Rect::from_min_size(pos2(self.area.left(), top), vec2(LEFT, row));
             block_label(ui, self.shared, actions, block, label);
-            let rate = format!("{:.0} %", cells.hit_rate(block) * 100.0);
+            let whole = match cells.colouring {
+                Colouring::Reuse => format!("{:.0} %", cells.hit_rate(block) * 100.0),
+                colouring => cells.mean(block).map_or_else(String::new, |mean| colouring.format(mean)),
+            };
             let at = pos2(self.area.right() - 4.0, top + row / 2.0);
-            ui.painter().text(at, Align2::RIGHT_CENTER, rate, FontId::proportional(11.5), palette.weak);
+            let font = FontId::proportional(row.clamp(9.0, 11.5));
+            ui.painter().text(at, Align2::RIGHT_CENTER, whole, font, palette.weak);
         }
         painter.add(mesh);
         self.marks(&painter, &palette, place);
@@ -178,6 +182,8 @@ impl Grid<'_> {
         let Some(at) = response.hover_pos() else { return };
         let MapCell { step, block } = place.cell(at, self.cells);
         response.on_hover_ui_at_pointer(|ui| {
+            // A tip keeps the width that it had over another cell: lines must not wrap at that.
+            ui.style_mut().wrap_mode = Some(egui::TextWrapMode::Extend);
             ui.label(egui::RichText::new(format!("block {block}, step {step}")).strong());
             for line in cells::details(self.map, self.shared, self.cells, step, block) {
                 ui.label(line);
@@ -231,12 +237,19 @@ fn block_label(ui: &mut Ui, shared: &Shared, actions: &mut Actions, block: usize
     let selected = shared.selection.block == Some(block);
     let color = if selected { palette.accent } else { palette.text };
     let at = pos2(rect.left() + 2.0, rect.center().y);
-    ui.painter().text(at, Align2::LEFT_CENTER, format!("b{block}"), FontId::monospace(12.0), color);
+    ui.painter().text(
+        at,
+        Align2::LEFT_CENTER,
+        format!("b{block}"),
+        FontId::monospace(rect.height().clamp(9.0, 12.0)),
+        color,
+    );
     let class = Class::of(shared, block);
     let cached = class == Class::Background;
+    let gap = if rect.height() < 16.0 { 0.5 } else { 1.5 };
     let place =
-        Rect::from_min_max(pos2(rect.right() - 32.0, rect.top() + 1.5), pos2(rect.right() - 7.0, rect.bottom() - 1.5));
-    let text = egui::RichText::new(class.letter()).size(11.5);
+        Rect::from_min_max(pos2(rect.right() - 32.0, rect.top() + gap), pos2(rect.right() - 7.0, rect.bottom() - gap));
+    let text = egui::RichText::new(class.letter()).size((rect.height() - 1.0).clamp(8.0, 11.5));
     let mut small = ui.new_child(egui::UiBuilder::new().max_rect(place));
     small.spacing_mut().button_padding = vec2(0.0, 0.0);
     small.spacing_mut().interact_size.y = 0.0;

@@ -14,7 +14,7 @@ use egui::{Align2, FontId, Rect, Sense, Ui, pos2, vec2};
 use crate::app::actions::{Action, Actions};
 use crate::app::data::shared::Shared;
 use crate::app::draw::cell::{cell_color, cell_mark};
-use crate::app::draw::legend;
+use crate::app::draw::legend::{self, Legend};
 use crate::app::draw::theme::{self, Palette};
 use crate::app::panes::{News, Pane, Place};
 use crate::app::save::{self, Saveable};
@@ -102,11 +102,15 @@ impl Pane for MapPane {
 
 /// Points for a block's name and its F/B button.
 const LEFT: f32 = 66.0;
-/// Points for a block's hit rate.
+/// Points for a block's hit rate, or the mean of its values.
 const RIGHT: f32 = 46.0;
-const AXIS: f32 = 18.0;
-const LEGEND: f32 = 38.0;
-const LOWEST_ROW: f32 = 18.0;
+/// Height of the axis of steps.
+const AXIS: f32 = 16.0;
+/// Height of the legend.
+const LEGEND: f32 = legend::LINE;
+/// Least height of a row. If the rows do not fit even so, they scroll.
+const LOWEST_ROW: f32 = 10.0;
+/// Greatest height of a row.
 const HIGHEST_ROW: f32 = 34.0;
 
 /// The part of an area in which the columns of the map lie.
@@ -180,9 +184,11 @@ impl MapPane {
     }
 
     fn cells_ui(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, cells: &Cells) {
+        ui.spacing_mut().item_spacing.y = 2.0;
         let space = ui.available_size();
-        let row = ((space.y - AXIS - LEGEND - 6.0) / cells.blocks as f32).clamp(LOWEST_ROW, HIGHEST_ROW);
-        let height = (row * cells.blocks as f32).min(space.y - AXIS - LEGEND - 6.0).max(LOWEST_ROW);
+        let room = space.y - AXIS - LEGEND - 2.0 * ui.spacing().item_spacing.y;
+        let row = (room / cells.blocks as f32).clamp(LOWEST_ROW, HIGHEST_ROW);
+        let height = (row * cells.blocks as f32).min(room).max(LOWEST_ROW);
         let scroll = egui::ScrollArea::vertical().id_salt("map rows").max_height(height).auto_shrink([false, true]);
         scroll.show_viewport(ui, |ui, viewport| {
             let size = vec2(ui.available_width(), row * cells.blocks as f32);
@@ -191,25 +197,25 @@ impl MapPane {
         });
         let (axis_rect, _) = ui.allocate_exact_size(vec2(space.x, AXIS), Sense::hover());
         axis(ui, cells, columns(axis_rect));
-        let (legend_rect, _) = ui.allocate_exact_size(vec2(space.x, LEGEND - 4.0), Sense::hover());
+        let (legend_rect, _) = ui.allocate_exact_size(vec2(space.x, LEGEND), Sense::hover());
         self.legend(ui, cells, legend_rect);
     }
 
     fn legend(&self, ui: &mut Ui, cells: &Cells, area: Rect) {
         let palette = Palette::of(ui);
         if cells.colouring != Colouring::Reuse {
-            let text = if cells.subtracted {
-                format!("{}, minus the baseline's", cells.colouring.meaning())
-            } else {
-                cells.colouring.meaning().into()
+            let text = match (cells.subtracted, cells.colouring.meaning()) {
+                (true, meaning) => format!("{meaning}, minus the baseline's"),
+                (false, meaning) => meaning.into(),
             };
-            legend::bar(ui, area, cells.map, &text, cells.range, &|value| cells.colouring.format(value));
-            return;
+            let format = |value: f32| cells.colouring.format(value);
+            let (map, range, middle) = (cells.map, cells.range, cells.neutral());
+            return Legend { map, text, range, middle, format: Box::new(format) }.line(ui, area);
         }
         let mut ui =
             ui.new_child(egui::UiBuilder::new().max_rect(area).layout(egui::Layout::left_to_right(egui::Align::Min)));
         for (cell, text) in
-            [(Cell::Computed, "computed"), (Cell::Stored, "computed, delta stored"), (Cell::Reused, "reused")]
+            [(Cell::Computed, "computed"), (Cell::Stored, "computed and kept"), (Cell::Reused, "reused")]
         {
             legend::swatch(&mut ui, cell_color(&palette, cell), text, |mesh, rect| {
                 cell_mark(mesh, &palette, rect, cell);
@@ -218,6 +224,8 @@ impl MapPane {
         if cells.planned && !self.settings.plan {
             ui.label(egui::RichText::new("(faint: planned)").size(11.5).color(palette.weak));
         }
+        let classes = "F, B: foreground, background by ProfilingDiT";
+        ui.add(egui::Label::new(egui::RichText::new(classes).size(11.5).color(palette.weak)).truncate());
     }
 }
 
@@ -237,11 +245,12 @@ fn axis(ui: &Ui, cells: &Cells, area: Rect) {
     let every =
         [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].into_iter().find(|n| *n as f32 * width >= 26.0).unwrap_or(2000);
     for step in (0..cells.steps).step_by(every) {
-        let at = pos2(area.left() + (step as f32 + 0.5) * width, area.top() + 3.0);
+        let at = pos2(area.left() + (step as f32 + 0.5) * width, area.top() + 2.0);
         ui.painter().text(at, Align2::CENTER_TOP, step.to_string(), FontId::proportional(11.0), palette.weak);
     }
-    let left = pos2(area.left() - 8.0, area.top() + 3.0);
+    let left = pos2(area.left() - 8.0, area.top() + 2.0);
     ui.painter().text(left, Align2::RIGHT_TOP, "step", FontId::proportional(11.0), palette.weak);
-    let right = pos2(area.right() + RIGHT - 4.0, area.top() + 3.0);
-    ui.painter().text(right, Align2::RIGHT_TOP, "hit rate", FontId::proportional(11.0), palette.weak);
+    let right = pos2(area.right() + RIGHT - 4.0, area.top() + 2.0);
+    let what = if cells.colouring == Colouring::Reuse { "hit rate" } else { "mean" };
+    ui.painter().text(right, Align2::RIGHT_TOP, what, FontId::proportional(11.0), palette.weak);
 }

@@ -1,14 +1,14 @@
 //! Attention maps over the frame: of the selected cell, of a pinned one beside it, or of their
 //! difference.
 
-use egui::{Color32, ColorImage, Painter, Rect, Response, TextureOptions, Ui, vec2};
+use egui::{Color32, ColorImage, Painter, Rect, Response, TextureOptions, vec2};
 
 use super::brush::Token;
 use super::picture::{Shows, Slot, Textures};
 use super::view::{Look, View};
 use crate::app::data::runs::Run;
 use crate::app::data::selection::MapCell;
-use crate::app::draw::legend;
+use crate::app::draw::legend::Legend;
 use crate::app::draw::textures::UV;
 use crate::engine::StepRecord;
 use crate::media::Colormap;
@@ -170,7 +170,7 @@ pub fn draw(painter: &Painter, textures: &mut Textures, at: At, run: &Run, look:
             let [r, g, b] = map.colors.color(t);
             // The frame stays visible where little is received, or where nothing differs.
             let strong = if map.colors == Colormap::Diverging { (2.0 * t - 1.0).abs() } else { t };
-            let alpha = (0.25 + 0.75 * strong.clamp(0.0, 1.0)) * opacity;
+            let alpha = (0.4 + 0.6 * strong.clamp(0.0, 1.0)) * opacity;
             Color32::from_rgba_unmultiplied(r, g, b, (alpha * 255.0) as u8)
         };
         ColorImage::new([width, height], values.iter().map(pixel).collect())
@@ -188,16 +188,68 @@ pub fn draw(painter: &Painter, textures: &mut Textures, at: At, run: &Run, look:
     };
     let id = textures.get(painter.ctx(), Slot::Attention(index), shows, TextureOptions::NEAREST, make);
     painter.image(id, rect, UV, Color32::WHITE);
+    let cell = vec2(rect.width() / width.max(1) as f32, rect.height() / height.max(1) as f32);
+    let corner = |row: usize, column: usize| rect.min + vec2(column as f32 * cell.x, row as f32 * cell.y);
+    if cell.min_elem() >= LEAST_NUMBER {
+        for (index, value) in values.iter().enumerate() {
+            let place = Rect::from_min_size(corner(index / width, index % width), cell);
+            number(painter, place, *value, high);
+        }
+    } else if map.colors == Colormap::Sequential && !look.view.paid {
+        let lines = isolines(values, [height, width], MEAN).map(|line| line.map(|(row, column)| corner(row, column)));
+        let lines: Vec<[egui::Pos2; 2]> = lines.collect();
+        for (width, color) in [(3.0, Color32::from_black_alpha(160)), (1.2, Color32::WHITE)] {
+            for line in &lines {
+                painter.line_segment(*line, egui::Stroke::new(width, color));
+            }
+        }
+    }
 }
 
-/// The colour bar of the maps.
-pub fn show_legend<'a>(ui: &Ui, view: &View, maps: impl Iterator<Item = &'a Overlay> + Clone, area: Rect) {
-    let Some(map) = maps.clone().last() else { return };
+/// Least side of a token on screen, in points, for its value in figures.
+const LEAST_NUMBER: f32 = 34.0;
+/// The mean of received attention. The border of the tokens that receive more is drawn.
+const MEAN: f32 = 1.0;
+
+/// Writes the value of a token into its place.
+fn number(painter: &Painter, place: Rect, value: f32, high: f32) {
+    let text = if high < 1.0 { format!("{value:.2}") } else { format!("{value:.1}") };
+    let font = egui::FontId::proportional((place.height() * 0.24).clamp(10.5, 15.0));
+    for (offset, color) in [(1.0, Color32::from_black_alpha(200)), (0.0, Color32::WHITE)] {
+        let at = place.center() + egui::Vec2::splat(offset);
+        painter.text(at, egui::Align2::CENTER_CENTER, &text, font.clone(), color);
+    }
+}
+
+/// The borders between tokens below and from a level on, as corners (row, column) of the grid.
+fn isolines(
+    values: &[f32],
+    [height, width]: [usize; 2],
+    level: f32,
+) -> impl Iterator<Item = [(usize, usize); 2]> + use<'_> {
+    let above = move |row: usize, column: usize| values.get(row * width + column).is_some_and(|value| *value >= level);
+    let cells = (0..height).flat_map(move |row| (0..width).map(move |column| (row, column)));
+    cells.flat_map(move |(row, column)| {
+        let here = above(row, column);
+        let left = (column > 0 && above(row, column - 1) != here).then_some([(row, column), (row + 1, column)]);
+        let upper = (row > 0 && above(row - 1, column) != here).then_some([(row, column), (row, column + 1)]);
+        [left, upper].into_iter().flatten()
+    })
+}
+
+/// The legend of the maps on show; `None` if there are none.
+pub fn legend<'a>(view: &View, maps: impl Iterator<Item = &'a Overlay> + Clone) -> Option<Legend<'static>> {
+    let map = maps.clone().last()?;
     let mut titles: Vec<&str> = maps.map(|map| map.title.as_str()).collect();
     titles.dedup();
-    let text = format!("{}: {}", meaning(view), titles.join(" | "));
     let digits = if map.range[1] < 1.0 { 3 } else { 1 };
-    legend::bar(ui, area.shrink2(vec2(4.0, 0.0)), map.colors, &text, map.range, &|value| format!("{value:.digits$}"));
+    Some(Legend {
+        map: map.colors,
+        text: format!("{}: {}", meaning(view), titles.join(" | ")),
+        range: map.range,
+        middle: None,
+        format: Box::new(move |value| format!("{value:.digits$}")),
+    })
 }
 
 /// A token of the grid.
@@ -328,6 +380,14 @@ mod tests {
         assert!(svg(&shared).unwrap().svg().as_str().contains("block 5, step 9"));
         shared.selection.clear();
         assert!(svg(&shared).is_err());
+    }
+
+    #[test]
+    fn isolines_go_round_what_receives_more() {
+        let values = [0.5, 0.5, 0.5, 0.5, 2.0, 0.5, 0.5, 0.5, 0.5];
+        let lines: Vec<_> = isolines(&values, [3, 3], MEAN).collect();
+        assert_eq!(lines.len(), 4, "the middle token has four sides: {lines:?}");
+        assert_eq!(isolines(&[2.0; 9], [3, 3], MEAN).count() + isolines(&[], [0, 0], MEAN).count(), 0);
     }
 
     #[test]

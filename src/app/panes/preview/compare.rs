@@ -2,17 +2,18 @@
 //! Each has its own map of the selected block over it, with colours in common, and its own mask.
 
 use egui::accesskit::Role;
-use egui::{Color32, ColorImage, Painter, Pos2, Rect, Response, Sense, Stroke, TextureOptions, Ui, Vec2, pos2, vec2};
+use egui::{Color32, ColorImage, Painter, Pos2, Rect, Response, Sense, Stroke, TextureOptions, Ui, Vec2, pos2};
 
 use super::attention::{self, Overlay};
-use super::picture::{Shown, Shows, Slot, Textures, fit, frames, picture, shown_latent_frame};
+use super::picture::{Shown, Shows, Slot, Textures, fit, frames, picture, places, shown_latent_frame};
 use super::view::{Compare, Look, View};
-use super::{LEGEND, PreviewPane, brush};
+use super::{GreatestDifference, PreviewPane, brush};
 use crate::app::data::likeness::ClipPair;
 use crate::app::data::runs::{MOST_SHOWN, Run};
 use crate::app::data::shared::Shared;
+use crate::app::draw::legend::Legend;
 use crate::app::draw::textures::UV;
-use crate::app::draw::{legend, theme};
+use crate::app::draw::theme;
 use crate::media::Colormap;
 
 /// The choice of the comparison: in a row of buttons, or in a list if there is little room.
@@ -31,7 +32,6 @@ pub fn controls(ui: &mut Ui, mode: &mut Compare, comparable: bool, narrow: bool)
         }
     };
     if !narrow {
-        ui.separator();
         return buttons(ui, mode);
     }
     let name = modes.iter().find(|(each, ..)| each == mode).map_or("", |(_, text, _)| text);
@@ -81,38 +81,19 @@ fn titled(run: &Run, look: Look<'_>, map: Option<&Overlay>) -> String {
     }
 }
 
-/// The maps of the selected block for several runs, with the areas of the pictures and of the
-/// legend.
-struct Maps {
-    maps: Vec<Option<Overlay>>,
-    pictures: Rect,
-    legend: Rect,
-}
-
-fn maps(runs: &[&Run], look: Look<'_>, area: Rect) -> Maps {
-    let maps = attention::beside(runs, look);
-    let (pictures, legend) = match maps.iter().any(Option::is_some) {
-        true => area.split_top_bottom_at_y(area.bottom() - LEGEND),
-        false => (area, area),
-    };
-    Maps { maps, pictures, legend }
-}
-
-/// Largest difference of a channel that the colours tell apart.
-const DIFFERENCE_TOP: f32 = 64.0;
-
 impl PreviewPane {
     /// The baseline left of a line, the current run right of it.
-    pub fn split(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) {
-        let (Some(baseline), Some(current)) = (shared.runs.shown_baseline(), shared.runs.current()) else { return };
+    pub fn split(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) -> Option<Legend<'static>> {
+        let (baseline, current) = (shared.runs.shown_baseline()?, shared.runs.current()?);
         let (both, look) = ([baseline, current], self.view.look(&shared.selection));
-        let Maps { maps, pictures, legend } = maps(&both, look, area);
-        let [left, right] = [0, 1].map(|index| picture(ui, &mut self.textures, index, both[index], look));
+        let maps = attention::beside(&both, look);
+        let [left, right] =
+            [0, 1].map(|index| picture(ui, &mut self.textures, index, both[index], look, maps[index].is_some()));
         let (Some(left), Some(right)) = (left, right) else {
             theme::empty(ui, "Nothing to compare yet", "The two runs have no frame in common so far.");
-            return;
+            return None;
         };
-        let rect = fit(pictures, left.width, left.height);
+        let rect = fit(area, left.width, left.height);
         let response = split_handle(ui, &mut self.view, rect);
         let look = self.view.look(&shared.selection);
         let x = rect.left() + rect.width() * self.view.split;
@@ -137,54 +118,77 @@ impl PreviewPane {
             let frame = shown_latent_frame(both[index], look);
             attention::hover(response, both[index], frame, look.view, maps[index].as_ref(), rect);
         }
-        attention::show_legend(ui, look.view, maps.iter().flatten(), legend);
+        attention::legend(look.view, maps.iter().flatten())
     }
 
-    /// The difference of the current run and the baseline, amplified.
-    pub fn difference(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) {
-        let (area, below) = area.split_top_bottom_at_y(area.bottom() - LEGEND);
-        let (Some(baseline), Some(current)) = (shared.runs.shown_baseline(), shared.runs.current()) else { return };
+    /// The difference of the current run and the baseline. The end of the colours is the greatest
+    /// difference in any frame, so that small differences are seen too.
+    pub fn difference(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) -> Option<Legend<'static>> {
+        let (baseline, current) = (shared.runs.shown_baseline()?, shared.runs.current()?);
         let step = shared.selection.step;
-        let (Some(a), Some(b)) = (frames(baseline, step), frames(current, step)) else { return };
+        let (a, b) = (frames(baseline, step)?, frames(current, step)?);
         let shape = |shown: &Shown<'_>| (shown.frames.width, shown.frames.height, shown.frames.frames.len());
         if shape(&a) != shape(&b) || a.step.is_some() != b.step.is_some() {
             theme::empty(ui, "Nothing to compare yet", "The two runs have no frame in common so far.");
-            return;
+            return None;
         }
         let (width, height, count) = shape(&a);
         let frame = self.view.frame.min(count - 1);
-        let shows = Shows::Difference { pair: ClipPair::of(baseline, current), step: b.step, frame };
+        let greatest = self.greatest_difference(ClipPair::of(baseline, current), &a, &b);
+        let shows = Shows::Difference { pair: ClipPair::of(baseline, current), step: b.step, frame, greatest };
         let image = || {
-            let [a, b] = [a, b].map(|shown| &shown.frames.frames[frame]);
-            let pairs = a.chunks_exact(3).zip(b.chunks_exact(3));
-            let most = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
-            let pixels = pairs.map(|pair| theme::mapped(Colormap::Sequential, f32::from(most(pair)) / DIFFERENCE_TOP));
-            ColorImage::new([width, height], pixels.collect())
+            let pixels = differences(&a.frames.frames[frame], &b.frames.frames[frame]);
+            let share = |most: u8| f32::from(most) / f32::from(greatest.max(1));
+            ColorImage::new(
+                [width, height],
+                pixels.map(|most| theme::mapped(Colormap::Sequential, share(most))).collect(),
+            )
         };
         let id = self.textures.get(ui.ctx(), Slot::Difference, shows, TextureOptions::LINEAR, image);
         let rect = fit(area, width, height);
         let response = ui.allocate_rect(rect, Sense::hover());
         ui.painter().image(id, rect, UV, Color32::WHITE);
         theme::named(&response, Role::Image, "Difference between baseline and current run");
-        let text = format!("{} minus {}: largest difference of a channel, of 255", current.title(), baseline.title());
-        let format =
-            |value: f32| if value >= DIFFERENCE_TOP { format!("{value:.0} and more") } else { format!("{value:.0}") };
-        let bar = below.shrink2(vec2(4.0, 0.0));
-        legend::bar(ui, bar, Colormap::Sequential, &text, [0.0, DIFFERENCE_TOP], &format);
+        let text = match greatest {
+            0 => format!("{} and {} are identical in every frame", current.title(), baseline.title()),
+            _ => format!(
+                "{} minus {}: largest difference of a channel, of 255; the colours end at the largest of all frames",
+                current.title(),
+                baseline.title()
+            ),
+        };
+        Some(Legend {
+            map: Colormap::Sequential,
+            text,
+            range: [0.0, f32::from(greatest)],
+            middle: None,
+            format: Box::new(|value| format!("{value:.0}")),
+        })
+    }
+
+    /// The greatest difference of a channel in all frames. It is kept until other frames are on
+    /// show.
+    fn greatest_difference(&mut self, pair: ClipPair, a: &Shown<'_>, b: &Shown<'_>) -> u8 {
+        if let Some(known) = self.difference.filter(|known| (known.pair, known.step) == (pair, b.step)) {
+            return known.greatest;
+        }
+        let frames = a.frames.frames.iter().zip(&b.frames.frames);
+        let greatest = frames.flat_map(|(a, b)| differences(a, b)).max().unwrap_or(0);
+        self.difference = Some(GreatestDifference { pair, step: b.step, greatest });
+        greatest
     }
 
     /// The baseline, the current run and the runs that the user put beside it.
-    pub fn side_by_side(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) {
+    pub fn side_by_side(&mut self, ui: &mut Ui, shared: &Shared, area: Rect) -> Option<Legend<'static>> {
         let (shown, look) = (shared.runs.shown(), self.view.look(&shared.selection));
-        let Maps { maps, pictures: area, legend } = maps(&shown, look, area);
+        let maps = attention::beside(&shown, look);
         let count = shown.len().clamp(1, MOST_SHOWN);
-        let columns = if area.width() / area.height() > 1.2 || count <= 2 { count } else { 2 };
-        let rows = count.div_ceil(columns);
-        let size = vec2(area.width() / columns as f32, area.height() / rows as f32);
-        for (index, (run, map)) in shown.iter().zip(&maps).enumerate() {
-            let at = area.min + vec2((index % columns) as f32 * size.x, (index / columns) as f32 * size.y);
-            let Some(picture) = picture(ui, &mut self.textures, index, run, look) else { continue };
-            let rect = fit(Rect::from_min_size(at, size).shrink(3.0), picture.width, picture.height);
+        let aspect = shown.iter().find_map(|run| frames(run, look.step(run))).map_or(1.0, |shown| shown.aspect());
+        let places = places(area, count, aspect);
+        for (index, ((run, map), place)) in shown.iter().zip(&maps).zip(places).enumerate() {
+            let gray = map.is_some();
+            let Some(picture) = picture(ui, &mut self.textures, index, run, look, gray) else { continue };
+            let rect = fit(place, picture.width, picture.height);
             let response = ui.allocate_rect(rect, Sense::hover());
             ui.painter().image(picture.texture, rect, UV, Color32::WHITE);
             let placed = Placed { run, index, rect, map: map.as_ref() };
@@ -193,8 +197,14 @@ impl PreviewPane {
             tag(ui, rect.left_top() + Vec2::splat(5.0), egui::Align2::LEFT_TOP, &titled(run, look, map.as_ref()));
             attention::hover(response, run, shown_latent_frame(run, look), look.view, map.as_ref(), rect);
         }
-        attention::show_legend(ui, look.view, maps.iter().flatten(), legend);
+        attention::legend(look.view, maps.iter().flatten())
     }
+}
+
+/// The largest difference of a channel, pixel by pixel, of two frames in RGB.
+fn differences(a: &[u8], b: &[u8]) -> impl Iterator<Item = u8> {
+    let most = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+    a.chunks_exact(3).zip(b.chunks_exact(3)).map(most)
 }
 
 /// The line between both sides: moved by the pointer or the arrow keys.

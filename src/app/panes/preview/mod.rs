@@ -4,18 +4,20 @@
 pub mod attention;
 pub mod brush;
 mod compare;
+mod controls;
 pub mod picture;
 mod transport;
 pub mod view;
 
 use egui::accesskit::Role;
-use egui::{Color32, Rect, Sense, Ui, Vec2, vec2};
+use egui::{Color32, Rect, Sense, Ui, Vec2, pos2, vec2};
 
-use crate::app::actions::{Action, Actions};
+use crate::app::actions::Actions;
 use crate::app::data::job::Job;
-use crate::app::data::runs::Run;
-use crate::app::data::selection::MapCell;
+use crate::app::data::likeness::ClipPair;
+use crate::app::data::runs::{MOST_SHOWN, Run};
 use crate::app::data::shared::Shared;
+use crate::app::draw::legend::{self, Legend};
 use crate::app::draw::textures::UV;
 use crate::app::draw::theme;
 use crate::app::panes::{News, Pane, Place};
@@ -24,7 +26,7 @@ use crate::engine::limits;
 
 use attention::Overlay;
 use brush::Brush;
-use picture::{Textures, fit, frames, picture, shown_latent_frame};
+use picture::{Textures, fit, frames, picture, places, shown_latent_frame};
 use view::{Compare, View};
 
 /// The pane.
@@ -35,6 +37,20 @@ pub struct PreviewPane {
     /// The brush that paints the mask.
     pub brush: Brush,
     textures: Textures,
+    /// Height of the transport in the frame before, in points.
+    transport_height: f32,
+    /// The greatest difference of a channel that the pictures of a comparison show.
+    difference: Option<GreatestDifference>,
+}
+
+/// The greatest difference of a channel over all frames of two runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct GreatestDifference {
+    pair: ClipPair,
+    /// The step, or `None` for the clip.
+    step: Option<usize>,
+    /// 0 to 255.
+    greatest: u8,
 }
 
 impl Pane for PreviewPane {
@@ -74,7 +90,8 @@ impl Pane for PreviewPane {
 
     fn ui(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
         let run = shared.runs.current();
-        let Some((run, shown)) = run.and_then(|run| Some((run, frames(run, shared.selection.step)?))) else {
+        let look = self.view.look(&shared.selection);
+        let Some((run, shown)) = run.and_then(|run| Some((run, frames(run, look.step(run))?))) else {
             let Waiting { title, text } = waiting(&shared.job, run.map(|run| run.live), shared.ready());
             theme::empty(ui, &title, &text);
             return;
@@ -82,16 +99,28 @@ impl Pane for PreviewPane {
         let (count, info) = (shown.frames.frames.len(), &run.capture.run);
         let fps =
             f64::from(info.clip.fps.clamp(1, limits::MOST_FPS)) * count as f64 / info.clip.num_frames.max(count) as f64;
+        let aspect = shown.frames.width as f32 / shown.frames.height.max(1) as f32;
         self.view.frame = self.view.frame.min(count - 1);
-        self.controls(ui, shared, actions, run, shown.step);
-        if self.brush.on && self.view.mode(&shared.runs) == Compare::Single {
-            self.brush.controls(ui, run, actions);
+        let clip = transport::Clip { count, fps };
+        let room = ui.available_rect_before_wrap();
+        if controls::fit_beside(room.size(), self.pictures_on_show(shared, run), aspect) {
+            let (left, right) = room.split_left_right_at_x(room.right() - controls::COLUMN);
+            let legend = self.stage(ui, shared, actions, left.with_max_x(left.right() - 8.0), clip);
+            let column = egui::UiBuilder::new().max_rect(right).layout(egui::Layout::top_down(egui::Align::Min));
+            let mut column = ui.new_child(column);
+            self.controls_in_column(&mut column, shared, actions, run, legend);
+            ui.advance_cursor_after_rect(room);
+        } else {
+            self.controls_in_rows(ui, shared, actions, run);
+            let mut area = ui.available_rect_before_wrap();
+            let below = Rect::from_min_max(pos2(area.left(), area.bottom() - legend::LINE), area.max);
+            if self.has_legend(shared, run) {
+                area.max.y = below.top() - 2.0;
+            }
+            if let Some(legend) = self.stage(ui, shared, actions, area, clip) {
+                legend.line(ui, below);
+            }
         }
-        egui::Panel::bottom("preview transport")
-            .frame(egui::Frame::NONE)
-            .show_separator_line(false)
-            .show(ui, |ui| transport::ui(ui, &mut self.view, shared, actions, transport::Clip { count, fps }));
-        self.pictures(ui, shared, actions);
     }
 }
 
@@ -128,138 +157,91 @@ fn waiting(job: &Job, live: Option<bool>, ready: Result<(), String>) -> Waiting 
     Waiting { title, text: text.into() }
 }
 
-/// Below this width, in points, controls that are elsewhere too are left out.
-const NARROW: f32 = 520.0;
-
-/// Height of a legend below the pictures.
-const LEGEND: f32 = 34.0;
+/// Least height of the pictures, in points, over which the transport is laid. Lower pictures have
+/// it below them.
+const ROOM_FOR_TRANSPORT: f32 = 220.0;
 
 impl PreviewPane {
-    fn controls(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, run: &Run, step: Option<usize>) {
-        let has_clip = run.capture.clip.is_some();
-        let narrow = ui.available_width() < NARROW;
-        let mode = self.view.mode(&shared.runs);
-        let look = self.view.look(&shared.selection);
-        // The settings of attention have a row of their own.
-        let attends =
-            shared.selection.pinned.is_some() || attention::selected(Some(run), look).is_some() || self.view.paid;
-        let attends = attends && mode != Compare::Difference;
-        let below = narrow || attends;
-        ui.horizontal_wrapped(|ui| {
-            if has_clip && ui.selectable_label(step.is_none(), "Clip").clicked() {
-                actions.select(|selection| selection.step = None);
-            }
-            match step {
-                Some(step) => ui.label(format!("estimate after step {step}")),
-                None => ui.label("the decoded frames"),
-            };
-            if shared.runs.shown().len() > 1 {
-                compare::controls(ui, &mut self.view.compare, shared.runs.shown_baseline().is_some(), narrow);
-            }
-            if !below {
-                self.mask_controls(ui, run, mode);
-            }
-            let tip = "MP4, APNG, GIF or PNG frames";
-            if has_clip && !narrow && ui.button("Save clip...").on_hover_text(tip).clicked() {
-                actions.ask(Action::Save(&save::CLIP));
-            }
-        });
-        if !below {
-            return;
-        }
-        ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().slider_width = if narrow { 60.0 } else { 110.0 };
-            // A difference has neither a map nor a mask.
-            if mode != Compare::Difference {
-                self.attention_controls(ui, shared, actions, run, mode);
-            }
-            self.mask_controls(ui, run, mode);
-        });
+    /// The greatest difference of a channel, of 255, that the difference of two runs shows.
+    #[cfg(test)]
+    pub fn greatest(&self) -> Option<u8> {
+        self.difference.map(|difference| difference.greatest)
     }
 
-    fn mask_controls(&mut self, ui: &mut Ui, run: &Run, mode: Compare) {
-        if run.mask().is_some() && mode != Compare::Difference {
-            ui.checkbox(&mut self.view.outline, "Mask outline");
-        }
-        if run.capture.run.tokens() == 0 {
-            return;
-        }
-        let tip = "Paint the foreground by hand; block scores follow at once, without running again";
-        let painting = self.brush.on && mode == Compare::Single;
-        if ui.add(egui::Button::selectable(painting, "Paint mask")).on_hover_text(tip).clicked() {
-            self.brush.on = !painting;
-            self.view.compare = Compare::Single;
-        }
-    }
-
-    /// Opacity and kind of the attention, and the cell that it is compared with.
-    fn attention_controls(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, run: &Run, mode: Compare) {
-        let map = attention::selected(Some(run), self.view.look(&shared.selection));
-        let selected = map.map(|map| MapCell { step: map.step, block: map.block });
-        let paid = attention::has_paid(run);
-        self.view.paid &= paid;
-        if selected.is_none() && shared.selection.pinned.is_none() && !self.view.paid {
-            return;
-        }
-        let label = ui.label("Attention");
-        let slider = egui::Slider::new(&mut self.view.opacity, 0.0..=1.0).show_value(false);
-        ui.add(slider).labelled_by(label.id).on_hover_text("Opacity of the attention map over the frame");
-        if paid {
-            let tip = "Self-attention that a token receives";
-            ui.selectable_value(&mut self.view.paid, false, "received").on_hover_text(tip);
-            let tip = "Cross-attention that a token pays to the words of the prompt's subject";
-            ui.selectable_value(&mut self.view.paid, true, "to subject").on_hover_text(tip);
-        }
-        // A pinned cell is compared with another cell of the same run: not beside other runs as
-        // well.
-        if mode == Compare::Single {
-            self.pin_controls(ui, actions, shared.selection.pinned, selected);
-        }
-    }
-
-    fn pin_controls(&mut self, ui: &mut Ui, actions: &mut Actions, pinned: Option<MapCell>, selected: Option<MapCell>) {
-        let tip = "Keep this cell's map on show and click another cell of the map to compare";
-        let button = egui::Button::selectable(pinned.is_some(), "Pin cell");
-        let button = ui.add_enabled(selected.is_some() || pinned.is_some(), button);
-        if button.on_hover_text(tip).clicked() {
-            actions.select(move |selection| selection.pinned = if pinned.is_some() { None } else { selected });
-        }
-        if pinned.is_some() {
-            ui.checkbox(&mut self.view.minus_pinned, "Minus pinned")
-                .on_hover_text("The selected cell's map minus the pinned one's");
-        }
-    }
-
-    fn pictures(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
-        let area = ui.available_rect_before_wrap().shrink2(vec2(0.0, 2.0));
-        if area.width() < 20.0 || area.height() < 20.0 {
-            return;
-        }
+    /// The number of pictures beside each other.
+    fn pictures_on_show(&self, shared: &Shared, run: &Run) -> usize {
         match self.view.mode(&shared.runs) {
-            Compare::Single => self.single(ui, shared, actions, area),
-            Compare::Split => self.split(ui, shared, area),
-            Compare::Difference => self.difference(ui, shared, area),
-            Compare::SideBySide => self.side_by_side(ui, shared, area),
+            Compare::Single if self.view.opacity > 0.0 => {
+                attention::overlays(run, self.view.look(&shared.selection)).len().max(1)
+            }
+            Compare::SideBySide => shared.runs.shown().len().clamp(1, MOST_SHOWN),
+            _ => 1,
         }
+    }
+
+    /// Whether the pictures have a legend.
+    fn has_legend(&self, shared: &Shared, run: &Run) -> bool {
+        let look = self.view.look(&shared.selection);
+        match self.view.mode(&shared.runs) {
+            Compare::Difference => true,
+            Compare::Single => self.view.opacity > 0.0 && !attention::overlays(run, look).is_empty(),
+            Compare::Split | Compare::SideBySide => {
+                attention::beside(&shared.runs.shown(), look).iter().any(Option::is_some)
+            }
+        }
+    }
+
+    /// Draws the pictures with the transport over their lower edge. Returns their legend.
+    fn stage(
+        &mut self,
+        ui: &mut Ui,
+        shared: &Shared,
+        actions: &mut Actions,
+        area: Rect,
+        clip: transport::Clip,
+    ) -> Option<Legend<'static>> {
+        if area.width() < 20.0 || area.height() < 20.0 {
+            return None;
+        }
+        let height = self.transport_height.max(28.0);
+        let bar = Rect::from_min_max(pos2(area.left(), area.bottom() - height), area.max);
+        // The brush reaches the lower edge of the picture.
+        let painting = self.brush.on && self.view.mode(&shared.runs) == Compare::Single;
+        let over = area.height() >= ROOM_FOR_TRANSPORT && !painting;
+        let pictures = if over { area } else { area.with_max_y(bar.top() - 2.0) };
+        let legend = match self.view.mode(&shared.runs) {
+            Compare::Single => self.single(ui, shared, actions, pictures),
+            Compare::Split => self.split(ui, shared, pictures),
+            Compare::Difference => self.difference(ui, shared, pictures),
+            Compare::SideBySide => self.side_by_side(ui, shared, pictures),
+        };
+        let fill = theme::Palette::of(ui).pane;
+        let pointer = ui.rect_contains_pointer(area);
+        let mut child =
+            ui.new_child(egui::UiBuilder::new().max_rect(bar).layout(egui::Layout::top_down(egui::Align::Min)));
+        if over {
+            // A playing clip is covered only while the pointer is over it or a key has come here.
+            let focused = child.memory(|memory| memory.focused()).and_then(|id| child.ctx().read_response(id));
+            let focus = focused.is_some_and(|response| bar.contains(response.rect.center()));
+            let shown = pointer || focus || !self.view.playing;
+            child.set_opacity(if shown { 1.0 } else { 0.0 });
+            child.painter().rect_filled(bar, 3.0, fill.gamma_multiply(0.86));
+        }
+        let inner = child.scope_builder(egui::UiBuilder::new().max_rect(bar.shrink2(vec2(6.0, 0.0))), |ui| {
+            transport::ui(ui, &mut self.view, shared, actions, clip)
+        });
+        self.transport_height = inner.response.rect.height() + 4.0;
+        legend
     }
 
     /// The current run alone, with its attention and mask; twice if two cells are compared.
-    fn single(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, area: Rect) {
-        let Some(run) = shared.runs.current() else { return };
+    fn single(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, area: Rect) -> Option<Legend<'static>> {
+        let run = shared.runs.current()?;
         let look = self.view.look(&shared.selection);
         let maps = if self.view.opacity > 0.0 { attention::overlays(run, look) } else { Vec::new() };
-        let (area, below) =
-            if maps.is_empty() { (area, area) } else { area.split_top_bottom_at_y(area.bottom() - LEGEND) };
         let number = maps.len().max(1);
-        let across = area.width() >= area.height();
-        let size = if across {
-            vec2(area.width() / number as f32, area.height())
-        } else {
-            vec2(area.width(), area.height() / number as f32)
-        };
-        for index in 0..number {
-            let offset = if across { vec2(size.x * index as f32, 0.0) } else { vec2(0.0, size.y * index as f32) };
-            let place = Rect::from_min_size(area.min + offset, size).shrink(if number > 1 { 3.0 } else { 0.0 });
+        let aspect = frames(run, look.step(run)).map_or(1.0, |shown| shown.aspect());
+        for (index, place) in places(area, number, aspect).into_iter().enumerate() {
             self.one(ui, shared, actions, Single { run, index, place, map: maps.get(index) });
             if number > 1
                 && let Some(map) = maps.get(index)
@@ -267,14 +249,14 @@ impl PreviewPane {
                 compare::tag(ui, place.left_top() + Vec2::splat(5.0), egui::Align2::LEFT_TOP, &map.title);
             }
         }
-        attention::show_legend(ui, &self.view, maps.iter(), below);
+        attention::legend(&self.view, maps.iter())
     }
 
     /// One picture of the current run.
     fn one(&mut self, ui: &mut Ui, shared: &Shared, actions: &mut Actions, single: Single<'_>) {
         let Single { run, index, place, map } = single;
         let look = self.view.look(&shared.selection);
-        let Some(shown) = picture(ui, &mut self.textures, index, run, look) else { return };
+        let Some(shown) = picture(ui, &mut self.textures, index, run, look, map.is_some()) else { return };
         let rect = fit(place, shown.width, shown.height);
         let painting = self.brush.on;
         let response = ui.allocate_rect(rect, if painting { Sense::click_and_drag() } else { Sense::hover() });

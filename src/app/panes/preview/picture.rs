@@ -33,6 +33,8 @@ pub enum Shows {
         step: Option<usize>,
         /// The frame.
         frame: usize,
+        /// Whether it is without colour.
+        gray: bool,
     },
     /// The difference of two runs.
     Difference {
@@ -42,6 +44,8 @@ pub enum Shows {
         step: Option<usize>,
         /// The frame.
         frame: usize,
+        /// The difference at the end of the colours.
+        greatest: u8,
     },
     /// An attention map.
     Attention {
@@ -78,6 +82,13 @@ pub struct Shown<'a> {
     pub step: Option<usize>,
 }
 
+impl Shown<'_> {
+    /// Width divided by height.
+    pub fn aspect(&self) -> f32 {
+        self.frames.width.max(1) as f32 / self.frames.height.max(1) as f32
+    }
+}
+
 /// The frames of a run for a step: its estimate or that of the last step before, or the clip for
 /// `None`. Falls back on what there is.
 pub fn frames(run: &Run, step: Option<usize>) -> Option<Shown<'_>> {
@@ -104,7 +115,7 @@ pub fn latent_frame(frame: usize, frames: usize, latent_frames: usize) -> usize 
 
 /// The frame of a run's token grid that the frame on show comes from.
 pub fn shown_latent_frame(run: &Run, look: Look<'_>) -> usize {
-    let count = frames(run, look.selection.step).map_or(0, |shown| shown.frames.frames.len());
+    let count = frames(run, look.step(run)).map_or(0, |shown| shown.frames.frames.len());
     latent_frame(look.view.frame.min(count.saturating_sub(1)), count, run.capture.run.token_grid[0])
 }
 
@@ -125,14 +136,73 @@ pub struct Picture {
     pub height: usize,
 }
 
-/// The picture of a run with an index in the pane, or `None` if the run has no such frame.
-pub fn picture(ui: &Ui, textures: &mut Textures, index: usize, run: &Run, look: Look<'_>) -> Option<Picture> {
-    let Shown { frames, step } = frames(run, look.selection.step)?;
+/// The picture of a run with an index in the pane, or `None` if the run has no such frame. Without
+/// colour (`gray`) the colours of a map over it can be told.
+pub fn picture(
+    ui: &Ui,
+    textures: &mut Textures,
+    index: usize,
+    run: &Run,
+    look: Look<'_>,
+    gray: bool,
+) -> Option<Picture> {
+    let Shown { frames, step } = frames(run, look.step(run))?;
     let frame = look.view.frame.min(frames.frames.len() - 1);
-    let shows = Shows::Frame { run: run.id, version: if step.is_some() { 0 } else { run.version }, step, frame };
-    let image = || ColorImage::from_rgb([frames.width, frames.height], &frames.frames[frame]);
+    let shows = Shows::Frame { run: run.id, version: if step.is_some() { 0 } else { run.version }, step, frame, gray };
+    let image = || {
+        let size = [frames.width, frames.height];
+        if gray {
+            without_colour(size, &frames.frames[frame])
+        } else {
+            ColorImage::from_rgb(size, &frames.frames[frame])
+        }
+    };
     let texture = textures.get(ui.ctx(), Slot::Frame(index), shows, TextureOptions::LINEAR, image);
     Some(Picture { texture, width: frames.width, height: frames.height })
+}
+
+/// A frame in grey, by the luma of BT.601.
+fn without_colour(size: [usize; 2], rgb: &[u8]) -> ColorImage {
+    let gray = |pixel: &[u8]| {
+        let [r, g, b] = [0, 1, 2].map(|channel| f32::from(pixel[channel]));
+        egui::Color32::from_gray((0.299 * r + 0.587 * g + 0.114 * b).round() as u8)
+    };
+    ColorImage::new(size, rgb.chunks_exact(3).map(gray).collect())
+}
+
+/// Equal pictures in rows and columns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PictureGrid {
+    /// Number of columns.
+    pub columns: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Width and height of a picture, in points.
+    pub picture: egui::Vec2,
+}
+
+/// The rows and columns in which pictures of an aspect (width divided by height) are largest.
+pub fn grid(area: egui::Vec2, count: usize, aspect: f32) -> PictureGrid {
+    let count = count.max(1);
+    let of = |columns: usize| {
+        let rows = count.div_ceil(columns);
+        let (width, height) = (area.x / columns as f32, area.y / rows as f32);
+        let width = width.min(height * aspect);
+        PictureGrid { columns, rows, picture: vec2(width, width / aspect.max(1e-3)) }
+    };
+    (2..=count).map(of).fold(of(1), |best, other| if other.picture.x >= best.picture.x { other } else { best })
+}
+
+/// The places of pictures of an aspect in an area, in reading order.
+pub fn places(area: Rect, count: usize, aspect: f32) -> Vec<Rect> {
+    let PictureGrid { columns, rows, .. } = grid(area.size(), count, aspect);
+    let size = vec2(area.width() / columns as f32, area.height() / rows as f32);
+    let gap = if count > 1 { 3.0 } else { 0.0 };
+    let place = |index: usize| {
+        let offset = vec2((index % columns) as f32 * size.x, (index / columns) as f32 * size.y);
+        Rect::from_min_size(area.min + offset, size).shrink(gap)
+    };
+    (0..count.max(1)).map(place).collect()
 }
 
 #[cfg(test)]
@@ -147,6 +217,23 @@ mod tests {
         assert_eq!(found, [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]);
         assert_eq!((0..5).map(|frame| latent_frame(frame, 5, 5)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         assert_eq!((latent_frame(0, 1, 1), latent_frame(9, 3, 0), latent_frame(7, 8, 1)), (0, 0, 0));
+    }
+
+    #[test]
+    fn several_pictures_are_as_large_as_they_can_be() {
+        let columns = |width, height, count, aspect| grid(vec2(width, height), count, aspect).columns;
+        assert_eq!((columns(600.0, 300.0, 2, 1.0), columns(300.0, 600.0, 2, 1.0)), (2, 1));
+        assert_eq!((columns(600.0, 500.0, 4, 1.0), columns(1200.0, 300.0, 4, 1.0)), (2, 4));
+        assert_eq!(columns(700.0, 400.0, 2, 3.0), 1, "wide pictures stand above each other");
+        let area = Rect::from_min_size(pos2(5.0, 5.0), vec2(600.0, 500.0));
+        let places = places(area, 3, 1.0);
+        assert!(places.len() == 3 && places.iter().all(|place| area.contains_rect(*place)));
+    }
+
+    #[test]
+    fn pictures_under_maps_have_no_colour() {
+        let image = without_colour([2, 1], &[255, 0, 0, 10, 10, 10]);
+        assert_eq!(image.pixels, [egui::Color32::from_gray(76), egui::Color32::from_gray(10)]);
     }
 
     #[test]

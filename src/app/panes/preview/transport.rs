@@ -1,4 +1,5 @@
-//! The row below the pictures: plays and chooses frames of the clip, or the steps that made it.
+//! The row over the lower edge of the pictures: plays and chooses frames of the clip, or the steps
+//! that made it.
 
 use egui::Ui;
 use egui::accesskit::Role;

@@ -1,6 +1,7 @@
 //! The settings of the preview, and its place in the clip.
 
-use crate::app::data::runs::Runs;
+use super::attention;
+use crate::app::data::runs::{Run, Runs};
 use crate::app::data::selection::Selection;
 
 /// How the preview compares runs.
@@ -42,6 +43,8 @@ pub struct View {
     pub opacity: f32,
     /// Whether the outline of the mask is shown.
     pub outline: bool,
+    /// Whether attention lies over the finished clip, in place of the estimate of its step.
+    pub over_clip: bool,
     /// How runs are compared.
     pub compare: Compare,
     /// Place of the split line, 0 to 1.
@@ -58,8 +61,9 @@ impl Default for View {
             paid: false,
             through_steps: false,
             looping: true,
-            opacity: 0.6,
-            outline: true,
+            opacity: 0.75,
+            outline: false,
+            over_clip: true,
             compare: Compare::Single,
             split: 0.5,
         }
@@ -88,4 +92,19 @@ pub struct Look<'a> {
     pub view: &'a View,
     /// The shared selection.
     pub selection: &'a Selection,
+}
+
+impl Look<'_> {
+    /// Whether a cell of a run is marked whose attention is shown.
+    pub fn marks(&self, run: &Run) -> bool {
+        let cell = self.selection.pinned.is_some() || self.selection.block.is_some();
+        cell && self.view.opacity > 0.0 && !attention::overlays(run, *self).is_empty()
+    }
+
+    /// The step whose estimate a run shows, or `None` for its clip. The attention of a marked cell
+    /// lies over the finished clip unless the user looks at estimates.
+    pub fn step(&self, run: &Run) -> Option<usize> {
+        let clip = self.view.over_clip && !self.view.through_steps && run.capture.clip.is_some();
+        self.selection.step.filter(|_| !(clip && self.marks(run)))
+    }
 }

@@ -29,6 +29,12 @@ pub fn ui(ui: &mut Ui, shared: &Shared) {
         let text = "This strategy decides while it runs; the map shows what it did.";
         ui.label(RichText::new(text).color(palette.weak));
     }
+    let facts = shared.model.facts().filter(|_| known);
+    let guided = shared.form.clip.guided();
+    if let Some(time) = facts.and_then(|facts| shared.runs.seconds_of(facts, &shared.prediction.plans, guided)) {
+        let tip = "From the speed of the newest run of this model here; without loading and compiling";
+        row(ui, "time, about", theme::seconds(time)).on_hover_text(tip);
+    }
     if let Some(memory) = shared.prediction.delta_memory {
         row(ui, "memory for deltas", if memory == 0 { "none".into() } else { theme::bytes(memory) });
     }

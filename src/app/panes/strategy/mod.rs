@@ -7,10 +7,11 @@ mod settings;
 use egui::{DragValue, RichText, Ui, vec2};
 
 use crate::app::actions::{Action, Actions};
+use crate::app::data::form::Listed;
 use crate::app::data::shared::Shared;
 use crate::app::draw::theme::{self, Palette, section};
 use crate::app::panes::{Pane, Place};
-use crate::caching::Needs;
+use crate::caching::{Group, Needs};
 
 /// The pane.
 #[derive(Default)]
@@ -34,6 +35,7 @@ impl Pane for StrategyPane {
             theme::beside_scroll_bar(ui);
             ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 220.0);
             choice(ui, shared, actions);
+            section(ui, "SETTINGS");
             let strategy = shared.form.strategy();
             if strategy.own_plan().is_some() {
                 own_plan::ui(ui, shared, actions);
@@ -45,26 +47,45 @@ impl Pane for StrategyPane {
                 settings::ui(ui, shared, actions);
                 calibration(ui, shared, actions);
             }
+            ui.separator();
             expected::ui(ui, shared);
-            own_plan::files(ui, shared, actions);
+            ui.separator();
             measure(ui, shared, actions);
             guidance(ui, shared, actions);
+            ui.separator();
+            section(ui, "FILES");
+            own_plan::files(ui, shared, actions);
         });
     }
 }
 
 /// Draws a button for every strategy, and a sentence about the chosen one.
 fn choice(ui: &mut Ui, shared: &Shared, actions: &mut Actions) {
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
-        for listed in &shared.form.strategies {
-            let (config, id) = (&listed.config, listed.config.id());
-            let button = ui.selectable_label(id == shared.form.chosen, config.label());
-            if button.on_hover_text(config.about().summary).clicked() {
-                actions.form(move |form| form.choose(&id));
-            }
+    // The planner and Off are for everyone; rules of others have a heading.
+    for groups in [&[Group::Target, Group::Off][..], &[Group::Published], &[Group::Control], &[Group::Own]] {
+        let of_groups = |listed: &&Listed| groups.contains(&listed.config.about().group);
+        let mut listed = shared.form.strategies.iter().filter(of_groups).peekable();
+        if listed.peek().is_none() {
+            continue;
         }
-    });
+        if let [only] = groups {
+            section(ui, &only.heading().to_uppercase());
+        }
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
+            // The planner before Off, whatever the order of the catalogue.
+            let mut listed: Vec<&Listed> = listed.collect();
+            listed.sort_by_key(|each| groups.iter().position(|group| *group == each.config.about().group));
+            for Listed { config, .. } in listed {
+                let id = config.id();
+                let button = ui.selectable_label(id == shared.form.chosen, config.label());
+                if button.on_hover_text(config.about().summary).clicked() {
+                    actions.form(move |form| form.choose(&id));
+                }
+            }
+        });
+    }
+    ui.add_space(2.0);
     ui.label(RichText::new(shared.form.strategy().about().summary).color(Palette::of(ui).weak));
 }
 
