@@ -148,8 +148,8 @@ impl Run {
         (mine > 0.0).then(|| Saving { speedup: theirs / mine, seconds: theirs - mine })
     }
 
-    /// Whether the seconds of both runs can be compared: both were measured in this session, or both
-    /// come from files of the same adapter.
+    /// Whether the seconds of both runs can be compared: both were measured in this session, or
+    /// both come from files of the same adapter.
     pub fn times_like(&self, other: &Run) -> bool {
         let adapter = |run: &Run| run.capture.run.adapter.clone();
         self.made_here == other.made_here && (self.made_here || adapter(self) == adapter(other))
@@ -335,9 +335,9 @@ impl Runs {
         self.current = Some(id);
     }
 
-    /// An estimate of the seconds of a job, from the newest run of this session with the same model:
-    /// its plans with the cost of a step, and whether it has guidance. Text and decoding are those
-    /// of that run.
+    /// An estimate of the seconds of a job, from the newest run of this session with the same
+    /// model: its plans with the cost of a step, and whether it has guidance. Text and decoding are
+    /// those of that run.
     pub fn seconds_of(&self, facts: &RequestInfo, plans: &[StepPlan], guided: bool) -> Option<f64> {
         let same = |run: &&Run| run.capture.run.model_id == facts.model_id;
         let (pace, rest) = self.list.iter().rev().filter(same).find_map(Run::pace)?;
