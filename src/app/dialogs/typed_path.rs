@@ -9,11 +9,14 @@ use crate::app::App;
 use crate::app::draw::theme::Palette;
 use crate::app::link::Messenger;
 
+/// What is done with the answer.
+type Then = Box<dyn FnOnce(&Messenger, PathBuf) + Send>;
+
 /// A question for a path, and what to do with the answer.
 pub struct PathQuestion {
     dialog: Dialog,
     text: String,
-    then: Box<dyn FnOnce(&Messenger, PathBuf) + Send>,
+    then: Then,
 }
 
 impl PathQuestion {

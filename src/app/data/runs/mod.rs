@@ -342,7 +342,7 @@ impl Runs {
         let same = |run: &&Run| run.capture.run.model_id == facts.model_id;
         let (pace, rest) = self.list.iter().rev().filter(same).find_map(Run::pace)?;
         let work: f64 = plans.iter().flat_map(|plan| plan.branches(guided)).map(|branch| facts.cost.of(branch)).sum();
-        (work > 0.0).then(|| work * pace + rest)
+        (work > 0.0).then_some(work * pace + rest)
     }
 
     /// The run that others are measured against.

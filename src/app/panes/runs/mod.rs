@@ -204,7 +204,8 @@ fn roles(ui: &mut Ui, shared: &Shared, run: &Run, actions: &mut Actions) {
 /// Fields for the name and the note of the run on show.
 fn name_and_note(ui: &mut Ui, run: &Run, actions: &mut Actions) {
     let id = run.id;
-    let fields: [(&str, &String, fn(&mut Run, String)); 2] =
+    type Set = fn(&mut Run, String);
+    let fields: [(&str, &String, Set); 2] =
         [("name", &run.name, |run, text| run.name = text), ("note", &run.note, |run, text| run.note = text)];
     for (what, now, set) in fields {
         let label = ui.label(format!("{what} of #{id}"));
