@@ -521,7 +521,6 @@ fn plans_are_made_without_a_profile_and_from_runs() {
     let folder = tempfile::tempdir().expect("folder");
     let (bare, data) = (folder.path().join("model"), folder.path().join("data"));
     copy(model(), &bare);
-    fs::remove_file(bare.join("profile.json")).expect("a profile");
     let speedup = ["--speedup", "2", "--steps", "6"];
     let clip = |name: &str, more: &[&str]| {
         let output = folder.path().join(name);
