@@ -15,8 +15,8 @@
 //! umt5_xxl_fp16.safetensors
 //! wan_2.1_vae.safetensors
 //! ```
-//! A file is known by its tensors, not by its name ([`recognise`](recognise::recognise)). Files
-//! that are damaged or belong to other models are passed over, and `inspect` says why.
+//! A file is known by its tensors, not by its name (`files/recognise.rs`). Files that are damaged
+//! or belong to other models are passed over, and `inspect` says why.
 
 mod recognise;
 mod report;
