@@ -75,8 +75,8 @@ impl Known {
         }
     }
 
-    /// By how many dB the expected PSNR may be off for the mean over prompts. Judged from one
-    /// model (`docs/results.md`), so it is a hint.
+    /// By how many dB the expected PSNR may be off for the mean over prompts. A guess, which was
+    /// not measured.
     pub fn spread(self) -> f64 {
         match self {
             Self::Prior => 10.0,
