@@ -22,7 +22,7 @@ pub const KEY: &str = "layout v2";
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Layout {
     tree: Tree<String>,
-    /// The key of the pane that takes the whole room for now.
+    /// The key of the maximised pane. It is not stored.
     #[serde(skip)]
     maximized: Option<String>,
 }
@@ -293,6 +293,6 @@ mod tests {
         assert!(layout.is_open("numbers"));
         layout.maximized = Some("numbers".into());
         let text = serde_json::to_string(&layout).unwrap();
-        assert_eq!(Layout::stored(&text, &panes).unwrap().maximized, None, "for now only");
+        assert_eq!(Layout::stored(&text, &panes).unwrap().maximized, None, "not stored");
     }
 }
