@@ -130,19 +130,85 @@ mod tests {
         (0..count).map(|step| 1.0 - step as f64 / count as f64).collect()
     }
 
+    /// Matern's formula at a distance of one length, and at none.
+    #[test]
+    fn the_kernel_at_a_known_distance() {
+        let table = kernel(&[0.5, 1.0 / (1.0 + 1.17f64.exp())]);
+        let alike = (1.0 + 5f64.sqrt() + 5.0 / 3.0) * (-(5f64.sqrt())).exp();
+        assert!((table[0][1] - (0.9 + 0.1 * alike)).abs() < 1e-9 && (table[0][0] - 1.00001).abs() < 1e-12, "{table:?}");
+    }
+
+    /// With one measured level everything is brought to its size.
+    #[test]
+    fn one_measured_level_scales_the_kernel() {
+        let table = kernel(&levels(6));
+        let found = completed(&table, &[2], &[vec![7.0]]).unwrap();
+        for (found, assumed) in found.iter().flatten().zip(table.iter().flatten()) {
+            assert!((found - 7.0 * assumed / table[2][2]).abs() < 1e-6, "{found} {assumed}");
+        }
+    }
+
+    /// With two measured levels, against the inverse of a matrix of two rows written out. The
+    /// measurements are far from the kernel's, so that every part of the formula counts.
+    #[test]
+    fn two_measured_levels_agree_with_the_written_out_inverse() {
+        let table = kernel(&levels(6));
+        let (p, q) = (1, 4);
+        let measured = [vec![3.0, -1.0], vec![-1.0, 2.0]];
+        let found = completed(&table, &[p, q], &measured).unwrap();
+        let (a, b, d) = (table[p][p], table[p][q], table[q][q]);
+        let determinant = a * d - b * b;
+        let inverse = [[d / determinant, -b / determinant], [-b / determinant, a / determinant]];
+        let square = |x: [f64; 2], table: [[f64; 2]; 2], y: [f64; 2]| {
+            (0..2).map(|i| (0..2).map(|j| x[i] * table[i][j] * y[j]).sum::<f64>()).sum::<f64>()
+        };
+        let row = |i: usize| {
+            let to = [table[i][p], table[i][q]];
+            [to[0] * inverse[0][0] + to[1] * inverse[1][0], to[0] * inverse[0][1] + to[1] * inverse[1][1]]
+        };
+        let scale = (0..2).map(|i| inverse[i][0] * measured[0][i] + inverse[i][1] * measured[1][i]).sum::<f64>() / 2.0;
+        for i in 0..6 {
+            for j in 0..6 {
+                let carried = square(row(i), [[3.0, -1.0], [-1.0, 2.0]], row(j));
+                let own = table[i][j] - square(row(i), [[a, b], [b, d]], row(j));
+                let wanted = carried + scale * own;
+                // The ridge moves the values by its share of the inverse's size.
+                assert!(
+                    (found[i][j] - wanted).abs() < 1e-5 * (1.0 + wanted.abs()),
+                    "{i} {j}: {} {wanted}",
+                    found[i][j]
+                );
+            }
+        }
+    }
+
+    /// What the kernel says of itself is completed to the kernel.
+    #[test]
+    fn measurements_like_the_kernel_give_the_kernel() {
+        let (coarse, fine) = (levels(10), levels(20));
+        let measured: Vec<Vec<f64>> = kernel(&coarse).iter().map(|row| row.iter().map(|k| 5.0 * k).collect()).collect();
+        let found = completed_at(&fine, &[(&coarse, &measured)]).unwrap();
+        for (found, assumed) in found.iter().flatten().zip(kernel(&fine).iter().flatten()) {
+            assert!((found - 5.0 * assumed).abs() < 1e-5, "{found} {assumed}");
+        }
+    }
+
     #[test]
     fn measured_pairs_stay_and_others_follow() {
         let (coarse, fine) = (levels(10), levels(20));
         let measured = gram(&coarse);
         let found = completed_at(&fine, &[(&coarse, &measured)]).unwrap();
         let truth = gram(&fine);
-        // The last level lies beyond the measured ones.
-        for i in 0..19 {
-            for j in 0..19 {
-                let bound = if i % 2 == 0 && j % 2 == 0 { 1e-9 } else { 0.8 };
-                assert!((found[i][j] - truth[i][j]).abs() < bound, "{i} {j}: {} {}", found[i][j], truth[i][j]);
+        let mut worst = [0.0f64; 2];
+        // The last level lies beyond the measured ones, and the second far from the first.
+        for i in (0..19).filter(|i| *i != 1) {
+            for j in (0..19).filter(|j| *j != 1) {
+                let kind = usize::from(i % 2 == 1 || j % 2 == 1);
+                worst[kind] = worst[kind].max((found[i][j] - truth[i][j]).abs());
             }
         }
+        // The values are 9 to 10.
+        assert!(worst[0] < 1e-9 && worst[1] < 0.1, "{worst:?}");
         // A residual between two measured ones is no mixture of them: it adds something.
         let mixture = 0.25 * (found[4][4] + 2.0 * found[4][6] + found[6][6]);
         assert!(found[5][5] > mixture);
