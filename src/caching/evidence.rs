@@ -180,7 +180,9 @@ impl Evidence {
             return self.calibration_here().cloned().ok_or_else(misfit);
         }
         // Measurements that cannot be completed must not stand in the way of a plan.
-        Ok(self.learnt.calibration(&self.sigmas).unwrap_or_else(|| prior::prior(&self.sigmas)))
+        let learnt = self.learnt.calibration(&self.sigmas);
+        let cautious = learnt.map(|known| prior::cautious(known, self.learnt.runs().len()));
+        Ok(cautious.unwrap_or_else(|| prior::prior(&self.sigmas)))
     }
 
     /// The best plans for this run, one for every number of computed steps. The search runs once.
