@@ -51,8 +51,9 @@ pub use plan_table::{Goal, Outlook, PlanTable};
 pub use planner::{Planned, PlannedStep, Planner};
 pub use rule::{About, Advice, Group, Needs, Rule, Shape, Signal, SpeedupTarget, StrategyInputs, Tuning};
 pub use rules::{
-    BlockList, Carry, DbCache, DeltaDit, DiCache, EasyCache, FewerSteps, GoalPlan, LeMiCa, Lists, MagCache, Off,
-    Origin, Plan, ProfilingDit, PublishedFor, Spectrum, TeaCache, Uniform, UnknownRule, calibrate_tea_cache, runs_of,
+    BlockList, Carry, DbCache, DeltaDit, DiCache, DpCache, EasyCache, FewerSteps, GoalPlan, LeMiCa, Lists, MagCache,
+    Off, Origin, Plan, ProfilingDit, PublishedFor, ScalingCache, Spectrum, TaylorSeer, TeaCache, Uniform, UnknownRule,
+    calibrate_tea_cache, runs_of,
 };
 pub use schedule::{Intervals, Rounding, StepSchedule, indices};
 pub use setting::{Setting, SettingInfo, Value};

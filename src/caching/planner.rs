@@ -146,46 +146,51 @@ impl<'a> Planner<'a> {
         Planned { computed, steps, error }
     }
 
-    /// The computed steps with the least error, for every number of them. The dynamic program runs
-    /// over the pairs (a, b) of the last two computed steps, and adds one computed step at a time.
-    /// As long as only the first step is computed, a equals b.
+    /// The computed steps with the least error, for every number of them.
     fn search(&self) -> Vec<Vec<usize>> {
-        let steps = self.h.len();
-        let at = |a: usize, b: usize| a * steps + b;
-        let gaps: Vec<Vec<f64>> = pairs(steps).map(|(a, b)| self.gaps_after(a, b)).collect();
-        let mut reached = vec![f64::INFINITY; steps * steps];
-        reached[at(0, 0)] = 0.0;
-        // For every layer and pair the computed step before the pair, to walk back.
-        let mut before: Vec<Vec<u8>> = vec![vec![0; steps * steps]];
-        let mut best = Vec::with_capacity(steps);
-        loop {
-            let total = |((a, b), gaps): &((usize, usize), &Vec<f64>)| {
-                reached[at(*a, *b)] + gaps.last().copied().unwrap_or(0.0)
-            };
-            let ends = pairs(steps).zip(&gaps).min_by(|x, y| total(x).total_cmp(&total(y)));
-            best.push(walk_back(ends.map_or((0, 0), |(pair, _)| pair), &before, at));
-            if best.len() == steps {
-                return best;
-            }
-            let mut next = vec![f64::INFINITY; steps * steps];
-            let mut layer = vec![0; steps * steps];
-            for ((a, b), gaps) in pairs(steps).zip(&gaps) {
-                let error = reached[at(a, b)];
-                for (c, gap) in (b + 1..steps).zip(gaps) {
-                    if error + gap < next[at(b, c)] {
-                        next[at(b, c)] = error + gap;
-                        layer[at(b, c)] = a as u8;
-                    }
-                }
-            }
-            reached = next;
-            before.push(layer);
-        }
+        least_sums(self.h.len(), |a, b| self.gaps_after(a, b))
     }
 
     /// Errors of the gaps from a pair of computed steps to every later step, and to the end.
     fn gaps_after(&self, a: usize, b: usize) -> Vec<f64> {
         (b + 1..=self.h.len()).map(|end| Gap::new(self, basis_of(Some(a), b), end).error()).collect()
+    }
+}
+
+/// The computed steps with the least sum over their gaps, for every number of them from 1 to
+/// `steps`. `gaps_after(a, b)` has the costs of the gaps from `b` to every later step, and to the
+/// end, where `a` is the computed step before `b`. The dynamic program runs over the pairs (a, b)
+/// of the last two computed steps, and adds one computed step at a time. As long as only the first
+/// step is computed, `a` equals `b`. At most [`Planner::MOST_STEPS`] steps.
+pub(super) fn least_sums(steps: usize, gaps_after: impl Fn(usize, usize) -> Vec<f64>) -> Vec<Vec<usize>> {
+    let at = |a: usize, b: usize| a * steps + b;
+    let gaps: Vec<Vec<f64>> = pairs(steps).map(|(a, b)| gaps_after(a, b)).collect();
+    let mut reached = vec![f64::INFINITY; steps * steps];
+    reached[at(0, 0)] = 0.0;
+    // For every layer and pair the computed step before the pair, to walk back.
+    let mut before: Vec<Vec<u8>> = vec![vec![0; steps * steps]];
+    let mut best = Vec::with_capacity(steps);
+    loop {
+        let total =
+            |((a, b), gaps): &((usize, usize), &Vec<f64>)| reached[at(*a, *b)] + gaps.last().copied().unwrap_or(0.0);
+        let ends = pairs(steps).zip(&gaps).min_by(|x, y| total(x).total_cmp(&total(y)));
+        best.push(walk_back(ends.map_or((0, 0), |(pair, _)| pair), &before, at));
+        if best.len() == steps {
+            return best;
+        }
+        let mut next = vec![f64::INFINITY; steps * steps];
+        let mut layer = vec![0; steps * steps];
+        for ((a, b), gaps) in pairs(steps).zip(&gaps) {
+            let error = reached[at(a, b)];
+            for (c, gap) in (b + 1..steps).zip(gaps) {
+                if error + gap < next[at(b, c)] {
+                    next[at(b, c)] = error + gap;
+                    layer[at(b, c)] = a as u8;
+                }
+            }
+        }
+        reached = next;
+        before.push(layer);
     }
 }
 

@@ -56,8 +56,8 @@ impl Pane for ProfilePane {
         egui::ScrollArea::vertical().id_salt("profile").auto_shrink(false).show(ui, |ui| {
             theme::beside_scroll_bar(ui);
             let weak = Palette::of(ui).weak;
-            let what = "A profile says what the model's blocks attend to and what plans keep. The planner and some \
-                        strategies need it.";
+            let what = "A profile says what the model's blocks attend to and what plans keep. It makes the \
+                        planner's plans better and surer, and some strategies need it.";
             ui.label(RichText::new(what).color(weak));
             ui.add_space(4.0);
             ui.label(status(shared));

@@ -4,6 +4,7 @@ pub mod block_controls;
 mod db_cache;
 mod delta_dit;
 mod di_cache;
+mod dp_cache;
 mod easy_cache;
 mod fewer_steps;
 mod goal_plan;
@@ -13,7 +14,9 @@ mod off;
 mod plan;
 mod probing;
 mod profiling_dit;
+mod scaling_cache;
 mod spectrum;
+mod taylor_seer;
 mod tea_cache;
 mod uniform;
 mod unknown;
@@ -21,6 +24,7 @@ mod unknown;
 pub use db_cache::DbCache;
 pub use delta_dit::DeltaDit;
 pub use di_cache::DiCache;
+pub use dp_cache::DpCache;
 pub use easy_cache::EasyCache;
 pub use fewer_steps::FewerSteps;
 pub use goal_plan::GoalPlan;
@@ -29,7 +33,9 @@ pub use mag_cache::MagCache;
 pub use off::Off;
 pub use plan::{Origin, Plan};
 pub use profiling_dit::{BlockList, Carry, Lists, ProfilingDit, runs_of};
+pub use scaling_cache::ScalingCache;
 pub use spectrum::Spectrum;
+pub use taylor_seer::TaylorSeer;
 pub use tea_cache::{TeaCache, calibrate as calibrate_tea_cache};
 pub use uniform::Uniform;
 pub use unknown::UnknownRule;
@@ -50,6 +56,9 @@ pub const RULES: &[Entry] = &[
     Entry::of::<DeltaDit>(),
     Entry::of::<LeMiCa>(),
     Entry::of::<Spectrum>(),
+    Entry::of::<TaylorSeer>(),
+    Entry::of::<ScalingCache>(),
+    Entry::of::<DpCache>(),
     Entry::of::<FewerSteps>(),
     Entry::of::<Plan>(),
 ];
