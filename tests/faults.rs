@@ -151,6 +151,36 @@ fn weights_that_are_cut_short_under_a_job_are_an_error() {
     assert!(run(&engine, request(model.path())).0.is_ok(), "the engine goes on");
 }
 
+/// A device that is lost in any phase ends the job with the reason. A new device gives the clip.
+#[test]
+fn a_lost_device_is_an_error_in_every_phase() {
+    let model = model();
+    let clip = run(&engine(), request(model.path())).0.expect("a clip").frames;
+    // The first and the second time that weights are loaded, and every other phase.
+    for (phase, nth) in [(Stage::Load, 0), (Stage::Text, 0), (Stage::Load, 1), (Stage::Denoise, 0), (Stage::Decode, 0)]
+    {
+        let gpu = open();
+        let engine = engine_on(&gpu);
+        engine.generate(request(model.path())).expect("the engine runs");
+        let mut seen = 0;
+        let last = engine.events().iter().find(|event| {
+            if matches!(event, Event::Stage(stage) if *stage == phase) {
+                if seen == nth {
+                    gpu.destroy();
+                }
+                seen += 1;
+            }
+            matches!(event, Event::Finished(_) | Event::Failed(_))
+        });
+        match last {
+            Some(Event::Failed(EngineError::Gpu(GpuError::Lost(_)))) => {}
+            other => panic!("{phase:?} {nth}: {other:?}"),
+        }
+        assert!(matches!(run(&engine, request(model.path())).0, Err(EngineError::Gpu(GpuError::Lost(_)))), "{phase:?}");
+    }
+    assert_eq!(run(&engine(), request(model.path())).0.expect("a clip").frames, clip);
+}
+
 /// Whichever buffer is refused, the job ends with an error or does without, and the next job works.
 #[test]
 fn memory_that_is_refused_at_any_time_is_an_error() {

@@ -122,26 +122,33 @@ fn a_signal_keeps_the_finished_runs_of_a_profile() {
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
 }
 
-/// Kills runs at random moments. `DITSCOPE_KILLS=100 cargo test --release --test integration
-/// interruptions::` kills a hundred.
+/// Kills runs at random moments: every third one while it starts, the others at a step, or while
+/// the files are written. `DITSCOPE_KILLS=100 cargo test --release --test integration
+/// interruptions::killed` kills a hundred.
 #[test]
 fn killed_runs_leave_no_damaged_file() {
+    const STEPS: usize = 40;
     let kills = std::env::var("DITSCOPE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let folder = tempfile::tempdir().expect("temporary folder");
     let [clip, capture] = ["clip.gif", "run.capture"].map(|name| folder.path().join(name));
     let partial = folder.path().join("run.capture.partial");
-    let (mut finished, mut opened) = (0, 0);
+    let (mut finished, mut opened, mut inside) = (0, 0, 0);
     for kill in 0..kills {
         for path in [&clip, &capture, &partial] {
             fs::remove_file(path).ok();
         }
-        let mut command = generate(model(), &clip, &["--steps", "40"]);
+        let mut command = generate(model(), &clip, &["--steps", &STEPS.to_string()]);
         command.arg("--capture").arg(&capture);
         let mut child = start(command);
-        // Spread over the first moments, the steps, and the writing of the files.
-        let moment = Duration::from_millis(kill * 7919 % 97 * 20);
+        let random = kill * 7919 % 97;
+        let mut delay = Duration::from_millis(random * 10);
+        if kill % 3 > 0 {
+            let step = 1 + random as usize * STEPS / 97;
+            wait_until("a step", || steps(&partial) >= step || child.try_wait().is_ok_and(|ended| ended.is_some()));
+            delay /= 50;
+        }
         let begun = Instant::now();
-        while begun.elapsed() < moment && child.try_wait().expect("a process").is_none() {
+        while begun.elapsed() < delay && child.try_wait().expect("a process").is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
         child.kill().ok();
@@ -162,7 +169,9 @@ fn killed_runs_leave_no_damaged_file() {
             let numbers: Vec<usize> = loaded.capture.steps.iter().map(|step| step.step).collect();
             assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "kill {kill}");
             opened += 1;
+            inside += usize::from((1..STEPS).contains(&numbers.len()));
         }
     }
-    println!("{kills} kills: {finished} clips finished, {opened} unfinished captures opened");
+    println!("{kills} kills, {inside} of them between steps: {finished} clips finished, {opened} captures opened");
+    assert!(inside > 0, "no run was killed between two steps");
 }

@@ -127,7 +127,11 @@ impl Gpu {
         let failure: Arc<Mutex<Option<GpuError>>> = Arc::default();
         let first = failure.clone();
         let remember = move |error: GpuError| {
-            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            let mut known = first.lock().unwrap_or_else(PoisonError::into_inner);
+            // A lost device also reports invalid buffers. The loss is what the user must know.
+            if known.is_none() || matches!(error, GpuError::Lost(_)) {
+                *known = Some(error);
+            }
         };
         let lost = remember.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {

@@ -201,6 +201,8 @@ impl Stream {
         match staging.get_mapped_range_mut(..) {
             Ok(mut view) => view.slice(..bytes.len()).copy_from_slice(bytes),
             Err(error) => {
+                // A lost device is only reported while somebody polls it.
+                self.gpu.poll(wgpu::PollType::Poll)?;
                 self.gpu.check()?;
                 return Err(GpuError::Device(error.to_string()));
             }
