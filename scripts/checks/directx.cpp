@@ -1,5 +1,6 @@
-// directx (dxc|fxc) FILE...: compiles compute shaders in HLSL with Microsoft's compilers, under
+// directx (dxc|fxc) TABLE FILE...: compiles compute shaders in HLSL with Microsoft's compilers, under
 // Wine. Prints what is refused, what takes more than two seconds, and where FXC leaves barriers out.
+// Adds a line for each shader to TABLE: milliseconds, barriers in the source and in FXC's code, name.
 #include <windows.h>
 
 #include <cstdio>
@@ -85,6 +86,8 @@ static int barriers(const std::map<std::string, std::string> &all, const std::st
 
 // Barriers in all sources, and shaders with more barriers in their code, because loops are unrolled.
 static int seen = 0, more = 0;
+// Barriers of the last shader, in its source and in FXC's code.
+static int written = 0, left = 0;
 
 static bool fxc(const std::string &text, const std::string &entry, std::string &words) {
     auto compile = (HRESULT(WINAPI *)(LPCVOID, SIZE_T, LPCSTR, void *, void *, LPCSTR, LPCSTR, UINT, UINT, Blob **, Blob **))GetProcAddress(
@@ -98,7 +101,7 @@ static bool fxc(const std::string &text, const std::string &entry, std::string &
     Blob *listing = nullptr;
     if (disassemble(code->GetBufferPointer(), code->GetBufferSize(), 0, nullptr, &listing)) return true;
     std::string assembly((char *)listing->GetBufferPointer(), listing->GetBufferSize());
-    int written = barriers(functions(text), entry), left = count(assembly, "sync_g_t");
+    written = barriers(functions(text), entry), left = count(assembly, "sync_g_t");
     seen += written, more += left > written;
     if (left < written) words = "BARRIERS: " + std::to_string(written) + " written, " + std::to_string(left) + " left";
     return left >= written;
@@ -117,7 +120,9 @@ int main(int count, char **arguments) {
     int failed = 0, compiled = 0, slow = 0;
     DWORD longest = 0;
     std::string slowest;
-    for (int i = 2; i < count; i++) {
+    FILE *table = fopen(arguments[2], "a");
+    if (!table) return printf("%s cannot be written\n", arguments[2]), 1;
+    for (int i = 3; i < count; i++) {
         std::ifstream file(arguments[i], std::ios::binary);
         std::stringstream stream;
         stream << file.rdbuf();
@@ -133,6 +138,8 @@ int main(int count, char **arguments) {
         DWORD start = milliseconds();
         bool good = with_fxc ? fxc(text, entry, words) : dxc(text, entry, words);
         DWORD took = milliseconds() - start;
+        fprintf(table, "%lu %d %d %s\n", took, written, left, arguments[i]);
+        fflush(table);
         compiled++, failed += !good, slow += took > 2000;
         if (took > longest) longest = took, slowest = arguments[i];
         if (!good || took > 2000) printf("%s: %s, %lu ms %.400s\n", arguments[i], good ? "slow" : "WRONG", took, words.c_str());
