@@ -44,33 +44,45 @@ fn velocity_of(model: &WanTransformer, cx: &mut Stream, latents: &Tensor, golden
     model.forward(cx, &latents.data, &patches, case.param("timestep"), &context, &rope).expect("forward")
 }
 
-/// Compares all transformers on one tier. Each tier has a test of its own, so the tiers run in
-/// parallel.
-fn transformers_equal_diffusers(tier: Tier) {
+/// Compares the cases of one golden on one tier, with the weights stored in given types.
+fn transformer_equals_diffusers(tier: Tier, name: &str, dtypes: &[Dtype]) {
     let gpu = open(tier);
-    for golden in Golden::with_prefix("transformer") {
-        for dtype in DTYPES {
-            let (_dir, files) = folder(&golden, dtype);
-            let (config, weights) = files.transformer().expect("transformer");
-            let model = WanTransformer::load(&gpu, &config, &weights).expect("loads");
-            for case in &golden.cases {
-                let Some(expected) = golden.output(case, dtype, "velocity") else { continue };
-                let what = format!("{tier:?} {} {} {dtype:?}", golden.name, case.name);
-                assert_close(&what, &velocity(&model, &gpu, &golden, case), expected, LIMIT);
-            }
+    let golden = Golden::load(name);
+    for &dtype in dtypes {
+        let (_dir, files) = folder(&golden, dtype);
+        let (config, weights) = files.transformer().expect("transformer");
+        let model = WanTransformer::load(&gpu, &config, &weights).expect("loads");
+        for case in &golden.cases {
+            let Some(expected) = golden.output(case, dtype, "velocity") else { continue };
+            let what = format!("{tier:?} {} {} {dtype:?}", golden.name, case.name);
+            assert_close(&what, &velocity(&model, &gpu, &golden, case), expected, LIMIT);
         }
     }
 }
 
-/// Tests start in alphabetical order. This test takes longest, so its name comes first.
 #[test]
-fn base_tier_transformers() {
-    transformers_equal_diffusers(Tier::Base);
+fn full_tier_transformers() {
+    for golden in Golden::with_prefix("transformer") {
+        transformer_equals_diffusers(Tier::Full, &golden.name, &DTYPES);
+    }
+}
+
+/// A CPU driver takes half a minute and more to compile each attention kernel of the base tier. So
+/// the goldens are tests of their own, which run in parallel, and each golden takes one type of
+/// weights. All types together are a test of the product (`ops::matmul`).
+#[test]
+fn base_tier_transformer_3x40() {
+    transformer_equals_diffusers(Tier::Base, "transformer_3x40", &[Dtype::F32]);
 }
 
 #[test]
-fn full_tier_transformers() {
-    transformers_equal_diffusers(Tier::Full);
+fn base_tier_transformer_2x128() {
+    transformer_equals_diffusers(Tier::Base, "transformer_2x128", &[Dtype::F16]);
+}
+
+#[test]
+fn base_tier_transformer_6x32() {
+    transformer_equals_diffusers(Tier::Base, "transformer_6x32", &[Dtype::BF16]);
 }
 
 /// With long videos neither a binding nor a submit holds a tensor of all tokens. Working in parts
