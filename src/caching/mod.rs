@@ -43,7 +43,7 @@ pub use config::StrategyConfig;
 pub use cost::{ForwardCost, hit_rate};
 pub use delta_store::DeltaStore;
 pub use error::CacheError;
-pub use evidence::{BlockFindings, Evidence, Known, PublishedTea};
+pub use evidence::{BlockFindings, CLIP_SPREAD, Evidence, Known, PublishedTea};
 pub use learnt::{Learnt, MOST_RUNS, RunMeasurement, RunRecorder};
 pub use parse::{name_and_keys, parse};
 pub use plan::{Action, BranchPlan, Cell, Correction, Forecast, MOST_OUTPUTS, OutputKind, Segment, StepPlan};

@@ -11,7 +11,7 @@ use clap::ArgMatches;
 use crossbeam_channel::select;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::caching::Known;
+use crate::caching::{CLIP_SPREAD, Known};
 use crate::engine::capture::file::{CaptureError, Writer};
 use crate::engine::{
     Capture, ClipSettings, Condition, Engine, Event, GenerateRequest, Observe, Received, Record, RequestInfo,
@@ -271,7 +271,7 @@ pub fn run(args: &Args, matches: &ArgMatches) -> anyhow::Result<()> {
 fn outlook(request: &GenerateRequest, known: Known) -> String {
     let expected = match request.strategy.expected_psnr() {
         Some(psnr) if psnr.is_finite() => {
-            format!("; expected: {psnr:.0} dB to the clip without reuse, give or take {:.0}", known.spread())
+            format!("; expected: {psnr:.0} dB to the clip without reuse, give or take {CLIP_SPREAD:.0}")
         }
         _ => String::new(),
     };

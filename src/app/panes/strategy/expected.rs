@@ -5,7 +5,7 @@ use egui::{RichText, Sense, Ui, vec2};
 use crate::app::data::shared::Shared;
 use crate::app::draw::cell::{Pixels, draw_kind};
 use crate::app::draw::theme::{self, Palette, row, section};
-use crate::caching::{Cell, Known};
+use crate::caching::{CLIP_SPREAD, Cell, Known};
 
 /// Draws what the chosen strategy is expected to do.
 pub fn ui(ui: &mut Ui, shared: &Shared) {
@@ -53,8 +53,8 @@ pub fn ui(ui: &mut Ui, shared: &Shared) {
 
 /// What a plan is made from, and how sure its PSNR is.
 fn known_tip(known: Known) -> String {
-    let text = "The mean over prompts is expected within";
-    format!("Planned from {}. {text} {:.0} dB; single clips vary more.", known.words(), known.spread())
+    let text = "This PSNR is expected in the mean over prompts; single clips vary by";
+    format!("Planned from {}. {text} {CLIP_SPREAD:.0} dB.", known.words())
 }
 
 /// Draws the memory of the whole job. It warns if the adapter is known to have less.
