@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::caching::{CacheError, Evidence, Goal, GoalPlan, Outlook, Planned, PlannedStep, StrategyConfig};
+use crate::caching::{CacheError, Evidence, Goal, Outlook, Planned, PlannedStep, StrategyConfig};
 use crate::engine::{GenerateRequest, RequestInfo};
 use crate::profiling::profile::Profile;
 use crate::study::evidence_of;
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let steps = evidence.steps();
     let line = |step: usize| if matches!(planned.steps[step], PlannedStep::Compute(_)) { '#' } else { '.' };
     if let Some(path) = &args.output {
-        let mut config = StrategyConfig::of(GoalPlan::new(goal));
+        let mut config = StrategyConfig::planner(goal);
         config.calibrate(&evidence)?;
         crate::media::write_bytes(path, config.to_json().as_bytes())?;
     }

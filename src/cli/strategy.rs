@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::caching::{Evidence, Goal, GoalPlan, Learnt, StrategyConfig, catalogue, parse};
+use crate::caching::{Evidence, Goal, Learnt, StrategyConfig, catalogue, parse};
 use crate::engine::RequestInfo;
 use crate::profiling::profile::Profile;
 use crate::study::compare::check_runs;
@@ -108,7 +108,7 @@ impl StrategyArgs {
 
 /// A planner for a goal.
 fn planner(goal: Goal, evidence: &Evidence) -> anyhow::Result<StrategyConfig> {
-    let mut config = StrategyConfig::of(GoalPlan::new(goal));
+    let mut config = StrategyConfig::planner(goal);
     config.calibrate(evidence)?;
     Ok(config)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::app::data::history::KeptRun;
 use crate::app::data::runs::Run;
 use crate::app::data::shared::Shared;
-use crate::caching::{Goal, GoalPlan, StrategyConfig};
+use crate::caching::{Goal, StrategyConfig};
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -116,7 +116,7 @@ pub struct Row {
 
 /// The goal of the planner in words; empty for other strategies.
 pub fn goal(strategy: &StrategyConfig) -> String {
-    match strategy.rule::<GoalPlan>().map(|rule| rule.goal) {
+    match strategy.goal() {
         Some(Goal::Speedup(speedup)) => format!("{speedup:.2}x"),
         Some(Goal::Psnr(psnr)) => format!("{psnr:.1} dB"),
         Some(Goal::Computed(steps)) => format!("{steps} computed"),

@@ -24,7 +24,7 @@ use crate::app::panes::preview::PreviewPane;
 use crate::app::panes::preview::attention::{self, Overlay};
 use crate::app::save::picture::Pictures;
 use crate::app::{App, Options};
-use crate::caching::{Goal, GoalPlan, MagCache, Origin, StepPlan};
+use crate::caching::{Goal, MagCache, Origin, StepPlan};
 use crate::profiling::profile::Profile;
 
 /// The attention maps over the run on show.
@@ -67,7 +67,7 @@ fn a_target_is_planned_and_its_price_told_before_it_runs() {
     assert!(harness.query_by_label(&format!("{lower:.1} dB")).is_some());
     harness.get_by_label("likeness").click();
     harness.run_steps(3);
-    let goal = harness.state().shared.form.strategy().rule::<GoalPlan>().map(|rule| rule.goal);
+    let goal = harness.state().shared.form.strategy().goal();
     assert_eq!(goal, Some(Goal::Psnr(30.0)));
     let (_, kept, _) = told(&harness);
     assert!(kept >= 30.0, "{kept}");

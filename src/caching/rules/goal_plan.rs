@@ -8,7 +8,7 @@ use crate::caching::plan_table::Goal;
 use crate::caching::rule::{About, Advice, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
 use crate::caching::setting::{Choice, Kind, Setting, Value};
 use crate::caching::strategy::Fixed;
-use crate::caching::{CacheError, StepPlan, Strategy};
+use crate::caching::{CacheError, StepPlan, Strategy, StrategyConfig};
 
 /// A goal, and the plan that meets it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,18 @@ pub struct GoalPlan {
     pub expected_psnr: Option<f64>,
     /// What the plan was made from.
     pub known: Known,
+}
+
+impl StrategyConfig {
+    /// The planner with a goal. [`StrategyConfig::calibrate`] makes the plan.
+    pub fn planner(goal: Goal) -> Self {
+        Self::of(GoalPlan::new(goal))
+    }
+
+    /// The goal of the planner; `None` for other rules.
+    pub fn goal(&self) -> Option<Goal> {
+        self.rule::<GoalPlan>().map(|rule| rule.goal)
+    }
 }
 
 const GOALS: &[Choice] = &[
