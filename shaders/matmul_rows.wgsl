@@ -3,7 +3,7 @@
 // computes ROWS whole rows, so that no lane idles. Each weight is loaded by one lane and broadcast
 // to the others. Needs subgroups of at least 8 lanes.
 #import product_input
-#import weight
+#import weight_$FORMAT
 #import product_store
 
 // Loads of weights by a lane, for a group of four of the inner extent.
@@ -19,10 +19,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     // Neighbouring workgroups share columns, so that these weights stay in the cache.
     let first_row = rows_from() + group.x * (8u * u32(ROWS));
     let first_column4 = group.y * u32(COLUMNS4);
-    var w_offset: array<u32, LOADS>;
+    // Row among four and group of columns of each load.
+    var w_kk: array<u32, LOADS>;
+    var w_column4: array<u32, LOADS>;
     for (var load = 0u; load < LOADS; load++) {
         let i = min(load * 8u + lane, 4u * u32(COLUMNS4) - 1u);
-        w_offset[load] = (i / u32(COLUMNS4)) * params.n4 + min(first_column4 + i % u32(COLUMNS4), params.n4 - 1u);
+        w_kk[load] = i / u32(COLUMNS4);
+        w_column4[load] = min(first_column4 + i % u32(COLUMNS4), params.n4 - 1u);
     }
 #repeat R ROWS
     let origin_$R = origin(first_row + u32(R) * 8u + lane);
@@ -38,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         for (var k4 = 0u; k4 < params.k4; k4++) {
             var w: array<vec4<f32>, LOADS>;
             for (var load = 0u; load < LOADS; load++) {
-                w[load] = weight4((tap * params.k4 + k4) * 4u * params.n4 + w_offset[load]);
+                w[load] = weight4(tap * params.k4 + k4, w_kk[load], w_column4[load]);
             }
 #repeat R ROWS
             let x_$R = x4(at_$R, k4);

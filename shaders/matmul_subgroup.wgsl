@@ -3,7 +3,7 @@
 // l, l + 8, ... and broadcasts it. Loads are slow on such devices, and here each load serves many
 // multiply-adds. Needs subgroups of at least 8 lanes.
 #import product_input
-#import weight
+#import weight_$FORMAT
 #import product_store
 
 // Groups of four results of a lane.
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
 #repeat KK 4
             {
 #repeat C LANE_COLUMNS
-                let w_$C = weight4(((tap * params.k4 + k4) * 4u + u32(KK)) * params.n4 + min(column4 + u32(C) * 8u, params.n4 - 1u));
+                let w_$C = weight4(tap * params.k4 + k4, u32(KK), min(column4 + u32(C) * 8u, params.n4 - 1u));
 #end
 #repeat G ROW_GROUPS
 #repeat R 8

@@ -2,7 +2,7 @@
 // of 16 TM x 64 results from tiles of x and w in workgroup memory. A thread computes TM x 4
 // results. WebGPU's default limits are enough.
 #import product_input
-#import weight
+#import weight_$FORMAT
 #import product_store
 
 const ROWS = 16u * u32(TM);
@@ -44,10 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
                 x_tile[(turn * 64u + thread / DEPTH4) * STRIDE + depth4] = value;
             }
             // A thread loads one group of four columns of w.
-            let depth = k4 * 4u + local.y;
+            let w_k4 = k4 + local.y / 4u;
             var value = vec4(0.0);
-            if depth < params.k4 * 4u && column4 < params.n4 {
-                value = weight4((tap * params.k4 * 4u + depth) * params.n4 + column4);
+            if w_k4 < params.k4 && column4 < params.n4 {
+                value = weight4(tap * params.k4 + w_k4, local.y % 4u, column4);
             }
             w_tile[thread] = value;
             workgroupBarrier();

@@ -14,10 +14,15 @@ struct Params {
     k4: u32,
     // First group of four of the gate vector.
     gate4: u32,
-    // Factor of the weights. fp8 checkpoints have one for each matrix.
+    // Factor of the weights.
     scale: f32,
     // The operations: bits of the constants below.
     after: u32,
+    // Groups of four rows of the weights that share a scale, where weights have such scales.
+    group4: u32,
+    // Columns of the output in groups of four, and the first one of this product.
+    y_n4: u32,
+    y_column4: u32,
 #ifdef CONV
     // First row to compute. Rows end at m.
     first_row: u32,
@@ -58,7 +63,7 @@ fn output_index(row: u32, column4: u32) -> u32 {
     let to = (t * params.frames.x + params.frames.y) * frame_rows + row % frame_rows;
     return to * params.n4 + column4 - params.y_start4;
 #else
-    return row * params.n4 + column4;
+    return row * params.y_n4 + params.y_column4 + column4;
 #endif
 }
 
@@ -66,7 +71,7 @@ fn store_product(row: u32, column4: u32, product: vec4<f32>) {
     let i = output_index(row, column4);
     var y = product * params.scale;
     if (params.after & BIAS) != 0u {
-        y += bias[column4];
+        y += bias[params.y_column4 + column4];
     }
     if (params.after & GELU) != 0u {
         y = gelu4(y);
@@ -78,7 +83,7 @@ fn store_product(row: u32, column4: u32, product: vec4<f32>) {
         y *= gated_by[i];
     }
     if (params.after & GATE) != 0u {
-        y *= gate[params.gate4 + column4];
+        y *= gate[params.gate4 + params.y_column4 + column4];
     }
     if (params.after & RESIDUAL) != 0u {
         y += y_out[i];

@@ -45,8 +45,8 @@ pub enum Elements {
     F32,
     /// Unsigned 32-bit integers.
     U32,
-    /// Floats of the type that the permutation names: `WEIGHT_F32`, `WEIGHT_F16` or `WEIGHT_BF16`.
-    /// The shader sees 16-bit floats as packed `u32`s.
+    /// Weights of the type that the permutation names by its definition `FORMAT`. The shader sees
+    /// all but 32-bit floats as packed `u32`s.
     Weight,
 }
 
@@ -56,7 +56,7 @@ impl Elements {
         match self {
             Self::F32 => tensor == ElementType::F32,
             Self::U32 => tensor == ElementType::U32,
-            Self::Weight => tensor != ElementType::U32,
+            Self::Weight => true,
         }
     }
 
@@ -64,7 +64,7 @@ impl Elements {
     pub fn scalar(self, defines: &Defines) -> Scalar {
         match self {
             Self::F32 => Scalar::F32,
-            Self::Weight if defines.contains_key("WEIGHT_F32") => Scalar::F32,
+            Self::Weight if defines.get("FORMAT").is_some_and(|format| format == "f32") => Scalar::F32,
             Self::U32 | Self::Weight => Scalar::U32,
         }
     }

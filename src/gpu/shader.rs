@@ -1,7 +1,8 @@
 //! The shader resolver: composes the parts of `shaders/*.wgsl`, for the program and for the tests.
 //!
 //! Every directive is on a line of its own:
-//! - `#import NAME` inserts `shaders/lib/NAME.wgsl` once;
+//! - `#import NAME` inserts `shaders/lib/NAME.wgsl` once; a definition may be a part of NAME, as in
+//!   `#import weight_$FORMAT`;
 //! - `#ifdef FLAG`, `#ifndef FLAG`, `#else`, `#endif` keep or drop lines;
 //! - `#unless A B`, `#else`, `#endif` keep lines unless both words are equal, as in
 //!   `#unless INDEX 0` inside a `#repeat`;
@@ -38,13 +39,30 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/activation",
     "lib/attention",
     "lib/linear_index",
+    "lib/packed",
+    "lib/packed_scale",
     "lib/product_input",
     "lib/product_store",
     "lib/query_key_subgroup",
     "lib/query_key_tile",
     "lib/received",
     "lib/tile_product",
-    "lib/weight",
+    "lib/weight_bf16",
+    "lib/weight_f16",
+    "lib/weight_f32",
+    "lib/weight_f8_e4m3",
+    "lib/weight_f8_e5m2",
+    "lib/weight_i8",
+    "lib/weight_q2_k",
+    "lib/weight_q3_k",
+    "lib/weight_q4_0",
+    "lib/weight_q4_1",
+    "lib/weight_q4_k",
+    "lib/weight_q5_0",
+    "lib/weight_q5_1",
+    "lib/weight_q5_k",
+    "lib/weight_q6_k",
+    "lib/weight_q8_0",
     "matmul_rows",
     "matmul_subgroup",
     "matmul_tile",
@@ -157,7 +175,7 @@ impl Resolver<'_> {
             let words: Vec<&str> = line.split_whitespace().collect();
             match *words.as_slice() {
                 ["#import", name] => {
-                    let path = format!("lib/{name}");
+                    let path = format!("lib/{}", substitute(name, self.defines));
                     if self.imported.insert(path.clone()) {
                         self.file(&path)?;
                     }

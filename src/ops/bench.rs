@@ -2,11 +2,13 @@
 //! device's peak.
 
 use crate::gpu::arguments::arguments;
-use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::gpu::{Dispatch, ElementType, Gpu, Kernel, Result, Stream, Tensor, fold_groups};
+use crate::weights::{DType, Packing};
 
 use super::attention::attention_choice;
 use super::conv::conv_choice;
 use super::matmul::product_choice;
+use super::sample::sample;
 use super::tune::{Choice, Named, seconds};
 use super::{
     Activation, Attention, AttentionVariant, Conv, HostWeight, Target, Then, Variant, Weight, attention_with,
@@ -52,7 +54,7 @@ const OTHER: &str = "other models";
 #[derive(Clone, Copy, Debug)]
 enum Case {
     /// Rows, inner extent, columns.
-    Matmul(ElementType, [usize; 3]),
+    Matmul(DType, [usize; 3]),
     /// Heads, tokens, head dimension.
     Attention([usize; 3]),
     /// Height and width, input and output channels of a causal 3 x 3 x 3 convolution of 4 frames.
@@ -63,7 +65,7 @@ enum Case {
 /// model has fewer tokens and heads.
 fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
     let (tokens, attended, heads, side) = if gpu.caps().cpu { (128, 4000, 2, 16) } else { (4096, 4096, 12, 104) };
-    let matmul = |m, k, n| Case::Matmul(ElementType::F16, [m, k, n]);
+    let matmul = |m, k, n| Case::Matmul(DType::F16, [m, k, n]);
     vec![
         (DEMO, matmul(80, 192, 576)),
         (DEMO, matmul(80, 192, 768)),
@@ -71,7 +73,9 @@ fn cases(gpu: &Gpu) -> Vec<(&'static str, Case)> {
         (WAN, matmul(tokens, 1536, 4608)),
         (WAN, matmul(tokens, 1536, 1536)),
         (WAN, matmul(tokens, 8960, 1536)),
-        (WAN, Case::Matmul(ElementType::BF16, [tokens, 1536, 8960])),
+        (WAN, Case::Matmul(DType::BF16, [tokens, 1536, 8960])),
+        (WAN, Case::Matmul(DType::Packed(Packing::Q8_0), [tokens, 1536, 8960])),
+        (WAN, Case::Matmul(DType::Packed(Packing::Q4K), [tokens, 1536, 8960])),
         (DEMO, Case::Attention([6, 80, 32])),
         (DEMO, Case::Attention([6, 1000, 32])),
         (DEMO, Case::Attention([heads, attended, 32])),
@@ -162,7 +166,7 @@ fn peak_gigabytes(cx: &mut Stream) -> Result<f64> {
 pub fn kernels(cx: &mut Stream, peak: &Peak, report: &mut dyn FnMut(&[KernelSpeed])) -> Result<()> {
     for (model, case) in cases(&cx.gpu().clone()) {
         let speeds = match case {
-            Case::Matmul(element_type, extents) => matmul_speeds(cx, element_type, extents)?,
+            Case::Matmul(dtype, extents) => matmul_speeds(cx, dtype, extents)?,
             Case::Attention(extents) => attention_speeds(cx, extents)?,
             Case::Conv(extents) => conv_speeds(cx, extents)?,
         };
@@ -175,22 +179,16 @@ pub fn kernels(cx: &mut Stream, peak: &Peak, report: &mut dyn FnMut(&[KernelSpee
     Ok(())
 }
 
-fn matmul_speeds(cx: &mut Stream, element_type: ElementType, [m, k, n]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
+fn matmul_speeds(cx: &mut Stream, dtype: DType, [m, k, n]: [usize; 3]) -> Result<Vec<KernelSpeed>> {
     let gpu = cx.gpu().clone();
     let x = random(cx, &[m, k])?;
-    let values = noise(k * n);
-    let bytes = match element_type {
-        ElementType::F32 => bytemuck::cast_slice(&values).to_vec(),
-        ElementType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        ElementType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        ElementType::U32 => return Err(GpuError::shape("bench", "products of integers")),
-    };
-    let w = Weight::linear(&gpu, "w", &HostWeight { bytes: bytes.into(), element_type, scale: 1.0 }, [n, k], None)?;
-    let variants = Variant::available(&gpu);
+    let (source, _) = sample(dtype, [n, k]);
+    let w = Weight::linear(&gpu, "w", &source, [n, k], None)?;
+    let variants = Variant::available_for(&gpu, dtype);
     let tried = without_tiles(&gpu, &variants, |variant| matches!(variant, Variant::Tile { .. }));
     let candidates = Variant::candidates(&gpu);
-    let choice = product_choice(&variants, &candidates, m, &w);
-    let name = format!("matmul {element_type:?} {m} x {k} x {n}");
+    let choice = product_choice(&variants, &candidates, m, w.whole()?);
+    let name = format!("matmul {dtype} {m} x {k} x {n}");
     speeds(cx, &name, &tried, &choice, |cx, variant| {
         matmul_with(cx, variant, &x, &w, Activation::None, Then::Store).map(drop)
     })
@@ -217,7 +215,7 @@ fn conv_speeds(cx: &mut Stream, [height, width, inputs, outputs]: [usize; 4]) ->
     let geometry = Conv::causal(2);
     let values: Vec<u8> =
         noise(27 * inputs * outputs).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
-    let source = HostWeight { bytes: values.into(), element_type: ElementType::F16, scale: 1.0 };
+    let source = HostWeight::floats(values.into(), DType::F16);
     let w = geometry.weight(&gpu, "w", &source, [outputs, inputs], 0..outputs, None)?;
     let x = random(cx, &[FRAMES + 2, height, width, inputs])?;
     let variants = conv_variants(&gpu, w.n());
@@ -298,11 +296,33 @@ mod tests {
         let mut cx = testing::stream(&gpu);
         let peak = peak(&mut cx).unwrap();
         assert!(peak.gflops.is_finite() && peak.gigabytes.is_finite(), "{peak:?}");
-        let speeds = matmul_speeds(&mut cx, ElementType::BF16, [16, 64, 64]).unwrap();
+        let speeds = matmul_speeds(&mut cx, DType::BF16, [16, 64, 64]).unwrap();
         assert!(speeds.iter().filter(|speed| speed.chosen).count() == 1, "{speeds:?}");
         assert!(
             speeds.iter().all(|speed| speed.gflops > 0.0 && speed.gflops < 2.0 * peak.gflops),
             "{speeds:?} {peak:?}"
         );
+    }
+
+    /// Measures every packed type against bf16, in one run. The figures are in docs/kernels.md.
+    #[test]
+    #[ignore = "a measurement"]
+    fn packed_types_against_bf16() {
+        let (gpu, _turns) = testing::alone();
+        let mut cx = testing::stream(&gpu);
+        let m = if gpu.caps().cpu { 128 } else { 4096 };
+        for extents in [[m, 1536, 1536], [m, 1536, 8960]] {
+            let mut best = |dtype| {
+                let speeds = matmul_speeds(&mut cx, dtype, extents).unwrap();
+                speeds.into_iter().max_by(|a, b| a.gflops.total_cmp(&b.gflops)).unwrap()
+            };
+            let reference = best(DType::BF16);
+            println!("{extents:?} BF16 {:.1} GFLOP/s by {}", reference.gflops, reference.variant);
+            for dtype in super::super::selftest::packed_types() {
+                let speed = best(dtype);
+                let ratio = speed.gflops / reference.gflops;
+                println!("{extents:?} {dtype} {:.1} GFLOP/s by {}, {ratio:.2}", speed.gflops, speed.variant);
+            }
+        }
     }
 }

@@ -6,9 +6,11 @@ use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Result, Stream, Tensor};
 
 use super::matmul::{after, after_bits};
+use super::packed::is_packed;
 use super::selftest;
 use super::split::window_from;
 use super::tune::{Choice, extent_class};
+use super::weight::Columns;
 use super::{Activation, HostWeight, Variant, Weight};
 
 /// The geometry of a convolution. Extents are (time, height, width).
@@ -73,7 +75,7 @@ impl Conv {
         bias: Option<&[f32]>,
     ) -> Result<Weight> {
         let taps: usize = self.kernel.iter().product();
-        let size = source.element_type.size() as usize;
+        let size = source.dtype.block().1 / 8;
         if source.bytes.len() != outputs * inputs * taps * size || some.end > outputs {
             let message = format!("{what} has {} bytes for [{outputs}, {inputs}, {taps}]", source.bytes.len());
             return Err(GpuError::shape("conv weight", message));
@@ -90,14 +92,14 @@ impl Conv {
 /// The same elements, with the inputs of each output padded with zeros from `from` to `to` bytes.
 fn pad_inputs<'a>(source: &'a HostWeight, from: usize, to: usize) -> HostWeight<'a> {
     if from == to {
-        return HostWeight { bytes: source.bytes[..].into(), ..*source };
+        return HostWeight::floats(source.bytes[..].into(), source.dtype).scaled(source.scale);
     }
     let mut bytes = Vec::with_capacity(source.bytes.len() / from * to);
     for output in source.bytes.chunks(from) {
         bytes.extend_from_slice(output);
         bytes.resize(bytes.len() + to - output.len(), 0);
     }
-    HostWeight { bytes: bytes.into(), ..*source }
+    HostWeight::floats(bytes.into(), source.dtype).scaled(source.scale)
 }
 
 /// The destination of a convolution's result.
@@ -129,10 +131,12 @@ arguments! {
         gate4: u32,
         scale: f32,
         after: u32,
+        group4: u32,
+        y_n4: u32,
+        y_column4: u32,
         first_row: u32,
         x_start4: u32,
         y_start4: u32,
-        padding_0: [u32; 3],
         input: [u32; 4],
         output: [u32; 4],
         kernel: [u32; 4],
@@ -197,15 +201,13 @@ pub(super) fn conv_choice<'a>(
 ) -> Result<Choice<'a, Variant>> {
     let rows = Plan::new(x, w, geometry, Target::New)?.rows();
     let [m, k, n] = [rows, w.k(), w.n()].map(extent_class);
+    let dtype = float_part(w)?.dtype;
     // On CPUs the first variant won for all shapes, and another one takes half a second to compile.
     let tried = if matches!(variants[0], Variant::Tile { .. }) { 2 } else { 1 };
     Ok(Choice {
-        class: format!("conv {:?} {m}x{k}x{n}", w.matrix.element_type()),
-        kernel: format!("conv {:?}", w.matrix.element_type()),
-        test: {
-            let weights = w.matrix.element_type();
-            Box::new(move |cx, variant| selftest::convolution(cx, variant, weights))
-        },
+        class: format!("conv {dtype} {m}x{k}x{n}"),
+        kernel: format!("conv {dtype}"),
+        test: Box::new(move |cx, variant| selftest::convolution(cx, variant, dtype)),
         available: variants,
         candidates: &variants[..tried.min(variants.len())],
         flops: 2.0 * rows as f64 * w.k() as f64 * w.n() as f64,
@@ -233,7 +235,8 @@ pub fn conv_with(
         Target::AddTo(tensor) | Target::Frames { tensor, .. } => tensor.clone(),
     };
     plan.check_target(&out, target)?;
-    let kernel = variant.kernel(w.matrix.element_type())?.flag("CONV");
+    let part = float_part(w)?;
+    let kernel = variant.kernel(part.dtype).flag("CONV");
     let residual = if matches!(target, Target::AddTo(_)) { after::RESIDUAL } else { 0 };
     let after = after_bits(w, activation) | residual;
     let [tile_rows, tile_columns4] = variant.tile();
@@ -250,14 +253,14 @@ pub fn conv_with(
         let params = ConvParams {
             m: end as u32,
             first_row: first as u32,
-            scale: w.scale,
+            scale: part.scale,
             after,
             x_start4,
             y_start4,
             ..plan.params()
         };
         let bias = w.bias.as_ref();
-        let weights = &w.matrix;
+        let weights = &part.matrix;
         cx.dispatch(&Dispatch {
             kernel: &kernel,
             arguments: &ConvProduct { params, x: &read, weights, y_out: &written, bias, gate: None, gated_by: None },
@@ -267,6 +270,15 @@ pub fn conv_with(
         first = end;
     }
     Ok(out)
+}
+
+/// The weight of a convolution, which is stored in floats.
+fn float_part(w: &Weight) -> Result<&Columns> {
+    let part = w.whole()?;
+    if is_packed(part.dtype) {
+        return Err(GpuError::shape("conv", format!("weights in {}, not in floats", part.dtype)));
+    }
+    Ok(part)
 }
 
 /// A convolution with all its extents.

@@ -4,11 +4,13 @@ use std::ops::Range;
 
 use crate::gpu::arguments::arguments;
 use crate::gpu::{Dispatch, ElementType, Gpu, GpuError, Kernel, Result, Stream, Tensor};
+use crate::weights::DType;
 
-use super::Weight;
+use super::packed::is_packed;
 use super::selftest;
 use super::split::ranges;
 use super::tune::{self, Choice, Named, extent_class};
+use super::weight::{Columns, Weight};
 
 /// Activation applied to a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,9 @@ arguments! {
         gate4: u32,
         scale: f32,
         after: u32,
+        group4: u32,
+        y_n4: u32,
+        y_column4: u32,
     }
     tensors {
         x @ 1: Read F32,
@@ -133,17 +138,24 @@ impl Variant {
         all
     }
 
+    /// The variants for weights of a type that the device can run. Of packed types, only those that
+    /// are worth measuring on some kind of device: each compiles for every type.
+    pub(super) fn available_for(gpu: &Gpu, weights: DType) -> Vec<Self> {
+        let mut all = Self::available(gpu);
+        let ships = |variant: &Self| matches!(variant, Self::Tile { .. } | Self::Subgroup { lane_columns: 2, .. });
+        all.retain(|variant| !is_packed(weights) || ships(variant));
+        all
+    }
+
     /// The variants worth measuring on this kind of device, the likeliest first.
     pub(super) fn candidates(gpu: &Gpu) -> Vec<Self> {
         let [small, large] = [1, 2].map(|row_groups| Self::Subgroup { row_groups, lane_columns: 2 });
         tune::candidates(gpu, [large, small], [4, 8].map(|rows| Self::Tile { rows }), small)
     }
 
-    /// The kernel of a product with weights of this type.
-    ///
-    /// # Errors
-    /// Weights are no floats.
-    pub(super) fn kernel(self, weights: ElementType) -> Result<Kernel> {
+    /// The kernel of a product with weights of this type. `shaders/lib/weight_TYPE.wgsl` reads
+    /// them.
+    pub(super) fn kernel(self, weights: DType) -> Kernel {
         let kernel = match self {
             Self::Tile { rows } => Kernel::new("matmul_tile").set("TM", rows),
             Self::Subgroup { row_groups, lane_columns } => {
@@ -151,12 +163,7 @@ impl Variant {
             }
             Self::Rows { rows, columns4 } => Kernel::new("matmul_rows").set("ROWS", rows).set("COLUMNS4", columns4),
         };
-        Ok(kernel.flag(match weights {
-            ElementType::F32 => "WEIGHT_F32",
-            ElementType::F16 => "WEIGHT_F16",
-            ElementType::BF16 => "WEIGHT_BF16",
-            ElementType::U32 => return Err(GpuError::shape("matmul", "weights are floats, not integers")),
-        }))
+        kernel.set("FORMAT", weights.name().to_lowercase())
     }
 
     /// Workgroups for a result of `m` rows and `n4` groups of four columns.
@@ -169,10 +176,10 @@ impl Variant {
         }
     }
 
-    /// Most rows of a `[_, k] x [k, n]` product that one dispatch computes. Bindings and the
-    /// submit's budget limit them.
-    fn most_rows(self, cx: &Stream, [k, n]: [usize; 2]) -> usize {
-        let bindable = (cx.gpu().caps().max_binding / (4 * k.max(n)) as u64) as usize;
+    /// Most rows of a `[_, k] x [k, n]` product that one dispatch computes. Bindings of rows of
+    /// `widest` elements and the submit's budget limit them.
+    fn most_rows(self, cx: &Stream, [k, n]: [usize; 2], widest: usize) -> usize {
+        let bindable = (cx.gpu().caps().max_binding / (4 * widest) as u64) as usize;
         let affordable = (cx.dispatch_budget() / (2.0 * k as f64 * n as f64)) as usize;
         bindable.min(affordable).min(65_535 * self.tile()[0]).max(self.row_step())
     }
@@ -219,14 +226,19 @@ pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, t
     /// variant.
     const MEASURED: usize = 2048;
     let gpu = cx.gpu().clone();
-    let (available, candidates) = (Variant::available(&gpu), Variant::candidates(&gpu));
+    let candidates = Variant::candidates(&gpu);
     let sample = x.reshape(&[x.rows(), x.columns()]).slice(0, x.rows().min(MEASURED));
-    let variant = product_choice(&available, &candidates, x.rows(), w)
-        .decide(cx, |cx, variant| matmul_with(cx, variant, &sample, w, Activation::None, Then::Store).map(drop))?;
-    matmul_with(cx, variant, x, w, activation, then)
+    compute(cx, x, w, activation, then, &|cx, part| {
+        let alone = Weight { parts: vec![part.clone()], bias: None };
+        let run = |cx: &mut Stream, variant| {
+            matmul_with(cx, variant, &sample, &alone, Activation::None, Then::Store).map(drop)
+        };
+        let available = Variant::available_for(&gpu, part.dtype);
+        product_choice(&available, &candidates, x.rows(), part).decide(cx, run)
+    })
 }
 
-fn product_test<'a>(weights: ElementType) -> tune::Test<'a, Variant> {
+fn product_test<'a>(weights: DType) -> tune::Test<'a, Variant> {
     Box::new(move |cx, variant| selftest::product(cx, variant, weights))
 }
 
@@ -234,11 +246,11 @@ fn product_test<'a>(weights: ElementType) -> tune::Test<'a, Variant> {
 ///
 /// # Errors
 /// There is none, or an error of the GPU.
-pub(super) fn passing(cx: &mut Stream, weights: ElementType) -> Result<Variant> {
-    let (available, candidates) = (Variant::available(cx.gpu()), Variant::candidates(cx.gpu()));
+pub(super) fn passing(cx: &mut Stream, weights: DType) -> Result<Variant> {
+    let (available, candidates) = (Variant::available_for(cx.gpu(), weights), Variant::candidates(cx.gpu()));
     Choice {
         class: String::new(),
-        kernel: format!("matmul {weights:?}"),
+        kernel: format!("matmul {weights}"),
         test: product_test(weights),
         available: &available,
         candidates: &candidates,
@@ -252,16 +264,16 @@ pub(super) fn product_choice<'a>(
     available: &'a [Variant],
     candidates: &'a [Variant],
     m: usize,
-    w: &Weight,
+    part: &Columns,
 ) -> Choice<'a, Variant> {
-    let [rows, k, n] = [m, w.k(), w.n()].map(extent_class);
+    let [rows, k, n] = [m, part.extents[0], part.extents[1]].map(extent_class);
     Choice {
-        class: format!("matmul {:?} {rows}x{k}x{n}", w.matrix.element_type()),
-        kernel: format!("matmul {:?}", w.matrix.element_type()),
-        test: product_test(w.matrix.element_type()),
+        class: format!("matmul {} {rows}x{k}x{n}", part.dtype),
+        kernel: format!("matmul {}", part.dtype),
+        test: product_test(part.dtype),
         available,
         candidates,
-        flops: 2.0 * m as f64 * w.k() as f64 * w.n() as f64,
+        flops: 2.0 * m as f64 * part.extents[0] as f64 * part.extents[1] as f64,
     }
 }
 
@@ -277,6 +289,18 @@ pub fn matmul_with(
     activation: Activation,
     then: Then,
 ) -> Result<Tensor> {
+    compute(cx, x, w, activation, then, &|_, _| Ok(variant))
+}
+
+/// [`matmul`] with a variant for each part of the weight.
+fn compute(
+    cx: &mut Stream,
+    x: &Tensor,
+    w: &Weight,
+    activation: Activation,
+    then: Then,
+    variant: &dyn Fn(&mut Stream, &Columns) -> Result<Variant>,
+) -> Result<Tensor> {
     let mut shape = x.shape().to_vec();
     if x.columns() != w.k() || x.element_type() != ElementType::F32 {
         return Err(GpuError::shape("matmul", format!("{shape:?} times [{}, {}]", w.k(), w.n())));
@@ -289,16 +313,7 @@ pub fn matmul_with(
     if out.shape() != shape {
         return Err(GpuError::shape("matmul", format!("residual {:?} for a product {shape:?}", out.shape())));
     }
-    let [m, k, n] = [x.rows(), w.k(), w.n()];
-    let part =
-        |tensor: &Tensor, rows: &Range<usize>| tensor.reshape(&[m, tensor.len() / m]).slice(rows.start, rows.len());
-    let mut params = ProductParams {
-        n4: n as u32 / 4,
-        k4: k as u32 / 4,
-        scale: w.scale,
-        after: after_bits(w, activation),
-        ..Default::default()
-    };
+    let mut params = ProductParams { y_n4: w.n() as u32 / 4, after: after_bits(w, activation), ..Default::default() };
     let (mut gate, mut factors) = (None, None);
     match then {
         Then::Store => {}
@@ -309,29 +324,66 @@ pub fn matmul_with(
         Then::AddTo(_) => params.after |= after::RESIDUAL,
         Then::AddGated { gates, row, .. } => {
             params.after |= after::RESIDUAL | after::GATE;
-            params.gate4 = (row * n / 4) as u32;
+            params.gate4 = (row * w.n() / 4) as u32;
             gate = Some(gates);
         }
     }
-    let kernel = variant.kernel(w.matrix.element_type())?;
-    for rows in ranges(m, variant.most_rows(cx, [k, n]), variant.row_step()) {
-        let factors = factors.map(|other| part(other, &rows));
-        cx.dispatch(&Dispatch {
-            kernel: &kernel,
-            arguments: &Product {
-                params: ProductParams { m: rows.len() as u32, ..params },
-                x: &part(x, &rows),
-                weights: &w.matrix,
-                y_out: &part(&out, &rows),
-                bias: w.bias.as_ref(),
-                gate,
-                gated_by: factors.as_ref(),
-            },
-            groups: variant.groups(rows.len(), n / 4),
-            flops: 2.0 * rows.len() as f64 * k as f64 * n as f64,
-        })?;
+    for part in &w.parts {
+        let call = Call { params, x, part, out: &out, bias: w.bias.as_ref(), gate, factors };
+        let variant = variant(cx, part)?;
+        call.run(cx, variant)?;
+        params.y_column4 += part.extents[1] as u32 / 4;
     }
     Ok(out)
+}
+
+/// The product with some columns of a weight.
+struct Call<'a> {
+    params: ProductParams,
+    x: &'a Tensor,
+    part: &'a Columns,
+    /// All columns of the result.
+    out: &'a Tensor,
+    bias: Option<&'a Tensor>,
+    gate: Option<&'a Tensor>,
+    /// Of the result's shape.
+    factors: Option<&'a Tensor>,
+}
+
+impl Call<'_> {
+    fn run(&self, cx: &mut Stream, variant: Variant) -> Result<()> {
+        let (m, [k, n]) = (self.x.rows(), self.part.extents);
+        let widest = self.out.columns().max(k);
+        let rows_of =
+            |tensor: &Tensor, rows: &Range<usize>| tensor.reshape(&[m, tensor.len() / m]).slice(rows.start, rows.len());
+        let kernel = variant.kernel(self.part.dtype);
+        for rows in ranges(m, variant.most_rows(cx, [k, n], widest), variant.row_step()) {
+            let factors = self.factors.map(|other| rows_of(other, &rows));
+            let params = ProductParams {
+                m: rows.len() as u32,
+                n4: n as u32 / 4,
+                k4: k as u32 / 4,
+                scale: self.part.scale,
+                group4: self.part.group4,
+                ..self.params
+            };
+            cx.dispatch(&Dispatch {
+                kernel: &kernel,
+                arguments: &Product {
+                    params,
+                    x: &rows_of(self.x, &rows),
+                    weights: &self.part.matrix,
+                    y_out: &rows_of(self.out, &rows),
+                    bias: self.bias,
+                    gate: self.gate,
+                    gated_by: factors.as_ref(),
+                },
+                groups: variant.groups(rows.len(), n / 4),
+                flops: 2.0 * rows.len() as f64 * k as f64 * n as f64,
+            })?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

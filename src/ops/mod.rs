@@ -1,4 +1,5 @@
-//! Room `ops`: the host side of every kernel, one file per family. Knows `gpu` only.
+//! Room `ops`: the host side of every kernel, one file per family. Knows `gpu`, and the types of
+//! weights.
 //!
 //! An operation takes the [`Stream`](crate::gpu::Stream) and tensors, and checks their shapes. It
 //! splits rows so that no binding and no dispatch exceeds the device's limits, and returns new
@@ -14,8 +15,10 @@ mod heads;
 mod image;
 mod matmul;
 mod norm;
+mod packed;
 mod received;
 mod reduce;
+mod sample;
 pub mod selftest;
 mod split;
 mod tune;
@@ -29,6 +32,7 @@ pub use heads::{HeadsNorm, HeadsPart, RopeTable, project_heads};
 pub use image::{channel_norm, row_softmax, transpose};
 pub use matmul::{Activation, Then, Variant, matmul, matmul_with};
 pub use norm::{LayerNormThen, inverse_rms, layer_norm, rms_norm};
+pub use packed::{Factors, is_packed, packed_bytes};
 pub use received::{Received, Rows, attention_paid, attention_received, attention_received_with, sampled_rows};
 pub use reduce::Changes;
 pub use split::{LARGEST_PART, row_parts};

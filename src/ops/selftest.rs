@@ -8,11 +8,13 @@
 use std::time::Instant;
 
 use crate::gpu::{ElementType, Gpu, GpuError, Result, Stream};
+use crate::weights::{DType, Packing};
 
 use super::bench::noise_from;
+use super::sample::sample;
 use super::{
-    Activation, Attention, AttentionBias, AttentionVariant, Conv, HostWeight, Target, Then, Variant, Weight,
-    attention_with, conv_with, matmul_with,
+    Activation, Attention, AttentionBias, AttentionVariant, Conv, Target, Then, Variant, Weight, attention_with,
+    conv_with, matmul_with,
 };
 
 /// Largest relative error of a right result (f32 sums of up to a thousand products).
@@ -48,22 +50,6 @@ fn is_sampled(i: usize, count: usize) -> bool {
     i % 61 < 2 || i + 2 >= count
 }
 
-/// Weights as a type stores them, and their values.
-fn weights(count: usize, element_type: ElementType) -> (HostWeight<'static>, Vec<f64>) {
-    let values: Vec<f32> = noise_from(2, count).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
-    let bytes: Vec<u8> = match element_type {
-        ElementType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        ElementType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
-    let kept = values.iter().map(|v| match element_type {
-        ElementType::F16 => half::f16::from_f32(*v).to_f64(),
-        _ => f64::from(*v),
-    });
-    let kept = kept.collect();
-    (HostWeight { bytes: bytes.into(), element_type, scale: 1.0 }, kept)
-}
-
 /// Compares rows of a product `[m, n]` with the plain loop, and their sum over all rows with the
 /// product of the summed rows. `inputs(row)` are the row's `k` inputs, `weight(i, column)` weights.
 fn product_error(
@@ -90,29 +76,30 @@ fn product_error(
 }
 
 /// Tests a variant of the product with weights of a type.
-pub(super) fn product(cx: &mut Stream, variant: Variant, element_type: ElementType) -> Result<Error> {
+pub(super) fn product(cx: &mut Stream, variant: Variant, dtype: DType) -> Result<Error> {
     let gpu = cx.gpu().clone();
     let mut error = 0.0;
     for [m, k, n] in [[37, 20, 76], [517, 192, 132]] {
+        let k = usize::next_multiple_of(k, dtype.block().0);
         let x = noise_from(1, m * k);
-        let (host, values) = weights(n * k, element_type);
+        let (host, values) = sample(dtype, [n, k]);
         let w = Weight::linear(&gpu, "test", &host, [n, k], None)?;
         let tensor = cx.upload("test", &x, &[m, k])?;
         let got = matmul_with(cx, variant, &tensor, &w, Activation::None, Then::Store)?;
         let got = cx.read(&got)?;
         let inputs = |row: usize| x[row * k..][..k].iter().map(|v| f64::from(*v)).collect();
-        error = worst(error, product_error(&got, [k, n], &inputs, &|i, column| values[column * k + i]));
+        error = worst(error, product_error(&got, [k, n], &inputs, &|i, column| f64::from(values[column * k + i])));
     }
     Ok(Error(error))
 }
 
 /// Tests a variant of the convolution with weights of a type.
-pub(super) fn convolution(cx: &mut Stream, variant: Variant, element_type: ElementType) -> Result<Error> {
+pub(super) fn convolution(cx: &mut Stream, variant: Variant, dtype: DType) -> Result<Error> {
     let gpu = cx.gpu().clone();
     let mut error = 0.0;
     for ([t, h, w], [inputs, outputs]) in [([2, 3, 5], [4, 8]), ([5, 12, 15], [12, 20])] {
         let geometry = Conv::causal(1);
-        let (host, values) = weights(27 * inputs * outputs, element_type);
+        let (host, values) = sample(dtype, [outputs, 27 * inputs]);
         let weight = geometry.weight(&gpu, "test", &host, [outputs, inputs], 0..outputs, None)?;
         let x = noise_from(1, t * h * w * inputs);
         let tensor = cx.upload("test", &x, &[t, h, w, inputs])?;
@@ -130,7 +117,7 @@ pub(super) fn convolution(cx: &mut Stream, variant: Variant, element_type: Eleme
             };
             (0..27).flat_map(tap).collect::<Vec<_>>()
         };
-        let of = |i: usize, column: usize| values[(column * inputs + i % inputs) * 27 + i / inputs];
+        let of = |i: usize, column: usize| f64::from(values[(column * inputs + i % inputs) * 27 + i / inputs]);
         error = worst(error, product_error(&got, [27 * inputs, outputs], &row_inputs, &of));
     }
     Ok(Error(error))
@@ -234,13 +221,18 @@ pub struct Finding {
 /// The device is lost, or a test was cancelled. What a variant does wrong is a finding.
 pub fn examine(cx: &mut Stream, report: &mut dyn FnMut(&Finding)) -> Result<()> {
     let gpu = cx.gpu().clone();
-    let types = [ElementType::F16, ElementType::BF16, ElementType::F32];
-    for (element_type, variant) in
-        types.into_iter().flat_map(|ty| Variant::available(&gpu).into_iter().map(move |v| (ty, v)))
-    {
-        let name = variant.to_string();
-        one(cx, format!("matmul {element_type:?}"), &name, report, &|cx| product(cx, variant, element_type))?;
-        one(cx, format!("conv {element_type:?}"), &name, report, &|cx| convolution(cx, variant, element_type))?;
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        for variant in Variant::available(&gpu) {
+            let name = variant.to_string();
+            one(cx, format!("matmul {dtype}"), &name, report, &|cx| product(cx, variant, dtype))?;
+            one(cx, format!("conv {dtype}"), &name, report, &|cx| convolution(cx, variant, dtype))?;
+        }
+    }
+    // Of packed types, the variants that the program would choose from.
+    for dtype in packed_types() {
+        for variant in Variant::candidates(&gpu) {
+            one(cx, format!("matmul {dtype}"), &variant.to_string(), report, &|cx| product(cx, variant, dtype))?;
+        }
     }
     for d in [32, 64, 128] {
         for variant in AttentionVariant::available(&gpu) {
@@ -251,6 +243,12 @@ pub fn examine(cx: &mut Stream, report: &mut dyn FnMut(&Finding)) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Every type of weights that stays packed.
+pub(super) fn packed_types() -> impl Iterator<Item = DType> {
+    let blocks = Packing::ALL.into_iter().map(DType::Packed);
+    blocks.chain([DType::F8E4M3, DType::F8E5M2, DType::I8])
 }
 
 impl Form {
@@ -287,7 +285,7 @@ fn one(
 /// No variant of a plain product is right.
 pub fn works(gpu: &Gpu) -> Result<()> {
     let mut cx = Stream::new(gpu, crate::gpu::StreamOptions::default());
-    super::matmul::passing(&mut cx, ElementType::F32).map(drop)
+    super::matmul::passing(&mut cx, DType::F32).map(drop)
 }
 
 #[cfg(test)]

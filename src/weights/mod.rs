@@ -42,6 +42,6 @@ pub use container::Container;
 pub use dtype::{DType, RawType};
 pub use error::WeightsError;
 pub use identity::keep_ids_in;
-pub use packing::Packing;
+pub use packing::{Format, Numbers, Packing};
 pub use scale::Scale;
 pub use tensor::TensorView;

@@ -35,6 +35,21 @@ impl Scale {
         if let [value] = self.values[..] { Some(value) } else { None }
     }
 
+    /// Number of neighbouring elements of a row of `width` elements that share a factor.
+    pub fn group(&self, width: usize) -> usize {
+        self.block[1].min(width).max(1)
+    }
+
+    /// The factors of a `[rows, width]` matrix with one in each row for every `group` columns:
+    /// `group`, and `[width / group (rounded up), rows]` factors, row-major.
+    pub fn by_groups(&self, [rows, width]: [usize; 2]) -> (usize, Vec<f32>) {
+        let group = self.group(width);
+        let factor =
+            |row: usize, column| self.values.get(row / self.block[0] * self.columns + column).copied().unwrap_or(1.0);
+        let groups = (0..width.div_ceil(group)).flat_map(|column| (0..rows).map(move |row| factor(row, column)));
+        (group, groups.collect())
+    }
+
     /// Multiplies rows of `width` elements that begin with row `first`.
     pub(super) fn apply(&self, values: &mut [f32], first: usize, width: usize) {
         for (row, values) in values.chunks_mut(width.max(1)).enumerate() {

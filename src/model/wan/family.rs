@@ -17,7 +17,7 @@ use crate::weights::{Checkpoint, TensorView};
 
 use super::config::{SchedulerClass, SchedulerConfig, TextEncoderConfig, TransformerConfig, VaeConfig};
 use super::files::{Layout, ModelFiles, ModelSummary, few_steps, leftover, misfits, with_causes};
-use super::load::bytes_on_gpu;
+use super::load::{float_bytes, linear_bytes};
 use super::names;
 use super::patches::Patches;
 use super::published::{NEGATIVE_PROMPT, tea_coefficients};
@@ -276,12 +276,15 @@ impl Model for WanModel {
         let decoder = |name: &str| name.starts_with("decoder.") || name.starts_with("post_quant");
         Memory {
             // Block by block.
-            encoding: weight_bytes(&self.text_encoder.weights, |name| name.starts_with("encoder.block.0.")),
-            transformer: weight_bytes(&self.transformer.weights, |_| true),
+            encoding: weight_bytes(&self.text_encoder.weights, linear_bytes, |name| {
+                name.starts_with("encoder.block.0.")
+            }),
+            transformer: weight_bytes(&self.transformer.weights, linear_bytes, |_| true),
             // Buffers that are reused come in sizes up to an eighth larger than asked for.
             activations: (bytes(columns) + parts) * 9 / 8,
             delta: bytes(config.dim()),
-            decoding: weight_bytes(&self.vae.weights, decoder) + self.vae.config.decode_memory(clip.height, clip.width),
+            decoding: weight_bytes(&self.vae.weights, float_bytes, decoder)
+                + self.vae.config.decode_memory(clip.height, clip.width),
         }
     }
 
@@ -391,11 +394,7 @@ fn check_side(what: &str, value: usize, unit: usize) -> Result<()> {
     )))
 }
 
-/// Bytes on the GPU of a checkpoint's tensors. 16-bit tensors stay so, and tensors of fewer bits
-/// are widened to 16. Tensors in f32 take 16 bits where their values fit, which their first values
-/// tell. All others are f32.
-fn weight_bytes(checkpoint: &Checkpoint, wanted: impl Fn(&str) -> bool) -> u64 {
-    const BEGINNING: usize = 4096;
-    let bytes = |tensor: &TensorView| bytes_on_gpu(tensor.dtype, &tensor.bytes[..tensor.bytes.len().min(BEGINNING)]);
-    checkpoint.tensors().filter(|t| wanted(t.name)).map(|t| t.elements() as u64 * bytes(&t)).sum()
+/// Bytes on the GPU of a checkpoint's tensors.
+fn weight_bytes(checkpoint: &Checkpoint, bytes: fn(&TensorView) -> u64, wanted: impl Fn(&str) -> bool) -> u64 {
+    checkpoint.tensors().filter(|tensor| wanted(tensor.name)).map(|tensor| bytes(&tensor)).sum()
 }

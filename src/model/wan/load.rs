@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::gpu::{ElementType, Gpu, Tensor};
+use crate::gpu::{Gpu, Tensor};
 use crate::model::ModelError;
-use crate::ops::{HostWeight, Weight, vector};
+use crate::ops::{Factors, HostWeight, Weight, is_packed, packed_bytes, vector};
 use crate::weights::{Checkpoint, DType, Scale, TensorView, WeightsError};
 
 /// Uploads the tensors of one checkpoint.
@@ -37,21 +37,21 @@ impl<'a> Loader<'a> {
     /// side.
     pub fn linears(&self, names: &[String]) -> Result<Weight, ModelError> {
         let views = names.iter().map(|name| self.view(&format!("{name}.weight"))).collect::<Result<Vec<_>, _>>()?;
-        let (mut rows, mut columns) = (0, 0);
+        let (mut rows, mut columns) = (Vec::new(), 0);
         let mut bias = Vec::new();
         for (name, view) in names.iter().zip(&views) {
             // All axes after the first form the inner extent, because a convolution over whole
             // patches is a Linear layer too.
             let (&outputs, inputs) = view.shape.split_first().unwrap_or((&0, &[]));
-            rows += outputs;
+            rows.push(outputs);
             columns = inputs.iter().product();
             if let Some(tensor) = self.checkpoint.get(&format!("{name}.bias")) {
                 bias.extend(tensor.to_f32()?);
             }
         }
-        let source = joined(&views)?;
+        let (sources, rows) = joined(&views, &rows, columns)?;
         let bias = (!bias.is_empty()).then_some(bias);
-        let weight = Weight::linear(self.gpu, &names[0], &source, [rows, columns], bias.as_deref())?;
+        let weight = Weight::joined(self.gpu, &names[0], &sources, &rows, columns, bias.as_deref())?;
         views.iter().for_each(|view| self.checkpoint.rest(view.name));
         Ok(weight)
     }
@@ -63,41 +63,48 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Joins tensors one after another. Tensors of one type keep it, tensors of different types become
-/// f32.
-fn joined<'a>(views: &[TensorView<'a>]) -> Result<HostWeight<'a>, ModelError> {
-    if let [view] = views {
-        return host_weight(view);
+/// Matrices `[n, k]` of Linear layers for the GPU, and the `n` of each. Neighbours that are stored
+/// alike become one. `rows` are the `n` of the tensors.
+fn joined<'a>(
+    views: &[TensorView<'a>],
+    rows: &[usize],
+    k: usize,
+) -> Result<(Vec<HostWeight<'a>>, Vec<usize>), ModelError> {
+    // Columns come in groups of four.
+    if rows.iter().rev().skip(1).any(|rows| !rows.is_multiple_of(4)) {
+        let values = views.iter().map(TensorView::to_f32).collect::<Result<Vec<_>, _>>()?.concat();
+        return Ok((vec![HostWeight::from_f32(&values)], vec![rows.iter().sum()]));
     }
-    let plain = views.iter().all(|view| view.additions.is_empty());
-    let factors: Option<Vec<f32>> = views.iter().map(factor).collect();
-    match factors {
-        Some(factors) if plain && views.iter().all(|view| is_fp8(view.dtype)) => {
-            let alike = views.iter().zip(&factors).all(|(view, f)| (view.dtype, *f) == (views[0].dtype, factors[0]));
-            if !alike {
-                return rescaled(views, &factors);
+    let mut parts: Vec<(HostWeight, usize)> = Vec::new();
+    for (view, &n) in views.iter().zip(rows) {
+        let next = match packed(view, [n, k]) {
+            Some(packed) => packed,
+            None => host_weight(view)?,
+        };
+        match parts.last_mut() {
+            Some((last, of_last)) if alike(last, &next) => {
+                append(last, &next, [*of_last, n]);
+                *of_last += n;
             }
+            _ => parts.push((next, n)),
         }
-        _ if views.iter().all(|view| is_small(view.dtype)) => return halves(views),
-        _ => {}
     }
-    let parts = views.iter().map(host_weight).collect::<Result<Vec<_>, _>>()?;
-    let HostWeight { element_type, scale, .. } = parts[0];
-    if parts.iter().all(|part| part.element_type == element_type && part.scale == scale) {
-        let bytes = parts.iter().map(|part| &*part.bytes).collect::<Vec<_>>().concat();
-        return Ok(HostWeight { bytes: Cow::Owned(bytes), element_type, scale });
-    }
-    let values = views.iter().map(TensorView::to_f32).collect::<Result<Vec<_>, _>>()?.concat();
-    Ok(HostWeight::from_f32(&values))
+    Ok(parts.into_iter().unzip())
 }
 
-fn is_fp8(dtype: DType) -> bool {
-    matches!(dtype, DType::F8E4M3 | DType::F8E5M2)
+/// Whether two matrices may be stored as one.
+fn alike(a: &HostWeight, b: &HostWeight) -> bool {
+    let group = |weight: &HostWeight| weight.factors.as_ref().map(|factors| factors.group);
+    (a.dtype, a.scale, group(a)) == (b.dtype, b.scale, group(b))
 }
 
-/// Whether the elements have 8 and fewer bits.
-fn is_small(dtype: DType) -> bool {
-    is_fp8(dtype) || matches!(dtype, DType::I8 | DType::Packed(_))
+/// Appends the rows of a matrix to another one, with their scales.
+fn append(to: &mut HostWeight, other: &HostWeight, rows: [usize; 2]) {
+    to.bytes.to_mut().extend_from_slice(&other.bytes);
+    if let (Some(to), Some(other)) = (&mut to.factors, &other.factors) {
+        let groups = to.values.chunks(rows[0]).zip(other.values.chunks(rows[1]));
+        to.values = groups.flat_map(|(to, other)| [to, other].concat()).collect();
+    }
 }
 
 /// The factor of all elements. `None` if elements have different factors.
@@ -105,38 +112,44 @@ fn factor(view: &TensorView) -> Option<f32> {
     view.scale.map_or(Some(1.0), Scale::as_uniform)
 }
 
-/// Joins 8-bit floats with different scales in f16 with the largest scale. The 11 bits of f16
-/// represent the 3 or 4 significant bits of an 8-bit float well after rescaling, and exactly with
-/// that scale.
-fn rescaled(views: &[TensorView], factors: &[f32]) -> Result<HostWeight<'static>, ModelError> {
-    let scale = factors.iter().map(|factor| factor.abs()).fold(f32::MIN_POSITIVE, f32::max);
-    let mut bytes = Vec::new();
-    for (view, factor) in views.iter().zip(factors) {
-        for value in (TensorView { scale: None, ..*view }).to_f32()? {
-            bytes.extend(half::f16::from_f32(value * (factor / scale)).to_le_bytes());
+/// The matrix `[n, k]` of a tensor as it is stored, if the GPU can unpack it.
+fn packed<'a>(view: &TensorView<'a>, [n, k]: [usize; 2]) -> Option<HostWeight<'a>> {
+    packed_size(view, [n, k])?;
+    let factors = match (view.dtype, view.scale) {
+        (DType::Packed(_), _) => None,
+        (_, None) => Some(Factors { group: k, values: vec![1.0; n] }),
+        (_, Some(scale)) => {
+            let (group, values) = scale.by_groups([n, k]);
+            Some(Factors { group, values })
         }
-    }
-    Ok(HostWeight { bytes: Cow::Owned(bytes), element_type: ElementType::F16, scale })
+    };
+    Some(HostWeight { factors, ..HostWeight::floats(Cow::Borrowed(view.bytes), view.dtype) })
 }
 
-/// Decodes tensors of 8 and fewer bits with their scales and joins them in f16.
+/// Bytes on the GPU of a matrix `[n, k]` that stays packed. `None` if it does not: its type has
+/// more than 8 bits, something is added to it, or its extents do not fit the blocks of its type.
+fn packed_size(view: &TensorView, [n, k]: [usize; 2]) -> Option<u64> {
+    let group = view.scale.map_or(k, |scale| scale.group(k));
+    let suited = view.additions.is_empty() && (group == k || group.is_multiple_of(4));
+    let scaled = view.scale.is_some() && matches!(view.dtype, DType::Packed(_));
+    (suited && !scaled).then(|| packed_bytes(view.dtype, [k, n], k.div_ceil(group.max(1))))?
+}
+
+/// Decodes a tensor of 8 and fewer bits with its scales to f16.
 ///
 /// A power of two as the common scale brings the largest value to 256 to 512. The 11 significant
 /// bits of f16 then hold every value down to 2^-22 of the largest to half a unit in their last
 /// place, which is at most 2^-11 of the value.
-fn halves(views: &[TensorView]) -> Result<HostWeight<'static>, ModelError> {
-    let values = views.iter().map(TensorView::to_f32).collect::<Result<Vec<_>, _>>()?;
-    let largest = values.iter().flatten().filter(|value| value.is_finite()).fold(0f32, |most, v| most.max(v.abs()));
+fn halves(view: &TensorView) -> Result<HostWeight<'static>, ModelError> {
+    let values = view.to_f32()?;
+    let largest = values.iter().filter(|value| value.is_finite()).fold(0f32, |most, v| most.max(v.abs()));
     let exponent = if largest > 0.0 { (largest.log2().floor() as i32 - 8).clamp(-126, 119) } else { 0 };
     let [scale, inverse] = [exponent, -exponent].map(|exponent| 2f32.powi(exponent));
-    let mut bytes = Vec::with_capacity(2 * values.iter().map(Vec::len).sum::<usize>());
-    for value in values.iter().flatten() {
-        bytes.extend(half::f16::from_f32(value * inverse).to_le_bytes());
-    }
-    Ok(HostWeight { bytes: Cow::Owned(bytes), element_type: ElementType::F16, scale })
+    let bytes: Vec<u8> = values.iter().flat_map(|value| half::f16::from_f32(value * inverse).to_le_bytes()).collect();
+    Ok(HostWeight::floats(bytes.into(), DType::F16).scaled(scale))
 }
 
-/// A tensor in the form in which the GPU stores it.
+/// A tensor in floats, as convolutions take it, and Linear layers that do not stay packed.
 ///
 /// 32- and 16-bit floats keep their type. An f32 tensor whose values all fit in bf16 becomes bf16,
 /// which halves its memory; some published checkpoints have such tensors. 8-bit floats with one
@@ -147,57 +160,62 @@ pub fn host_weight<'a>(view: &TensorView<'a>) -> Result<HostWeight<'a>, ModelErr
         return with_additions(view);
     }
     let Some(scale) = factor(view) else {
-        return if is_small(view.dtype) { halves(&[*view]) } else { Ok(HostWeight::from_f32(&view.to_f32()?)) };
+        return if is_packed(view.dtype) { halves(view) } else { Ok(HostWeight::from_f32(&view.to_f32()?)) };
     };
-    let stored = |element_type| HostWeight { bytes: Cow::Borrowed(view.bytes), element_type, scale };
+    let stored = || HostWeight::floats(Cow::Borrowed(view.bytes), view.dtype).scaled(scale);
     Ok(match view.dtype {
         DType::F32 if fits_bf16(view.bytes) => {
-            let halves = view.bytes.as_chunks::<4>().0.iter().flat_map(|value| [value[2], value[3]]).collect();
-            HostWeight { bytes: Cow::Owned(halves), element_type: ElementType::BF16, scale }
+            let halves: Vec<u8> = view.bytes.as_chunks::<4>().0.iter().flat_map(|value| [value[2], value[3]]).collect();
+            HostWeight::floats(halves.into(), DType::BF16).scaled(scale)
         }
-        DType::F32 => stored(ElementType::F32),
-        DType::F16 => stored(ElementType::F16),
-        DType::BF16 => stored(ElementType::BF16),
-        dtype if is_fp8(dtype) => {
+        DType::F32 | DType::F16 | DType::BF16 => stored(),
+        DType::F8E4M3 | DType::F8E5M2 => {
             let unscaled = TensorView { scale: None, ..*view }.to_f32()?;
-            let wide: Vec<half::bf16> = unscaled.into_iter().map(half::bf16::from_f32).collect();
-            HostWeight {
-                bytes: Cow::Owned(bytemuck::cast_slice(&wide).to_vec()),
-                element_type: ElementType::BF16,
-                scale,
-            }
+            HostWeight::floats(bf16_bytes(&unscaled).into(), DType::BF16).scaled(scale)
         }
-        dtype if is_small(dtype) => halves(&[*view])?,
+        dtype if is_packed(dtype) => halves(view)?,
         _ => HostWeight::from_f32(&view.to_f32()?),
     })
+}
+
+fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect()
 }
 
 /// A tensor with its additions, which are added in f32. The result has the type of the tensor, or
 /// f16 for elements of 8 and fewer bits.
 fn with_additions(view: &TensorView) -> Result<HostWeight<'static>, ModelError> {
+    if is_packed(view.dtype) {
+        return halves(view);
+    }
     let values = view.to_f32()?;
-    let stored = |bytes, element_type| HostWeight { bytes: Cow::Owned(bytes), element_type, scale: 1.0 };
     Ok(match view.dtype {
         DType::F16 => {
-            stored(values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(), ElementType::F16)
+            let bytes: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+            HostWeight::floats(bytes.into(), DType::F16)
         }
-        DType::BF16 => {
-            stored(values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(), ElementType::BF16)
-        }
-        dtype if is_small(dtype) => halves(&[*view])?,
+        DType::BF16 => HostWeight::floats(bf16_bytes(&values).into(), DType::BF16),
         _ => HostWeight::from_f32(&values),
     })
 }
 
-/// Bytes of one element of a tensor on the GPU, as [`host_weight`] stores it. `beginning` are the
-/// first elements, which tell whether f32 values fit in bf16.
-pub fn bytes_on_gpu(dtype: DType, beginning: &[u8]) -> u64 {
-    match dtype {
+/// Bytes on the GPU of the weight of a Linear layer. The first values of an f32 tensor tell whether
+/// its values fit in bf16.
+pub fn linear_bytes(view: &TensorView) -> u64 {
+    let (&n, inputs) = view.shape.split_first().unwrap_or((&0, &[]));
+    packed_size(view, [n, inputs.iter().product()]).unwrap_or_else(|| float_bytes(view))
+}
+
+/// Bytes on the GPU of a tensor as [`host_weight`] stores it.
+pub fn float_bytes(view: &TensorView) -> u64 {
+    const BEGINNING: usize = 4096;
+    let size = match view.dtype {
         DType::F16 | DType::BF16 => 2,
-        dtype if is_small(dtype) => 2,
-        DType::F32 if fits_bf16(beginning) => 2,
+        dtype if is_packed(dtype) => 2,
+        DType::F32 if fits_bf16(&view.bytes[..view.bytes.len().min(BEGINNING)]) => 2,
         _ => 4,
-    }
+    };
+    view.elements() as u64 * size
 }
 
 /// Whether all little-endian f32 values are bf16 values, which means that their lower halves are
@@ -211,35 +229,63 @@ mod tests {
     use super::*;
     use crate::weights::Packing;
 
-    fn view<'a>(dtype: DType, bytes: &'a [u8], scale: Option<&'a Scale>) -> TensorView<'a> {
-        TensorView { name: "w", shape: &[3], dtype, bytes, scale, additions: &[] }
+    fn view<'a>(dtype: DType, shape: &'a [usize], bytes: &'a [u8], scale: Option<&'a Scale>) -> TensorView<'a> {
+        TensorView { name: "w", shape, dtype, bytes, scale, additions: &[] }
     }
 
     #[test]
     fn values_of_bf16_take_half_the_memory() {
-        for (values, wanted) in [([1.5, -0.375, 0.0], ElementType::BF16), ([1.5, 0.1, 0.0], ElementType::F32)] {
+        for (values, wanted) in [([1.5, -0.375, 0.0], DType::BF16), ([1.5, 0.1, 0.0], DType::F32)] {
             let bytes: Vec<u8> = values.iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
-            let kept = host_weight(&view(DType::F32, &bytes, None)).unwrap();
-            assert_eq!(kept.element_type, wanted);
-            if wanted == ElementType::BF16 {
+            let kept = host_weight(&view(DType::F32, &[3], &bytes, None)).unwrap();
+            assert_eq!(kept.dtype, wanted);
+            if wanted == DType::BF16 {
                 let back = kept.bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32());
                 assert_eq!(back.collect::<Vec<_>>(), values);
             }
         }
     }
 
-    /// Joined 8-bit floats stay in 16 bits for any scales.
+    /// q, k and v of a GGUF file: v has more bits than its neighbours.
     #[test]
-    fn joined_scales_are_kept_in_halves() {
-        // In e4m3 these bytes are 1.0, -1.75 and the largest value, 448.
-        let bytes = [0x38, 0xbe, 0x7e];
-        let scales = [3.1e-3, 0.4, 0.07].map(Scale::uniform);
-        let parts = [0, 1, 2].map(|i| view(DType::F8E4M3, &bytes, Some(&scales[i])));
-        let kept = joined(&parts).unwrap();
-        assert_eq!((kept.element_type, kept.scale), (ElementType::F16, 0.4));
-        assert_close(&kept, &parts.iter().flat_map(|part| part.to_f32().unwrap()).collect::<Vec<_>>());
-        let same = joined(&[parts[0], parts[0]]).unwrap();
-        assert_eq!((same.element_type, same.scale, same.bytes.len()), (ElementType::BF16, 3.1e-3, 12));
+    fn layers_are_joined_by_their_types() {
+        let (q4, q6) = (vec![1; 4 * 144], vec![2; 4 * 210]);
+        let q = view(DType::Packed(Packing::Q4K), &[4, 256], &q4, None);
+        let v = view(DType::Packed(Packing::Q6K), &[4, 256], &q6, None);
+        let (parts, rows) = joined(&[q, q, v], &[4, 4, 4], 256).unwrap();
+        assert_eq!(rows, [8, 4]);
+        assert_eq!((parts[0].dtype, parts[1].dtype), (q.dtype, v.dtype));
+        assert_eq!(&*parts[0].bytes, [&q4[..], &q4].concat());
+        assert_eq!(linear_bytes(&q) + linear_bytes(&v), 4 * (148 + 210));
+    }
+
+    /// fp8 keeps a scale for each column, whatever scales the layers have.
+    #[test]
+    fn scales_are_joined() {
+        // In e4m3 these bytes are 1.0, -1.75, the largest value (448) and 0.
+        let bytes = [0x38, 0xbe, 0x7e, 0].repeat(4);
+        let scales = [3.1e-3, 0.4].map(Scale::uniform);
+        let parts = [0, 1].map(|i| view(DType::F8E4M3, &[4, 4], &bytes, Some(&scales[i])));
+        let (joined, rows) = joined(&parts, &[4, 4], 4).unwrap();
+        assert_eq!((joined.len(), &rows[..], joined[0].bytes.len()), (1, &[8][..], 32));
+        let values = [vec![3.1e-3; 4], vec![0.4; 4]].concat();
+        assert_eq!(joined[0].factors, Some(Factors { group: 4, values }));
+    }
+
+    /// What cannot stay packed becomes f16: columns that end within a block, convolutions, and
+    /// weights with something added. Tiny and huge scales keep their values.
+    #[test]
+    fn others_become_halves() {
+        for scale in [1e-4f32, 0.03, 1000.0] {
+            let mut block = half::f16::from_f32(scale).to_le_bytes().to_vec();
+            block.extend((0..32u8).map(|i| i.wrapping_mul(37)));
+            let q8 = view(DType::Packed(Packing::Q8_0), &[2, 16], &block, None);
+            let (kept, _) = joined(&[q8], &[2], 16).unwrap();
+            assert_eq!((kept[0].dtype, kept[0].bytes.len(), linear_bytes(&q8)), (DType::F16, 64, 64));
+            assert_close(&kept[0], &q8.to_f32().unwrap());
+        }
+        let zeros = view(DType::Packed(Packing::Q8_0), &[1, 32], &[0; 34], None);
+        assert_eq!(host_weight(&zeros).unwrap().scale, 1.0);
     }
 
     fn assert_close(kept: &HostWeight, wanted: &[f32]) {
@@ -247,22 +293,5 @@ mod tests {
         for (found, wanted) in found.zip(wanted) {
             assert!((found - wanted).abs() <= wanted.abs() / 2048.0, "{found} {wanted}");
         }
-    }
-
-    /// Packed blocks of different formats, tiny and huge scales among them, are joined in f16.
-    #[test]
-    fn packed_weights_become_halves() {
-        for scale in [1e-4f32, 0.03, 1000.0] {
-            let mut block = half::f16::from_f32(scale).to_le_bytes().to_vec();
-            block.extend((0..32u8).map(|i| i.wrapping_mul(37)));
-            let q8 = TensorView { shape: &[1, 32], ..view(DType::Packed(Packing::Q8_0), &block, None) };
-            let q4 = TensorView { dtype: DType::Packed(Packing::Q4_0), bytes: &block[..18], ..q8 };
-            let kept = joined(&[q8, q4]).unwrap();
-            assert_eq!((kept.element_type, kept.bytes.len()), (ElementType::F16, 128));
-            assert_close(&kept, &[q8.to_f32().unwrap(), q4.to_f32().unwrap()].concat());
-            assert_close(&host_weight(&q8).unwrap(), &q8.to_f32().unwrap());
-        }
-        let zeros = TensorView { shape: &[1, 32], ..view(DType::Packed(Packing::Q8_0), &[0; 34], None) };
-        assert_eq!(host_weight(&zeros).unwrap().scale, 1.0);
     }
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::gpu::{GpuOptions, StreamOptions};
 use crate::ops::HostWeight;
+use crate::ops::sample::sample;
+use crate::ops::selftest::packed_types;
 use crate::ops::testing::*;
 
 /// The CPU twin: `activation(x w scale + bias)`, in f64.
@@ -23,17 +25,12 @@ fn product_twin(x: &[f32], w: &[f32], bias: Option<&[f32]>, n: usize, scale: f64
 
 /// Every activation and every operation after a product, with and without bias. m and n are no
 /// multiples of any tile.
-fn check(cx: &mut Stream, variant: Variant, element_type: ElementType) {
-    let [m, k, n] = [37, 20, 76];
+fn check(cx: &mut Stream, variant: Variant, dtype: DType) {
+    let [m, k, n] = [37, usize::next_multiple_of(20, dtype.block().0), 76];
     let gpu = cx.gpu().clone();
     let (x, values) = random_tensor(cx, 1, &[m, k]);
-    let weights: Vec<f32> = random(2, n * k).iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
-    let bytes: Vec<u8> = match element_type {
-        ElementType::F32 => bytemuck::cast_slice(&weights).to_vec(),
-        ElementType::F16 => weights.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => weights.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-    };
-    let host = HostWeight { bytes: bytes.into(), element_type, scale: 0.5 };
+    let (host, weights) = sample(dtype, [n, k]);
+    let host = host.scaled(0.5);
     let bias_values = random(3, n);
     let (factors, f) = random_tensor(cx, 4, &[m, n]);
     let (gates, g) = random_tensor(cx, 5, &[3, n]);
@@ -45,7 +42,7 @@ fn check(cx: &mut Stream, variant: Variant, element_type: ElementType) {
             let mut compare = |then: Then, what: &str, want: &mut dyn Iterator<Item = f64>| {
                 let got = matmul_with(cx, variant, &x, &w, activation, then).unwrap();
                 let want: Vec<f32> = want.map(|v| v as f32).collect();
-                let what = format!("{variant} {element_type:?} {activation:?} {what}, bias {}", bias.is_some());
+                let what = format!("{variant} {dtype} {activation:?} {what}, bias {}", bias.is_some());
                 assert_close(&cx.read(&got).unwrap(), &want, 2e-6, &what);
             };
             compare(Then::Store, "stored", &mut want.iter().copied());
@@ -70,16 +67,16 @@ fn products_agree_with_the_twin() {
     let mut cx = stream(&gpu);
     // Tiles compile slowly on CPU drivers, so the test below checks only one of them.
     for variant in Variant::available(&gpu).into_iter().filter(|variant| !matches!(variant, Variant::Tile { .. })) {
-        check(&mut cx, variant, ElementType::BF16);
+        check(&mut cx, variant, DType::BF16);
     }
-    check(&mut cx, Variant::candidates(&gpu)[0], ElementType::F16);
-    check(&mut cx, Variant::candidates(&gpu)[0], ElementType::F32);
+    check(&mut cx, Variant::candidates(&gpu)[0], DType::F16);
+    check(&mut cx, Variant::candidates(&gpu)[0], DType::F32);
 }
 
 #[test]
 fn products_by_tiles_agree_with_the_twin() {
     let (gpu, _turn) = base_gpu();
-    check(&mut stream(&gpu), Variant::Tile { rows: 4 }, ElementType::F32);
+    check(&mut stream(&gpu), Variant::Tile { rows: 4 }, DType::F32);
 }
 
 /// Products that exceed a binding or a submit are computed in parts, with the same bits.
@@ -129,4 +126,72 @@ fn tuned_products_are_right_and_stay_the_same() {
     assert_eq!(folder.path().join("kernels.json").is_file(), candidates.len() > 1, "a choice was made");
     assert_close(&results[1], &results[0], 1e-6, "tuned against the rule");
     assert_eq!(results[1], results[2], "two processes");
+}
+
+/// Every packed type is unpacked in the shader to the values of the reference on the CPU, within a
+/// unit in the last place. The product with the identity matrix is the weight itself.
+#[test]
+fn packed_weights_are_unpacked_exactly() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    for dtype in packed_types() {
+        let (k, n) = (2 * dtype.block().0.max(8), 12);
+        let (host, values) = sample(dtype, [n, k]);
+        let w = Weight::linear(&gpu, "w", &host, [n, k], None).unwrap();
+        let identity: Vec<f32> = (0..k * k).map(|i| f32::from(i % (k + 1) == 0)).collect();
+        let x = cx.upload("x", &identity, &[k, k]).unwrap();
+        let got = matmul_with(&mut cx, Variant::candidates(&gpu)[0], &x, &w, Activation::None, Then::Store).unwrap();
+        let got = cx.read(&got).unwrap();
+        assert!(values.iter().filter(|value| **value != 0.0).count() > values.len() / 2, "{dtype}");
+        for (i, value) in got.iter().enumerate() {
+            let want = values[i % n * k + i / n];
+            let ulp = (f32::from_bits(want.abs().to_bits() + 1) - want.abs()).max(f32::MIN_POSITIVE);
+            assert!((value - want).abs() <= ulp, "{dtype} at row {}, column {}: {value} {want}", i / n, i % n);
+        }
+    }
+}
+
+/// Products with packed weights have the error of f32 sums, in every kernel.
+#[test]
+fn packed_products_agree_with_the_twin() {
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    for dtype in packed_types() {
+        let error = selftest::product(&mut cx, Variant::candidates(&gpu)[0], dtype).unwrap();
+        assert!(error.0 < 1e-6, "{dtype}: {error:?}");
+    }
+    let dtype = DType::Packed(crate::weights::Packing::Q5K);
+    let all = Variant::available_for(&gpu, dtype);
+    for variant in [Variant::Subgroup { row_groups: 1, lane_columns: 2 }, Variant::Tile { rows: 4 }] {
+        if all.contains(&variant) {
+            check(&mut cx, variant, dtype);
+        }
+    }
+}
+
+/// A weight whose columns are stored in several types gives the columns of each.
+#[test]
+fn columns_of_several_types_lie_side_by_side() {
+    use crate::weights::Packing;
+    let (gpu, _turn) = gpu();
+    let mut cx = stream(&gpu);
+    let (m, k, rows) = (19, 256, [8, 12, 4]);
+    let n: usize = rows.iter().sum();
+    let types = [DType::Packed(Packing::Q4K), DType::Packed(Packing::Q6K), DType::F16];
+    let (hosts, values): (Vec<_>, Vec<_>) = types.iter().zip(rows).map(|(dtype, n)| sample(*dtype, [n, k])).unzip();
+    let (x, inputs) = random_tensor(&mut cx, 1, &[m, k]);
+    let (bias, (residual, r), (gates, g)) =
+        (random(3, n), random_tensor(&mut cx, 4, &[m, n]), random_tensor(&mut cx, 5, &[2, n]));
+    let w = Weight::joined(&gpu, "w", &hosts, &rows, k, Some(&bias)).unwrap();
+    assert_eq!((w.k(), w.n(), w.bytes()), (k, n, (8 * 148 + 12 * 210 + 4 * 512) as u64));
+    let then = Then::AddGated { residual: &residual, gates: &gates, row: 1 };
+    let got = matmul(&mut cx, &x, &w, Activation::None, then).unwrap();
+    let product = product_twin(&inputs, &values.concat(), Some(&bias), n, 1.0, Activation::None);
+    let gated = product.iter().zip(&r).enumerate();
+    let want: Vec<f32> = gated.map(|(i, (y, r))| (f64::from(g[n + i % n]) * y + f64::from(*r)) as f32).collect();
+    assert_close(&cx.read(&got).unwrap(), &want, 2e-6, "joined");
+    let odd = Weight::joined(&gpu, "w", &hosts[..2], &[6, 12], k, None).unwrap_err();
+    assert!(odd.to_string().contains("joins"), "{odd}");
+    let short = HostWeight { bytes: vec![0; 144].into(), ..hosts[0].clone() };
+    assert!(Weight::linear(&gpu, "w", &short, [8, k], None).is_err());
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gpu::GpuOptions;
-use crate::ops::matmul;
 use crate::ops::testing::{alone, random_tensor, stream};
+use crate::ops::{HostWeight, matmul};
 
 /// A device with a file of choices in `folder`.
 fn device(folder: &std::path::Path) -> Gpu {
@@ -15,10 +15,10 @@ fn right_variants_pass() {
     let (gpu, _turns) = alone();
     let mut cx = stream(&gpu);
     let variant = Variant::candidates(&gpu)[0];
-    for element_type in [ElementType::F16, ElementType::F32] {
-        assert!(product(&mut cx, variant, element_type).unwrap().0 < 1e-6);
+    for dtype in [DType::F16, DType::F32] {
+        assert!(product(&mut cx, variant, dtype).unwrap().0 < 1e-6);
     }
-    assert!(convolution(&mut cx, variant, ElementType::F32).unwrap().0 < 1e-6);
+    assert!(convolution(&mut cx, variant, DType::F32).unwrap().0 < 1e-6);
     let form = Form { d: 32, bias: true, log_sum: true };
     assert!(attention(&mut cx, AttentionVariant::candidates(&gpu)[0], form).unwrap().0 < 2e-6);
 }
@@ -35,7 +35,7 @@ fn injected_faults_are_found_and_avoided() {
     // The rule on a CPU with subgroups.
     gpu.break_shader("matmul_subgroup", "y_out[i] = y;", "y_out[i ^ 1u] = y;");
     let mut cx = stream(&gpu);
-    let wrong = product(&mut cx, Variant::Subgroup { row_groups: 2, lane_columns: 2 }, ElementType::F32).unwrap();
+    let wrong = product(&mut cx, Variant::Subgroup { row_groups: 2, lane_columns: 2 }, DType::F32).unwrap();
     assert!(wrong.fault().is_some(), "{wrong:?}");
     // The program goes on with another variant, and the result is right.
     let (x, _) = random_tensor(&mut cx, 1, &[96, 64]);
@@ -57,7 +57,7 @@ fn injected_faults_are_found_and_avoided() {
 }
 
 fn passing_product(gpu: &Gpu) -> Variant {
-    super::super::matmul::passing(&mut stream(gpu), ElementType::F32).unwrap()
+    super::super::matmul::passing(&mut stream(gpu), DType::F32).unwrap()
 }
 
 #[test]
