@@ -5,8 +5,8 @@
 //! the blocks of a packed format follow each other, and in a block:
 //!
 //! 1. the codes, low bits first: of codes with 8, 4 or 2 bits a byte holds 1, 2 or 4 neighbours,
-//! the first one in its lowest bits. Codes of 6, 5 and 3 bits are stored as 4 + 2, 4 + 1 and 2 + 1
-//! bits;
+//!    the first one in its lowest bits. Codes of 6, 5 and 3 bits are stored as 4 + 2, 4 + 1 and
+//!    2 + 1 bits;
 //! 2. the scales of the groups, a byte each;
 //! 3. the f16 numbers of the block. An f16 takes two rows of the matrix, an f32 four: there the
 //!    numbers of all columns lie side by side.

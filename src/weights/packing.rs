@@ -131,6 +131,10 @@ pub struct Numbers {
     pub halves: [u16; 2],
 }
 
+/// Scale and minimum of a group, from the f16 numbers in f32, the scales of the groups, and the
+/// group's number.
+type Factors = fn([f32; 2], &[u8], usize) -> (f32, f32);
+
 /// How a block is built.
 #[derive(Debug)]
 pub struct Format {
@@ -155,7 +159,7 @@ pub struct Format {
     /// Writes the scales of the groups.
     scales: fn(&[u8], &mut [u8]),
     /// Scale and minimum of a group, from the f16 numbers in f32 and the scales of the groups.
-    factors: fn([f32; 2], &[u8], usize) -> (f32, f32),
+    factors: Factors,
 }
 
 impl Format {
