@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::Golden;
+use ditscope::caching::{self, Evidence, StrategyConfig};
 use ditscope::engine::{Cause, Engine, EngineError, Event, GenerateRequest, Generated, NotFinite, Stage};
 use ditscope::gpu::{Gpu, GpuError, GpuOptions};
 use ditscope::model::ModelError;
@@ -151,34 +152,65 @@ fn weights_that_are_cut_short_under_a_job_are_an_error() {
     assert!(run(&engine, request(model.path())).0.is_ok(), "the engine goes on");
 }
 
-/// A device that is lost in any phase ends the job with the reason. A new device gives the clip.
-#[test]
-fn a_lost_device_is_an_error_in_every_phase() {
-    let model = model();
-    let clip = run(&engine(), request(model.path())).0.expect("a clip").frames;
-    // The first and the second time that weights are loaded, and every other phase.
-    for (phase, nth) in [(Stage::Load, 0), (Stage::Text, 0), (Stage::Load, 1), (Stage::Denoise, 0), (Stage::Decode, 0)]
-    {
-        let gpu = open();
-        let engine = engine_on(&gpu);
-        engine.generate(request(model.path())).expect("the engine runs");
-        let mut seen = 0;
-        let last = engine.events().iter().find(|event| {
-            if matches!(event, Event::Stage(stage) if *stage == phase) {
+/// Runs a job, and destroys the device when the phase begins for the nth time, or after a step.
+/// Returns the result, the events and the number of steps that were told.
+fn lose(gpu: &Gpu, engine: &Engine, request: GenerateRequest, phase: Stage, nth: usize) -> (Generated, usize, String) {
+    engine.generate(request).expect("the engine runs");
+    let (mut seen, mut steps, mut told, mut started) = (0, Vec::new(), String::new(), 0);
+    for event in engine.events() {
+        match event {
+            Event::Stage(stage) if stage == phase => {
                 if seen == nth {
                     gpu.destroy();
                 }
                 seen += 1;
             }
-            matches!(event, Event::Finished(_) | Event::Failed(_))
-        });
-        match last {
-            Some(Event::Failed(EngineError::Gpu(GpuError::Lost(_)))) => {}
-            other => panic!("{phase:?} {nth}: {other:?}"),
+            Event::Started(_) => started += 1,
+            Event::Step(done) => {
+                steps.push(done.record.step);
+                assert!(done.record.state.is_none(), "nobody asked for states");
+                if phase == Stage::Denoise && nth > 0 && steps.len() == nth {
+                    gpu.destroy();
+                }
+            }
+            Event::Warning(text) => told += &text,
+            Event::Finished(generated) => {
+                assert_eq!((started, &steps), (1, &(0..steps.len()).collect()), "each is told once");
+                return (*generated, steps.len(), told);
+            }
+            Event::Failed(error) => panic!("{phase:?} {nth}: {error}"),
+            _ => {}
         }
-        assert!(matches!(run(&engine, request(model.path())).0, Err(EngineError::Gpu(GpuError::Lost(_)))), "{phase:?}");
     }
-    assert_eq!(run(&engine(), request(model.path())).0.expect("a clip").frames, clip);
+    panic!("the engine ended");
+}
+
+/// A device that is lost in any phase is replaced by a new one. The clip is the same, bit for bit,
+/// and the engine goes on with the next job.
+#[test]
+fn a_lost_device_is_replaced_in_every_phase() {
+    let model = model();
+    let of = |strategy: &StrategyConfig| {
+        let mut request = request(model.path()).with_strategy(strategy.clone());
+        request.clip.num_inference_steps = 6;
+        request
+    };
+    let sound = engine();
+    // The first and the second time that weights are loaded, every other phase, and steps.
+    let phases = [(Stage::Load, 0), (Stage::Text, 0), (Stage::Load, 1), (Stage::Decode, 0)];
+    let steps = [0, 2, 5].map(|step| (Stage::Denoise, step));
+    for text in ["off", "uniform:every=3,warm-up=2,last=0"] {
+        let strategy = &caching::parse(text, &Evidence::default()).expect("a strategy");
+        let clip = run(&sound, of(strategy)).0.expect("a clip").frames;
+        for (phase, nth) in phases.into_iter().chain(steps) {
+            let gpu = open();
+            let engine = engine_on(&gpu);
+            let (generated, count, told) = lose(&gpu, &engine, of(strategy), phase, nth);
+            assert!(generated.frames == clip && count == 6, "{text}, {phase:?} {nth}: {count} steps");
+            assert!(told.contains("device was lost"), "{text}, {phase:?} {nth}: {told}");
+            assert!(run(&engine, of(strategy)).0.is_ok_and(|again| again.frames == clip), "{phase:?} {nth}");
+        }
+    }
 }
 
 /// Whichever buffer is refused, the job ends with an error or does without, and the next job works.

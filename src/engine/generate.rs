@@ -271,10 +271,9 @@ impl Job<'_> {
             predicted.record.preview = Some(setup.preview.frames(&x0, shape));
             predicted.record.memory = self.gpu.memory().used;
             predicted.record.kernels = self.kernel_records()?;
-            if self.request.observe.state {
-                let surprise = predicted.surprise.unwrap_or_default();
-                predicted.record.state = Some(StepState { velocity: predicted.velocity, surprise });
-            }
+            // Without a state the run could not go on from here on a new device.
+            let surprise = predicted.surprise.unwrap_or_default();
+            predicted.record.state = Some(StepState { velocity: predicted.velocity, surprise });
             predicted.record.seconds = watch.seconds();
             plans.extend(predicted.record.plan.clone());
             paid.add(step, steps, &predicted.record);

@@ -23,6 +23,7 @@ mod meter;
 mod open_model;
 mod outbox;
 mod preview;
+mod recovery;
 mod replay;
 mod request;
 mod request_info;
@@ -212,7 +213,7 @@ impl Engine {
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub fn start(gpu: Gpu, submit_budget: Duration) -> Result<Self, EngineError> {
+    pub fn start(mut gpu: Gpu, submit_budget: Duration) -> Result<Self, EngineError> {
         let (requests, inbox) = bounded::<GenerateRequest>(1);
         // `Outbox` bounds the number of steps in this channel. All other events must be kept.
         let (to, events) = unbounded();
@@ -222,8 +223,9 @@ impl Engine {
         let work = move || {
             let mut kept = Kept::default();
             for request in inbox {
-                let outbox = Outbox::new(&to, &shared);
-                let last = match generate::run(&gpu, &request, submit_budget, &shared, &outbox, &mut kept) {
+                let with_states = request.observe.state || request.earlier.is_some();
+                let outbox = Outbox::new(&to, &shared, with_states);
+                let last = match recovery::run(&mut gpu, request, submit_budget, &shared, &outbox, &mut kept) {
                     Ok(generated) => Event::Finished(Box::new(generated)),
                     Err(error) => Event::Failed(error),
                 };

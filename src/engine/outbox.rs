@@ -8,13 +8,13 @@
 //! listener reads again. All other events are few and are always kept. A job therefore ends even if
 //! its events are not read, and `Finished` is never lost.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::control::Stopwatch;
-use super::{Control, EngineError, Event};
+use super::{Capture, Control, EngineError, Event};
 
 /// Number of unread events at which a job waits before it adds a step.
 pub(super) const UNREAD: usize = 64;
@@ -32,20 +32,90 @@ pub(super) struct Outbox<'a> {
     given_up: Cell<bool>,
     /// Number of dropped steps.
     dropped: Cell<usize>,
+    sent: RefCell<Sent>,
+}
+
+/// What a job has reported, so that a job that starts again on a new device reports nothing twice.
+#[derive(Default)]
+struct Sent {
+    /// The run and its steps, which have states.
+    done: Capture,
+    started: bool,
+    /// Whether the listener gets the states of steps.
+    with_states: bool,
+    warnings: Vec<String>,
+    /// Masks that were reported, and those of them that came again.
+    masks: usize,
+    masks_again: usize,
+}
+
+impl Sent {
+    /// Notes an event. Returns it if it is new.
+    fn note(&mut self, mut event: Event) -> Option<Event> {
+        let is_new = match &mut event {
+            Event::Started(run) => {
+                let first = !std::mem::replace(&mut self.started, true);
+                if first {
+                    self.done.run.clone_from(run);
+                }
+                first
+            }
+            Event::Step(step) => {
+                let first = step.record.step >= self.done.steps.len();
+                if first {
+                    self.done.steps.push(step.record.clone());
+                    if !self.with_states {
+                        step.record.state = None;
+                    }
+                }
+                first
+            }
+            Event::Warning(text) => {
+                let first = !self.warnings.contains(text);
+                if first {
+                    self.warnings.push(text.clone());
+                }
+                first
+            }
+            Event::Mask(_) => {
+                self.masks_again += 1;
+                let first = self.masks_again > self.masks;
+                self.masks = self.masks.max(self.masks_again);
+                first
+            }
+            _ => true,
+        };
+        is_new.then_some(event)
+    }
 }
 
 impl<'a> Outbox<'a> {
-    /// The outbox of a new job.
-    pub fn new(to: &'a Sender<Event>, control: &'a Control) -> Self {
-        Self { to, control, patience: PATIENCE, given_up: Cell::new(false), dropped: Cell::new(0) }
+    /// The outbox of a new job. Steps are sent without their states unless `with_states`.
+    pub fn new(to: &'a Sender<Event>, control: &'a Control, with_states: bool) -> Self {
+        let sent = RefCell::new(Sent { with_states, ..Sent::default() });
+        Self { to, control, patience: PATIENCE, given_up: Cell::new(false), dropped: Cell::new(0), sent }
     }
 
-    /// Sends an event.
+    /// The job begins again. Returns the steps that it has reported; what it reports a second time
+    /// is not sent.
+    pub fn again(&self) -> Capture {
+        let mut sent = self.sent.borrow_mut();
+        sent.masks_again = 0;
+        sent.done.clone()
+    }
+
+    /// Number of steps that were reported.
+    pub fn steps(&self) -> usize {
+        self.sent.borrow().done.steps.len()
+    }
+
+    /// Sends an event, unless the job has sent it before.
     ///
     /// # Errors
     /// [`EngineError::Cancelled`] if the job was cancelled while it waited, or the engine was
     /// dropped.
     pub fn send(&self, event: Event) -> Result<(), EngineError> {
+        let Some(event) = self.sent.borrow_mut().note(event) else { return Ok(()) };
         if matches!(event, Event::Step(_)) && !self.has_room()? {
             self.dropped.set(self.dropped.get() + 1);
             return Ok(());
@@ -87,11 +157,12 @@ impl<'a> Outbox<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{StepDone, StepRecord};
+    use crate::engine::{MaskRecord, StepDone, StepRecord};
     use crossbeam_channel::unbounded;
 
-    fn step() -> Event {
-        let done = StepDone { steps: 99, record: StepRecord::default(), latents: Vec::new(), residual: None };
+    fn step(step: usize) -> Event {
+        let record = StepRecord { step, ..StepRecord::default() };
+        let done = StepDone { steps: 999, record, latents: Vec::new(), residual: None };
         Event::Step(Box::new(done))
     }
 
@@ -99,13 +170,13 @@ mod tests {
     fn steps_that_nobody_reads_are_dropped_and_all_else_is_kept() {
         let (control, (to, events)) = (Control::default(), unbounded());
         control.expect();
-        let outbox = Outbox { patience: Duration::from_millis(20), ..Outbox::new(&to, &control) };
-        (0..UNREAD + 3).for_each(|_| outbox.send(step()).unwrap());
+        let outbox = Outbox { patience: Duration::from_millis(20), ..Outbox::new(&to, &control, false) };
+        (0..UNREAD + 3).for_each(|number| outbox.send(step(number)).unwrap());
         outbox.send(Event::Warning("kept".into())).unwrap();
         assert_eq!(events.len(), UNREAD + 1);
         let read: Vec<Event> = (0..10).map(|_| events.recv().unwrap()).collect();
         assert!(matches!(read[0], Event::Step(_)));
-        outbox.send(step()).unwrap();
+        outbox.send(step(UNREAD + 3)).unwrap();
         outbox.end().unwrap();
         let last = events.try_iter().last();
         assert!(matches!(&last, Some(Event::Warning(text)) if text.starts_with("3 steps")), "{last:?}");
@@ -119,8 +190,8 @@ mod tests {
             std::thread::sleep(Duration::from_millis(30));
             events.iter().count()
         });
-        let outbox = Outbox::new(&to, &control);
-        (0..3 * UNREAD).for_each(|_| outbox.send(step()).unwrap());
+        let outbox = Outbox::new(&to, &control, false);
+        (0..3 * UNREAD).for_each(|number| outbox.send(step(number)).unwrap());
         outbox.end().unwrap();
         drop(to);
         assert_eq!(reader.join().unwrap(), 3 * UNREAD);
@@ -130,9 +201,26 @@ mod tests {
     fn a_waiting_job_can_be_cancelled() {
         let (control, (to, _events)) = (Control::default(), unbounded());
         control.expect();
-        let outbox = Outbox::new(&to, &control);
-        (0..UNREAD).for_each(|_| outbox.send(step()).unwrap());
+        let outbox = Outbox::new(&to, &control, false);
+        (0..UNREAD).for_each(|number| outbox.send(step(number)).unwrap());
         control.cancel();
-        assert!(matches!(outbox.send(step()), Err(EngineError::Cancelled)));
+        assert!(matches!(outbox.send(step(UNREAD)), Err(EngineError::Cancelled)));
+    }
+
+    #[test]
+    fn a_job_that_begins_again_reports_nothing_twice() {
+        let (control, (to, events)) = (Control::default(), unbounded());
+        control.expect();
+        let outbox = Outbox::new(&to, &control, false);
+        let report = |steps: usize| {
+            outbox.send(Event::Started(Box::default())).unwrap();
+            outbox.send(Event::Warning("slow".into())).unwrap();
+            (0..steps).for_each(|number| outbox.send(step(number)).unwrap());
+            outbox.send(Event::Mask(MaskRecord::default())).unwrap();
+        };
+        report(2);
+        assert_eq!(outbox.again().steps.len(), 2);
+        report(3);
+        assert_eq!(events.len(), 6, "the start, a warning, three steps, a mask");
     }
 }

@@ -122,7 +122,7 @@ fn instance(backends: wgpu::Backends, compiler: Option<wgpu::Dx12Compiler>) -> w
 }
 
 /// The adapters, strongest first (see [`rank`]).
-fn sorted_adapters() -> Result<Vec<wgpu::Adapter>> {
+pub(super) fn sorted_adapters() -> Result<Vec<wgpu::Adapter>> {
     let backends = backends()?;
     let adapters = |backends, compiler| pollster::block_on(instance(backends, compiler).enumerate_adapters(backends));
     let mut all = adapters(backends, None);

@@ -28,6 +28,8 @@ struct Inner {
     info: wgpu::AdapterInfo,
     caps: Caps,
     options: GpuOptions,
+    /// Whether this program opened the device, and not the caller.
+    own: bool,
     pool: Arc<Pool>,
     choices: Choices,
     kernels: Mutex<HashMap<Kernel, Arc<CompiledKernel>>>,
@@ -111,7 +113,24 @@ impl Gpu {
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|source| GpuError::RequestDevice { adapter: adapter.get_info().name, source })?;
-        Ok(Self::from_wgpu(device, queue, options.clone()))
+        Ok(Self::of_device(device, queue, options.clone(), true))
+    }
+
+    /// Opens the adapter of this device anew, with the same options. For devices that were lost.
+    ///
+    /// # Errors
+    /// The adapter is gone or refuses, or the caller opened the device.
+    pub fn reopen(&self) -> Result<Self> {
+        if !self.inner.own {
+            return Err(GpuError::Device("the device was opened by the caller".into()));
+        }
+        let identity = |info: &wgpu::AdapterInfo| {
+            (info.backend, info.name.clone(), info.vendor, info.device, info.device_pci_bus_id.clone())
+        };
+        let wanted = identity(&self.inner.info);
+        let same = |adapter: &wgpu::Adapter| identity(&adapter.get_info()) == wanted;
+        let adapter = adapter::sorted_adapters()?.into_iter().find(same).ok_or(GpuError::NoAdapter)?;
+        Self::open_adapter(&adapter, &self.inner.options)
     }
 
     /// The adapters that were passed over before this one, with reasons.
@@ -124,6 +143,10 @@ impl Gpu {
     /// `options.tier` changes no limits. Replaces the device's error handler and its device-lost
     /// callback.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
+        Self::of_device(device, queue, options, false)
+    }
+
+    fn of_device(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions, own: bool) -> Self {
         let failure: Arc<Mutex<Option<GpuError>>> = Arc::default();
         let first = failure.clone();
         let remember = move |error: GpuError| {
@@ -151,6 +174,7 @@ impl Gpu {
             info,
             caps,
             options,
+            own,
             pool: Arc::default(),
             choices,
             kernels: Mutex::default(),
@@ -223,11 +247,27 @@ impl Gpu {
     /// # Errors
     /// That error. A lost device stays lost: [`GpuError::Lost`] is never cleared.
     pub fn check(&self) -> Result<()> {
+        if matches!(&*lock(&self.inner.failure), Some(GpuError::Device(_))) {
+            // A lost device also reports invalid buffers, and its loss only while somebody polls
+            // it.
+            self::poll(&self.inner.device, wgpu::PollType::Poll).ok();
+        }
         let mut failure = lock(&self.inner.failure);
         if let Some(GpuError::Lost(reason)) = &*failure {
             return Err(GpuError::Lost(reason.clone()));
         }
         failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Why the device was lost, if it was. A loss shows as other errors too, and is only reported
+    /// while somebody polls the device. Waits for at most five seconds.
+    pub fn loss(&self) -> Option<String> {
+        let timeout = Some(std::time::Duration::from_secs(5));
+        self::poll(&self.inner.device, wgpu::PollType::Wait { submission_index: None, timeout }).ok();
+        match &*lock(&self.inner.failure) {
+            Some(GpuError::Lost(reason)) => Some(reason.clone()),
+            _ => None,
+        }
     }
 
     /// Destroys the device, as a driver reset would. All later work fails with [`GpuError::Lost`].
