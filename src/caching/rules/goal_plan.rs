@@ -27,7 +27,7 @@ pub struct GoalPlan {
 }
 
 impl StrategyConfig {
-    /// The planner with a goal. [`StrategyConfig::calibrate`] makes the plan.
+    /// The planner with a goal. Its calibration makes the plan.
     pub fn planner(goal: Goal) -> Self {
         Self::of(GoalPlan::new(goal))
     }
