@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::control::Stopwatch;
-use super::{Capture, Control, EngineError, Event};
+use super::{BlockRecord, Capture, Control, EngineError, Event, StepRecord};
 
 /// Number of unread events at which a job waits before it adds a step.
 pub(super) const UNREAD: usize = 64;
@@ -38,7 +38,7 @@ pub(super) struct Outbox<'a> {
 /// What a job has reported, so that a job that starts again on a new device reports nothing twice.
 #[derive(Default)]
 struct Sent {
-    /// The run and its steps, which have states.
+    /// The run, and what a replay needs of its steps.
     done: Capture,
     started: bool,
     /// Whether the listener gets the states of steps.
@@ -63,10 +63,7 @@ impl Sent {
             Event::Step(step) => {
                 let first = step.record.step >= self.done.steps.len();
                 if first {
-                    self.done.steps.push(step.record.clone());
-                    if !self.with_states {
-                        step.record.state = None;
-                    }
+                    self.done.steps.push(kept(&mut step.record, self.with_states));
                 }
                 first
             }
@@ -86,6 +83,22 @@ impl Sent {
             _ => true,
         };
         is_new.then_some(event)
+    }
+}
+
+/// What the replay of a step needs of its record: the plan, the state, and the attention that masks
+/// are made from. The record loses its state unless it goes out `with_state`.
+fn kept(record: &mut StepRecord, with_state: bool) -> StepRecord {
+    let paid = |block: &BlockRecord| {
+        let (cell, paid) = (block.cell, block.paid.clone());
+        BlockRecord { cell, paid, change: None, received: None, seconds: None }
+    };
+    StepRecord {
+        step: record.step,
+        plan: record.plan.clone(),
+        cond: record.cond.iter().map(paid).collect(),
+        state: if with_state { record.state.clone() } else { record.state.take() },
+        ..StepRecord::default()
     }
 }
 
@@ -157,7 +170,8 @@ impl<'a> Outbox<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{MaskRecord, StepDone, StepRecord};
+    use crate::caching::Cell;
+    use crate::engine::{MaskRecord, StepDone, StepState};
     use crossbeam_channel::unbounded;
 
     fn step(step: usize) -> Event {
@@ -205,6 +219,23 @@ mod tests {
         (0..UNREAD).for_each(|number| outbox.send(step(number)).unwrap());
         control.cancel();
         assert!(matches!(outbox.send(step(UNREAD)), Err(EngineError::Cancelled)));
+    }
+
+    /// Of a step only what its replay reads stays in memory, and the listener gets no state that it
+    /// did not ask for.
+    #[test]
+    fn little_is_kept_of_a_step() {
+        let (paid, received) = (Some(vec![1.0]), Some(vec![2.0]));
+        let block = BlockRecord { cell: Cell::Computed, change: None, received, paid, seconds: None };
+        let state = Some(StepState { velocity: vec![3.0], ..StepState::default() });
+        let whole = StepRecord { cond: vec![block], memory: 4, state: state.clone(), ..StepRecord::default() };
+        for with_state in [false, true] {
+            let mut sent = whole.clone();
+            let kept = kept(&mut sent, with_state);
+            assert_eq!((&kept.state, kept.memory, &kept.cond[0].paid), (&state, 0, &Some(vec![1.0])));
+            assert_eq!(kept.cond[0].received, None);
+            assert_eq!(sent, StepRecord { state: state.clone().filter(|_| with_state), ..whole.clone() });
+        }
     }
 
     #[test]
