@@ -174,6 +174,23 @@ impl<T: Clone + 'static> Setting<T> {
         Self::new(words, Kind::Count(range), move |rule| Value::Count(*field(&mut rule.clone())), set)
     }
 
+    /// A whole number that other parts of the rule depend on: `change` brings them along.
+    pub fn count_by(
+        words: (&'static str, &'static str, &'static str),
+        range: RangeInclusive<usize>,
+        get: impl Fn(&T) -> usize + 'static,
+        change: impl Fn(&mut T, usize) + 'static,
+    ) -> Self {
+        let set = move |rule: &mut T, value| match value {
+            Value::Count(value) => {
+                change(rule, value);
+                Ok(())
+            }
+            other => Err(format!("{other} is no whole number")),
+        };
+        Self::new(words, Kind::Count(range), move |rule| Value::Count(get(rule)), set)
+    }
+
     /// Gives the value a unit.
     pub fn unit(mut self, unit: &'static str) -> Self {
         self.info.unit = unit;

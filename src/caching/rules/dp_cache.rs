@@ -11,7 +11,7 @@ use super::taylor_seer::{taylor, taylor_plans};
 use crate::caching::evidence::Evidence;
 use crate::caching::planner::{Planner, least_sums};
 use crate::caching::rule::{About, Advice, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
-use crate::caching::setting::{Kind, Setting, Value};
+use crate::caching::setting::Setting;
 use crate::caching::strategy::Fixed;
 use crate::caching::{CacheError, Strategy};
 use crate::sampling::limits::MOST_STORED_STEPS;
@@ -27,6 +27,7 @@ pub struct DpCache {
 }
 
 impl DpCache {
+    /// The list is of one number of computed steps.
     fn set_computed(&mut self, computed: usize) {
         if self.computed != computed {
             *self = Self { computed, list: Vec::new() };
@@ -73,15 +74,7 @@ impl Rule for DpCache {
 
     fn settings(&self, Shape { steps, .. }: Shape) -> Vec<Setting<Self>> {
         let computed = ("computed", "computed", "K: number of computed steps");
-        let set = |rule: &mut Self, value| match value {
-            Value::Count(computed) => {
-                rule.set_computed(computed);
-                Ok(())
-            }
-            other => Err(format!("{other} is no number of steps")),
-        };
-        let get = |rule: &Self| Value::Count(rule.computed);
-        vec![Setting::new(computed, Kind::Count(1..=steps.max(1)), get, set).unit("steps")]
+        vec![Setting::count_by(computed, 1..=steps.max(1), |rule| rule.computed, Self::set_computed).unit("steps")]
     }
 
     fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {

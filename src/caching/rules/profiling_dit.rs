@@ -302,30 +302,22 @@ impl ProfilingDit {
                 other => Err(format!("{other} is no list of blocks")),
             },
         );
-        let count = Setting::new(
+        let count = Setting::count_by(
             ("count", "count", "So many blocks with the least lift, in place of the profile's background"),
-            Kind::Count(0..=blocks),
-            |rule: &Self| Value::Count(rule.count.unwrap_or_else(|| rule.cached().len())),
-            |rule, value| match value {
-                Value::Count(count) => {
-                    Rule::uncalibrate(rule);
-                    rule.count = (count > 0).then_some(count);
-                    Ok(())
-                }
-                other => Err(format!("{other} is no number of blocks")),
+            0..=blocks,
+            |rule: &Self| rule.count.unwrap_or_else(|| rule.cached().len()),
+            |rule, count| {
+                Rule::uncalibrate(rule);
+                rule.count = (count > 0).then_some(count);
             },
         );
-        let seed = Setting::new(
+        let seed = Setting::count_by(
             ("seed", "seed", "Seed of a list that is drawn"),
-            Kind::Count(0..=100),
-            |rule: &Self| Value::Count(rule.seed.unwrap_or(0) as usize),
-            |rule, value| match value {
-                Value::Count(seed) => {
-                    Rule::uncalibrate(rule);
-                    rule.seed = Some(seed as u64);
-                    Ok(())
-                }
-                other => Err(format!("{other} is no seed")),
+            0..=100,
+            |rule: &Self| rule.seed.unwrap_or(0) as usize,
+            |rule, seed| {
+                Rule::uncalibrate(rule);
+                rule.seed = Some(seed as u64);
             },
         );
         vec![

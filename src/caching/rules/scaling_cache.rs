@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::caching::evidence::Evidence;
 use crate::caching::rule::{About, Advice, Group, Needs, Rule, Shape, SpeedupTarget, StrategyInputs, Tuning};
 use crate::caching::schedule::{StepSchedule, indices};
-use crate::caching::setting::{Kind, Setting, Value};
+use crate::caching::setting::Setting;
 use crate::caching::strategy::Fixed;
 use crate::caching::{Action, BranchPlan, CacheError, Forecast, StepPlan, Strategy};
 use crate::sampling::limits::MOST_STORED_STEPS;
@@ -25,6 +25,13 @@ pub struct ScalingCache {
 }
 
 impl ScalingCache {
+    /// The coefficients are of one number of computed steps.
+    fn set_computed(&mut self, computed: usize) {
+        if self.computed != computed {
+            *self = Self { computed, alphas: Vec::new() };
+        }
+    }
+
     /// Whether each step is computed.
     fn schedule(&self, steps: usize) -> Vec<bool> {
         StepSchedule::even(steps, self.computed).computed(steps)
@@ -84,17 +91,8 @@ impl Rule for ScalingCache {
     }
 
     fn settings(&self, Shape { steps, .. }: Shape) -> Vec<Setting<Self>> {
-        let set = |rule: &mut Self, value| match value {
-            Value::Count(computed) if computed != rule.computed => {
-                *rule = Self { computed, alphas: Vec::new() };
-                Ok(())
-            }
-            Value::Count(_) => Ok(()),
-            other => Err(format!("{other} is no number of steps")),
-        };
-        let get = |rule: &Self| Value::Count(rule.computed);
         let words = ("computed", "computed", "Number of computed steps");
-        vec![Setting::new(words, Kind::Count(1..=steps.max(1)), get, set).unit("steps")]
+        vec![Setting::count_by(words, 1..=steps.max(1), |rule| rule.computed, Self::set_computed).unit("steps")]
     }
 
     fn build(&self, inputs: &StrategyInputs) -> Result<Box<dyn Strategy>, CacheError> {
