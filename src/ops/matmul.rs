@@ -229,8 +229,8 @@ pub fn matmul(cx: &mut Stream, x: &Tensor, w: &Weight, activation: Activation, t
     let candidates = Variant::candidates(&gpu);
     let sample = x.reshape(&[x.rows(), x.columns()]).slice(0, x.rows().min(MEASURED));
     compute(cx, x, w, activation, then, &|cx, part| {
-        let alone = Weight { parts: vec![part.clone()], bias: None };
         let run = |cx: &mut Stream, variant| {
+            let alone = Weight { parts: vec![part.clone()], bias: None };
             matmul_with(cx, variant, &sample, &alone, Activation::None, Then::Store).map(drop)
         };
         let available = Variant::available_for(&gpu, part.dtype);

@@ -102,8 +102,10 @@ fn alike(a: &HostWeight, b: &HostWeight) -> bool {
 fn append(to: &mut HostWeight, other: &HostWeight, rows: [usize; 2]) {
     to.bytes.to_mut().extend_from_slice(&other.bytes);
     if let (Some(to), Some(other)) = (&mut to.factors, &other.factors) {
-        let groups = to.values.chunks(rows[0]).zip(other.values.chunks(rows[1]));
-        to.values = groups.flat_map(|(to, other)| [to, other].concat()).collect();
+        let [a, b] = rows;
+        let groups = (to.values.len() + other.values.len()) / (a + b).max(1);
+        let both = |group| [&to.values[group * a..][..a], &other.values[group * b..][..b]].concat();
+        to.values = (0..groups).flat_map(both).collect();
     }
 }
 
@@ -270,6 +272,19 @@ mod tests {
         assert_eq!((joined.len(), &rows[..], joined[0].bytes.len()), (1, &[8][..], 32));
         let values = [vec![3.1e-3; 4], vec![0.4; 4]].concat();
         assert_eq!(joined[0].factors, Some(Factors { group: 4, values }));
+    }
+
+    /// A file may say that a layer has no outputs.
+    #[test]
+    fn an_empty_layer_is_joined() {
+        let bytes = [0x38; 16];
+        let empty = view(DType::F8E4M3, &[0, 4], &[], None);
+        let full = view(DType::F8E4M3, &[4, 4], &bytes, None);
+        for parts in [[empty, full], [full, empty]] {
+            let rows = parts.map(|part| part.shape[0]);
+            let (joined, _) = joined(&parts, &rows, 4).unwrap();
+            assert_eq!(joined[0].factors, Some(Factors { group: 4, values: vec![1.0; 4] }));
+        }
     }
 
     /// What cannot stay packed becomes f16: columns that end within a block, convolutions, and
