@@ -69,7 +69,7 @@ fn full_tier_transformers() {
 
 /// A CPU driver takes half a minute and more to compile each attention kernel of the base tier. So
 /// the goldens are tests of their own, which run in parallel, and each golden takes one type of
-/// weights. All types together are a test of the product (`ops::matmul`).
+/// weights, so that all types run.
 #[test]
 fn base_tier_transformer_3x40() {
     transformer_equals_diffusers(Tier::Base, "transformer_3x40", &[Dtype::F32]);
@@ -83,6 +83,11 @@ fn base_tier_transformer_2x128() {
 #[test]
 fn base_tier_transformer_6x32() {
     transformer_equals_diffusers(Tier::Base, "transformer_6x32", &[Dtype::BF16]);
+}
+
+#[test]
+fn base_tier_transformer_patch1() {
+    transformer_equals_diffusers(Tier::Base, "transformer_patch1", &[Dtype::BF16]);
 }
 
 /// With long videos neither a binding nor a submit holds a tensor of all tokens. Working in parts
