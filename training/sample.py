@@ -50,10 +50,10 @@ def generate(nets, prompts, frames=5, height=16, width=16, steps=20, guidance=4.
     x = torch.randn(len(prompts), 16, frames, height, width, generator=generator)
     sigmas = shifted(torch.linspace(1, 0, steps + 1))
     texts = [*prompts, *[""] * len(prompts)]
-    for now, following in zip(sigmas, sigmas[1:]):
-        v = velocity(nets, torch.cat([x, x]), now.expand(len(texts)), texts)[0]
+    for sigma, following in zip(sigmas, sigmas[1:]):
+        v = velocity(nets, torch.cat([x, x]), sigma.expand(len(texts)), texts)[0]
         cond, uncond = v.chunk(2)
-        x = x + (following - now) * (uncond + guidance * (cond - uncond))
+        x = x + (following - sigma) * (uncond + guidance * (cond - uncond))
     return x
 
 

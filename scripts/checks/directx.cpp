@@ -1,6 +1,7 @@
-// directx (dxc|fxc) TABLE FILE...: compiles compute shaders in HLSL with Microsoft's compilers, under
-// Wine. Prints what is refused, what takes more than two seconds, and where FXC leaves barriers out.
-// Adds a line for each shader to TABLE: milliseconds, barriers in the source and in FXC's code, name.
+// directx (dxc|fxc) TABLE FILE...: compiles compute shaders in HLSL with Microsoft's compilers,
+// under Wine. Prints what is refused, what takes more than two seconds, and where FXC leaves
+// barriers out. Adds a line for each shader to TABLE: milliseconds, barriers in the source and in
+// FXC's code, name.
 #include <windows.h>
 
 #include <cstdio>

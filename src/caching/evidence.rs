@@ -41,7 +41,7 @@ pub struct BlockFindings {
 }
 
 /// Standard deviation in dB of single clips around the mean of the same plan. On the demo model it
-/// is 6 to 10 dB at every speed-up, wherever the plan comes from (`docs/notebook`).
+/// is mostly 6 to 8 dB and at most 11, wherever the plan comes from (`docs/notebook`).
 pub const CLIP_SPREAD: f64 = 8.0;
 
 /// Where the planner's knowledge of a model comes from.
